@@ -1,0 +1,15 @@
+"""Routed websockets for Django: decorate methods of a view, get a socket beside its page."""
+from .router import SocketRouter
+
+__all__ = ['RoutedSocketHandler', 'SocketRouter', '__version__']
+__version__ = '1.0.0'
+
+default_app_config = 'sockets.apps.SocketsConfig'
+
+
+def __getattr__(name):
+    # Channels can be imported only where Django's settings are; SocketRouter must not need them.
+    if name == 'RoutedSocketHandler':
+        from .handlers import RoutedSocketHandler
+        return RoutedSocketHandler
+    raise AttributeError('module {!r} has no attribute {!r}'.format(__name__, name))

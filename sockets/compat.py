@@ -1,0 +1,65 @@
+"""What old dependencies need to run on new Pythons and drivers. Each goes when its dependency does."""
+import importlib.util
+import sys
+from datetime import timedelta
+
+
+def install():
+    """Heal what this process will need; safe to call more than once."""
+    heal_six_importer()
+    heal_postgresql()
+    heal_daphne()
+
+
+def heal_six_importer():
+    """Python 3.12 imports through ``find_spec`` only; the importer of Django's six has ``find_module``.
+
+    ``channels.staticfiles`` and its management commands import ``django.utils.six.moves.urllib``.
+    """
+    from django.utils import six
+    importer = type(six._importer)
+    if hasattr(importer, 'find_spec'):
+        return
+
+    def find_spec(self, fullname, path=None, target=None):
+        return importlib.util.spec_from_loader(fullname, self) if fullname in self.known_modules else None
+
+    importer.find_spec = find_spec
+    importer.create_module = lambda self, spec: self.load_module(spec.name)
+    importer.exec_module = lambda self, module: None
+
+
+def heal_postgresql():
+    """psycopg2 2.9 gives ``tzinfo_factory`` a ``timedelta``, of which Django 2.2 believes that it is not zero."""
+    from django.conf import settings
+    if not any('postg' in database.get('ENGINE', '') for database in settings.DATABASES.values()):
+        return
+    from django.db.backends.postgresql import base
+    if hasattr(base, 'utc_tzinfo_factory') and not hasattr(base.utc_tzinfo_factory, 'healed'):
+        strict = base.utc_tzinfo_factory
+
+        def utc_tzinfo_factory(offset):
+            return strict(0 if offset == timedelta(0) else offset)
+        utc_tzinfo_factory.healed = True
+        base.utc_tzinfo_factory = utc_tzinfo_factory
+
+
+def heal_daphne():
+    """Let daphne close with the codes of RFC 6455 below 3000, such as 1011.
+
+    Its ``serverClose`` goes through autobahn's public ``sendClose``, which refuses them with an exception and leaves
+    the connection open. daphne itself closes with 1013 the way we do it here. Does nothing where daphne is not
+    loaded.
+    """
+    module = sys.modules.get('daphne.ws_protocol')
+    if module is None or hasattr(module.WebSocketProtocol.serverClose, 'healed'):
+        return
+    server_close = module.WebSocketProtocol.serverClose
+
+    def serverClose(self, code=True):
+        if code is not True and 1000 < code < 3000:
+            self.sendCloseFrame(code=code, isReply=False)
+        else:
+            server_close(self, code)
+    serverClose.healed = True
+    module.WebSocketProtocol.serverClose = serverClose

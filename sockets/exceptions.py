@@ -1,0 +1,43 @@
+"""What can go wrong, and whose turn it is.
+
+::
+
+    Exception
+     +-- SocketsError
+          +-- FrameError           the client's mistake: it becomes an ERROR frame
+          +-- ConnectionRevoked    the right to this connection is gone: RECONNECT, then close 4401
+          +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
+
+A project's own mistakes are ``django.core.exceptions.ImproperlyConfigured`` or ``TypeError``,
+raised while it is imported or checked.
+"""
+
+
+class SocketsError(Exception):
+    """Base of all exceptions of this package."""
+
+
+class FrameError(SocketsError):
+    """Raise it in a route to answer the frame with an ``ERROR``.
+
+    ``code`` is one of the error codes in ``sockets.messages``, ``details`` a sentence for the client's
+    developer, ``errors`` an optional dict of what is wrong per field.
+    """
+
+    def __init__(self, code, details='', errors=None):
+        super().__init__(code, details, errors)
+        self.code = code
+        self.details = details
+        self.errors = errors
+
+
+class ConnectionRevoked(SocketsError):
+    """The row, the session or the user behind a connection is no longer valid."""
+
+    def __init__(self, details='Your session is gone. Come back with a new one.'):
+        super().__init__(details)
+        self.details = details
+
+
+class MailboxFull(SocketsError):
+    """A channel refused every message until the deadline; its server is stuck or dead."""

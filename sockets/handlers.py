@@ -1,0 +1,365 @@
+"""One frame's life: from text to function to reply."""
+import functools
+import logging
+import time
+import traceback
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from . import conf, messages, security, transport
+from .exceptions import ConnectionRevoked, FrameError
+from .routes import Function, Route, RouteTable
+
+logger = logging.getLogger('sockets')
+
+_NOT_LOADED = object()
+
+
+class RoutedSocketHandler(transport.Consumer):
+    """A websocket whose frames are dispatched on their type. An instance serves one frame of one connection.
+
+    ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function;
+    the last that matches wins. ``login_required`` closes connections without a user with 4401.
+    """
+
+    routes = (
+        (messages.HELLO, 'on_hello'),
+        (messages.PING, 'on_ping'),
+    )
+    login_required = False
+
+    # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override.
+    connect_function = None
+    disconnect_function = None
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.resolve_routes()
+
+    @classmethod
+    def resolve_routes(cls):
+        """Turn ``routes`` into a table; ``ImproperlyConfigured`` names the class and the route that is wrong."""
+        cls.route_table = RouteTable([cls._resolve(entry) for entry in cls.routes])
+        cls._default_function = Function(cls.default_route, 'content')
+
+    @classmethod
+    def _resolve(cls, entry):
+        try:
+            pattern, function = entry
+        except (TypeError, ValueError):
+            raise ImproperlyConfigured("{}.routes has {!r}, which is no pair like ('TYPE', 'method_name').".format(
+                cls.__name__, entry))
+        name = function
+        if isinstance(name, str):
+            function = getattr(cls, name, None)
+            if function is None:
+                raise ImproperlyConfigured('{0}.routes sends {1!r} to {2!r}, but {0} has no method {2}().'.format(
+                    cls.__name__, pattern, name))
+        try:
+            if not isinstance(function, Function):
+                function = Function(function, 'content')
+            return Route(pattern, function)
+        except TypeError as error:
+            raise ImproperlyConfigured('{}.routes, {!r}: {}'.format(cls.__name__, entry, error)) from error
+
+    @classmethod
+    def functions(cls):
+        """Return the ``Function`` of every route and hook."""
+        functions = [route.function for route in cls.route_table]
+        return functions + [f for f in (cls._default_function, cls.connect_function, cls.disconnect_function) if f]
+
+    # What a function sees of its connection.
+
+    @property
+    def socket(self):
+        """The row of this connection; ``None`` before it is accepted and once it is gone."""
+        self._load()
+        return self._row
+
+    @property
+    def user(self):
+        """The connection's user, as ``request.user``: an ``AnonymousUser`` when nobody is logged in."""
+        self._load()
+        return self._user
+
+    @property
+    def session(self):
+        """The connection's session, as ``request.session``: saved after the function if it was modified."""
+        self._load()
+        return self._session
+
+    def send_json(self, content):
+        """Send the ``dict`` ``content`` to this connection now; ``TypeError`` for what JSON cannot be made of."""
+        self.deliver({'text': messages.encode(content)})
+
+    def send_action(self, type, **fields):
+        """Send ``{'type': type, **fields}`` to this connection now."""
+        self.send_json({messages.TYPE: type, **fields})
+
+    # What a subclass may override.
+
+    def connect(self, message, **kwargs):
+        """Accept the connection."""
+        self.accept()
+
+    def receive(self, content, **kwargs):
+        """Dispatch ``content`` to its route and return what the function returned."""
+        route = self.route_table.match(content.get(messages.TYPE))
+        function = self._default_function if route is None else route.function
+        return function(self, content, kwargs)
+
+    def default_route(self, content):
+        """Answer a content whose type no route matches."""
+        raise FrameError(messages.UNKNOWN_TYPE, 'No route for the type {:.100}.'.format(
+            repr(content[messages.TYPE]) if messages.TYPE in content else '(there is none)'))
+
+    def disconnect(self, message, **kwargs):
+        """Called once for a connection that had been accepted; its row is deleted, ``socket`` still has its values."""
+
+    def on_hello(self, content):
+        """Tell a client who it is."""
+        row = self.socket
+        return {
+            messages.TYPE: messages.GOT_HELLO,
+            'user_id': row.user_id,
+            'socket_id': row.pk,
+            'path': row.path,
+            'last_ping': row.last_ping,
+            'user_ip': row.user_ip,
+            'TIMESTAMP': int(time.time() * 1000),
+        }
+
+    def on_ping(self, content):
+        """Note that the client is alive."""
+        from .models import Socket
+        if not Socket.objects.filter(channel_name=self.channel_name).mark_active():
+            raise ConnectionRevoked()
+
+    # A frame's life, in the order in which things happen. Nothing may escape to the worker: it would exit.
+
+    _row = _NOT_LOADED
+    _user = _session = None
+    _in_frame = False
+
+    def raw_connect(self, message, **kwargs):
+        try:
+            self._identify()
+            self.join_groups(**kwargs)
+            self.connect(message, **kwargs)
+            if not self.closed:
+                self.accept()
+                self._call(self.connect_function, message, kwargs)
+                self._save_session()
+        except transport.ConsumeLater:
+            raise
+        except Exception as error:
+            self._attempt(self._refuse, error)
+
+    def raw_receive(self, message, **kwargs):
+        ref = None
+        try:
+            content = messages.decode(message.get('text'), conf.MAX_MESSAGE_SIZE)
+            ref = content.get(messages.REF)
+            self._in_frame = True
+            if self.login_required and not self.user.is_authenticated:
+                raise ConnectionRevoked('Log in to use this socket.')
+            result = self.receive(content, **kwargs)
+            self._save_session()
+            reply = self._reply(result if isinstance(result, dict) else None, ref)
+        except transport.ConsumeLater:
+            raise
+        except Exception as error:
+            self._attempt(self._fail, error, ref)
+        else:
+            if reply is not None and not self.closed:
+                self._attempt(self.deliver, {'text': reply})
+        finally:
+            self._in_frame = False
+
+    def raw_disconnect(self, message, **kwargs):
+        self._attempt(functools.partial(self.leave_groups, **kwargs))
+        self._attempt(self._forget, message, kwargs)
+
+    def _identify(self):
+        """Find out who knocks, and raise for whom the door stays shut."""
+        from . import auth
+        request = self.handshake()
+        if not security.origin_allowed(request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')):
+            logger.warning('Refused a websocket to %r from the foreign origin %r. If it is yours, add its host to '
+                           "ALLOWED_HOSTS or SOCKETS['ALLOWED_ORIGINS'].",
+                           self.path, request.META.get('HTTP_ORIGIN'))
+            raise transport.DenyConnection()
+        self._row = None
+        self._session = auth.session_from_cookie(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        self._user = auth.user_of(self._session)
+        self._user_ip = security.client_ip(self.peer(request), request.META.get('HTTP_X_FORWARDED_FOR'))
+        if self.login_required and not self._user.is_authenticated:
+            raise ConnectionRevoked('Log in to use this socket.')
+
+    def opening(self):
+        # The row comes before the accept: the client's first frame may reach another worker right after it.
+        from django.db import DataError, IntegrityError
+
+        from . import auth, signals
+        from .models import Socket
+        if len(self.path) > Socket._meta.get_field('path').max_length or '\0' in self.path:
+            logger.warning('Refused a websocket to %.100r...: a row cannot hold this path.', self.path)
+            raise transport.DenyConnection()
+        row = Socket(
+            channel_name=self.channel_name,
+            path=self.path,
+            user_ip=self._user_ip,
+            session_id=auth.row_session_key(self._session),
+            user=self._user if self._user.is_authenticated else None,
+        )
+        try:
+            row.save(force_insert=True)
+        except DataError as error:
+            logger.warning('Refused a websocket to %.100r: %s', self.path, error)
+            raise transport.DenyConnection() from error
+        except IntegrityError as error:
+            # The session or the user went between our look and our insert, or the connect came twice.
+            logger.warning('Refused a websocket to %r: %s', self.path, error)
+            raise transport.DenyConnection() from error
+        self._row = row
+        signals.socket_connected.send_robust(sender=type(self), socket=row)
+
+    def _refuse(self, error):
+        """End a connection whose connect raised ``error``."""
+        if isinstance(error, ConnectionRevoked):
+            if not self.accepted:
+                self.accept_without_opening()
+            self._turn_away(error)
+        elif isinstance(error, transport.DenyConnection):
+            # The view changed its mind before anyone heard of this connection: there is nothing to disconnect.
+            if self._row not in (None, _NOT_LOADED):
+                self._remove_row(messages.CLOSE_NOT_ALLOWED)
+                self._row.pk = None
+            self._close_if_open(messages.CLOSE_NOT_ALLOWED)
+        elif isinstance(error, transport.ChannelSocketException):
+            self._run_channels_exception(error)
+        else:
+            content = self._server_error('connect', error)
+            if self.accepted and not self.closed:
+                self.send_json(content)
+            self._close_if_open(messages.CLOSE_SERVER_ERROR)
+
+    def _fail(self, error, ref):
+        """Answer a frame whose handling raised ``error``."""
+        code = None
+        if isinstance(error, ConnectionRevoked):
+            return self._turn_away(error, ref)
+        if isinstance(error, FrameError):
+            content = messages.error(error.code, error.details)
+            if error.errors is not None:
+                content['errors'] = error.errors
+        elif isinstance(error, transport.DenyConnection):
+            content, code = messages.error(messages.NOT_ALLOWED, 'You may not do this.'), messages.CLOSE_NOT_ALLOWED
+        elif isinstance(error, transport.ChannelSocketException):
+            if ref is not None and not self.closed:
+                self.deliver({'text': self._reply(None, ref)})
+            return self._run_channels_exception(error)
+        else:
+            content = self._server_error('a frame', error)
+        if not self.closed:
+            self.deliver({'text': self._reply(content, ref)})
+        if code is not None:
+            self._close_if_open(code)
+
+    def _turn_away(self, error, ref=None):
+        logger.info('Turned away %s at %r: %s', self.channel_name, self.path, error.details)
+        if not self.closed:
+            self.deliver({'text': self._reply(messages.reconnect(error.details), ref)})
+        self._close_if_open(messages.CLOSE_LOGIN_REQUIRED)
+
+    def _run_channels_exception(self, error):
+        if isinstance(error, transport.WebsocketCloseException):
+            # Its own run() takes daphne's reply channels for something else and raises, which ends the worker.
+            self._close_if_open(error._code or messages.CLOSE_NORMAL)
+        else:
+            error.run(self.message)
+
+    def _forget(self, message, kwargs):
+        """Delete the row; whoever really deleted it runs the disconnect functions."""
+        from .models import Socket
+        self._row = row = Socket.objects.select_related('user', 'session').filter(
+            channel_name=self.channel_name).first()
+        self._adopt(row)
+        if row is None or not self._remove_row(message.get('code')):
+            return
+        self._attempt(functools.partial(self.disconnect, message, **kwargs))
+        self._attempt(self._call, self.disconnect_function, message, kwargs)
+        row.pk = None
+
+    def _remove_row(self, code):
+        from . import signals
+        removed = self._row.remove()
+        if removed:
+            signals.socket_disconnected.send_robust(sender=type(self), socket=self._row, code=code)
+        return removed
+
+    def _load(self):
+        """Load the row with its user and session, in one query, once; raise if they no longer hold."""
+        if self._row is _NOT_LOADED:
+            from .models import Socket
+            row = Socket.objects.select_related('user', 'session').filter(channel_name=self.channel_name).first()
+            self._adopt(row)
+            self._row = row
+        if self._in_frame:
+            from . import auth
+            if self._row is None:
+                raise ConnectionRevoked()
+            auth.check_still_valid(self._row, self._session)
+
+    def _adopt(self, row):
+        from . import auth
+        session = None if row is None else row.session
+        self._user = row.user if row is not None and row.user_id is not None else auth.anonymous()
+        self._session = auth.session_store() if session is None else auth.session_store(
+            session.session_key, session.get_decoded())
+
+    def _save_session(self):
+        """Save the session if the function changed it, as Django's session middleware would."""
+        from django.contrib.sessions.backends.base import UpdateError
+        if self._session is None or not self._session.modified or not self._session.session_key:
+            return
+        try:
+            self._session.save()
+        except UpdateError:
+            raise ConnectionRevoked()
+
+    def _call(self, function, value, kwargs):
+        if function is not None:
+            function(self, value, kwargs)
+
+    def _reply(self, content, ref):
+        """Return the text that answers a frame, or ``None`` if it needs none."""
+        if ref is not None:
+            content = {messages.TYPE: messages.ACK} if content is None else content
+            content = {**content, messages.REF: ref}
+        return None if content is None else messages.encode(content)
+
+    def _server_error(self, what, error):
+        logger.error('%s at %r raised in %s', type(self).__name__, self.path, what, exc_info=error)
+        content = messages.error(messages.SERVER_ERROR, 'Something went wrong on the server.')
+        if settings.DEBUG:
+            content['details'] = '{}: {}'.format(type(error).__name__, error)
+            content['traceback'] = ''.join(traceback.format_exception(type(error), error, error.__traceback__))
+        return content
+
+    def _close_if_open(self, code):
+        if not self.closed:
+            self.close(code)
+
+    def _attempt(self, function, *args):
+        """Call ``function``; what it raises is logged, because the worker could end with it."""
+        try:
+            function(*args)
+        except transport.ConsumeLater:
+            raise
+        except Exception:
+            logger.exception('%s at %r failed', type(self).__name__, self.path)
+
+
+RoutedSocketHandler.resolve_routes()

@@ -1,0 +1,105 @@
+"""The envelope: JSON objects with a type, what is well known in them, and the text they travel as."""
+import functools
+import json
+import re
+
+from .exceptions import FrameError
+
+TYPE = 'type'
+REF = 'ref'
+
+# Types that both sides know.
+HELLO = 'HELLO'
+GOT_HELLO = 'GOT_HELLO'
+PING = 'PING'
+RECONNECT = 'RECONNECT'
+ERROR = 'ERROR'
+ACK = 'ACK'
+
+# Codes of an ERROR.
+INVALID_JSON = 'invalid_json'
+INVALID_MESSAGE = 'invalid_message'
+UNKNOWN_TYPE = 'unknown_type'
+TOO_LARGE = 'too_large'
+INVALID_CONTENT = 'invalid_content'
+NOT_ALLOWED = 'not_allowed'
+RATE_LIMITED = 'rate_limited'
+SERVER_ERROR = 'server_error'
+
+# Close codes: RFC 6455, section 7.4.1, and our own in its private range.
+CLOSE_NORMAL = 1000
+CLOSE_TOO_LARGE = 1009
+CLOSE_SERVER_ERROR = 1011
+CLOSE_RESTART = 1012
+CLOSE_RUBBISH = 4400
+CLOSE_LOGIN_REQUIRED = 4401
+CLOSE_NOT_ALLOWED = 4403
+CLOSE_RATE_LIMITED = 4429
+
+# Escapes that make a str which UTF-8 or a database cannot hold; the odd backslash is what makes it an escape.
+_NUL = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
+_SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')
+
+
+def decode(text, max_size):
+    """Return the content (``dict``) of the frame ``text``, of at most ``max_size`` bytes, or raise ``FrameError``.
+
+    The frame is untrusted: this is where it enters.
+    """
+    if text is None:
+        raise FrameError(INVALID_MESSAGE, 'Binary frames are not understood; send a JSON object as text.')
+    # A character is 1 to 4 bytes of UTF-8: most frames are decided without encoding them.
+    if len(text) > max_size or len(text) * 4 > max_size < len(text.encode('utf-8', 'surrogatepass')):
+        raise FrameError(TOO_LARGE, 'A frame has at most {} bytes.'.format(max_size))
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise FrameError(INVALID_JSON, 'The JSON is nested too deeply.')
+    except ValueError as error:
+        raise FrameError(INVALID_JSON, 'This is not JSON: {}.'.format(error))
+    if not isinstance(content, dict):
+        raise FrameError(INVALID_MESSAGE, 'A frame is a JSON object with a type, like {"type": "HELLO"}.')
+    if _NUL.search(text):
+        raise FrameError(INVALID_JSON, 'A NUL character (\\u0000) is not text.')
+    if _SURROGATE.search(text) and not _is_unicode(content):
+        raise FrameError(INVALID_JSON, 'A lone surrogate (\\ud800 to \\udfff) is not text.')
+    return content
+
+
+def encode(content):
+    """Return the text of ``content``, a ``dict`` of what Django's JSON encoder knows; else raise ``TypeError``."""
+    if not isinstance(content, dict):
+        raise TypeError('A message is a dict, not {}: {!r:.100}'.format(type(content).__name__, content))
+    try:
+        return _encoder().encode(content)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise TypeError('This message cannot be JSON: {}'.format(error)) from error
+
+
+def error(code, details, **fields):
+    """Return the content of an ``ERROR`` frame."""
+    return {TYPE: ERROR, 'code': code, 'details': details, **fields}
+
+
+def reconnect(details):
+    """Return the content of the frame that tells a client to come back with a new session."""
+    return {TYPE: RECONNECT, 'details': details}
+
+
+@functools.lru_cache(maxsize=None)
+def _encoder():
+    # Django's serializers import its ORM, which this module must not need.
+    from django.core.serializers.json import DjangoJSONEncoder
+    return DjangoJSONEncoder(allow_nan=False, separators=(',', ':'))
+
+
+def _refuse_constant(name):
+    raise ValueError('{} is no JSON number'.format(name))
+
+
+def _is_unicode(content):
+    try:
+        json.dumps(content, ensure_ascii=False).encode('utf-8')
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,113 @@
+"""SocketRouter: a websocket beside a view's page."""
+import weakref
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+
+from .routes import Function, Route
+
+# Every router that hangs on a view, for manage.py check.
+attached_routers = weakref.WeakSet()
+
+
+class SocketRouter:
+    """Decorators that fill a view's route table, and the ``Handler`` class that serves it.
+
+    ``handler`` is the ``RoutedSocketHandler`` subclass to build on: its routes come first, so ours win over them.
+    """
+
+    def __init__(self, handler=None):
+        if apps.ready and not apps.is_installed('sockets'):
+            raise ImproperlyConfigured("SocketRouter needs its app: add 'sockets' to INSTALLED_APPS.")
+        self.view = None
+        self._base = handler
+        self._routes = []
+        self._functions = {}
+        self._handler = None
+
+    def __set_name__(self, owner, name):
+        self.view = owner
+        self.name = name
+        attached_routers.add(self)
+
+    def __getattr__(self, name):
+        if name.startswith('__'):
+            raise AttributeError(name)
+        raise AttributeError('A SocketRouter has no {!r}: its decorators are @socket.connect, @socket.disconnect, '
+                             '@socket.route(pattern) and @socket.default_route.'.format(name))
+
+    def __repr__(self):
+        return '<SocketRouter {}>'.format(
+            '{}.{}'.format(self.view.__qualname__, self.name) if self.view else 'on no view')
+
+    def route(self, pattern):
+        """Send contents whose type is ``pattern`` (``str``), or matches it (compiled regex), to the function."""
+        # Also TypeError for @socket.route without a pattern, where it is the function.
+        Route(pattern, None)
+
+        def decorate(function):
+            self._check_open()
+            self._routes.append((pattern, Function(function, 'content')))
+            return function
+        return decorate
+
+    def connect(self, function):
+        """Call ``function(socket, message)`` when a connection has been accepted."""
+        return self._record('connect', 'message', function)
+
+    def disconnect(self, function):
+        """Call ``function(socket, message)`` once when a connection has ended."""
+        return self._record('disconnect', 'message', function)
+
+    def default_route(self, function):
+        """Send contents that no route matches to ``function(socket, content)``."""
+        return self._record('default_route', 'content', function)
+
+    @property
+    def Handler(self):
+        """The handler class of this view, for ``route_class``; built when first asked for."""
+        if self._handler is None:
+            try:
+                self._handler = self._build()
+            except AttributeError as error:
+                # __getattr__ would hide it behind a word about decorators.
+                raise ImproperlyConfigured('{!r} cannot build its Handler: {}'.format(self, error)) from error
+        return self._handler
+
+    @property
+    def is_empty(self):
+        """Whether no function has been decorated."""
+        return not self._routes and not self._functions
+
+    def _record(self, kind, argument, function):
+        self._check_open()
+        function_ = Function(function, argument)
+        if kind in self._functions:
+            raise TypeError('{!r} has its {} function already: {}().'.format(
+                self, kind, self._functions[kind].function.__qualname__))
+        self._functions[kind] = function_
+        return function
+
+    def _check_open(self):
+        if self._handler is not None:
+            raise ImproperlyConfigured('{} has been built already: decorate its functions before its routing is '
+                                       'imported.'.format(self._handler.__name__))
+
+    def _build(self):
+        from .handlers import RoutedSocketHandler
+        base = RoutedSocketHandler if self._base is None else self._base
+        if not (isinstance(base, type) and issubclass(base, RoutedSocketHandler)):
+            raise ImproperlyConfigured('SocketRouter(handler=...) takes a subclass of RoutedSocketHandler, '
+                                       'not {!r}.'.format(base))
+        name = '{}SocketHandler'.format(self.view.__name__ if self.view else '')
+        attributes = {
+            '__module__': self.view.__module__ if self.view else base.__module__,
+            '__doc__': 'The websocket of {}.'.format(self.view.__qualname__) if self.view else base.__doc__,
+            'routes': (*base.routes, *self._routes),
+        }
+        for kind in ('connect', 'disconnect'):
+            if kind in self._functions:
+                attributes[kind + '_function'] = self._functions[kind]
+        if 'default_route' in self._functions:
+            attributes['default_route'] = self._functions['default_route'].function
+        return type(name, (base,), attributes)

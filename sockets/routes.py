@@ -1,0 +1,130 @@
+"""Which function answers which type. Standard library only."""
+import inspect
+
+# The longest type that is routed, in characters: a name, not a payload to run regexes over.
+MAX_TYPE_LENGTH = 255
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Function:
+    """A user's function, called with those of its documented arguments that it names.
+
+    ``argument`` is what its second argument is called: ``'content'`` or ``'message'``. The first is always the
+    socket. The second gets the content under any name that is not a URL keyword argument; every other parameter
+    is filled from the URL by name. A signature that can never be called that way raises ``TypeError`` at once.
+    """
+
+    __slots__ = ('function', 'argument', 'required', '_by_name', '_second', '_names', '_var_keyword')
+
+    def __init__(self, function, argument):
+        self.function = function
+        self.argument = argument
+        name = getattr(function, '__qualname__', repr(function))
+        if not callable(function):
+            raise TypeError('{!r} is not a function.'.format(function))
+        if inspect.iscoroutinefunction(function):
+            raise TypeError('{}() is async; a Channels 1.x worker can only call a plain function.'.format(name))
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:
+            raise TypeError('{}() does not tell its signature; wrap it in a function.'.format(name))
+        positional = [p for p in parameters if p.kind in _POSITIONAL]
+        variable = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        if not positional and not variable:
+            raise TypeError('{}() takes no argument; its first is the socket.'.format(name))
+        for parameter in positional[2:]:
+            if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+                raise TypeError('{}() needs {!r} by position, but only the socket and the {} are given so.'.format(
+                    name, parameter.name, argument))
+        nameable = [p for p in positional[1:] if p.kind is not p.POSITIONAL_ONLY]
+        nameable += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self._names = {p.name for p in nameable}
+        self._var_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self._by_name = argument in self._names
+        self._second = None
+        if self._by_name:
+            # Positions are faster than names, and this is every frame.
+            if positional[1:] and positional[1].name == argument:
+                self._by_name, self._second = False, argument
+        elif positional[1:] and positional[1].default is inspect.Parameter.empty:
+            self._second = positional[1].name
+        elif variable and len(positional) < 2:
+            self._second = '*'
+        self._names.discard(argument)
+        self.required = {p.name for p in nameable if p.default is p.empty} - {argument}
+
+    def missing(self, names):
+        """Return the parameters that a URL with the keyword arguments ``names`` leaves empty."""
+        return sorted(self.required - set(names) - {self._second})
+
+    def __call__(self, socket, value, kwargs):
+        """Call the function for ``socket`` with the content or message ``value`` and the URL's ``kwargs``."""
+        named = {k: v for k, v in kwargs.items() if k in self._names or self._var_keyword} if kwargs else {}
+        if self._by_name:
+            named[self.argument] = value
+        elif self._second is not None and (self._second == self.argument or self._second not in kwargs):
+            named.pop(self.argument, None)
+            return self.function(socket, value, **named)
+        return self.function(socket, **named)
+
+
+class Route:
+    """A pattern and the function that answers it.
+
+    ``pattern`` is a ``str`` (the type equals it) or a compiled regex (``.match``, from the start); anything else
+    raises ``TypeError``.
+    """
+
+    __slots__ = ('pattern', 'function')
+
+    def __init__(self, pattern, function):
+        is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
+        if not is_regex and not isinstance(pattern, str):
+            raise TypeError("A route's pattern is a str or a compiled regex of str, not {!r}; "
+                            "write @socket.route('TYPE').".format(pattern))
+        if pattern == '':
+            raise TypeError("A route's pattern is a type, and '' is none.")
+        if isinstance(pattern, str) and len(pattern) > MAX_TYPE_LENGTH:
+            raise TypeError('A type has at most {} characters, {:.20}... has {}.'.format(
+                MAX_TYPE_LENGTH, pattern, len(pattern)))
+        self.pattern = pattern
+        self.function = function
+
+    def __repr__(self):
+        pattern = self.pattern if isinstance(self.pattern, str) else self.pattern.pattern
+        function = getattr(self.function, 'function', self.function)
+        return '<Route {!r} -> {}>'.format(pattern, getattr(function, '__qualname__', function))
+
+
+class RouteTable:
+    """Routes in order of definition; the last one that matches a type wins.
+
+    A type that an exact route names costs one dictionary look-up, however many exact routes there are, plus one
+    match per regex that was defined after it.
+    """
+
+    def __init__(self, routes=()):
+        self._routes = list(routes)
+        self._exact = {}
+        self._regexes = []
+        for rank, route in enumerate(self._routes):
+            if isinstance(route.pattern, str):
+                self._exact[route.pattern] = (rank, route)
+            else:
+                self._regexes.insert(0, (rank, route))
+
+    def __iter__(self):
+        return iter(self._routes)
+
+    def match(self, type):
+        """Return the ``Route`` for ``type``, or ``None``, also for what is no ``str`` or too long to be a name."""
+        if not isinstance(type, str) or len(type) > MAX_TYPE_LENGTH:
+            return None
+        exact_rank, exact = self._exact.get(type, (-1, None))
+        for rank, route in self._regexes:
+            if rank < exact_rank:
+                break
+            if route.pattern.match(type):
+                return route
+        return exact

@@ -1,0 +1,223 @@
+"""The seam: how frames come from Channels 1.x and how messages go back. Nothing else of the core imports channels.
+
+Messages are handed to the channel layer at once. Channels' own pending store would hold them until the consumer
+has returned, and its worker exits when that flush meets a full channel.
+"""
+import collections
+import logging
+import time
+
+from channels import Channel, Group, channel_layers
+from channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
+from channels.generic.websockets import WebsocketConsumer
+from channels.handler import AsgiRequest
+from channels.message import Message
+from channels.routing import Include, Router, connect_consumer, null_consumer
+from channels.signals import worker_ready
+
+from . import compat, conf
+from .exceptions import MailboxFull
+
+__all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
+           'close_code', 'install', 'routing_error', 'routed_consumers', 'send', 'send_many', 'server_prefix']
+
+logger = logging.getLogger('sockets')
+
+# Seconds between two tries at a full mailbox. A stock daphne looks into its own every 0.05 s when idle and
+# empties it without pause once it has looked (daphne.server.Server.backend_reader_sync).
+_RETRY_INTERVAL = 0.01
+
+
+def close_code(code):
+    """Return ``code`` if a server may close with it (RFC 6455, section 7.4); ``ValueError`` if not."""
+    if isinstance(code, int) and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        return int(code)
+    raise ValueError('{!r} is no close code; use 1000, or one of your own from 4000 to 4999.'.format(code))
+
+
+def server_prefix(channel_name):
+    """Return the part of ``channel_name`` that names one server process: all its sockets share that mailbox."""
+    head, mark, _ = channel_name.partition('!')
+    return head + mark
+
+
+def send(layer, channel_name, message):
+    """Hand ``message`` to one channel now; ``MailboxFull`` if it takes nothing for ``SEND_TIMEOUT`` seconds."""
+    if not _send_many(layer, [channel_name], message):
+        raise MailboxFull('{} has taken no message for {} s; is its server still running?'.format(
+            server_prefix(channel_name), conf.SEND_TIMEOUT))
+
+
+def send_many(channel_names, message):
+    """Hand ``message`` to many channels now and return how many took it.
+
+    The others belong to servers that took nothing for ``SEND_TIMEOUT`` seconds: they are logged, not raised.
+    """
+    return _send_many(channel_layers[conf.CHANNEL_LAYER], channel_names, message)
+
+
+def _send_many(layer, channel_names, message):
+    batch = getattr(layer, 'send_many', None)
+    if batch is not None:
+        return batch(channel_names, message)
+    waiting = collections.OrderedDict()
+    for name in channel_names:
+        waiting.setdefault(server_prefix(name), collections.deque()).append(name)
+    sent = 0
+    dropped = {}
+    now = time.monotonic()
+    deadlines = dict.fromkeys(waiting, now + conf.SEND_TIMEOUT)
+    while waiting:
+        for prefix, names in list(waiting.items()):
+            before = len(names)
+            while names:
+                try:
+                    layer.send(names[0], message)
+                except layer.ChannelFull:
+                    break
+                names.popleft()
+            sent += before - len(names)
+            now = time.monotonic()
+            if not names:
+                del waiting[prefix]
+            elif len(names) < before:
+                deadlines[prefix] = now + conf.SEND_TIMEOUT
+            elif now >= deadlines[prefix]:
+                dropped[prefix] = len(waiting.pop(prefix))
+        if waiting:
+            time.sleep(_RETRY_INTERVAL)
+    if dropped:
+        logger.error('Gave up %d messages: the mailbox took none for %s s of %s', sum(dropped.values()),
+                     conf.SEND_TIMEOUT, ', '.join('{} ({})'.format(*item) for item in dropped.items()))
+    return sent
+
+
+class ReplyChannel(Channel):
+    """The reply channel of a connection, which tells its consumer what goes out and does not wait."""
+
+    def __init__(self, consumer, channel):
+        super().__init__(channel.name, channel_layer=channel.channel_layer)
+        self.consumer = consumer
+
+    def send(self, content, immediately=True):
+        self.consumer.deliver(content)
+
+
+class Consumer(WebsocketConsumer):
+    """One frame of one connection, as Channels hands it over: what comes in, and the one way out."""
+
+    def __init__(self, message, **kwargs):
+        self.accepted = message.channel.name != 'websocket.connect'
+        self.closed = False
+        message.reply_channel = ReplyChannel(self, message.reply_channel)
+        super().__init__(message, **kwargs)
+
+    @property
+    def channel_name(self):
+        """The name under which the layer reaches this connection."""
+        return self.message.reply_channel.name
+
+    def opening(self):
+        """Called once, just before the connection is accepted."""
+
+    def accept(self):
+        """Accept the connection, unless that has been done."""
+        if not self.accepted:
+            self.opening()
+            self.accept_without_opening()
+
+    def accept_without_opening(self):
+        """Accept a connection that is only to be told why it will be closed."""
+        self.accepted = True
+        self._send({'accept': True})
+
+    def deliver(self, content):
+        """Hand a message of daphne's protocol (``accept``, ``text``, ``bytes``, ``close``) to this connection.
+
+        What is not a refusal accepts the connection first, as daphne would. ``RuntimeError`` after a close.
+        """
+        if self.closed:
+            raise RuntimeError('Cannot send to {} once it has been closed.'.format(self.channel_name))
+        content = {key: value for key, value in content.items() if value is not None}
+        refuses = content.get('accept') is False or (
+            content.get('close') and not content.get('accept') and 'text' not in content and 'bytes' not in content)
+        if not self.accepted and not refuses:
+            self.accept()
+        if self.accepted:
+            content.pop('accept', None)
+        if content:
+            self.closed = bool(content.get('close')) or refuses
+            self._send(content)
+
+    def close(self, code=1000):
+        """Close the connection with ``code``; one that was not accepted yet is refused (HTTP 403)."""
+        self.deliver({'close': close_code(1000 if code is True else code)})
+
+    def join_groups(self, **kwargs):
+        """Enter the groups that ``groups`` and ``connection_groups()`` name."""
+        for name in self.connection_groups(**kwargs):
+            Group(name, channel_layer=self.message.channel_layer).add(self.message.reply_channel)
+
+    def leave_groups(self, **kwargs):
+        """Leave the groups that ``groups`` and ``connection_groups()`` name."""
+        for name in self.connection_groups(**kwargs):
+            Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
+
+    def handshake(self):
+        """Return the HTTP request that asked for this connection. Only the connect message carries it."""
+        content = dict(self.message.content, method='GET')
+        query = content.get('query_string') or ''
+        content['query_string'] = query.decode('utf-8', 'replace') if isinstance(query, bytes) else query
+        return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
+
+    @staticmethod
+    def peer(request):
+        """Return the address that opened the TCP connection of ``request``; ``None`` on a unix socket."""
+        return request.META.get('REMOTE_ADDR')
+
+    def _send(self, content):
+        send(self.message.channel_layer, self.channel_name, content)
+
+
+def routing_error(alias):
+    """Return why the layer ``alias`` cannot be used, as a sentence, or ``None``. Opens no connection."""
+    try:
+        channel_layers[alias]
+    except Exception as error:
+        return '{}: {}'.format(type(error).__name__, error)
+
+
+def routed_consumers(alias):
+    """Return what the routing of the layer ``alias`` leads to: pairs of consumer and its URL argument names."""
+    def walk(entry, names):
+        if isinstance(entry, Include):
+            names = names.union(*(prefix.groupindex for prefix in entry.prefixes.values()))
+            for child in entry.routing:
+                yield from walk(child, names)
+        elif hasattr(entry, 'consumer'):
+            yield entry.consumer, names.union(*(regex.groupindex for regex in entry.filters.values()))
+    return list(walk(channel_layers[alias].router.root, frozenset()))
+
+
+def install():
+    """Make workers refuse websockets that no route matches, which Channels would accept and leave open."""
+    worker_ready.connect(_prepare_worker, dispatch_uid='sockets')
+
+
+def _prepare_worker(sender, **kwargs):
+    # runserver has loaded daphne by now.
+    compat.heal_daphne()
+    for entry in sender.channel_layer.router.root.routing:
+        if getattr(entry, 'consumer', None) is connect_consumer:
+            entry.consumer = unrouted_consumer
+
+
+def unrouted_consumer(message, **kwargs):
+    """What Channels routes a connect to that nothing else matches: refuse it, unless its frames are routed."""
+    probe = Message(dict(message.content), 'websocket.receive', message.channel_layer)
+    matched = Router.match(message.channel_layer.router, probe)
+    if matched is not None and matched[0] is not null_consumer:
+        return connect_consumer(message)
+    logger.warning('Refused a websocket to %r: no route matches. Add route_class(<View>.socket.Handler, path=...) '
+                   'to the ROUTING of your channel layer.', message['path'])
+    send(message.channel_layer, message.reply_channel.name, {'close': True})
