@@ -3,12 +3,15 @@ from django.apps import AppConfig
 
 from . import compat
 
+compat.heal_six_importer()
+
 
 class SocketsConfig(AppConfig):
     name = 'sockets'
     verbose_name = 'Sockets'
 
     def ready(self):
-        compat.install()
+        compat.heal_postgresql()
+        compat.heal_daphne()
         from . import checks, transport  # noqa: F401, checks register themselves
         transport.install()

@@ -110,15 +110,24 @@ def _import_views():
 
 def _unrouted(consumers):
     classes = [consumer for consumer in consumers if isinstance(consumer, type)]
-    found = []
-    for router in sorted(attached_routers, key=repr):
-        if router.is_empty or any(issubclass(consumer, router.Handler) for consumer in classes):
-            continue
-        handler = '{}.{}.Handler'.format(router.view.__name__, router.name)
-        found.append(Warning(
-            '{} is in no routing: its websocket will be refused.'.format(handler), id='sockets.W003', obj=router.view,
-            hint=r"Add route_class({}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.".format(
-                handler)))
+    names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers}
+    return [
+        Warning('{} is in no routing: its websocket will be refused.'.format(name), obj=handler, id='sockets.W003',
+                hint=r"Add route_class({}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.".format(
+                    name))
+        for handler, name in sorted([*names.items(), *_unbuilt_on(names)], key=lambda item: item[1])
+        if not any(issubclass(consumer, handler) for consumer in classes)]
+
+
+def _unbuilt_on(known):
+    """Return the handler classes, with their names, that no other class builds on: what is left to be routed."""
+    from .handlers import RoutedSocketHandler
+    found, classes = [], [RoutedSocketHandler]
+    while classes:
+        handler = classes.pop()
+        classes += handler.__subclasses__()
+        if not handler.__subclasses__() and handler not in known and handler is not RoutedSocketHandler:
+            found.append((handler, handler.__name__))
     return found
 
 

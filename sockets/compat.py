@@ -1,20 +1,12 @@
 """What old dependencies need to run on new Pythons and drivers. Each goes when its dependency does."""
 import importlib.util
-import sys
 from datetime import timedelta
-
-
-def install():
-    """Heal what this process will need; safe to call more than once."""
-    heal_six_importer()
-    heal_postgresql()
-    heal_daphne()
 
 
 def heal_six_importer():
     """Python 3.12 imports through ``find_spec`` only; the importer of Django's six has ``find_module``.
 
-    ``channels.staticfiles`` and its management commands import ``django.utils.six.moves.urllib``.
+    To be called before any app is ready: Channels' own ``ready()`` imports ``django.utils.six.moves.urllib``.
     """
     from django.utils import six
     importer = type(six._importer)
@@ -48,13 +40,12 @@ def heal_daphne():
     """Let daphne close with the codes of RFC 6455 below 3000, such as 1011.
 
     Its ``serverClose`` goes through autobahn's public ``sendClose``, which refuses them with an exception and leaves
-    the connection open. daphne itself closes with 1013 the way we do it here. Does nothing where daphne is not
-    loaded.
+    the connection open. daphne itself closes with 1013 the way we do it here.
     """
-    module = sys.modules.get('daphne.ws_protocol')
-    if module is None or hasattr(module.WebSocketProtocol.serverClose, 'healed'):
+    from daphne.ws_protocol import WebSocketProtocol
+    server_close = WebSocketProtocol.serverClose
+    if hasattr(server_close, 'healed'):
         return
-    server_close = module.WebSocketProtocol.serverClose
 
     def serverClose(self, code=True):
         if code is not True and 1000 < code < 3000:
@@ -62,4 +53,4 @@ def heal_daphne():
         else:
             server_close(self, code)
     serverClose.healed = True
-    module.WebSocketProtocol.serverClose = serverClose
+    WebSocketProtocol.serverClose = serverClose

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from . import conf, messages, security, transport
-from .exceptions import ConnectionRevoked, FrameError
+from .exceptions import ConnectionRevoked, FrameError, MailboxFull
 from .routes import Function, Route, RouteTable
 
 logger = logging.getLogger('sockets')
@@ -186,7 +186,7 @@ class RoutedSocketHandler(transport.Consumer):
         from . import auth
         request = self.handshake()
         if not security.origin_allowed(request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')):
-            logger.warning('Refused a websocket to %r from the foreign origin %r. If it is yours, add its host to '
+            logger.warning('Refused a websocket to %.100r from the foreign origin %r. If it is yours, add its host to '
                            "ALLOWED_HOSTS or SOCKETS['ALLOWED_ORIGINS'].",
                            self.path, request.META.get('HTTP_ORIGIN'))
             raise transport.DenyConnection()
@@ -204,7 +204,7 @@ class RoutedSocketHandler(transport.Consumer):
         from . import auth, signals
         from .models import Socket
         if len(self.path) > Socket._meta.get_field('path').max_length or '\0' in self.path:
-            logger.warning('Refused a websocket to %.100r...: a row cannot hold this path.', self.path)
+            logger.warning('Refused a websocket to %.100r: a row cannot hold this path.', self.path)
             raise transport.DenyConnection()
         row = Socket(
             channel_name=self.channel_name,
@@ -220,14 +220,16 @@ class RoutedSocketHandler(transport.Consumer):
             raise transport.DenyConnection() from error
         except IntegrityError as error:
             # The session or the user went between our look and our insert, or the connect came twice.
-            logger.warning('Refused a websocket to %r: %s', self.path, error)
+            logger.warning('Refused a websocket to %.100r: %s', self.path, error)
             raise transport.DenyConnection() from error
         self._row = row
-        signals.socket_connected.send_robust(sender=type(self), socket=row)
+        signals.announce(signals.socket_connected, sender=type(self), socket=row)
 
     def _refuse(self, error):
         """End a connection whose connect raised ``error``."""
-        if isinstance(error, ConnectionRevoked):
+        if isinstance(error, MailboxFull):
+            logger.error('Could not answer the connect to %.100r: %s', self.path, error)
+        elif isinstance(error, ConnectionRevoked):
             if not self.accepted:
                 self.accept_without_opening()
             self._turn_away(error)
@@ -296,7 +298,7 @@ class RoutedSocketHandler(transport.Consumer):
         from . import signals
         removed = self._row.remove()
         if removed:
-            signals.socket_disconnected.send_robust(sender=type(self), socket=self._row, code=code)
+            signals.announce(signals.socket_disconnected, sender=type(self), socket=self._row, code=code)
         return removed
 
     def _load(self):

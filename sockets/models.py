@@ -66,7 +66,7 @@ class SocketQuerySet(models.QuerySet):
             'close': messages.CLOSE_NORMAL,
         })
         for row in purged:
-            signals.socket_disconnected.send(sender=self.model, socket=row, code=None)
+            signals.announce(signals.socket_disconnected, sender=self.model, socket=row, code=None)
         return len(purged)
 
     def _send(self, message):

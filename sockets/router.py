@@ -74,11 +74,6 @@ class SocketRouter:
                 raise ImproperlyConfigured('{!r} cannot build its Handler: {}'.format(self, error)) from error
         return self._handler
 
-    @property
-    def is_empty(self):
-        """Whether no function has been decorated."""
-        return not self._routes and not self._functions
-
     def _record(self, kind, argument, function):
         self._check_open()
         function_ = Function(function, argument)

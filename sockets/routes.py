@@ -47,7 +47,8 @@ class Function:
             # Positions are faster than names, and this is every frame.
             if positional[1:] and positional[1].name == argument:
                 self._by_name, self._second = False, argument
-        elif positional[1:] and positional[1].default is inspect.Parameter.empty:
+        elif positional[1:] and (positional[1].default is inspect.Parameter.empty or
+                                 positional[1].kind is inspect.Parameter.POSITIONAL_ONLY):
             self._second = positional[1].name
         elif variable and len(positional) < 2:
             self._second = '*'

@@ -1,8 +1,19 @@
 """What a project can listen to. The sender is the handler class, or ``Socket`` where no handler is running."""
+import logging
+
 from django.dispatch import Signal
+
+logger = logging.getLogger('sockets')
 
 # socket: the row, just created; the connection has been accepted.
 socket_connected = Signal()
 
 # socket: the row, just deleted (its values are still there); code: the close code, or None when it is not known.
 socket_disconnected = Signal()
+
+
+def announce(signal, **kwargs):
+    """Send ``signal``; a receiver that raises is logged and keeps no connection from opening or ending."""
+    for receiver, result in signal.send_robust(**kwargs):
+        if isinstance(result, Exception):
+            logger.error('A receiver of a signal raised: %r', receiver, exc_info=result)

@@ -15,7 +15,7 @@ from channels.message import Message
 from channels.routing import Include, Router, connect_consumer, null_consumer
 from channels.signals import worker_ready
 
-from . import compat, conf
+from . import conf
 from .exceptions import MailboxFull
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
@@ -201,12 +201,10 @@ def routed_consumers(alias):
 
 def install():
     """Make workers refuse websockets that no route matches, which Channels would accept and leave open."""
-    worker_ready.connect(_prepare_worker, dispatch_uid='sockets')
+    worker_ready.connect(_refuse_unrouted, dispatch_uid='sockets')
 
 
-def _prepare_worker(sender, **kwargs):
-    # runserver has loaded daphne by now.
-    compat.heal_daphne()
+def _refuse_unrouted(sender, **kwargs):
     for entry in sender.channel_layer.router.root.routing:
         if getattr(entry, 'consumer', None) is connect_consumer:
             entry.consumer = unrouted_consumer
@@ -218,6 +216,6 @@ def unrouted_consumer(message, **kwargs):
     matched = Router.match(message.channel_layer.router, probe)
     if matched is not None and matched[0] is not null_consumer:
         return connect_consumer(message)
-    logger.warning('Refused a websocket to %r: no route matches. Add route_class(<View>.socket.Handler, path=...) '
+    logger.warning('Refused a websocket to %.100r: no route matches. Add route_class(<View>.socket.Handler, path=...) '
                    'to the ROUTING of your channel layer.', message['path'])
     send(message.channel_layer, message.reply_channel.name, {'close': True})

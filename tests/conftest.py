@@ -1,0 +1,74 @@
+"""Fixtures: the layers that everything must work on, and connections through them."""
+import contextlib
+
+import pytest
+from channels import DEFAULT_CHANNEL_LAYER, channel_layers, route_class
+from channels.asgi import ChannelLayerWrapper
+
+from . import client, servers
+
+
+@pytest.fixture(scope='session')
+def redis_url(tmp_path_factory):
+    """The URL of a real Redis."""
+    with servers.redis_server(tmp_path_factory.mktemp('redis')) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def using_layer(layer, routing=()):
+    """Make ``layer`` the default one, as a worker would use it."""
+    old = channel_layers[DEFAULT_CHANNEL_LAYER]
+    wrapper = ChannelLayerWrapper(layer, DEFAULT_CHANNEL_LAYER, list(routing))
+    wrapper.router.check_default()
+    channel_layers.set(DEFAULT_CHANNEL_LAYER, wrapper)
+    try:
+        yield wrapper
+    finally:
+        channel_layers.set(DEFAULT_CHANNEL_LAYER, old)
+
+
+@pytest.fixture(params=['inmemory', 'redis'])
+def layer(request):
+    """Each stock layer in turn, empty."""
+    if request.param == 'inmemory':
+        from asgiref.inmemory import ChannelLayer
+        layer = ChannelLayer()
+    else:
+        from asgi_redis import RedisChannelLayer
+        layer = RedisChannelLayer(hosts=[request.getfixturevalue('redis_url')])
+        layer.flush()
+    client._inboxes.clear()
+    with using_layer(layer):
+        yield layer
+
+
+@pytest.fixture
+def connect(layer, db):
+    """A function that routes a handler class at ``path`` and returns an open connection to it."""
+    routed = set()
+
+    def open_connection(handler, path='/page/', pattern=None, **kwargs):
+        if (handler, path) not in routed:
+            routed.add((handler, path))
+            channel_layers[DEFAULT_CHANNEL_LAYER].router.root.routing.insert(
+                0, route_class(handler, path=pattern or '^{}$'.format(path)))
+        return client.Connection(path, **kwargs)
+    return open_connection
+
+
+@pytest.fixture
+def login(db, settings):
+    """A function that logs a user in and returns the cookies of that browser."""
+    def log_in(user):
+        from django.test import Client
+        browser = Client()
+        browser.force_login(user)
+        return {settings.SESSION_COOKIE_NAME: browser.cookies[settings.SESSION_COOKIE_NAME].value}
+    return log_in
+
+
+@pytest.fixture
+def alice(db):
+    from django.contrib.auth import get_user_model
+    return get_user_model().objects.create_user('alice', password='wonderland')

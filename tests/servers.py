@@ -1,0 +1,134 @@
+"""Real servers for tests: each starts on a free port of loopback and is stopped by whoever started it."""
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port():
+    """Return a TCP port of loopback that nothing listens on."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def find_program(name, *directories):
+    """Return the path of ``name``; without it the test is skipped, or fails where nothing may be skipped."""
+    path = shutil.which(name, path=os.pathsep.join([os.environ.get('PATH', ''), *directories]))
+    if path is None:
+        message = '{} is not installed'.format(name)
+        if os.environ.get('SOCKETS_REQUIRE_LIVE'):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+def wait_for_port(port, process, log, seconds=30):
+    """Wait until something listens on ``port``; show the log if the process ended or time is up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.closing(socket.socket()) as probe:
+            if probe.connect_ex(('127.0.0.1', port)) == 0:
+                return
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    pytest.fail('{} does not listen on {}:\n{}'.format(process.args, port, Path(log).read_text()))
+
+
+class Program:
+    """A running program and what it printed."""
+
+    def __init__(self, args, log, env=None, cwd=ROOT, **kwargs):
+        self.log_path = Path(str(log))
+        with self.log_path.open('w') as output:
+            self.process = subprocess.Popen(
+                [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                env=dict(os.environ, PYTHONUNBUFFERED='1', **(env or {})), cwd=str(cwd), **kwargs)
+
+    @property
+    def log(self):
+        return self.log_path.read_text()
+
+    @property
+    def is_running(self):
+        return self.process.poll() is None
+
+    def wait_for_log(self, text, seconds=30):
+        """Wait until the program has printed ``text``."""
+        deadline = time.monotonic() + seconds
+        while text not in self.log:
+            assert self.is_running and time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
+    def stop(self, signal=signal.SIGTERM):
+        if self.is_running:
+            self.process.send_signal(signal)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@contextlib.contextmanager
+def redis_server(directory):
+    """Run a Redis without persistence and yield its URL."""
+    port = free_port()
+    program = Program([find_program('redis-server'), '--port', port, '--bind', '127.0.0.1', '--save', '',
+                       '--appendonly', 'no', '--dir', directory], Path(str(directory)) / 'redis.log')
+    try:
+        wait_for_port(port, program.process, program.log_path)
+        yield 'redis://127.0.0.1:{}/0'.format(port)
+    finally:
+        program.stop(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def postgres_server():
+    """Run a PostgreSQL cluster of its own and yield the URL of an empty database."""
+    places = sorted(str(path) for path in Path('/usr/lib/postgresql').glob('*/bin'))
+    initdb, postgres = find_program('initdb', *places), find_program('postgres', *places)
+    port = free_port()
+    kwargs = {}
+    # initdb refuses root, and the user it runs as must own its directory.
+    directory = tempfile.mkdtemp(prefix='sockets-postgres-')
+    if os.geteuid() == 0:
+        import pwd
+        account = pwd.getpwnam('postgres')
+        os.chown(directory, account.pw_uid, account.pw_gid)
+
+        def become_postgres():
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+        kwargs['preexec_fn'] = become_postgres
+    try:
+        subprocess.run([initdb, '-D', directory + '/data', '-U', 'sockets', '--auth=trust', '-E', 'UTF8',
+                        '--locale=C'], check=True, stdout=subprocess.DEVNULL, cwd='/', **kwargs)
+        with tempfile.NamedTemporaryFile(suffix='.log') as log:
+            program = Program([postgres, '-D', directory + '/data', '-p', port, '-k', directory,
+                               '-c', 'listen_addresses=127.0.0.1', '-c', 'fsync=off'], log.name, cwd='/', **kwargs)
+            try:
+                wait_for_port(port, program.process, program.log_path)
+                # Its port opens before it is ready to speak.
+                program.wait_for_log('ready to accept connections')
+                yield 'postgres://sockets@127.0.0.1:{}/postgres'.format(port)
+            finally:
+                program.stop(signal.SIGINT)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def python_module(*args):
+    """Return the command line of ``python -m ...`` with the interpreter of the tests."""
+    return [sys.executable, '-m', *args]

@@ -1,0 +1,67 @@
+"""Who may import whom: the arrows of the design."""
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / 'sockets'
+
+# What a module may import when it is imported, of ours and of the stack below.
+AT_IMPORT = {
+    '__init__': {'router'},
+    'admin': {'models'},
+    'apps': {'compat'},
+    'auth': {'exceptions'},
+    'checks': {'conf', 'router'},
+    'compat': set(),
+    'conf': set(),
+    'exceptions': set(),
+    'handlers': {'conf', 'exceptions', 'messages', 'routes', 'security', 'transport'},
+    'messages': {'exceptions'},
+    'models': {'messages', 'signals', 'transport'},
+    'router': {'routes'},
+    'routes': set(),
+    'security': {'conf'},
+    'signals': set(),
+    'transport': {'channels', 'conf', 'exceptions'},
+}
+# What its functions may import besides, when the apps are loaded.
+IN_FUNCTIONS = {
+    '__init__': {'handlers'},
+    'apps': {'checks', 'transport'},
+    'checks': {'handlers', 'transport'},
+    'compat': {'daphne'},
+    'handlers': {'auth', 'models', 'signals'},
+    'router': {'handlers'},
+}
+STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}
+
+
+def imports(node):
+    """Yield the names of our modules and of the stack's packages that ``node`` imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name.split('.')[0] for alias in node.names if alias.name.split('.')[0] in STACK)
+    elif isinstance(node, ast.ImportFrom) and node.level:
+        yield from [node.module.split('.')[0]] if node.module else (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module.split('.')[0] in STACK:
+        yield node.module.split('.')[0]
+
+
+@pytest.mark.parametrize('path', sorted(PACKAGE.glob('*.py')), ids=lambda path: path.stem)
+def test_a_module_imports_only_where_its_arrows_point(path):
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = {name for function in functions for node in ast.walk(function) for name in imports(node)}
+    everything = {name for node in ast.walk(tree) for name in imports(node)}
+    at_import = {name for node in tree.body for child in ast.walk(node)
+                 if not isinstance(node, ast.FunctionDef) for name in imports(child)} - inside
+    assert at_import <= AT_IMPORT[path.stem]
+    assert everything <= AT_IMPORT[path.stem] | IN_FUNCTIONS.get(path.stem, set())
+
+
+def test_every_arrow_points_at_something():
+    for arrows in (AT_IMPORT, IN_FUNCTIONS):
+        for module, targets in arrows.items():
+            source = (PACKAGE / (module + '.py')).read_text()
+            for target in targets:
+                assert target in source, '{} imports {} no more: remove the arrow'.format(module, target)

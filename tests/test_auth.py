@@ -1,0 +1,76 @@
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
+from django.test import Client
+from django.utils import timezone
+
+from sockets import auth
+from sockets.exceptions import ConnectionRevoked
+from sockets.models import Socket
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def row(login, alice):
+    key, = login(alice).values()
+    Socket.objects.create(channel_name='daphne.response.a!1', user=alice, session_id=key, path='/')
+    return lambda: Socket.objects.select_related('user', 'session').get()
+
+
+def check(row):
+    auth.check_still_valid(row, auth.session_store(row.session_id, row.session.get_decoded()))
+
+
+def test_a_cookie_leads_to_its_session_and_user(login, alice):
+    key, = login(alice).values()
+    session = auth.session_from_cookie(key)
+    assert session.session_key == auth.row_session_key(session) == key
+    assert auth.user_of(session) == alice
+
+
+@pytest.mark.parametrize('key', [None, '', 'short', 'x' * 40, 'nul\0nul\0nul'])
+def test_a_cookie_that_leads_nowhere_is_an_empty_session(key):
+    session = auth.session_from_cookie(key)
+    assert session.session_key is None and list(session.keys()) == []
+    assert auth.row_session_key(session) is None
+    assert not auth.user_of(session).is_authenticated
+
+
+def test_an_anonymous_session_is_kept(client):
+    session = client.session
+    session['name'] = 'guest'
+    session.save()
+    assert auth.session_from_cookie(session.session_key)['name'] == 'guest'
+
+
+def test_a_row_is_valid_while_nothing_changes(row):
+    check(row())
+
+
+def test_an_expired_session_is_revoked(row):
+    Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
+    with pytest.raises(ConnectionRevoked, match='expired'):
+        check(row())
+
+
+def test_an_inactive_user_is_revoked(row):
+    get_user_model().objects.update(is_active=False)
+    with pytest.raises(ConnectionRevoked, match='not active'):
+        check(row())
+
+
+def test_a_changed_password_is_revoked(row, alice):
+    alice.set_password('other')
+    alice.save()
+    with pytest.raises(ConnectionRevoked, match='password'):
+        check(row())
+
+
+def test_logging_out_deletes_the_row(row, settings):
+    browser = Client()
+    browser.cookies[settings.SESSION_COOKIE_NAME] = row().session_id
+    browser.logout()
+    assert not Socket.objects.exists()

@@ -1,0 +1,17 @@
+import pytest
+
+from sockets import conf
+
+
+def test_a_setting_is_read_when_it_is_used(settings):
+    assert conf.MAX_MESSAGE_SIZE == 1024 * 1024
+    settings.SOCKETS = {'MAX_MESSAGE_SIZE': 5}
+    assert conf.MAX_MESSAGE_SIZE == 5
+    assert conf.SEND_TIMEOUT == 2
+    del settings.SOCKETS
+    assert conf.MAX_MESSAGE_SIZE == 1024 * 1024
+
+
+def test_a_name_that_is_no_setting_is_an_error_that_names_them():
+    with pytest.raises(AttributeError, match='MAX_MESSAGE_SIZE'):
+        conf.MAX_MESAGE_SIZE

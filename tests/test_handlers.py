@@ -1,0 +1,439 @@
+import datetime
+import re
+
+import pytest
+from channels import Group
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
+from django.utils import timezone
+
+from sockets import RoutedSocketHandler, messages
+from sockets.models import Socket
+
+pytestmark = pytest.mark.django_db
+
+
+class Poker(RoutedSocketHandler):
+    routes = (
+        *RoutedSocketHandler.routes,
+        ('BET', 'on_bet'),
+        ('NOTHING', 'on_nothing'),
+        ('PUSH', 'on_push'),
+        ('CLOSE', 'on_close'),
+        ('WHO', 'on_who'),
+        ('COUNT', 'on_count'),
+        (re.compile('ACTION_.*'), lambda socket, content: {'acted': content['type']}),
+    )
+
+    def on_bet(self, content):
+        return {'type': 'BET_TAKEN', 'amount': content['amount']}
+
+    def on_nothing(self, content):
+        pass
+
+    def on_push(self, content):
+        self.send_json({'n': 1})
+        self.send_action('N', n=2)
+        return {'n': 3}
+
+    def on_close(self, content):
+        self.close(content.get('code', 1000))
+
+    def on_who(self, content):
+        return {'user': self.user.get_username(), 'staff': self.user.is_staff, 'row': self.socket.pk}
+
+    def on_count(self, content):
+        self.session['count'] = self.session.get('count', 0) + 1
+        return {'count': self.session['count']}
+
+
+def test_a_subclass_lists_its_routes(connect):
+    poker = connect(Poker)
+    assert poker.messages() == [{'accept': True}]
+    assert poker.send({'type': 'BET', 'amount': 5}) == [{'type': 'BET_TAKEN', 'amount': 5}]
+    assert poker.send({'type': 'ACTION_FOLD'}) == [{'acted': 'ACTION_FOLD'}]
+    assert poker.send({'type': 'NOTHING'}) == []
+
+
+def test_a_frame_with_a_ref_gets_exactly_one_frame_with_it(connect):
+    poker = connect(Poker)
+    poker.received()
+    assert poker.send({'type': 'BET', 'amount': 5, 'ref': 'a'}) == [{'type': 'BET_TAKEN', 'amount': 5, 'ref': 'a'}]
+    assert poker.send({'type': 'NOTHING', 'ref': 'b'}) == [{'type': 'ACK', 'ref': 'b'}]
+    assert poker.send({'type': 'PING', 'ref': 'c'}) == [{'type': 'ACK', 'ref': 'c'}]
+    assert poker.send({'type': 'NOTHING', 'ref': 0}) == [{'type': 'ACK', 'ref': 0}]
+    assert poker.send({'type': 'PUSH', 'ref': 'd'}) == [{'n': 1}, {'type': 'N', 'n': 2}, {'n': 3, 'ref': 'd'}]
+    error, = poker.send({'type': 'UNKNOWN', 'ref': 'e'})
+    assert (error['type'], error['ref']) == ('ERROR', 'e')
+
+
+def test_a_subclass_can_override_the_method_of_an_inherited_route(connect):
+    class Loud(Poker):
+        def on_bet(self, content):
+            return {**super().on_bet(content), 'type': 'BET!'}
+
+    assert connect(Loud).send({'type': 'BET', 'amount': 1}) == [{'type': 'BET!', 'amount': 1}]
+
+
+def test_the_last_of_equal_routes_wins_over_those_of_the_base(connect):
+    class Last(Poker):
+        routes = (*Poker.routes, ('BET', lambda socket: {'bet': 'last'}))
+
+    assert connect(Last).send({'type': 'BET'}) == [{'bet': 'last'}]
+
+
+@pytest.mark.parametrize('routes, words', [
+    ((('BET', 'on_bett'),), ['Broken', "'BET'", 'on_bett']),
+    ((('BET', 7),), ['Broken', 'BET']),
+    (('BET',), ['Broken', 'BET']),
+    (((None, 'on_ping'),), ['Broken', 'on_ping']),
+    ((('BET', lambda: None),), ['Broken', 'BET', 'no argument']),
+    ((('', 'on_ping'),), ['Broken']),
+])
+def test_a_route_that_leads_nowhere_is_an_error_when_its_class_is_made(routes, words):
+    with pytest.raises(ImproperlyConfigured) as error:
+        type('Broken', (RoutedSocketHandler,), {'routes': routes})
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_hello_tells_a_client_who_it_is(connect, login, alice):
+    poker = connect(Poker, cookies=login(alice))
+    poker.received()
+    before = timezone.now()
+    answer, = poker.send({'type': 'HELLO', 'ref': 1})
+    row = Socket.objects.get(channel_name=poker.name)
+    assert abs(answer.pop('TIMESTAMP') / 1000 - before.timestamp()) < 60
+    assert answer == {'type': 'GOT_HELLO', 'ref': 1, 'user_id': alice.pk, 'socket_id': row.pk, 'path': '/page/',
+                      'user_ip': '192.0.2.1',
+                      'last_ping': row.last_ping.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}
+
+
+def test_ping_marks_the_connection_alive_and_is_not_answered(connect):
+    poker = connect(Poker)
+    poker.received()
+    long_ago = timezone.now() - datetime.timedelta(hours=1)
+    Socket.objects.update(active=False, last_ping=long_ago)
+    assert poker.send({'type': 'PING'}) == []
+    row = Socket.objects.get()
+    assert row.active and row.last_ping > long_ago
+
+
+def test_a_ping_of_a_connection_whose_row_is_gone_is_sent_away(connect):
+    poker = connect(Poker)
+    Socket.objects.all().delete()
+    poker.messages()
+    poker._put('websocket.receive', text='{"type": "PING"}')
+    assert poker.messages()[-1] == {'close': 4401}
+    assert Socket.objects.count() == 0
+
+
+def test_a_row_stands_for_an_open_connection(connect, login, alice, settings):
+    cookies = login(alice)
+    poker = connect(Poker, cookies=cookies)
+    row = Socket.objects.get()
+    assert (row.user, row.session_id) == (alice, cookies[settings.SESSION_COOKIE_NAME])
+    assert (row.channel_name, row.path, row.user_ip, row.active) == (poker.name, '/page/', '192.0.2.1', True)
+    poker.disconnect()
+    assert not Socket.objects.exists()
+
+
+def test_the_row_is_there_before_the_client_can_send(connect, monkeypatch):
+    rows = []
+    monkeypatch.setattr('sockets.transport.Consumer._send', lambda self, content: rows.append(Socket.objects.count()))
+    connect(Poker)
+    assert rows == [1]
+
+
+@pytest.fixture
+def count(django_assert_num_queries, db):
+    # The transaction around a test adds no query of its own to what a worker would run.
+    return django_assert_num_queries
+
+
+def test_a_frame_that_touches_neither_user_nor_row_runs_no_query(connect, count):
+    poker = connect(Poker)
+    for content in ({'type': 'BET', 'amount': 1}, {'type': 'NOTHING', 'ref': 1}, {'type': 'UNKNOWN'},
+                    {'type': 'ACTION_X'}, {'type': 'CLOSE'}):
+        with count(0):
+            poker.send(content)
+
+
+def test_user_session_and_row_are_one_query_together(connect, count, login, alice):
+    class Curious(Poker):
+        routes = (('LOOK', 'look'),)
+        login_required = True
+
+        def look(self, content):
+            return [self.user.username, self.session.get('x'), self.socket.path, self.user.is_staff]
+
+    for connection in (connect(Poker), connect(Poker, cookies=login(alice))):
+        for content in ({'type': 'WHO'}, {'type': 'HELLO'}, {'type': 'PING'}):
+            with count(1):
+                connection.send(content)
+    curious = connect(Curious, '/curious/', cookies=login(alice))
+    with count(1):
+        curious.send({'type': 'LOOK'})
+
+
+def test_connecting_runs_few_queries(connect, count, login, alice):
+    class Touching(Poker):
+        def connect(self, message, **kwargs):
+            super().connect(message, **kwargs)
+            return self.user.is_staff, self.session.get('x'), self.socket.pk
+
+    cookies = login(alice)
+    with count(3):
+        connect(Touching, cookies=cookies)
+    with count(1):
+        anonymous = connect(Touching)
+    with count(2):
+        anonymous.disconnect()
+
+
+def test_the_user_is_as_in_a_request(connect, login, alice):
+    assert connect(Poker).send({'type': 'WHO'})[0]['user'] == ''
+    answer, = connect(Poker, cookies=login(alice)).send({'type': 'WHO'})
+    assert (answer['user'], answer['staff']) == ('alice', False)
+    assert answer['row'] == Socket.objects.get(user=alice).pk
+
+
+def test_a_changed_session_is_saved(connect, login, alice, client, settings):
+    cookies = login(alice)
+    poker = connect(Poker, cookies=cookies)
+    assert poker.send({'type': 'COUNT'}) == [{'count': 1}]
+    assert poker.send({'type': 'COUNT'}) == [{'count': 2}]
+    client.cookies.load(cookies)
+    assert client.session['count'] == 2
+    # There is no session to save for a client that has none.
+    anonymous = connect(Poker)
+    assert anonymous.send({'type': 'COUNT'}) == anonymous.send({'type': 'COUNT'}) == [{'count': 1}]
+
+
+@pytest.mark.parametrize('engine', ['cache', 'cached_db', 'file', 'signed_cookies'])
+def test_users_are_known_under_every_session_engine(connect, login, alice, settings, engine, tmp_path):
+    settings.SESSION_ENGINE = 'django.contrib.sessions.backends.' + engine
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    poker = connect(Poker, cookies=login(alice))
+    assert poker.send({'type': 'WHO'})[0]['user'] == 'alice'
+    for garbage in ('garbage', 'x' * 32):
+        stranger = connect(Poker, cookies={settings.SESSION_COOKIE_NAME: garbage})
+        assert stranger.send({'type': 'WHO'})[0]['user'] == ''
+
+
+def test_login_required_lets_users_in_and_nobody_else(connect, login, alice):
+    members = type('Members', (Poker,), {'login_required': True})
+    assert connect(members, cookies=login(alice)).send({'type': 'BET', 'amount': 1})[0]['type'] == 'BET_TAKEN'
+    assert connect(members).messages()[-1] == {'close': 4401}
+
+
+def test_closing_is_at_once_and_the_last_word(connect, caplog):
+    poker = connect(Poker)
+    poker.messages()
+    poker._put('websocket.receive', text='{"type": "CLOSE", "code": 4242, "ref": 1}')
+    assert poker.messages() == [{'close': 4242}]
+
+    class Chatty(Poker):
+        def on_close(self, content):
+            super().on_close(content)
+            self.send_json({'too': 'late'})
+
+    chatty = connect(Chatty, '/chatty/')
+    chatty.messages()
+    chatty._put('websocket.receive', text='{"type": "CLOSE"}')
+    assert chatty.messages() == [{'close': 1000}]
+    assert 'once it has been closed' in caplog.text
+
+
+def test_a_code_that_no_server_may_close_with_is_an_error(connect, caplog):
+    poker = connect(Poker)
+    for code in (0, 999, 1005, 1006, 1015, 2000, 5000, '1000'):
+        assert poker.send({'type': 'CLOSE', 'code': code})[-1]['code'] == 'server_error'
+    assert 'is no close code' in caplog.text
+
+
+def test_sends_do_not_wait_for_the_function_to_return(connect):
+    seen = []
+
+    class Watching(Poker):
+        def on_push(self, content):
+            self.send_json({'n': 1})
+            seen.append(poker.received())
+
+    poker = connect(Watching)
+    poker.received()
+    poker.send({'type': 'PUSH'})
+    assert seen == [[{'n': 1}]]
+
+
+# Overriding connect, receive and disconnect as on any Channels consumer.
+
+
+def test_a_connect_that_accepts_in_the_classic_way_has_a_row(connect):
+    class Classic(Poker):
+        def connect(self, message, **kwargs):
+            assert self.socket is None
+            message.reply_channel.send({'accept': True})
+            self.send(text='{"row": %d}' % self.socket.pk)
+
+    classic = connect(Classic)
+    assert classic.messages() == [{'accept': True}, {'text': '{"row": %d}' % Socket.objects.get().pk}]
+
+
+def test_a_connect_that_only_looks_is_accepted(connect):
+    class Looking(Poker):
+        def connect(self, message, **kwargs):
+            looked.append(kwargs)
+
+    looked = []
+    assert connect(Looking, pattern='^/(?P<slug>page)/$').messages() == [{'accept': True}]
+    assert looked == [{'slug': 'page'}]
+
+
+def test_a_connect_that_speaks_first_is_accepted_first(connect):
+    class Speaking(Poker):
+        def connect(self, message, **kwargs):
+            self.send_json({'hello': 1})
+
+    assert connect(Speaking).messages() == [{'accept': True}, {'text': '{"hello":1}'}]
+
+
+def _deny(handler):
+    from channels.exceptions import DenyConnection
+    raise DenyConnection()
+
+
+@pytest.mark.parametrize('refuse, sent', [
+    (lambda handler: handler.message.reply_channel.send({'accept': False}), [{'accept': False}]),
+    (lambda handler: handler.message.reply_channel.send({'close': True}), [{'close': True}]),
+    (lambda handler: handler.close(), [{'close': 1000}]),
+    (_deny, [{'close': 4403}]),
+])
+def test_a_connect_that_refuses_leaves_no_row_and_no_hooks(connect, refuse, sent):
+    class Refusing(Poker):
+        def connect(self, message, **kwargs):
+            refuse(self)
+
+        def disconnect(self, message, **kwargs):
+            raise AssertionError('was never connected')
+
+    refused = connect(Refusing)
+    assert refused.messages() == sent
+    refused.disconnect(1006)
+    assert not Socket.objects.exists()
+
+
+def test_a_connect_function_that_denies_after_the_accept_closes_with_4403(connect):
+    class Denying(Poker):
+        def connect(self, message, **kwargs):
+            super().connect(message, **kwargs)
+            _deny(self)
+
+    denied = connect(Denying)
+    assert denied.messages() == [{'accept': True}, {'close': 4403}]
+    assert not Socket.objects.exists()
+
+
+def test_an_overridden_receive_sees_every_content(connect):
+    class Logging(Poker):
+        def receive(self, content, **kwargs):
+            seen.append(content)
+            return super().receive(content, **kwargs)
+
+    class Plain(Poker):
+        def receive(self, content, **kwargs):
+            self.send_json(content)
+
+    seen = []
+    assert connect(Logging).send({'type': 'BET', 'amount': 2})[0]['amount'] == 2
+    assert seen == [{'type': 'BET', 'amount': 2}]
+    assert connect(Plain, '/plain/').send({'any': 'thing'}) == [{'any': 'thing'}]
+
+
+def test_an_overridden_default_route_can_fall_back_on_ours(connect):
+    class Defaulting(Poker):
+        def default_route(self, content, **kwargs):
+            if content.get('known'):
+                return {'default': True}
+            return super().default_route(content)
+
+    defaulting = connect(Defaulting)
+    assert defaulting.send({'known': 1}) == [{'default': True}]
+    assert defaulting.send({'type': 'X'})[0]['code'] == 'unknown_type'
+
+
+def test_a_disconnect_sees_its_row_which_is_gone_for_everyone_else(connect, login, alice):
+    class Leaving(Poker):
+        def disconnect(self, message, **kwargs):
+            left.append((self.socket.pk, self.user, message['code'], Socket.objects.count()))
+
+    left = []
+    leaving = connect(Leaving, cookies=login(alice))
+    pk = Socket.objects.get().pk
+    leaving.disconnect(1001)
+    assert left == [(pk, alice, 1001, 0)]
+
+
+def test_a_disconnect_that_raises_still_deletes_the_row(connect, caplog):
+    class Failing(Poker):
+        def disconnect(self, message, **kwargs):
+            raise KeyError('in disconnect')
+
+    connect(Failing).disconnect()
+    assert 'in disconnect' in caplog.text
+    assert not Socket.objects.exists()
+
+
+def test_groups_are_joined_and_left(connect):
+    class Grouped(Poker):
+        groups = ['everyone']
+
+    grouped = connect(Grouped)
+    grouped.messages()
+    Group('everyone').send({'text': '{"to": "all"}'})
+    assert grouped.received() == [{'to': 'all'}]
+    grouped.disconnect()
+    Group('everyone').send({'text': '{"to": "all"}'})
+    assert grouped.received() == []
+
+
+def test_a_database_that_is_away_refuses_the_connection_and_not_the_worker(connect, monkeypatch, caplog):
+    def away(*args, **kwargs):
+        raise DatabaseError('the database is away')
+
+    monkeypatch.setattr(Socket, 'save', away)
+    assert connect(Poker).messages() == [{'close': 1011}]
+    monkeypatch.setattr(Socket.objects, 'select_related', away)
+    away_since = connect(Poker, connect=False)
+    assert away_since.send({'type': 'WHO'})[0]['code'] == 'server_error'
+    away_since.disconnect()
+    assert caplog.text.count('the database is away') >= 3
+
+
+def test_a_connect_that_comes_twice_keeps_its_one_row(transactional_db, connect, caplog):
+    poker = connect(Poker)
+    poker.connect()
+    assert Socket.objects.count() == 1
+    assert 'Refused' in caplog.text
+
+
+def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, settings, caplog):
+    settings.SOCKETS = {'SEND_TIMEOUT': 0.05}
+    poker = connect(Poker)
+    from channels import channel_layers
+    layer = channel_layers['default']
+    for _ in range(layer.capacity - 1):
+        layer.send(poker.name, {'text': '{}'})
+    poker._put('websocket.receive', text='{"type": "BET", "amount": 1}')
+    connect(Poker)
+    assert 'has taken no message for 0.05 s' in caplog.text
+    assert len(poker.messages()) == layer.capacity
+    assert poker.send({'type': 'BET', 'amount': 1}) == [{'type': 'BET_TAKEN', 'amount': 1}]
+
+
+def test_what_ref_is_survives_whatever_it_is(connect):
+    poker = connect(Poker)
+    poker.received()
+    for ref in ('', 0, False, 'x' * 1000, [1], {'a': 1}, 1.5):
+        assert poker.send({'type': 'NOTHING', messages.REF: ref}) == [{'type': 'ACK', 'ref': ref}]
+    assert poker.send({'type': 'NOTHING', 'ref': None}) == []

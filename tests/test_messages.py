@@ -1,0 +1,69 @@
+import datetime
+import decimal
+import json
+import subprocess
+import sys
+import uuid
+
+import pytest
+from django.utils.translation import gettext_lazy
+
+from sockets import messages
+from sockets.exceptions import FrameError
+
+LIMIT = 1024 * 1024
+
+
+def test_what_is_encoded_is_decoded_again():
+    content = {'type': 'CHAT', 'text': 'ünïcödé 😀', 'list': [1, 2.5, None, True, {'a': {}}]}
+    assert messages.decode(messages.encode(content), LIMIT) == content
+
+
+def test_content_is_encoded_as_django_does():
+    when = datetime.datetime(2026, 11, 21, 12, 0, tzinfo=datetime.timezone.utc)
+    key = uuid.uuid4()
+    text = messages.encode({
+        'when': when, 'day': when.date(), 'key': key, 'amount': decimal.Decimal('1.10'), 'lazy': gettext_lazy('yes'),
+        'took': datetime.timedelta(seconds=90)})
+    assert json.loads(text) == {'when': '2026-11-21T12:00:00Z', 'day': '2026-11-21', 'key': str(key),
+                                'amount': '1.10', 'lazy': 'yes', 'took': 'P0DT00H01M30S'}
+
+
+@pytest.mark.parametrize('content', [
+    {'x': object()}, {'x': float('inf')}, {('a',): 1}, {'x': b''}, ['type'], 'text', None,
+    {'x': datetime.time(1, tzinfo=datetime.timezone.utc)}])
+def test_what_cannot_be_encoded_is_a_type_error(content):
+    with pytest.raises(TypeError):
+        messages.encode(content)
+
+
+def test_content_nested_too_deeply_to_encode_is_a_type_error():
+    content = {}
+    for _ in range(200000):
+        content = {'x': content}
+    with pytest.raises(TypeError):
+        messages.encode(content)
+
+
+@pytest.mark.parametrize('size, frame', [(17, '{"type": "ECHO"}'), (16, '{"type": "ECHO"}'), (18, '{"type": "Éé"}')])
+def test_a_frame_of_just_the_limit_is_read(size, frame):
+    assert messages.decode(frame, size)
+
+
+@pytest.mark.parametrize('size, frame', [(15, '{"type": "ECHO"}'), (15, '{"type": "Éé"}')])
+def test_a_frame_of_one_byte_more_is_too_large(size, frame):
+    with pytest.raises(FrameError) as error:
+        messages.decode(frame, size)
+    assert error.value.code == messages.TOO_LARGE
+
+
+def test_a_number_of_a_million_digits_is_refused_and_not_calculated():
+    with pytest.raises(FrameError) as error:
+        messages.decode('{"n": %s}' % ('9' * 1000000), LIMIT)
+    assert error.value.code == messages.INVALID_JSON
+
+
+def test_the_envelope_needs_neither_the_orm_nor_channels():
+    program = 'import sys, sockets.messages, sockets.routes; print([m for m in sys.modules if m in (' \
+              '"django.db", "django.db.models", "channels")])'
+    assert subprocess.check_output([sys.executable, '-c', program]).strip() == b'[]'

@@ -1,0 +1,147 @@
+import re
+
+import pytest
+
+from sockets.routes import Function, Route, RouteTable
+
+
+def call(function, kwargs=None, argument='content'):
+    return Function(function, argument)('SOCKET', 'CONTENT', kwargs or {})
+
+
+@pytest.mark.parametrize('function, kwargs, result', [
+    (lambda socket: [socket], {}, ['SOCKET']),
+    (lambda socket, content: [socket, content], {}, ['SOCKET', 'CONTENT']),
+    (lambda socket, content=None: [socket, content], {}, ['SOCKET', 'CONTENT']),
+    (lambda self, data: [self, data], {}, ['SOCKET', 'CONTENT']),
+    (lambda socket, *, content: [content], {}, ['CONTENT']),
+    (lambda socket, content, room: [content, room], {'room': 'a'}, ['CONTENT', 'a']),
+    (lambda socket, room, content: [content, room], {'room': 'a'}, ['CONTENT', 'a']),
+    (lambda socket, room: [room], {'room': 'a', 'other': 'b'}, ['a']),
+    (lambda socket, data, room: [data, room], {'room': 'a'}, ['CONTENT', 'a']),
+    (lambda socket, room=None: [room], {}, [None]),
+    (lambda socket, room=None: [room], {'room': 'a'}, ['a']),
+    (lambda socket, **kwargs: kwargs, {'room': 'a'}, {'room': 'a'}),
+    (lambda socket, content, **kwargs: [content, kwargs], {'room': 'a', 'content': 'url'}, ['CONTENT', {'room': 'a'}]),
+    (lambda *args: list(args), {'room': 'a'}, ['SOCKET', 'CONTENT']),
+    (lambda *args, **kwargs: [args, kwargs], {'room': 'a'}, [('SOCKET', 'CONTENT'), {'room': 'a'}]),
+    (lambda socket, content: [content], {'room': 'a'}, ['CONTENT']),
+])
+def test_a_function_gets_the_arguments_that_it_names(function, kwargs, result):
+    assert call(function, kwargs) == result
+
+
+def test_a_hook_gets_the_message_under_its_own_name():
+    assert call(lambda socket, message=None: message, argument='message') == 'CONTENT'
+
+
+def test_a_callable_object_and_a_bound_method_are_functions():
+    class Thing:
+        def __call__(self, socket, content):
+            return content
+
+        def method(self, socket, content):
+            return content
+
+    assert call(Thing()) == call(Thing().method) == 'CONTENT'
+
+
+async def coroutine(socket, content):
+    pass
+
+
+@pytest.mark.parametrize('function, word', [
+    (lambda: None, 'takes no argument'),
+    (lambda *, content: None, 'takes no argument'),
+    (coroutine, 'async'),
+    ('on_ping', 'not a function'),
+    (None, 'not a function'),
+])
+def test_a_signature_that_can_never_be_called_is_refused_at_once(function, word):
+    with pytest.raises(TypeError, match=word):
+        Function(function, 'content')
+
+
+def test_missing_names_what_a_url_does_not_give():
+    function = Function(lambda socket, content, room, slug=None: None, 'content')
+    assert function.missing({'slug'}) == ['room']
+    assert function.missing({'room'}) == []
+    # Whatever its name, the second argument can be the content.
+    assert Function(lambda socket, data: None, 'content').missing(()) == []
+
+
+@pytest.mark.parametrize('pattern', [None, 7, b'PING', re.compile(b'PING'), ['PING'], len, '', 'x' * 256])
+def test_a_pattern_is_a_type_or_a_compiled_regex(pattern):
+    with pytest.raises(TypeError):
+        Route(pattern, len)
+
+
+def test_a_route_says_what_it_leads_to():
+    def on_ping(socket):
+        pass
+    assert repr(Route('PING', Function(on_ping, 'content'))).startswith("<Route 'PING' -> ")
+    assert 'on_ping' in repr(Route(re.compile('P.*'), on_ping))
+
+
+def table(*patterns):
+    return RouteTable([Route(pattern, index) for index, pattern in enumerate(patterns)])
+
+
+@pytest.mark.parametrize('patterns, type, index', [
+    (['A', 'B'], 'B', 1),
+    (['A', 'A'], 'A', 1),
+    ([re.compile('A.*'), 'AB'], 'AB', 1),
+    (['AB', re.compile('A.*')], 'AB', 1),
+    ([re.compile('A'), re.compile('AB')], 'AB', 1),
+    ([re.compile('AB'), re.compile('A')], 'AB', 1),
+    ([re.compile('AB'), re.compile('A')], 'AC', 1),
+    (['A', re.compile('X'), 'B'], 'A', 0),
+])
+def test_the_route_defined_last_wins(patterns, type, index):
+    assert table(*patterns).match(type).function == index
+
+
+def test_a_regex_matches_from_the_start_and_not_from_the_middle():
+    routes = table(re.compile('ACTION_'))
+    assert routes.match('ACTION_FOLD') is not None
+    assert routes.match('GAME_ACTION_FOLD') is None
+
+
+@pytest.mark.parametrize('type', [None, 7, 1.5, True, [], {}, '', 'nothing', 'x' * 256])
+def test_what_is_no_type_matches_nothing(type):
+    assert table('A', re.compile('x+')).match(type) is None
+
+
+def test_finding_an_exact_route_compares_no_more_patterns_among_a_thousand_than_among_ten():
+    class CountingStr(str):
+        compared = 0
+
+        def __eq__(self, other):
+            CountingStr.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    def comparisons(size):
+        routes = RouteTable([Route(CountingStr('TYPE_{}'.format(n)), None) for n in range(size)])
+        CountingStr.compared = 0
+        # Neither side is the other object, or the dictionary would not have to compare.
+        assert routes.match(''.join(['TYPE_', str(size // 2)])) is not None
+        assert routes.match('NOTHING') is None
+        return CountingStr.compared
+
+    assert comparisons(10) <= 2
+    assert comparisons(1000) <= 2
+
+
+def test_only_regexes_defined_after_an_exact_route_are_tried_for_it():
+    class CountingRegex:
+        pattern = 'NEVER'
+        tried = 0
+
+        def match(self, type):
+            CountingRegex.tried += 1
+
+    routes = table(CountingRegex(), 'A', CountingRegex(), CountingRegex())
+    routes.match('A')
+    assert CountingRegex.tried == 2

@@ -1,0 +1,191 @@
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from asgiref.inmemory import ChannelLayer
+from channels import channel_layers, include, route, route_class
+from channels.test import ChannelTestCase, WSClient, apply_routes
+
+from sockets import RoutedSocketHandler, transport
+from sockets.exceptions import MailboxFull
+from sockets.models import Socket
+
+from . import client
+from .conftest import using_layer
+
+MESSAGE = {'text': '{}'}
+
+
+@pytest.fixture
+def small_layer(settings):
+    """A layer whose mailboxes hold 3 messages, and that counts what it was asked to send."""
+    class Layer(ChannelLayer):
+        tries = 0
+
+        def send(self, channel, message):
+            self.tries += 1
+            super().send(channel, message)
+
+    settings.SOCKETS = {'SEND_TIMEOUT': 0.2}
+    with using_layer(Layer(capacity=3)) as wrapper:
+        yield wrapper
+
+
+def test_a_full_mailbox_is_waited_for_and_nothing_is_lost(small_layer):
+    received = []
+
+    def read():
+        while len(received) < 50:
+            channel, message = small_layer.receive(['server!'])
+            if channel:
+                received.append(channel)
+            time.sleep(0.002)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    names = ['server!{}'.format(n) for n in range(50)]
+    assert transport.send_many(names, MESSAGE) == 50
+    reader.join()
+    assert received == names
+
+
+def test_a_server_that_takes_nothing_is_given_up_alone_and_said_once(small_layer, caplog):
+    names = ['dead!{}'.format(n) for n in range(10)] + ['alive!1', 'alive!2']
+    started = time.monotonic()
+    with caplog.at_level(logging.ERROR, 'sockets'):
+        assert transport.send_many(names, MESSAGE) == 3 + 2
+    assert 0.2 <= time.monotonic() - started < 2
+    record, = caplog.records
+    assert '7 messages' in record.getMessage() and 'dead! (7)' in record.getMessage()
+    assert 'alive' not in record.getMessage()
+    # A mailbox is asked once per pause, however many connections share it.
+    assert small_layer.channel_layer.tries < 60
+
+
+def test_one_message_to_a_server_that_takes_nothing_is_an_error_with_its_name(small_layer):
+    for _ in range(3):
+        transport.send(small_layer, 'dead!1', MESSAGE)
+    with pytest.raises(MailboxFull, match='dead! has taken no message for 0.2 s'):
+        transport.send(small_layer, 'dead!1', MESSAGE)
+
+
+def test_a_layer_that_can_send_to_many_is_asked_to(settings):
+    class Batching(ChannelLayer):
+        def send_many(self, channel_names, message):
+            asked.append((channel_names, message))
+            return len(channel_names)
+
+    asked = []
+    with using_layer(Batching()):
+        assert transport.send_many(['a!1', 'a!2'], MESSAGE) == 2
+    assert asked == [(['a!1', 'a!2'], MESSAGE)]
+
+
+@pytest.mark.parametrize('code', [1000, 1001, 1011, 1012, 3000, 4401, 4999])
+def test_a_server_may_close_with(code):
+    assert transport.close_code(code) == code
+
+
+@pytest.mark.parametrize('code', [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, None, '1000', 1000.0])
+def test_a_server_may_not_close_with(code):
+    with pytest.raises(ValueError, match='4000 to 4999'):
+        transport.close_code(code)
+
+
+def test_a_server_prefix_is_what_its_channels_share():
+    assert transport.server_prefix('daphne.response.X!y') == 'daphne.response.X!'
+    assert transport.server_prefix('websocket.connect') == 'websocket.connect'
+
+
+@pytest.mark.django_db
+def test_a_path_whose_frames_are_routed_is_accepted_as_channels_would(layer):
+    def receive(message):
+        message.reply_channel.send({'text': '"plain channels"'})
+
+    channel_layers['default'].router.root.routing.insert(0, route('websocket.receive', receive, path='^/plain/'))
+    plain = client.Connection('/plain/')
+    assert plain.messages() == [{'accept': True}]
+    assert plain.send({'x': 1}) == ['plain channels']
+    assert client.Connection('/nowhere/').messages() == [{'close': True}]
+
+
+def test_the_routing_is_walked_with_its_url_arguments(layer):
+    with using_layer(layer, [
+        include([route_class(RoutedSocketHandler, path=r'^(?P<room>\w+)/$')], path=r'^/(?P<site>\w+)/'),
+        route('http.request', len),
+    ]):
+        consumers = transport.routed_consumers('default')
+    assert (RoutedSocketHandler, frozenset({'site', 'room'})) in consumers
+    assert (len, frozenset()) in consumers
+
+
+def test_channels_is_imported_by_the_transport_alone():
+    program = (
+        'import sys, django; from django.conf import settings;'
+        'settings.configure(); import sockets, sockets.router, sockets.routes, sockets.messages, sockets.security,'
+        'sockets.conf, sockets.exceptions, sockets.signals; print("channels" in sys.modules)')
+    assert subprocess.check_output([sys.executable, '-c', program]).strip() == b'False'
+
+
+class ClassicHandler(RoutedSocketHandler):
+    routes = (*RoutedSocketHandler.routes, ('ECHO', lambda socket, content: content))
+
+    def connect(self, message, **kwargs):
+        self.message.reply_channel.send({'accept': True})
+        self.send_json({'slug': kwargs.get('slug')})
+
+
+class ChannelsOwnTestTools(ChannelTestCase):
+    """Channels' WSClient, apply_routes and ChannelTestCase, as its documentation shows them."""
+
+    routes = [route_class(ClassicHandler, path=r'^/(?P<slug>\w+)/$')]
+
+    def test_a_connection_from_connect_to_disconnect(self):
+        with apply_routes(self.routes):
+            ws = WSClient()
+            handler = ws.send_and_consume('websocket.connect', path='/page/')
+            assert isinstance(handler, ClassicHandler)
+            assert handler.socket == Socket.objects.get()
+            assert handler.kwargs == {'slug': 'page'}
+            assert ws.receive() == {'slug': 'page'}
+            handler = ws.send_and_consume('websocket.receive', text={'type': 'ECHO', 'n': 1}, path='/page/')
+            assert handler.socket == Socket.objects.get()
+            assert ws.receive() == {'type': 'ECHO', 'n': 1}
+            handler = ws.send_and_consume('websocket.disconnect', path='/page/')
+            assert handler.socket.pk is None
+            assert not Socket.objects.exists()
+            assert ws.send_and_consume('websocket.disconnect', path='/page/').socket is None
+            assert ws.receive() is None
+
+    def test_a_client_that_is_logged_in(self):
+        from django.contrib.auth import get_user_model
+        user = get_user_model().objects.create_user('bob')
+        with apply_routes([ClassicHandler.as_route(path='^/page/$', attrs={'login_required': True})]):
+            ws = WSClient()
+            ws.force_login(user)
+            with self.assertNumQueries(3):
+                handler = ws.send_and_consume('websocket.connect', path='/page/')
+            assert handler.user == user == handler.socket.user
+            assert handler.session.session_key == handler.socket.session_id
+            ws.receive()
+            Socket.objects.filter(user=user).send_action('YOU')
+            assert ws.receive() == {'type': 'YOU'}
+
+    def test_channels_own_ways_to_know_the_user(self):
+        from django.contrib.auth import get_user_model
+        user = get_user_model().objects.create_user('bob')
+
+        class WithHttpUser(ClassicHandler):
+            http_user_and_session = True
+            routes = (('ME', lambda socket: {'me': socket.message.user.username}),)
+
+        with apply_routes([route_class(WithHttpUser, path='^/page/$')]):
+            ws = WSClient()
+            ws.force_login(user)
+            ws.send_and_consume('websocket.connect', path='/page/')
+            ws.receive()
+            ws.send_and_consume('websocket.receive', text={'type': 'ME'}, path='/page/')
+            assert ws.receive() == {'me': 'bob'}
