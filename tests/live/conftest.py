@@ -1,0 +1,117 @@
+"""Real servers: PostgreSQL, Redis, daphne, a worker, and a client that is none of ours."""
+import json
+import os
+import socket
+import subprocess
+import time
+
+import pytest
+import websocket
+
+from .. import servers
+
+
+@pytest.fixture(scope='session')
+def database_url():
+    """The URL of a real PostgreSQL."""
+    with servers.postgres_server() as url:
+        yield url
+
+
+class Site:
+    """daphne and one worker of ``tests.live.site``."""
+
+    def __init__(self, environment, directory):
+        self.environment = dict(environment, DJANGO_SETTINGS_MODULE='tests.live.site')
+        self.directory = directory
+        self.port = servers.free_port()
+        self.unix_socket = str(directory / 'daphne.sock')
+        self.manage('migrate', '--verbosity', '0')
+        self.daphne = self.start('daphne', '-b', '127.0.0.1', '-p', self.port, '-u', self.unix_socket,
+                                 'tests.live.asgi:channel_layer')
+        self.worker = self.start('worker', 'runworker')
+        servers.wait_for_port(self.port, self.daphne.process, self.daphne.log_path)
+        self.worker.wait_for_log('Listening on channels')
+
+    def start(self, name, *args):
+        program = servers.python_module('daphne.cli' if name == 'daphne' else 'django', *args)
+        if name == 'daphne':
+            program = [program[0], '-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()', *args]
+        return servers.Program(program, self.directory / (name + '.log'), self.environment)
+
+    def manage(self, *args):
+        """Run a management command and return what it printed."""
+        return subprocess.check_output(servers.python_module('django', *args), cwd=str(servers.ROOT),
+                                       env=dict(os.environ, **self.environment)).decode()
+
+    def python(self, program):
+        """Run ``program`` in ``manage.py shell`` and return what it printed."""
+        return self.manage('shell', '-c', program)
+
+    def rows(self):
+        """Return how many connections have a row."""
+        return int(self.python('from sockets.models import Socket; print(Socket.objects.count())'))
+
+    def wait_for_rows(self, count, seconds=10):
+        deadline = time.monotonic() + seconds
+        while self.rows() != count:
+            assert time.monotonic() < deadline, '{} rows, not {}\n{}'.format(self.rows(), count, self.worker.log)
+
+    def connect(self, path='/live/', unix=False, **kwargs):
+        """Return an open connection to ``path``."""
+        if unix:
+            kwargs['socket'] = socket.socket(socket.AF_UNIX)
+            kwargs['socket'].connect(self.unix_socket)
+        return Client(websocket.create_connection(
+            'ws://127.0.0.1:{}{}'.format(self.port, path), timeout=10, suppress_origin=True, **kwargs))
+
+    def stop(self):
+        self.daphne.stop()
+        self.worker.stop()
+
+
+class Client:
+    """A websocket client that speaks JSON."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def send(self, content):
+        """Send a frame: ``bytes`` as a binary one, ``str`` as it is, anything else as JSON."""
+        if isinstance(content, bytes):
+            self.connection.send_binary(content)
+        else:
+            self.connection.send(content if isinstance(content, str) else json.dumps(content))
+
+    def receive(self):
+        """Return the content of the next frame, or the close code if it is a close."""
+        opcode, data = self.connection.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            return int.from_bytes(data[:2], 'big')
+        return json.loads(data.decode())
+
+    def ask(self, content):
+        self.send(content)
+        return self.receive()
+
+    def close(self):
+        self.connection.close()
+
+
+@pytest.fixture(scope='session')
+def site(redis_url, database_url, tmp_path_factory):
+    """A running site; whatever a test did to it, its processes must have survived."""
+    site = Site({'REDIS_URL': redis_url, 'DATABASE_URL': database_url}, tmp_path_factory.mktemp('site'))
+    yield site
+    survived = site.daphne.is_running, site.worker.is_running
+    site.stop()
+    assert survived == (True, True), site.daphne.log + site.worker.log
+
+
+@pytest.fixture
+def bystander(site):
+    """A connection that must not notice what another one does."""
+    connection = site.connect()
+    yield connection
+    assert connection.ask({'type': 'ECHO', 'n': 1}) == {'type': 'ECHO', 'n': 1}
+    connection.close()

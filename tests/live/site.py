@@ -1,0 +1,18 @@
+"""The project that the live tests run: settings, routing and urls in one, on the Redis and database of the environment."""
+import os
+from urllib.parse import urlsplit
+
+from tests.settings import *  # noqa: F401,F403
+
+_database = urlsplit(os.environ['DATABASE_URL'])
+DATABASES = {'default': {
+    'ENGINE': 'django.db.backends.postgresql', 'NAME': _database.path[1:], 'HOST': _database.hostname,
+    'PORT': _database.port, 'USER': _database.username, 'CONN_MAX_AGE': 60,
+}}
+CHANNEL_LAYERS = {'default': {
+    'BACKEND': 'asgi_redis.RedisChannelLayer',
+    # daphne drops a disconnect for which there is no room. Its mailbox for replies stays as small as it is: 100.
+    'CONFIG': {'hosts': [os.environ['REDIS_URL']], 'channel_capacity': {'websocket.*': 10000}},
+    'ROUTING': 'tests.live.handlers.routing',
+}}
+ALLOWED_HOSTS = ['localhost', '127.0.0.1']
