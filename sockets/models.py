@@ -50,9 +50,11 @@ class SocketQuerySet(models.QuerySet):
         """Ask every connection for a sign of life: mark it inactive and send it ``PING``, to which a client
         answers ``PING``. Return how many were asked. ``purge_inactive`` removes those that stay silent.
         """
-        # Marked before they are asked, or a quick answer would be overwritten.
+        names = self._channel_names()
+        # Marked before they are asked, or a quick answer would be overwritten. Those of filter(active=True) match no
+        # more from here on, so we ask by name.
         self.mark_inactive()
-        return self.send_json({messages.TYPE: messages.PING})
+        return transport.send_many(names, {'text': messages.encode({messages.TYPE: messages.PING})})
 
     def purge_inactive(self, in_last_mins=5):
         """Remove connections that are inactive and gave no sign of life in the last ``in_last_mins`` minutes.
@@ -70,7 +72,10 @@ class SocketQuerySet(models.QuerySet):
         return len(purged)
 
     def _send(self, message):
-        return transport.send_many(list(self.values_list('channel_name', flat=True)), message)
+        return transport.send_many(self._channel_names(), message)
+
+    def _channel_names(self):
+        return list(self.values_list('channel_name', flat=True))
 
 
 class Socket(BaseModel):

@@ -46,6 +46,12 @@ def wait_for_port(port, process, log, seconds=30):
     pytest.fail('{} does not listen on {}:\n{}'.format(process.args, port, Path(log).read_text()))
 
 
+def environment(**variables):
+    """Return our environment with ``variables``, without the settings that pytest-django puts into it."""
+    inherited = {key: value for key, value in os.environ.items() if key != 'DJANGO_SETTINGS_MODULE'}
+    return dict(inherited, **variables)
+
+
 class Program:
     """A running program and what it printed."""
 
@@ -54,7 +60,7 @@ class Program:
         with self.log_path.open('w') as output:
             self.process = subprocess.Popen(
                 [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=dict(os.environ, PYTHONUNBUFFERED='1', **(env or {})), cwd=str(cwd), **kwargs)
+                env=environment(PYTHONUNBUFFERED='1', **(env or {})), cwd=str(cwd), **kwargs)
 
     @property
     def log(self):

@@ -1,6 +1,5 @@
 """Real servers: PostgreSQL, Redis, daphne, a worker, and a client that is none of ours."""
 import json
-import os
 import socket
 import subprocess
 import time
@@ -42,7 +41,7 @@ class Site:
     def manage(self, *args):
         """Run a management command and return what it printed."""
         return subprocess.check_output(servers.python_module('django', *args), cwd=str(servers.ROOT),
-                                       env=dict(os.environ, **self.environment)).decode()
+                                       env=servers.environment(**self.environment)).decode()
 
     def python(self, program):
         """Run ``program`` in ``manage.py shell`` and return what it printed."""
@@ -115,3 +114,54 @@ def bystander(site):
     yield connection
     assert connection.ask({'type': 'ECHO', 'n': 1}) == {'type': 'ECHO', 'n': 1}
     connection.close()
+
+
+@pytest.fixture
+def open_browser(tmp_path_factory):
+    """A function that opens a Chromium window of its own, without cookies."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    windows = []
+
+    def open_window(width=1000, height=700):
+        options = webdriver.ChromeOptions()
+        options.binary_location = servers.find_program('chromium')
+        for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+                         '--disable-background-networking', '--disable-component-update', '--disable-sync',
+                         '--disable-dev-shm-usage', '--window-size={},{}'.format(width, height),
+                         '--user-data-dir={}'.format(tmp_path_factory.mktemp('chromium'))):
+            options.add_argument(argument)
+        options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
+        windows.append(webdriver.Chrome(options=options, service=Service(servers.find_program('chromedriver'))))
+        return windows[-1]
+
+    yield open_window
+    for window in windows:
+        window.quit()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function that starts a program that listens on ``port``, and stops it after the test."""
+    programs = []
+
+    def start(args, port=None, **kwargs):
+        programs.append(servers.Program(args, tmp_path / 'program-{}.log'.format(len(programs)), **kwargs))
+        if port is not None:
+            servers.wait_for_port(port, programs[-1].process, programs[-1].log_path)
+        return programs[-1]
+
+    yield start
+    for program in reversed(programs):
+        program.stop()
+
+
+def eventually(condition, seconds=15):
+    """Wait until ``condition()`` is true and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline, 'not within {} s: {}'.format(seconds, condition)
+        time.sleep(0.1)

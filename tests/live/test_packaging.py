@@ -1,0 +1,109 @@
+"""What users get: the distributions, built from a clean tree and installed where nothing else is."""
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(*args, cwd):
+    """Return what a command prints; the test fails with that if the command does."""
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH' and not key.startswith('DJANGO')}
+    process = subprocess.run([str(arg) for arg in args], cwd=str(cwd), env=env, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    assert process.returncode == 0, process.stdout
+    return process.stdout
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    """A copy of what git knows and of what it would be told next, without what builds and tests left behind."""
+    directory = tmp_path_factory.mktemp('clean tree')
+    names = run('git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard', cwd=ROOT)
+    for name in filter(None, names.split('\0')):
+        if (ROOT / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(ROOT / name), str(directory / name))
+    return directory
+
+
+@pytest.fixture(scope='module')
+def dist(tree, tmp_path_factory):
+    """The directory of an sdist and of the wheel that was built from it."""
+    directory = tmp_path_factory.mktemp('dist')
+    run(sys.executable, '-m', 'build', '--outdir', directory, tree, cwd=tree)
+    return directory
+
+
+@pytest.fixture(scope='module')
+def wheel(dist):
+    wheel, = dist.glob('*.whl')
+    return wheel
+
+
+@pytest.fixture(scope='module')
+def python(wheel, tmp_path_factory):
+    """The Python of a virtualenv that holds the wheel and what it asks for."""
+    directory = tmp_path_factory.mktemp('empty virtualenv')
+    venv.create(str(directory), with_pip=True)
+    python = directory / ('Scripts' if os.name == 'nt' else 'bin') / 'python'
+    run(python, '-m', 'pip', 'install', wheel, cwd=directory)
+    return python
+
+
+def package_files(tree):
+    """Return the files of the package as the tree has them."""
+    return {path.relative_to(tree).as_posix() for path in (tree / 'sockets').rglob('*') if path.is_file()}
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel, tree):
+    names = {name for name in zipfile.ZipFile(str(wheel)).namelist() if '.dist-info/' not in name}
+    assert names == package_files(tree)
+    assert 'sockets/migrations/0001_initial.py' in names
+
+
+def test_the_sdist_holds_every_file_of_the_package_its_tests_and_its_licence(dist, tree):
+    sdist, = dist.glob('*.tar.gz')
+    names = {name.partition('/')[2] for name in tarfile.open(str(sdist)).getnames()}
+    assert package_files(tree) <= names
+    assert {'LICENSE', 'README.md', 'CHANGELOG.md', 'tox.ini', 'tests/settings.py'} <= names
+
+
+def test_the_wheel_is_named_after_the_version_of_the_package(wheel):
+    import sockets
+    assert wheel.name == 'django_channels_router-{}-py3-none-any.whl'.format(sockets.__version__)
+
+
+def test_what_pip_installs_with_the_wheel_fits_together(python, tmp_path):
+    assert 'No broken requirements found.' in run(python, '-m', 'pip', 'check', cwd=tmp_path)
+
+
+def test_the_router_can_be_imported_where_no_settings_are_configured(python, tmp_path):
+    assert run(python, '-W', 'error', '-c', 'from sockets import SocketRouter', cwd=tmp_path) == ''
+
+
+def test_the_stock_redis_layer_and_msgpack_fit_together(python, tmp_path):
+    # What asgi_redis does with each message; msgpack 1 in the place of msgpack-python raises here.
+    assert run(python, '-c', 'import msgpack; print(msgpack.unpackb(msgpack.packb("a"), encoding="utf8"))',
+               cwd=tmp_path).split()[-1] == 'a'
+
+
+def test_the_migrations_of_the_wheel_make_the_table_of_the_model(python, tmp_path):
+    (tmp_path / 'project.py').write_text('\n'.join([
+        "SECRET_KEY = 'tests only'",
+        "INSTALLED_APPS = ['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions',",
+        "                  'channels', 'sockets']",
+        "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3'}}",
+        "CHANNEL_LAYERS = {'default': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': []}}",
+    ]))
+    django = [python, '-m', 'django']
+    run(*django, 'migrate', '--settings=project', '--pythonpath=.', cwd=tmp_path)
+    run(*django, 'makemigrations', '--check', '--dry-run', 'sockets', '--settings=project', '--pythonpath=.',
+        cwd=tmp_path)

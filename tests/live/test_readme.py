@@ -1,0 +1,279 @@
+"""Follows the README to the letter: its files make a project, its commands run, its frames get its answers."""
+import configparser
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from urllib.parse import urlsplit
+
+import pytest
+import websocket
+
+from sockets import conf, messages
+
+from .. import servers
+from .conftest import Client, eventually
+
+README = (servers.ROOT / 'README.md').read_text()
+
+
+class Block:
+    """A code block: its language, the file it names in its first line, and its text."""
+
+    def __init__(self, language, text):
+        self.language = language
+        self.text = text
+        name = re.match(r'# (\S+/\S+)\n', text)
+        self.file = name.group(1) if name else None
+
+
+BLOCKS = [Block(*match.groups()) for match in re.finditer(r'^```(\w+)\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)]
+
+
+def blocks(language, file=None):
+    return [block for block in BLOCKS if block.language == language and block.file == file]
+
+
+def file(name):
+    found, = [block.text for block in BLOCKS if block.file == name]
+    return found
+
+
+# Routes for the examples that the README shows without theirs, and what they are said to do.
+MORE_ROUTES = r'''
+from mysite.rooms import Room
+from mysite.tables import BigTable, Table
+
+channel_routing += [
+    route_class(Room.socket.Handler, path=r'^/room/(?P<room>\w+)/$'),
+    route_class(Table.socket.Handler, path='^/table/$'),
+    route_class(BigTable.socket.Handler, path='^/bigtable/$'),
+]
+'''
+MORE_TESTS = r'''
+import json
+
+from channels.test import ChannelTestCase, WSClient
+from django.contrib.auth import get_user_model
+from django.test import RequestFactory, TransactionTestCase
+
+from sockets.models import Socket
+
+
+class ReadmeTests(ChannelTestCase):
+    def open(self, path, user=None):
+        client = WSClient()
+        if user is not None:
+            client.force_login(user)
+        client.path, client.handler = path, client.send_and_consume('websocket.connect', path=path)
+        return client
+
+    def send(self, client, **content):
+        client.send_and_consume('websocket.receive', text=content, path=client.path)
+        return client.receive()
+
+    def test_rooms(self):
+        one, two = self.open('/room/tea/'), self.open('/room/tea/')
+        assert one.receive() == two.receive() == {'type': 'WELCOME', 'room': 'tea'}
+        assert self.send(one, type='SAY', text='hi') == two.receive() == {'type': 'SAID', 'text': 'hi', 'name': ''}
+        assert self.send(one, type='MOVE_UP') == {'type': 'MOVED', 'how': 'MOVE_UP'}
+        assert self.send(one, type='MOVE_SIDEWAYS') == {'type': 'SORRY'}
+        two.send_and_consume('websocket.disconnect', path='/room/tea/')
+        assert one.receive() == {'type': 'LEFT', 'room': 'tea'}
+
+    def test_tables(self):
+        user = get_user_model().objects.create_user('alice')
+        table, big = self.open('/table/', user), self.open('/bigtable/', user)
+        assert self.send(table, type='BET', amount=5) == {'type': 'BET_TAKEN', 'by': 'alice'}
+        assert Socket.objects.get(path='/table/').session.get_decoded()['bet'] == 5
+        assert self.send(table, type='FOLD') == {'type': 'FOLDED'}
+        assert self.send(big, type='FOLD') == {'type': 'NOBODY_FOLDS_HERE'}
+        assert self.send(big, type='BET', amount=5)['by'] == 'alice'
+        assert self.open('/table/').receive()['type'] == 'RECONNECT'
+
+    def test_fan_out(self):
+        staff = get_user_model().objects.create_user('staff', is_staff=True)
+        mine, other = self.open('/mypage/', staff), self.open('/mypage/')
+        exec(FAN_OUT, {'user': staff, 'socket': mine.handler})
+        assert [mine.receive() for _ in range(4)] == [
+            {'type': 'MAIL', 'unread': 3}, {'type': 'PRICE', 'amount': 7},
+            {'type': 'ALERT', 'text': 'The disk is full.'}, None]
+        assert [other.receive() for _ in range(3)] == [{'type': 'PRICE', 'amount': 7}, {'type': 'TYPING'}, None]
+
+
+class ReadmeTransactionTests(TransactionTestCase):
+    def test_a_view_pushes(self):
+        from mysite.orders import pay
+        Socket.objects.create(channel_name='kitchen', path='/kitchen/')
+        request = RequestFactory().post('/')
+        request.user = get_user_model().objects.create_user('alice')
+        pay(request)
+        from channels import channel_layers
+        message = channel_layers['default'].receive(['kitchen'])[1]
+        assert json.loads(message['text']) == {'type': 'PAID', 'by': request.user.pk}
+'''
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    """A new project with every file that the README shows."""
+    directory = tmp_path_factory.mktemp('readme')
+    subprocess.check_call(servers.python_module('django', 'startproject', 'mysite', str(directory)))
+    for block in BLOCKS:
+        if block.file and block.file.startswith('mysite/'):
+            # Only the settings are said to be added to what is there.
+            with (directory / block.file).open('a' if block.file == 'mysite/settings.py' else 'w') as target:
+                target.write(block.text)
+    (directory / 'mysite/tests_of_readme.py').write_text('FAN_OUT = {!r}\n{}'.format(fan_out_block(), MORE_TESTS))
+    return directory
+
+
+def fan_out_block():
+    # The first block of all is the picture of a view; the other one that is no file shows querysets.
+    return [block.text for block in blocks('python')][1]
+
+
+def manage(project, *args, **environment):
+    process = subprocess.run([sys.executable, 'manage.py', *args], cwd=str(project), stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, env=servers.environment(PYTHONWARNINGS='ignore', **environment))
+    output = process.stdout.decode()
+    assert process.returncode == 0, output
+    return output
+
+
+def commands():
+    """Return the lines of all shell blocks."""
+    return [line for block in blocks('bash') for line in block.text.splitlines()]
+
+
+def test_every_block_is_of_a_kind_that_is_tested_here():
+    assert {block.language for block in BLOCKS} == {'bash', 'ini', 'json', 'python'}
+    assert len(blocks('python')) == 2 and len(blocks('json')) == 2
+
+
+def test_the_first_picture_is_a_view(db):
+    from django.views.generic import View
+
+    from sockets import SocketRouter
+    from sockets.models import Socket
+    names = {'View': View, 'SocketRouter': SocketRouter, 'Socket': Socket, '__name__': 'readme'}
+    exec(blocks('python')[0].text, names)
+    handler = names['MyPage'].socket.Handler
+    assert handler.__name__ == 'MyPageSocketHandler'
+    assert handler.route_table.match('ADD').function(None, {'a': 1, 'b': 2}, {}) == {'type': 'SUM', 'sum': 3}
+
+
+def test_five_minutes_lead_to_a_page_that_says_what_it_should(project, run, open_browser):
+    for command in commands():
+        if command in ('python manage.py check', 'python manage.py migrate'):
+            manage(project, *command.split()[2:])
+    assert 'python manage.py runserver' in commands()
+    port = servers.free_port()
+    run([sys.executable, 'manage.py', 'runserver', '127.0.0.1:{}'.format(port)], port, cwd=project)
+    browser = open_browser()
+    browser.get('http://127.0.0.1:{}/mypage/'.format(port))
+    assert eventually(lambda: browser.find_element('id', 'log').text.replace('...', '')) == '{"type":"SUM","sum":5}'
+    assert '`{"type":"SUM","sum":5}`' in README
+    client = Client(websocket.create_connection('ws://127.0.0.1:{}/mypage/'.format(port), timeout=10))
+    question, answer = (json.loads(block.text) for block in blocks('json'))
+    assert client.ask(question) == answer
+    client.close()
+
+
+def test_the_files_do_what_is_said_of_them(project):
+    with (project / 'mysite/routing.py').open('a') as routing:
+        routing.write(MORE_ROUTES)
+    output = manage(project, 'test', 'mysite.tests', 'mysite.tests_of_readme')
+    assert 'Ran 5 tests' in output and 'OK' in output
+    assert manage(project, 'check').startswith('System check identified no issues')
+
+
+def test_production_runs_as_it_is_written(project, run, redis_url, database_url):
+    address = urlsplit(database_url)
+    settings = project / 'mysite/production.py'
+    text = file('mysite/production.py')
+    for old, new in (
+            ('redis://127.0.0.1:6379/0', redis_url),
+            ("'NAME': 'mysite',", "'NAME': {!r}, 'HOST': {!r}, 'PORT': {}, 'USER': {!r}, 'TEST': {{}},".format(
+                address.path[1:], address.hostname, address.port, address.username))):
+        assert old in text
+        text = text.replace(old, new)
+    settings.write_text(text + "SECRET_KEY = 'x'\n")
+    manage(project, 'migrate', DJANGO_SETTINGS_MODULE='mysite.production')
+    port = servers.free_port()
+    daphne = unit('/etc/systemd/system/mysite-daphne.service')
+    worker = unit('/etc/systemd/system/mysite-worker@.service')
+    program, *arguments = shlex.split(daphne['ExecStart'])
+    assert os.path.basename(program) == 'daphne'
+    arguments[arguments.index('8000')] = str(port)
+    run([os.path.join(os.path.dirname(sys.executable), 'daphne'), *arguments], port, cwd=project)
+    program, *arguments = shlex.split(worker['ExecStart'])
+    key, value = worker['Environment'].split('=')
+    run([sys.executable, *arguments], cwd=project, env={key: value}).wait_for_log('Listening on channels')
+    client = Client(websocket.create_connection(
+        'ws://127.0.0.1:{}/mypage/'.format(port), timeout=10, suppress_origin=True,
+        header={'X-Forwarded-For': '203.0.113.9'}))
+    assert client.ask({'type': 'HELLO'})['user_ip'] == '203.0.113.9'
+    command, = [command for command in commands() if ' shell ' in command]
+    assert manage(project, *shlex.split(command)[2:], DJANGO_SETTINGS_MODULE='mysite.production').strip() == '1'
+    assert client.receive() == {'type': 'BACK_SOON'}
+    client.close()
+
+
+def unit(name):
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str
+    parser.read_string(file(name))
+    assert parser['Install']['WantedBy'] == 'multi-user.target'
+    return parser['Service']
+
+
+def test_pip_is_told_names_that_exist():
+    for command in commands():
+        if command.startswith('pip install'):
+            extra = re.search(r'django-channels-router(?:\[(\w+)\])?', command).group(1)
+            assert extra is None or "'{}': [".format(extra) in (servers.ROOT / 'setup.py').read_text()
+
+
+def test_the_settings_table_is_the_settings():
+    rows = re.findall(r'^\| `([A-Z_]+)` \| `(.+?)` \|', README, re.MULTILINE)
+    assert {name: eval(default) for name, default in rows} == conf.DEFAULTS
+
+
+def test_the_error_codes_are_all_there():
+    paragraph = re.search(r'^Error codes: (.*?)\n\n', README, re.MULTILINE | re.DOTALL).group(1)
+    for code in ('INVALID_JSON', 'INVALID_MESSAGE', 'UNKNOWN_TYPE', 'TOO_LARGE', 'INVALID_CONTENT', 'NOT_ALLOWED',
+                 'RATE_LIMITED', 'SERVER_ERROR'):
+        assert '`{}`'.format(getattr(messages, code)) in paragraph
+
+
+def test_the_compatibility_table_is_the_matrix_that_is_tested():
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(str(servers.ROOT / 'tox.ini'))
+    tested = set()
+    for line in tox['tox']['env_list'].split():
+        factors = re.match(r'py\{?([\d,]+)\}?-django\{?([\d,]+)\}?$', line)
+        for python in factors.group(1).split(',') if factors else ():
+            for django in factors.group(2).split(','):
+                tested.add((python[0] + '.' + python[1:], django[:-1] + '.' + django[-1]
+                            if django != '111' else '1.11'))
+    told = set()
+    table = README[README.index('## Compatibility'):]
+    for pythons, djangos in re.findall(r'^\| (3[\d., ]+) \| ([\d., ]+) \|', table, re.MULTILINE):
+        told |= {(python, django) for python in pythons.split(', ') for django in djangos.split(', ')}
+    assert told == tested
+
+
+def test_the_repository_has_the_two_commands():
+    for name in ('scripts/example', 'scripts/test'):
+        assert '`{}`'.format(name) in README
+        assert os.access(str(servers.ROOT / name), os.X_OK)
+
+
+def test_indented_text_is_no_accident():
+    # A block that lost its fence would be shown and not be tested.
+    outside = re.sub(r'^```.*?^```$', '', README, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r'^    \S', textwrap.dedent(outside), re.MULTILINE)
