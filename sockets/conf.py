@@ -13,7 +13,7 @@ DEFAULTS = {
     'ALLOWED_ORIGINS': None,
     # Refuse clients that send no Origin header, which every browser does.
     'REQUIRE_ORIGIN': False,
-    # Addresses or networks of proxies whose X-Forwarded-For is believed; 'unix' is a unix socket.
+    # Addresses or networks of proxies whose X-Forwarded-For or X-Real-IP is believed; 'unix' is a unix socket.
     'TRUSTED_PROXIES': (),
 }
 

@@ -193,7 +193,8 @@ class RoutedSocketHandler(transport.Consumer):
         self._row = None
         self._session = auth.session_from_cookie(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         self._user = auth.user_of(self._session)
-        self._user_ip = security.client_ip(self.peer(request), request.META.get('HTTP_X_FORWARDED_FOR'))
+        self._user_ip = security.client_ip(
+            self.peer(request), request.META.get('HTTP_X_FORWARDED_FOR') or request.META.get('HTTP_X_REAL_IP'))
         if self.login_required and not self._user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
 

@@ -230,6 +230,8 @@ def test_a_trusted_proxy_is_believed_as_far_as_it_was_the_one_that_wrote(connect
     settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1']}
     connection = connect(Handler, headers={'x-forwarded-for': '198.51.100.66, 203.0.113.9'})
     assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '203.0.113.9'
+    connection = connect(Handler, headers={'x-real-ip': '203.0.113.10'})
+    assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '203.0.113.10'
 
 
 @pytest.mark.parametrize('origin', ['https://evil.example', 'null', 'file://', 'http://example.com.evil', 'http://['])

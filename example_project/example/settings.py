@@ -1,0 +1,103 @@
+"""SQLite and one process by default; ``DATABASE_URL`` and ``REDIS_URL`` in the environment change that."""
+import os
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+DEBUG = os.environ.get('DEBUG', '1').lower() not in ('', '0', 'false', 'no')
+SECRET_KEY = os.environ.get('SECRET_KEY', 'known to everyone, good enough to try it out')
+# Pages of these hosts may open a websocket too, see SOCKETS['ALLOWED_ORIGINS'].
+ALLOWED_HOSTS = os.environ.get('ALLOWED_HOSTS', 'localhost,127.0.0.1,[::1]').split(',')
+
+INSTALLED_APPS = [
+    'chat',
+    'sockets',
+    # Before staticfiles: both have a runserver, and the first one wins.
+    'channels',
+    'django.contrib.admin',
+    'django.contrib.auth',
+    'django.contrib.contenttypes',
+    'django.contrib.messages',
+    'django.contrib.sessions',
+    'django.contrib.staticfiles',
+]
+
+MIDDLEWARE = [
+    'django.middleware.security.SecurityMiddleware',
+    'django.contrib.sessions.middleware.SessionMiddleware',
+    'django.middleware.common.CommonMiddleware',
+    'django.middleware.csrf.CsrfViewMiddleware',
+    'django.contrib.auth.middleware.AuthenticationMiddleware',
+    'django.contrib.messages.middleware.MessageMiddleware',
+    'django.middleware.clickjacking.XFrameOptionsMiddleware',
+]
+
+ROOT_URLCONF = 'example.urls'
+
+TEMPLATES = [{
+    'BACKEND': 'django.template.backends.django.DjangoTemplates',
+    'APP_DIRS': True,
+    'OPTIONS': {'context_processors': [
+        'django.template.context_processors.request',
+        'django.contrib.auth.context_processors.auth',
+        'django.contrib.messages.context_processors.messages',
+    ]},
+}]
+
+REDIS_URL = os.environ.get('REDIS_URL')
+
+if REDIS_URL:
+    CHANNEL_LAYERS = {'default': {
+        'BACKEND': 'asgi_redis.RedisChannelLayer',
+        'CONFIG': {'hosts': [REDIS_URL]},
+        'ROUTING': 'example.routing.channel_routing',
+    }}
+else:
+    CHANNEL_LAYERS = {'default': {
+        'BACKEND': 'asgiref.inmemory.ChannelLayer',
+        # Messages that one channel holds. The layer's own default, 10, turns away a few browsers that come at once.
+        'CONFIG': {'capacity': 1000},
+        'ROUTING': 'example.routing.channel_routing',
+    }}
+
+
+def database(url):
+    """Return the entry of DATABASES for ``postgres://user:password@host:port/name``."""
+    parts = urlsplit(url)
+    if parts.scheme not in ('postgres', 'postgresql'):
+        raise ImproperlyConfigured('DATABASE_URL begins with {!r}; this project knows postgres://user:password@'
+                                   'host:port/name, and SQLite when it is not set.'.format(parts.scheme))
+    return {
+        'ENGINE': 'django.db.backends.postgresql',
+        'NAME': unquote(parts.path[1:]),
+        'USER': unquote(parts.username or ''),
+        'PASSWORD': unquote(parts.password or ''),
+        'HOST': unquote(parts.hostname or ''),
+        'PORT': parts.port or '',
+        # With 0, Django's default, a worker would connect anew for every frame.
+        'CONN_MAX_AGE': 60,
+    }
+
+
+if os.environ.get('DATABASE_URL'):
+    DATABASES = {'default': database(os.environ['DATABASE_URL'])}
+else:
+    DATABASES = {'default': {
+        'ENGINE': 'django.db.backends.sqlite3',
+        'NAME': os.path.join(BASE_DIR, 'db.sqlite3'),
+        # Several workers write, and SQLite lets one at a time: seconds that the others wait for it.
+        'OPTIONS': {'timeout': 20},
+    }}
+
+LOGIN_URL = 'login'
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = 'home'
+
+# Name and password of the accounts that `manage.py demo_accounts` makes and the login page shows.
+DEMO_ACCOUNTS = {'alice': 'in-wonderland', 'bob': 'the-builder'} if DEBUG else {}
+
+LANGUAGE_CODE = 'en'
+TIME_ZONE = 'UTC'
+USE_TZ = True
+STATIC_URL = '/static/'

@@ -1,0 +1,83 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).resolve().parent
+
+
+def read(name):
+    return (here / name).read_text(encoding='utf-8')
+
+
+setup(
+    name='django-channels-router',
+    # Read, not imported: the build environment has no Django.
+    version=re.search(r"^__version__ = '(.+)'$", read('sockets/__init__.py'), re.MULTILINE).group(1),
+    description='Routed websockets for Django: decorate methods of a view, get a socket beside its page.',
+    long_description=read('README.md'),
+    long_description_content_type='text/markdown',
+    author='the sockets authors',
+    license='MIT',
+    keywords='django channels websocket router',
+    packages=find_packages(include=['sockets', 'sockets.*']),
+    include_package_data=True,
+    zip_safe=False,
+    python_requires='>=3.7',
+    install_requires=[
+        # Django 3 needs asgiref 3, Channels 1 needs asgiref 1. Which old Django runs on which new Python was tried:
+        # README.md has the table, tox.ini the runs.
+        'Django>=1.11,<3',
+        'Django>=2.1; python_version >= "3.10"',
+        'Django>=2.2.28; python_version >= "3.11"',
+        # Channels 2 is another framework: consumers are instances, the routing is ASGI 3, and workers are gone.
+        'channels>=1.1.8,<2',
+        # What Channels 1 speaks to. It names them without an upper end, and their next versions speak another ASGI.
+        'daphne>=1.4.2,<2',
+        'asgiref>=1.1.2,<2',
+        'asgi_redis>=1.4.3,<2',
+        # redis-py 3 swapped the arguments of zadd(), with which asgi_redis 1 keeps its groups.
+        'redis~=2.10.6',
+        # autobahn 25.11 and later bring msgpack 1, which overwrites the files of asgi_redis's msgpack-python: each
+        # Redis worker would die on its first message, and "pip check" sees nothing.
+        'autobahn<25',
+        # Django 2.2 imports distutils, which left Python in 3.12 and setuptools in 82.
+        'setuptools<82; python_version >= "3.12"',
+        # Django 2.2 imports cgi, which left Python in 3.13.
+        'legacy-cgi; python_version >= "3.13"',
+    ],
+    extras_require={
+        # psycopg2 2.8 does not import on Python 3.11; sockets/compat.py makes Django 2.2 get on with 2.9.
+        'postgres': ['psycopg2-binary>=2.9,<3'],
+        'test': [
+            'build',
+            'psycopg2-binary>=2.9,<3',
+            'pytest',
+            # The last one that runs with Django 2.2 and older.
+            'pytest-django==4.5.2',
+            'selenium>=4',
+            'websocket-client',
+        ],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Environment :: Web Environment',
+        'Framework :: Django',
+        'Framework :: Django :: 1.11',
+        'Framework :: Django :: 2.0',
+        'Framework :: Django :: 2.1',
+        'Framework :: Django :: 2.2',
+        'Intended Audience :: Developers',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        'Programming Language :: Python :: 3.7',
+        'Programming Language :: Python :: 3.8',
+        'Programming Language :: Python :: 3.9',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Internet :: WWW/HTTP',
+    ],
+)
