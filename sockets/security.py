@@ -32,8 +32,9 @@ def origin_allowed(origin, host):
 def client_ip(peer, forwarded_for):
     """Return the client's address in canonical form, or ``None`` when it has none that is an address.
 
-    ``peer`` is who opened the TCP connection (``None`` on a unix socket), ``forwarded_for`` the X-Forwarded-For
-    header, or X-Real-IP where there is none, or ``None``. The header counts only as far as trusted proxies wrote it: from its right end.
+    ``peer`` is who opened the TCP connection (``None`` on a unix socket), ``forwarded_for`` the X-Forwarded-For header,
+    or X-Real-IP where there is none, or ``None``. It counts only as far as trusted proxies wrote it: from its right
+    end.
     """
     networks = conf.TRUSTED_PROXIES
     address = _address(peer)

@@ -39,6 +39,11 @@ def test_a_cookie_that_leads_nowhere_is_an_empty_session(key):
     assert not auth.user_of(session).is_authenticated
 
 
+def test_a_key_that_postgresql_would_choke_on_is_not_looked_up(django_assert_num_queries):
+    with django_assert_num_queries(0):
+        auth.session_from_cookie('nul\0nul\0nul')
+
+
 def test_an_anonymous_session_is_kept(client):
     session = client.session
     session['name'] = 'guest'

@@ -3,12 +3,15 @@ import re
 
 import pytest
 from channels import Group
+from django.contrib.sessions.models import Session
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError
+from django.db import DatabaseError, DataError
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, messages
 from sockets.models import Socket
+
+from .client import Connection
 
 pytestmark = pytest.mark.django_db
 
@@ -22,6 +25,7 @@ class Poker(RoutedSocketHandler):
         ('CLOSE', 'on_close'),
         ('WHO', 'on_who'),
         ('COUNT', 'on_count'),
+        ('NOTES', lambda socket: {'ref': 'its own', 'own': True}),
         (re.compile('ACTION_.*'), lambda socket, content: {'acted': content['type']}),
     )
 
@@ -63,6 +67,8 @@ def test_a_frame_with_a_ref_gets_exactly_one_frame_with_it(connect):
     assert poker.send({'type': 'PING', 'ref': 'c'}) == [{'type': 'ACK', 'ref': 'c'}]
     assert poker.send({'type': 'NOTHING', 'ref': 0}) == [{'type': 'ACK', 'ref': 0}]
     assert poker.send({'type': 'PUSH', 'ref': 'd'}) == [{'n': 1}, {'type': 'N', 'n': 2}, {'n': 3, 'ref': 'd'}]
+    # Not one that the function made up.
+    assert poker.send({'type': 'NOTES', 'ref': 'f'}) == [{'ref': 'f', 'own': True}]
     error, = poker.send({'type': 'UNKNOWN', 'ref': 'e'})
     assert (error['type'], error['ref']) == ('ERROR', 'e')
 
@@ -210,6 +216,20 @@ def test_a_changed_session_is_saved(connect, login, alice, client, settings):
     assert anonymous.send({'type': 'COUNT'}) == anonymous.send({'type': 'COUNT'}) == [{'count': 1}]
 
 
+def test_a_session_that_goes_while_a_function_changes_it_is_not_brought_back(connect, login, alice):
+    class Leaving(Poker):
+        def on_count(self, content):
+            self.session['count'] = 1
+            Session.objects.all().delete()
+            return {'never': 'sent'}
+
+    leaving = connect(Leaving, cookies=login(alice))
+    leaving.messages()
+    leaving._put('websocket.receive', text='{"type": "COUNT"}')
+    assert leaving.messages()[-1] == {'close': 4401}
+    assert not Session.objects.exists()
+
+
 @pytest.mark.parametrize('engine', ['cache', 'cached_db', 'file', 'signed_cookies'])
 def test_users_are_known_under_every_session_engine(connect, login, alice, settings, engine, tmp_path):
     settings.SESSION_ENGINE = 'django.contrib.sessions.backends.' + engine
@@ -303,6 +323,15 @@ def _deny(handler):
     raise DenyConnection()
 
 
+def test_a_value_that_a_column_refuses_is_no_error_of_the_worker(connect, monkeypatch, caplog):
+    def refuse(*args, **kwargs):
+        raise DataError('value too long for type character varying')
+
+    monkeypatch.setattr(Socket, 'save', refuse)
+    assert connect(Poker).messages() == [{'close': 4403}]
+    assert 'value too long' in caplog.text and 'Traceback' not in caplog.text
+
+
 @pytest.mark.parametrize('refuse, sent', [
     (lambda handler: handler.message.reply_channel.send({'accept': False}), [{'accept': False}]),
     (lambda handler: handler.message.reply_channel.send({'close': True}), [{'close': True}]),
@@ -329,9 +358,15 @@ def test_a_connect_function_that_denies_after_the_accept_closes_with_4403(connec
             super().connect(message, **kwargs)
             _deny(self)
 
+        def _refuse(self, error):
+            super()._refuse(error)
+            denials.append(self.socket.pk)
+
+    denials = []
     denied = connect(Denying)
     assert denied.messages() == [{'accept': True}, {'close': 4403}]
     assert not Socket.objects.exists()
+    assert denials == [None]
 
 
 def test_an_overridden_receive_sees_every_content(connect):
@@ -384,6 +419,19 @@ def test_a_disconnect_that_raises_still_deletes_the_row(connect, caplog):
     assert not Socket.objects.exists()
 
 
+def test_of_two_workers_that_end_the_same_connection_one_runs_its_function(connect, monkeypatch):
+    class Ending(Poker):
+        def disconnect(self, message, **kwargs):
+            ended.append(self.channel_name)
+
+    ended = []
+    ending = connect(Ending)
+    # The other one deletes the row after we have loaded it.
+    monkeypatch.setattr(Socket, 'remove', lambda row: Socket.objects.all().delete() and False)
+    ending.disconnect()
+    assert ended == []
+
+
 def test_groups_are_joined_and_left(connect):
     class Grouped(Poker):
         groups = ['everyone']
@@ -429,6 +477,19 @@ def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, set
     assert 'has taken no message for 0.05 s' in caplog.text
     assert len(poker.messages()) == layer.capacity
     assert poker.send({'type': 'BET', 'amount': 1}) == [{'type': 'BET_TAKEN', 'amount': 1}]
+
+
+def test_a_connect_that_cannot_be_answered_waits_once_and_gives_up(layer, connect, settings, caplog):
+    settings.SOCKETS = {'SEND_TIMEOUT': 0.05}
+    for _ in range(layer.capacity):
+        layer.send(Connection.server + 'other', {'text': '{}'})
+    unheard = connect(Poker)
+    assert caplog.text.count('Gave up 1 messages') == 1
+    assert 'Could not answer the connect' in caplog.text
+    # daphne gives up too, and says so.
+    assert unheard.messages() == []
+    unheard.disconnect(1006)
+    assert not Socket.objects.exists()
 
 
 def test_what_ref_is_survives_whatever_it_is(connect):

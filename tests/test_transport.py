@@ -52,6 +52,21 @@ def test_a_full_mailbox_is_waited_for_and_nothing_is_lost(small_layer):
     assert received == names
 
 
+def test_a_slow_server_gets_everything_as_long_as_it_takes_something(small_layer):
+    received = []
+
+    def read():
+        while len(received) < 8:
+            time.sleep(0.1)
+            received.append(small_layer.receive(['server!'])[0])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    # 5 of them wait for 0.5 s in all, and no one for the 0.2 s that a server may take nothing.
+    assert transport.send_many(['server!{}'.format(n) for n in range(8)], MESSAGE) == 8
+    reader.join()
+
+
 def test_a_server_that_takes_nothing_is_given_up_alone_and_said_once(small_layer, caplog):
     names = ['dead!{}'.format(n) for n in range(10)] + ['alive!1', 'alive!2']
     started = time.monotonic()

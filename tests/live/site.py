@@ -1,4 +1,4 @@
-"""The project that the live tests run: settings, routing and urls in one, on the Redis and database of the environment."""
+"""The project that the live tests run, on the Redis and the database of the environment."""
 import os
 from urllib.parse import urlsplit
 
