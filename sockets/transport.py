@@ -4,6 +4,7 @@ Messages are handed to the channel layer at once. Channels' own pending store wo
 has returned, and its worker exits when that flush meets a full channel.
 """
 import collections
+import functools
 import logging
 import time
 
@@ -43,7 +44,11 @@ def server_prefix(channel_name):
 
 def send(layer, channel_name, message):
     """Hand ``message`` to one channel now; ``MailboxFull`` if it takes nothing for ``SEND_TIMEOUT`` seconds."""
-    if not _send_many(layer, [channel_name], message):
+    try:
+        layer.send(channel_name, message)
+    except layer.ChannelFull:
+        if _send_many(layer, [channel_name], message):
+            return
         raise MailboxFull('{} has taken no message for {} s; is its server still running?'.format(
             server_prefix(channel_name), conf.SEND_TIMEOUT))
 
@@ -57,39 +62,46 @@ def send_many(channel_names, message):
 
 
 def _send_many(layer, channel_names, message):
-    batch = getattr(layer, 'send_many', None)
-    if batch is not None:
-        return batch(channel_names, message)
-    waiting = collections.OrderedDict()
-    for name in channel_names:
-        waiting.setdefault(server_prefix(name), collections.deque()).append(name)
-    sent = 0
-    dropped = {}
-    now = time.monotonic()
-    deadlines = dict.fromkeys(waiting, now + conf.SEND_TIMEOUT)
-    while waiting:
-        for prefix, names in list(waiting.items()):
-            before = len(names)
-            while names:
-                try:
-                    layer.send(names[0], message)
-                except layer.ChannelFull:
-                    break
-                names.popleft()
-            sent += before - len(names)
-            now = time.monotonic()
-            if not names:
-                del waiting[prefix]
-            elif len(names) < before:
+    hand_over = getattr(layer, 'send_many', None) or functools.partial(_send_one_by_one, layer)
+    waiting = list(channel_names)
+    deadlines = {}
+    dropped = collections.Counter()
+    while True:
+        before = collections.Counter(map(server_prefix, waiting))
+        waiting = hand_over(waiting, message)
+        if not waiting:
+            break
+        # A server that took something since we last asked has not had its time yet.
+        now = time.monotonic()
+        for prefix, left in collections.Counter(map(server_prefix, waiting)).items():
+            if left < before[prefix] or prefix not in deadlines:
                 deadlines[prefix] = now + conf.SEND_TIMEOUT
             elif now >= deadlines[prefix]:
-                dropped[prefix] = len(waiting.pop(prefix))
+                dropped[prefix] = left
+        waiting = [name for name in waiting if server_prefix(name) not in dropped]
         if waiting:
             time.sleep(_RETRY_INTERVAL)
     if dropped:
         logger.error('Gave up %d messages: the mailbox took none for %s s of %s', sum(dropped.values()),
                      conf.SEND_TIMEOUT, ', '.join('{} ({})'.format(*item) for item in dropped.items()))
-    return sent
+    return len(channel_names) - sum(dropped.values())
+
+
+def _send_one_by_one(layer, channel_names, message):
+    """What ``send_many`` of our layers does, on any other: send, and return the names of those that were full."""
+    refused = []
+    full = set()
+    for name in channel_names:
+        prefix = server_prefix(name)
+        try:
+            # All sockets of a server share one mailbox, and we know that it is full.
+            if prefix not in full:
+                layer.send(name, message)
+                continue
+        except layer.ChannelFull:
+            full.add(prefix)
+        refused.append(name)
+    return refused
 
 
 class ReplyChannel(Channel):

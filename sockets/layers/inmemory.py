@@ -1,0 +1,243 @@
+"""A channel layer within one process. Nobody polls: who waits is handed the message by the thread that sends it.
+
+It is called ``inmemory`` because Channels looks for that word to refuse ``runworker`` a layer that it cannot share.
+"""
+import random
+import string
+import threading
+import time
+
+from asgiref.base_layer import BaseChannelLayer
+
+from .mailboxes import FRAMES, Full, Mailboxes
+
+# Seconds that a blocking receive() waits before it says that there was nothing: how often a worker looks whether it
+# has been told to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
+_PATIENCE = 5
+
+
+class _Waiter:
+    """Somebody who waits for a message of some channels. ``found`` is what the sender handed over, once it has."""
+
+    def __init__(self, channels, owner):
+        self.channels = channels
+        self.owner = owner
+        self.found = None
+        self.arrived = threading.Lock()
+        self.arrived.acquire()
+
+    def hand_over(self, letter, ticket):
+        self.found = letter, ticket
+        self.arrived.release()
+
+
+class InMemoryChannelLayer(BaseChannelLayer):
+    """ASGI channel layer for one process: ``runserver``, tests, a small site.
+
+    ``capacity`` and ``channel_capacity`` count per connection or channel; ``server_capacity`` is how many messages may
+    wait for all connections of one server together. Frames of a connection are received one at a time, in order of
+    arrival: the next one when the thread that received the last asks for more. A thread that died holds its connection
+    up for at most ``lease`` seconds.
+    """
+
+    extensions = ['groups', 'flush', 'twisted']
+
+    def __init__(self, expiry=60, group_expiry=86400, capacity=100, channel_capacity=None, server_capacity=100000,
+                 lease=5):
+        super().__init__(expiry=expiry, group_expiry=group_expiry, capacity=capacity,
+                         channel_capacity=channel_capacity)
+        self._lock = threading.Lock()
+        self._mailboxes = Mailboxes(self.get_capacity, server_capacity, expiry, lease)
+        self._next_sweep = 0
+        self._waiters = []
+        self._groups = {}
+        self._thread = threading.local()
+
+    # ASGI
+
+    def send(self, channel, message):
+        """Send ``message``; ``ChannelFull`` if its connection, its server or its channel has too many waiting."""
+        self._check(channel, message)
+        with self._lock:
+            self._put(channel, _copy(message))
+
+    def send_many(self, channel_names, message):
+        """Send ``message``, copied once, to many channels; return the names of those that were full."""
+        for channel in channel_names:
+            self._check(channel, message)
+        message = _copy(message)
+        refused = []
+        for channel in channel_names:
+            with self._lock:
+                try:
+                    # Whoever receives it may add to it.
+                    self._put(channel, dict(message))
+                except self.ChannelFull:
+                    refused.append(channel)
+        return refused
+
+    def receive(self, channels, block=False):
+        """Return the channel and content of a message, or ``(None, None)``; ``block`` waits for one.
+
+        Asking for more says that this thread is done with the frame that it received before.
+        """
+        channels = self._lines(channels)
+        thread = threading.current_thread()
+        with self._lock:
+            line = self._finish()
+            letter, ticket = self._take(channels, thread)
+            # We take first: of many threads, few are kept busy.
+            self._wake(line)
+            if letter is None and block:
+                waiter = _Waiter(channels, thread)
+                self._waiters.append(waiter)
+        if letter is None and block:
+            letter, ticket = self._wait(waiter)
+        self._thread.ticket = ticket
+        return (None, None) if letter is None else (letter.channel, letter.message)
+
+    def receive_many(self, channels, block=False):
+        """What Channels' worker calls: ``receive`` under its old name."""
+        return self.receive(channels, block)
+
+    def receive_twisted(self, channels):
+        """Return a ``Deferred`` of what ``receive`` returns. For daphne, which receives no frames."""
+        from twisted.internet import defer, reactor
+        channels = self._lines(channels)
+        deferred = defer.Deferred()
+
+        def hand_over(letter, ticket):
+            reactor.callFromThread(deferred.callback, (letter.channel, letter.message))
+
+        with self._lock:
+            letter, _ = self._take(channels, None)
+            if letter is None:
+                waiter = _Waiter(channels, None)
+                waiter.hand_over = hand_over
+                self._waiters.append(waiter)
+        if letter is not None:
+            deferred.callback((letter.channel, letter.message))
+        return deferred
+
+    def new_channel(self, pattern):
+        """Return a channel name that nobody uses, made from ``pattern``, which ends with ``?``."""
+        assert isinstance(pattern, str) and pattern.endswith('?'), 'New channel pattern must end with ?'
+        return pattern + ''.join(random.choice(string.ascii_letters) for _ in range(12))
+
+    # ASGI groups
+
+    def group_add(self, group, channel):
+        """Add ``channel`` to ``group`` for ``group_expiry`` seconds."""
+        self.valid_group_name(group), self.valid_channel_name(channel)
+        with self._lock:
+            self._groups.setdefault(group, {})[channel] = time.monotonic() + self.group_expiry
+
+    def group_discard(self, group, channel):
+        """Remove ``channel`` from ``group`` if it is in it."""
+        self.valid_group_name(group), self.valid_channel_name(channel)
+        with self._lock:
+            self._members(group).pop(channel, None)
+            self._members(group)
+
+    def group_channels(self, group):
+        """Return the names of the channels in ``group``."""
+        with self._lock:
+            return list(self._members(group))
+
+    def send_group(self, group, message):
+        """Send ``message`` to every channel of ``group`` that is not full."""
+        self.valid_group_name(group)
+        self.send_many(self.group_channels(group), message)
+
+    # ASGI flush
+
+    def flush(self):
+        """Forget all messages and groups."""
+        with self._lock:
+            self._mailboxes.clear()
+            self._groups = {}
+
+    # What needs the lock
+
+    def _put(self, channel, message):
+        reply_channel = message.get('reply_channel') if channel in FRAMES else None
+        is_control = channel in ('websocket.connect', 'websocket.disconnect') or bool(message.get('close') or message.get('accept'))
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._mailboxes.sweep(now)
+            self._next_sweep = now + self.expiry
+        try:
+            line = self._mailboxes.put(channel, message, now, reply_channel, is_control)
+        except Full:
+            if reply_channel is not None:
+                # daphne closes this connection with 1013 now, and will not say that it has ended.
+                self._wake(self._mailboxes.put('websocket.disconnect', {
+                    'reply_channel': reply_channel, 'path': message.get('path'), 'code': 1013,
+                    'order': message.get('order')}, now, reply_channel, is_control=True))
+            raise self.ChannelFull(channel)
+        self._wake(line)
+
+    def _take(self, channels, owner):
+        now = time.monotonic()
+        for ticket in self._mailboxes.overdue(now):
+            if ticket.owner.is_alive():
+                self._mailboxes.renew(ticket, now)
+            else:
+                self._wake(self._mailboxes.done(ticket))
+        return self._mailboxes.take(channels, now, owner)
+
+    def _finish(self):
+        ticket, self._thread.ticket = getattr(self._thread, 'ticket', None), None
+        return None if ticket is None else self._mailboxes.done(ticket)
+
+    def _wake(self, line):
+        """Hand what can be taken from ``line`` to whoever came last to wait for it."""
+        if line is None:
+            return
+        for index in range(len(self._waiters) - 1, -1, -1):
+            waiter = self._waiters[index]
+            if line in waiter.channels:
+                letter, ticket = self._mailboxes.take([line], time.monotonic(), waiter.owner)
+                if letter is not None:
+                    del self._waiters[index]
+                    waiter.hand_over(letter, ticket)
+                return
+
+    def _members(self, group):
+        members = self._groups.get(group, {})
+        for channel in [channel for channel, until in members.items() if until <= time.monotonic()]:
+            del members[channel]
+        if not members:
+            self._groups.pop(group, None)
+        return members
+
+    # What does not
+
+    def _wait(self, waiter):
+        try:
+            waiter.arrived.acquire(timeout=_PATIENCE)
+        finally:
+            with self._lock:
+                if waiter.found is None:
+                    self._waiters.remove(waiter)
+        return waiter.found or (None, None)
+
+    def _check(self, channel, message):
+        assert isinstance(message, dict), 'message is not a dict'
+        assert self.valid_channel_name(channel), 'Channel name not valid'
+
+    def _lines(self, channels):
+        assert all(self.valid_channel_name(channel, receive=True) for channel in channels), 'Channel name not valid'
+        return frozenset(channels)
+
+
+def _copy(value):
+    """Return a copy that shares nothing that can be changed; messages are made of plain data."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _copy(entry) for key, entry in value.items()}
+    if kind is list:
+        return [_copy(entry) for entry in value]
+    if kind is tuple:
+        return tuple(_copy(entry) for entry in value)
+    return value

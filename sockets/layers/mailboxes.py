@@ -1,0 +1,190 @@
+"""Who gets which message next: queues, order and capacity, without threads, sockets or a clock of its own.
+
+Messages wait in a mailbox: one for each connection's frames, one for each other channel. A mailbox whose frames must
+keep their order is *busy* from the moment that one of them is taken until that one is done; the next frame is taken
+by nobody before. All times are seconds of the caller's clock.
+"""
+import collections
+import itertools
+import math
+
+# The channels whose messages are the frames of a connection, named by their reply channel.
+FRAMES = frozenset(['websocket.connect', 'websocket.receive', 'websocket.disconnect'])
+
+Letter = collections.namedtuple('Letter', 'channel message expires')
+Letter.__doc__ = """A message on its way: the channel it was sent to, its content, and when it is worth no more."""
+
+
+class Full(Exception):
+    """A mailbox takes no more; nothing was put into it."""
+
+
+class Ticket:
+    """A frame that somebody is handling. Its mailbox is busy until ``Mailboxes.done`` or the end of the lease."""
+
+    __slots__ = ('mailbox', 'owner', 'until')
+
+    def __init__(self, mailbox, owner, until):
+        self.mailbox = mailbox
+        self.owner = owner
+        self.until = until
+
+
+class Mailbox:
+    """The messages of one connection or channel, first in, first out."""
+
+    __slots__ = ('key', 'keeps_order', 'letters', 'ticket', 'line', 'rank')
+
+    def __init__(self, key, keeps_order):
+        self.key = key
+        self.keeps_order = keeps_order
+        self.letters = collections.deque()
+        # Who is handling the frame before the first letter.
+        self.ticket = None
+        # The line that it stands in and its place there; None while it stands in none.
+        self.line = self.rank = None
+
+
+class Mailboxes:
+    """All mailboxes of a process.
+
+    ``capacity(channel)`` is how many messages may wait for one connection or channel; ``server_capacity`` how many for
+    all connections of one server together. ``expiry`` is how long a message waits, ``lease`` how long a connection is
+    held up by a frame whose handling does not end.
+    """
+
+    def __init__(self, capacity, server_capacity, expiry, lease):
+        self.capacity = capacity
+        self.server_capacity = server_capacity
+        self.expiry = expiry
+        self.lease = lease
+        self._boxes = {}
+        # Per channel that is waited for, the mailboxes whose first letter is of that channel: rank -> mailbox.
+        self._lines = collections.defaultdict(collections.OrderedDict)
+        self._ranks = itertools.count()
+        self._tickets = collections.OrderedDict()
+        # How many messages wait for each connection of a server.
+        self._waiting = collections.Counter()
+
+    def put(self, channel, message, now, reply_channel=None, is_control=False):
+        """Put ``message`` into its mailbox and return the channel under which it can be taken now, or ``None``.
+
+        ``reply_channel`` makes it a frame of that connection. ``Full`` if there is no room; a control message
+        (connect, disconnect, close) always has room.
+        """
+        is_frame = reply_channel is not None and channel in FRAMES
+        key = reply_channel if is_frame else _line(channel)
+        box = self._boxes.get((is_frame, key))
+        if box is None:
+            box = self._boxes[is_frame, key] = Mailbox((is_frame, key), is_frame)
+        elif not is_control:
+            self._expire(box, now)
+            if key != channel and not is_frame:
+                full = (self._waiting[channel] >= self.capacity(channel) or
+                        len(box.letters) >= self.server_capacity)
+            else:
+                full = len(box.letters) >= self.capacity(channel)
+            if full:
+                self._settle(box)
+                raise Full(channel)
+        # That a connection has opened or ended is never out of date.
+        expires = math.inf if is_frame and is_control else now + self.expiry
+        box.letters.append(Letter(channel, message, expires))
+        if not is_frame and key != channel:
+            self._waiting[channel] += 1
+        return self._settle(box)
+
+    def take(self, channels, now, owner=None):
+        """Return the ``Letter`` that has waited longest in line for one of ``channels``, and its ``Ticket``.
+
+        Both are ``None`` if there is none; the ticket is ``None`` where no order is kept.
+        """
+        while True:
+            lines = [self._lines[channel] for channel in channels if self._lines.get(channel)]
+            if not lines:
+                return None, None
+            box = next(iter(min(lines, key=lambda line: next(iter(line))).values()))
+            self._leave_line(box)
+            self._expire(box, now)
+            if not box.letters or _line(box.letters[0].channel) not in channels:
+                self._settle(box)
+                continue
+            letter = box.letters.popleft()
+            self._count_out(box, letter)
+            ticket = None
+            if box.keeps_order:
+                ticket = box.ticket = Ticket(box, owner, now + self.lease)
+                self._tickets[ticket] = None
+            self._settle(box)
+            return letter, ticket
+
+    def done(self, ticket):
+        """End the handling of a frame; return the channel of the connection's next one, if it can be taken now.
+
+        A ticket whose lease has ended is worth nothing, and ``None`` comes back.
+        """
+        if self._tickets.pop(ticket, self) is self:
+            return None
+        ticket.mailbox.ticket = None
+        return self._settle(ticket.mailbox)
+
+    def overdue(self, now):
+        """Return the tickets whose lease has ended, for ``done`` or ``renew``."""
+        return [ticket for ticket in self._tickets if ticket.until <= now]
+
+    def renew(self, ticket, now):
+        """Give the owner of ``ticket``, who is known to be at work, another lease."""
+        if ticket in self._tickets:
+            ticket.until = now + self.lease
+
+    def sweep(self, now):
+        """Throw away what has expired, also where nobody ever looks."""
+        for box in list(self._boxes.values()):
+            self._expire(box, now)
+            self._settle(box)
+
+    def clear(self):
+        """Forget everything."""
+        self.__init__(self.capacity, self.server_capacity, self.expiry, self.lease)
+
+    def __len__(self):
+        return sum(len(box.letters) for box in self._boxes.values())
+
+    def _settle(self, box):
+        """Put ``box`` where it belongs now: in line, out of it, or away. Return the channel it stands in line for."""
+        if box.ticket is not None:
+            return None
+        if not box.letters:
+            self._leave_line(box)
+            self._boxes.pop(box.key, None)
+            return None
+        line = _line(box.letters[0].channel)
+        if box.line != line:
+            self._leave_line(box)
+            box.line, box.rank = line, next(self._ranks)
+            self._lines[line][box.rank] = box
+        return line
+
+    def _leave_line(self, box):
+        if box.line is not None:
+            line = self._lines[box.line]
+            del line[box.rank]
+            if not line:
+                del self._lines[box.line]
+            box.line = box.rank = None
+
+    def _expire(self, box, now):
+        while box.letters and box.letters[0].expires <= now:
+            self._count_out(box, box.letters.popleft())
+
+    def _count_out(self, box, letter):
+        if box.key[1] != letter.channel and not box.keeps_order:
+            self._waiting[letter.channel] -= 1
+            if not self._waiting[letter.channel]:
+                del self._waiting[letter.channel]
+
+
+def _line(channel):
+    """Return the name under which ``channel`` is received: a server's channels are received together."""
+    head, mark, _ = channel.partition('!')
+    return head + mark

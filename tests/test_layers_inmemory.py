@@ -1,0 +1,182 @@
+import threading
+import time
+
+import pytest
+from asgiref import conformance
+
+from sockets.layers import InMemoryChannelLayer
+
+
+class Conformance(conformance.ConformanceTestCase):
+    channel_layer = InMemoryChannelLayer(expiry=1, group_expiry=2, capacity=5, server_capacity=5)
+    expiry_delay = 1.1
+    capacity_limit = 5
+
+
+@pytest.fixture
+def layer():
+    return InMemoryChannelLayer(lease=0.2)
+
+
+def frame(n, connection='server!a'):
+    return {'n': n, 'reply_channel': connection, 'path': '/', 'order': n}
+
+
+class Receiver(threading.Thread):
+    """A worker that notes what it receives until it has received ``count`` messages."""
+
+    def __init__(self, layer, channels, count=1, handle=lambda message: None):
+        super().__init__(daemon=True)
+        self.layer, self.channels, self.count, self.handle = layer, channels, count, handle
+        self.received = []
+        self.start()
+
+    def run(self):
+        while len(self.received) < self.count:
+            channel, message = self.layer.receive(self.channels, block=True)
+            if channel is not None:
+                self.received.append((time.monotonic(), channel, message))
+                self.handle(message)
+
+
+def test_who_waits_is_woken_by_the_message_and_not_by_a_clock(layer):
+    receiver = Receiver(layer, ['wake'], 20)
+    delays = []
+    for n in range(20):
+        time.sleep(0.005)
+        sent = time.monotonic()
+        layer.send('wake', {'n': n})
+        while len(receiver.received) <= n:
+            time.sleep(0.0001)
+        delays.append(receiver.received[n][0] - sent)
+    assert sorted(delays)[10] < 0.02
+
+
+def test_a_message_is_for_those_who_wait_for_its_channel(layer):
+    other, mine = Receiver(layer, ['other']), Receiver(layer, ['mine', 'third'])
+    time.sleep(0.05)
+    layer.send('third', {})
+    mine.join(2)
+    assert [channel for _, channel, _ in mine.received] == ['third'] and other.received == []
+
+
+def test_frames_of_a_connection_are_handled_in_order_by_any_number_of_threads(layer):
+    layer.capacity = 1000
+    handled, at_work = {}, set()
+    lock = threading.Lock()
+
+    def handle(message):
+        with lock:
+            assert message['reply_channel'] not in at_work, 'two at once'
+            at_work.add(message['reply_channel'])
+        time.sleep(0.0002)
+        with lock:
+            at_work.discard(message['reply_channel'])
+            handled.setdefault(message['reply_channel'], []).append(message['n'])
+
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            channel, message = layer.receive(['websocket.receive'], block=False)
+            if channel is None:
+                time.sleep(0.0005)
+            else:
+                handle(message)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for n in range(100):
+        for connection in 'abcde':
+            layer.send('websocket.receive', frame(n, 'server!' + connection))
+    deadline = time.monotonic() + 20
+    while sum(map(len, handled.values())) < 500 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert handled == {'server!' + connection: list(range(100)) for connection in 'abcde'}
+
+
+def test_different_connections_are_handled_at_the_same_time(layer):
+    both = threading.Barrier(2, timeout=5)
+    receivers = [Receiver(layer, ['websocket.receive'], handle=lambda message: both.wait()) for _ in range(2)]
+    layer.send('websocket.receive', frame(1, 'server!a'))
+    layer.send('websocket.receive', frame(1, 'server!b'))
+    for receiver in receivers:
+        receiver.join(5)
+        assert len(receiver.received) == 1
+
+
+def test_a_thread_that_dies_holds_its_connection_up_for_its_lease(layer):
+    layer.send('websocket.receive', frame(1))
+    layer.send('websocket.receive', frame(2))
+    dying = Receiver(layer, ['websocket.receive'])
+    dying.join()
+    assert layer.receive(['websocket.receive']) == (None, None)
+    time.sleep(0.25)
+    assert layer.receive(['websocket.receive'])[1]['n'] == 2
+
+
+def test_a_thread_that_takes_its_time_keeps_its_connection(layer):
+    layer.send('websocket.receive', frame(1))
+    layer.send('websocket.receive', frame(2))
+    slow = Receiver(layer, ['websocket.receive'], 2, handle=lambda message: time.sleep(0.5))
+    time.sleep(0.3)
+    assert layer.receive(['websocket.receive']) == (None, None)
+    slow.join(5)
+    assert [message['n'] for _, _, message in slow.received] == [1, 2]
+
+
+def test_a_flooding_client_is_refused_and_its_end_still_arrives(layer):
+    layer.capacity = 3
+    for n in range(3):
+        layer.send('websocket.receive', frame(n))
+    with pytest.raises(layer.ChannelFull):
+        layer.send('websocket.receive', frame(3))
+    layer.send('websocket.receive', frame(0, 'server!b'))
+    received = []
+    while True:
+        channel, message = layer.receive(['websocket.receive', 'websocket.disconnect'])
+        if channel is None:
+            break
+        received.append((channel, message.get('code')))
+    # daphne closes with 1013 and says nothing more of this connection.
+    assert received.count(('websocket.receive', None)) == 4
+    assert received[-1] == ('websocket.disconnect', 1013)
+
+
+def test_a_slow_reader_fills_its_own_mailbox_and_can_still_be_closed(layer):
+    layer.capacity = 2
+    assert layer.send_many(['server!slow'] * 3 + ['server!fast'], {'text': '{}'}) == ['server!slow']
+    layer.send('server!slow', {'close': 1008})
+    assert [layer.receive(['server!']) for _ in range(4)] == [
+        ('server!slow', {'text': '{}'}), ('server!slow', {'text': '{}'}), ('server!fast', {'text': '{}'}),
+        ('server!slow', {'close': 1008})]
+
+
+def test_twisted_is_told_of_a_message_when_it_comes(layer, monkeypatch):
+    from twisted.internet import reactor
+    monkeypatch.setattr(reactor, 'callFromThread', lambda function, *args: function(*args))
+    results = []
+    layer.send('server!a', {'n': 1})
+    layer.receive_twisted(['server!']).addCallback(results.append)
+    assert results == [('server!a', {'n': 1})]
+    layer.receive_twisted(['server!']).addCallback(results.append)
+    assert len(results) == 1
+    layer.send('server!b', {'n': 2})
+    assert results[1:] == [('server!b', {'n': 2})]
+
+
+def test_runworker_is_refused_a_layer_that_it_cannot_share():
+    from channels.asgi import ChannelLayerWrapper
+    assert ChannelLayerWrapper(InMemoryChannelLayer(), 'default', []).local_only()
+
+
+def test_who_stops_waiting_leaves_nothing_behind(layer, monkeypatch):
+    monkeypatch.setattr('sockets.layers.inmemory._PATIENCE', 0.05)
+    assert layer.receive(['nothing'], block=True) == (None, None)
+    assert layer._waiters == []
+    layer.send('nothing', {'n': 1})
+    assert layer.receive(['nothing'])[1] == {'n': 1}

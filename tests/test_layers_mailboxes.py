@@ -1,0 +1,202 @@
+"""The order of frames, under whatever happens: hypothesis plays the connections, the workers and the clock."""
+import collections
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from sockets.layers.mailboxes import FRAMES, Full, Mailboxes
+
+CAPACITY = 3
+LEASE = 10
+EXPIRY = 100
+CONNECTIONS = ['server!a', 'server!b', 'server!c']
+
+
+def mailboxes(capacity=CAPACITY, server_capacity=5):
+    return Mailboxes(lambda channel: capacity, server_capacity, EXPIRY, LEASE)
+
+
+class Order(RuleBasedStateMachine):
+    """Frames of a connection are taken one at a time and in order, and all of them are taken in the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.boxes = mailboxes()
+        self.now = 0
+        self.serial = 0
+        # Per connection, the frames that nobody has taken yet.
+        self.expected = collections.defaultdict(collections.deque)
+        # Per connection, the ticket of the one frame that may be in work, and until when it is the only one.
+        self.busy = {}
+        self.late = []
+
+    @rule(connection=st.sampled_from(CONNECTIONS), kind=st.sampled_from(sorted(FRAMES)))
+    def send(self, connection, kind):
+        self.serial += 1
+        is_control = kind != 'websocket.receive'
+        message = {'n': self.serial, 'reply_channel': connection}
+        try:
+            line = self.boxes.put(kind, message, self.now, connection, is_control)
+        except Full:
+            assert not is_control and len(self.expected[connection]) >= CAPACITY
+            return
+        self.expected[connection].append((kind, self.serial))
+        assert (line is None) == (connection in self.busy)
+
+    @rule(kinds=st.sets(st.sampled_from(sorted(FRAMES)), min_size=1))
+    def receive(self, kinds):
+        letter, ticket = self.boxes.take(kinds, self.now, 'worker')
+        if letter is None:
+            waiting = [c for c, frames in self.expected.items()
+                       if frames and c not in self.busy and frames[0][0] in kinds]
+            assert waiting == []
+            return
+        connection = letter.message['reply_channel']
+        assert connection not in self.busy
+        assert letter.channel in kinds
+        assert (letter.channel, letter.message['n']) == self.expected[connection].popleft()
+        self.busy[connection] = ticket
+
+    # A handler that raises is done as well.
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def finish(self, data):
+        connection = data.draw(st.sampled_from(sorted(self.busy)))
+        line = self.boxes.done(self.busy.pop(connection))
+        assert (line is not None) == bool(self.expected[connection])
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def die(self, data):
+        """A worker takes longer than its lease: the connection goes on without it."""
+        connection = data.draw(st.sampled_from(sorted(self.busy)))
+        ticket = self.busy[connection]
+        self.now = max(self.now, ticket.until)
+        overdue = self.boxes.overdue(self.now)
+        assert ticket in overdue
+        for connection, ticket in list(self.busy.items()):
+            if ticket in overdue:
+                self.boxes.done(ticket)
+                self.late.append(self.busy.pop(connection))
+
+    @precondition(lambda self: self.late)
+    @rule()
+    def finish_late(self):
+        """It ends its frame after all, which no longer means anything."""
+        assert self.boxes.done(self.late.pop()) is None
+
+    @invariant()
+    def everything_is_somewhere(self):
+        assert len(self.boxes) == sum(len(frames) for frames in self.expected.values())
+
+    def teardown(self):
+        while True:
+            for connection in list(self.busy):
+                self.finish_one(connection)
+            letter, ticket = self.boxes.take(FRAMES, self.now, 'worker')
+            if letter is None:
+                break
+            connection = letter.message['reply_channel']
+            assert (letter.channel, letter.message['n']) == self.expected[connection].popleft()
+            self.busy[connection] = ticket
+        assert not any(self.expected.values())
+
+    def finish_one(self, connection):
+        self.boxes.done(self.busy.pop(connection))
+
+
+TestOrder = Order.TestCase
+TestOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def frame(boxes, n, connection='server!a', kind='websocket.receive', now=0):
+    return boxes.put(kind, {'n': n}, now, connection, kind != 'websocket.receive')
+
+
+def test_connections_take_turns_and_none_starves():
+    boxes = mailboxes()
+    for n in range(3):
+        frame(boxes, n, 'server!greedy')
+    frame(boxes, 'modest', 'server!modest')
+    taken = []
+    for _ in range(4):
+        letter, ticket = boxes.take(['websocket.receive'], 0)
+        taken.append(letter.message['n'])
+        boxes.done(ticket)
+    assert taken == [0, 'modest', 1, 2]
+
+
+def test_a_flood_fills_its_own_mailbox_and_no_other():
+    boxes = mailboxes()
+    for n in range(CAPACITY):
+        frame(boxes, n)
+    with pytest.raises(Full):
+        frame(boxes, 'too many')
+    frame(boxes, 'other', 'server!b')
+    # That it has ended is known all the same, and last.
+    frame(boxes, 'end', kind='websocket.disconnect')
+    taken = []
+    while True:
+        letter, ticket = boxes.take(FRAMES, 0)
+        if letter is None:
+            break
+        taken.append(letter.message['n'])
+        boxes.done(ticket)
+    assert taken == [0, 'other', 1, 2, 'end']
+
+
+def test_messages_to_connections_are_counted_per_connection_and_per_server():
+    boxes = mailboxes(capacity=2, server_capacity=3)
+    for _ in range(2):
+        boxes.put('server!slow', {}, 0)
+    with pytest.raises(Full):
+        boxes.put('server!slow', {}, 0)
+    boxes.put('server!fast', {}, 0)
+    with pytest.raises(Full):
+        boxes.put('server!another', {}, 0)
+    boxes.put('server!slow', {'close': 1000}, 0, is_control=True)
+    boxes.put('other!fast', {}, 0)
+    assert [boxes.take(['server!'], 0)[0].channel for _ in range(4)] == [
+        'server!slow', 'server!slow', 'server!fast', 'server!slow']
+    boxes.put('server!slow', {}, 0)
+
+
+def test_what_has_expired_makes_room_and_is_not_taken():
+    boxes = mailboxes()
+    for n in range(CAPACITY):
+        boxes.put('channel', {'n': n}, 0)
+    assert boxes.take(['channel'], EXPIRY) == (None, None)
+    assert len(boxes) == 0
+    boxes.put('channel', {'n': 'new'}, EXPIRY)
+    assert boxes.take(['channel'], EXPIRY)[0].message == {'n': 'new'}
+
+
+def test_an_expired_frame_is_skipped_and_the_end_of_its_connection_is_not():
+    boxes = mailboxes()
+    frame(boxes, 'old')
+    frame(boxes, 'end', kind='websocket.disconnect')
+    assert boxes.take(['websocket.receive'], EXPIRY) == (None, None)
+    assert boxes.take(['websocket.disconnect'], EXPIRY * 2)[0].message == {'n': 'end'}
+
+
+def test_what_nobody_receives_is_swept_away():
+    boxes = mailboxes()
+    boxes.put('http.disconnect', {}, 0)
+    boxes.put('server!a', {}, 0)
+    boxes.sweep(EXPIRY - 1)
+    assert len(boxes) == 2
+    boxes.sweep(EXPIRY)
+    assert len(boxes) == 0 and not boxes._boxes and not boxes._waiting and not boxes._lines
+
+
+def test_an_owner_at_work_gets_another_lease():
+    boxes = mailboxes()
+    frame(boxes, 1)
+    frame(boxes, 2)
+    _, ticket = boxes.take(FRAMES, 0)
+    boxes.renew(ticket, LEASE)
+    assert boxes.overdue(LEASE) == []
+    assert boxes.take(FRAMES, LEASE) == (None, None)
+    assert boxes.overdue(2 * LEASE) == [ticket]
