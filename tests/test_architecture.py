@@ -22,6 +22,7 @@ AT_IMPORT = {
     'router': {'routes'},
     'routes': set(),
     'security': {'conf'},
+    'server': {'channels', 'daphne'},
     'signals': set(),
     'transport': {'channels', 'conf', 'exceptions'},
 }
@@ -33,6 +34,14 @@ IN_FUNCTIONS = {
     'compat': {'daphne'},
     'handlers': {'auth', 'models', 'signals'},
     'router': {'handlers'},
+    'server': {'twisted'},
+}
+# Layers work in any project, with or without the rest of us.
+LAYERS = {
+    '__init__': {'inmemory', 'redis'},
+    'inmemory': {'asgiref', 'mailboxes', 'twisted'},
+    'mailboxes': set(),
+    'redis': {'asgi_redis', 'inmemory', 'mailboxes', 'redis'},
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}
 
@@ -57,6 +66,11 @@ def test_a_module_imports_only_where_its_arrows_point(path):
                  if not isinstance(node, ast.FunctionDef) for name in imports(child)} - inside
     assert at_import <= AT_IMPORT[path.stem]
     assert everything <= AT_IMPORT[path.stem] | IN_FUNCTIONS.get(path.stem, set())
+
+
+@pytest.mark.parametrize('path', sorted(PACKAGE.glob('layers/*.py')), ids=lambda path: path.stem)
+def test_a_layer_imports_nothing_of_the_core(path):
+    assert {name for node in ast.walk(ast.parse(path.read_text())) for name in imports(node)} <= LAYERS[path.stem]
 
 
 def test_every_arrow_points_at_something():

@@ -124,6 +124,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
         assert isinstance(pattern, str) and pattern.endswith('?'), 'New channel pattern must end with ?'
         return pattern + ''.join(random.choice(string.ascii_letters) for _ in range(12))
 
+    def is_idle(self):
+        """Whether no frame waits and none is being handled."""
+        with self._lock:
+            return not self._mailboxes.has_frames()
+
     # ASGI groups
 
     def group_add(self, group, channel):

@@ -147,6 +147,10 @@ class Mailboxes:
         """Forget everything."""
         self.__init__(self.capacity, self.server_capacity, self.expiry, self.lease)
 
+    def has_frames(self):
+        """Whether the frame of any connection waits or is being handled."""
+        return bool(self._tickets) or any(box.keeps_order for box in self._boxes.values())
+
     def __len__(self):
         return sum(len(box.letters) for box in self._boxes.values())
 

@@ -1,0 +1,110 @@
+"""``manage.py runsockets``: connections, pages and workers in one process, or in several behind one port."""
+import socket
+import sys
+
+from channels import DEFAULT_CHANNEL_LAYER, channel_layers
+from channels.handler import ViewConsumer
+from channels.staticfiles import StaticFilesConsumer
+from daphne.access import AccessLogGenerator
+from daphne.server import build_endpoint_description_strings
+from django.apps import apps
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.version import get_version
+
+from sockets.server import Processes, SocketServer, stop_with
+
+
+class Command(BaseCommand):
+    help = 'Serves pages and websockets, and runs their code, in one process or in several behind one port.'
+
+    def add_arguments(self, parser):
+        parser.add_argument('addrport', nargs='?', default='127.0.0.1:8000', metavar='ADDR:PORT',
+                            help='where to listen, 127.0.0.1:8000 if not given; [::1]:8000 for IPv6')
+        parser.add_argument('--processes', type=int, default=1, help='how many processes share the port')
+        parser.add_argument('--threads', type=int, default=2, help='threads for frames, in each process')
+        parser.add_argument('--page-threads', type=int, default=4, help='threads for HTTP requests, in each process')
+        parser.add_argument('-u', '--unix-socket', help='listen on a unix socket instead')
+        parser.add_argument('-e', '--endpoint', action='append', dest='endpoints', default=[],
+                            help='listen on a Twisted endpoint instead, such as ssl:443:privateKey=key.pem')
+        parser.add_argument('--fd', type=int, dest='file_descriptor', help='listen on an inherited socket instead')
+        parser.add_argument('--parent', type=int, help=None)
+        parser.add_argument('--http-timeout', type=int, default=120, help='seconds that a page may take')
+        parser.add_argument('--websocket-timeout', type=int, help='seconds that a websocket may stay open')
+        parser.add_argument('--websocket-connect-timeout', type=int, default=20,
+                            help='seconds that a websocket may wait to be accepted')
+        parser.add_argument('--ping-interval', type=int, default=20, help='seconds of silence before a ping')
+        parser.add_argument('--ping-timeout', type=int, default=30, help='seconds to wait for its answer')
+        parser.add_argument('--ws-protocol', action='append', dest='ws_protocols', help='a subprotocol to accept')
+        parser.add_argument('--root-path', default='', help='the path that a proxy took away')
+        parser.add_argument('--proxy-headers', action='store_true',
+                            help='believe X-Forwarded-For of anyone; SOCKETS["TRUSTED_PROXIES"] is safer')
+        parser.add_argument('--access-log', metavar='FILE', help='where to write the access log, - for stdout')
+
+    def handle(self, addrport, processes, threads, page_threads, **options):
+        if min(processes, threads, page_threads) < 1:
+            raise CommandError('--processes, --threads and --page-threads are 1 or more.')
+        layer = channel_layers[DEFAULT_CHANNEL_LAYER]
+        if processes > 1:
+            if layer.local_only():
+                raise CommandError('Several processes cannot share the in-memory layer. Use --processes 1, or the '
+                                   "BACKEND 'sockets.layers.RedisChannelLayer'.")
+            if options['unix_socket'] or options['endpoints']:
+                raise CommandError('--processes shares one ADDR:PORT; leave out --unix-socket and --endpoint.')
+            return self.run_processes(addrport, processes)
+        self.run_server(layer, addrport, threads, page_threads, options)
+
+    def run_processes(self, addrport, count):
+        host, port = self.address(addrport)
+        listening = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise CommandError('Cannot listen on {}: {}.'.format(addrport, error.strerror))
+        listening.listen(1024)
+        self.stdout.write('Serving on http://{}/ with {} processes. Stop with Ctrl-C.'.format(addrport, count))
+        arguments = list(sys.argv)
+        for index, argument in enumerate(arguments):
+            if argument == '--processes':
+                arguments[index + 1] = '1'
+            elif argument.startswith('--processes='):
+                arguments[index] = '--processes=1'
+        if arguments[0].endswith('__main__.py'):
+            arguments[:1] = ['-m', 'django']
+        Processes(count, listening, arguments).run()
+
+    def run_server(self, layer, addrport, threads, page_threads, options):
+        endpoints = options['endpoints'] + build_endpoint_description_strings(
+            unix_socket=options['unix_socket'], file_descriptor=options['file_descriptor'])
+        if not endpoints:
+            host, port = self.address(addrport)
+            endpoints = build_endpoint_description_strings(host=host, port=port)
+            self.stdout.write('Serving on http://{}/ (Django {}). Stop with Ctrl-C.'.format(addrport, get_version()))
+        has_static = settings.DEBUG and apps.is_installed('django.contrib.staticfiles')
+        layer.router.check_default(http_consumer=StaticFilesConsumer() if has_static else ViewConsumer())
+        forwarded = options['proxy_headers']
+        server = SocketServer(
+            layer, threads, page_threads, endpoints=endpoints, action_logger=self.access_log(options['access_log']),
+            http_timeout=options['http_timeout'], websocket_timeout=options['websocket_timeout'],
+            websocket_connect_timeout=options['websocket_connect_timeout'], ping_interval=options['ping_interval'],
+            ping_timeout=options['ping_timeout'], ws_protocols=options['ws_protocols'],
+            root_path=options['root_path'],
+            proxy_forwarded_address_header='X-Forwarded-For' if forwarded else None,
+            proxy_forwarded_port_header='X-Forwarded-Port' if forwarded else None,
+            proxy_forwarded_proto_header='X-Forwarded-Proto' if forwarded else None)
+        if options['parent']:
+            from twisted.internet import reactor
+            reactor.callWhenRunning(stop_with, options['parent'])
+        server.run()
+
+    def address(self, addrport):
+        host, _, port = addrport.rpartition(':')
+        if not port.isdigit() or int(port) > 65535:
+            raise CommandError('{!r} is no ADDR:PORT; write 127.0.0.1:8000 or 8000.'.format(addrport))
+        return host.strip('[]') or '127.0.0.1', int(port)
+
+    def access_log(self, name):
+        if name is None:
+            return None
+        return AccessLogGenerator(sys.stdout if name == '-' else open(name, 'a', 1))
