@@ -51,6 +51,7 @@ setup(
         'postgres': ['psycopg2-binary>=2.9,<3'],
         'test': [
             'build',
+            'hypothesis',
             'psycopg2-binary>=2.9,<3',
             'pytest',
             # The last one that runs with Django 2.2 and older.
