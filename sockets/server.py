@@ -9,6 +9,7 @@ import time
 
 from channels.worker import Worker
 from daphne.server import Server
+from daphne.ws_protocol import WebSocketProtocol
 
 logger = logging.getLogger('sockets')
 
@@ -38,6 +39,22 @@ class WorkerThread(threading.Thread):
                 time.sleep(0.1)
 
 
+class SocketProtocol(WebSocketProtocol):
+    """daphne's protocol, but a text that goes to many connections one after another is framed once for all."""
+
+    def serverSend(self, content, binary=False):
+        if self.state == self.STATE_CONNECTING:
+            self.serverAccept()
+        if self.state != self.STATE_OPEN:
+            return
+        self.last_data = time.time()
+        # The same object: a fan-out's connections share one message.
+        if getattr(self.factory, 'framed', None) is not content:
+            payload = content if binary else content.encode('utf8')
+            self.factory.framed, self.factory.frame = content, self.factory.prepareMessage(payload, binary)
+        self.sendPreparedMessage(self.factory.frame)
+
+
 class SocketServer(Server):
     """daphne's server, which tells its clients before it goes away and waits until their ends have been handled."""
 
@@ -55,8 +72,13 @@ class SocketServer(Server):
         Worker(self.channel_layer, signal_handlers=False).ready()
         for worker in self.workers:
             worker.start()
+        reactor.callWhenRunning(self.use_our_protocol)
         reactor.addSystemEventTrigger('before', 'shutdown', self.drain)
         super().run()
+
+    def use_our_protocol(self):
+        # daphne makes its factory when it runs.
+        self.factory.ws_factory.protocol = SocketProtocol
 
     def drain(self):
         """Take no more connections, close the open ones with 1012, and wait for what is at work."""

@@ -11,6 +11,9 @@ socket_connected = Signal()
 # socket: the row, just deleted (its values are still there); code: the close code, or None when it is not known.
 socket_disconnected = Signal()
 
+# servers: a dict of how many messages each server (the prefix of its channels) did not take in time.
+messages_dropped = Signal()
+
 
 def announce(signal, **kwargs):
     """Send ``signal``; a receiver that raises is logged and keeps no connection from opening or ending."""

@@ -18,6 +18,7 @@ from channels.signals import worker_ready
 
 from . import conf
 from .exceptions import MailboxFull
+from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'close_code', 'install', 'routing_error', 'routed_consumers', 'send', 'send_many', 'server_prefix']
@@ -84,6 +85,7 @@ def _send_many(layer, channel_names, message):
     if dropped:
         logger.error('Gave up %d messages: the mailbox took none for %s s of %s', sum(dropped.values()),
                      conf.SEND_TIMEOUT, ', '.join('{} ({})'.format(*item) for item in dropped.items()))
+        announce(messages_dropped, sender=None, servers=dict(dropped))
     return len(channel_names) - sum(dropped.values())
 
 

@@ -88,9 +88,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def redis_server(directory):
-    """Run a Redis without persistence and yield its URL."""
-    port = free_port()
+def redis_server(directory, port=None):
+    """Run a Redis without persistence, on a free port if none is given, and yield its URL."""
+    port = port or free_port()
     program = Program([find_program('redis-server'), '--port', port, '--bind', '127.0.0.1', '--save', '',
                        '--appendonly', 'no', '--dir', directory], Path(str(directory)) / 'redis.log')
     try:
@@ -133,6 +133,11 @@ def postgres_server():
                 program.stop(signal.SIGINT)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def run_python(*args, env):
+    """Run our interpreter with ``args`` and return what it printed."""
+    return subprocess.check_output([sys.executable, *args], cwd=str(ROOT), env=environment(**env)).decode()
 
 
 def python_module(*args):

@@ -24,7 +24,7 @@ AT_IMPORT = {
     'security': {'conf'},
     'server': {'channels', 'daphne'},
     'signals': set(),
-    'transport': {'channels', 'conf', 'exceptions'},
+    'transport': {'channels', 'conf', 'exceptions', 'signals'},
 }
 # What its functions may import besides, when the apps are loaded.
 IN_FUNCTIONS = {

@@ -6,6 +6,7 @@ import redis
 from asgiref import conformance
 
 from sockets.layers import RedisChannelLayer
+from sockets.layers.redis import OutOfMemory
 
 from . import servers
 
@@ -48,3 +49,300 @@ class ThreeShards(Conformance, conformance.ConformanceTestCase):
 
 class ThreeShardsEncrypted(ThreeShards):
     options = {'symmetric_encryption_keys': ['new', 'old']}
+
+
+@pytest.fixture
+def make_layer(shards):
+    """A function that makes a layer as another process would have it."""
+    def make(hosts=1, **options):
+        return RedisChannelLayer(hosts=shards[:hosts], prefix='test:', **options)
+    make().flush(), make(3).flush()
+    return make
+
+
+@pytest.fixture
+def layer(make_layer):
+    return make_layer()
+
+
+@pytest.fixture
+def commands(redis_url):
+    """A function that returns how many commands clients have sent since it was last called."""
+    client = redis.Redis.from_url(redis_url)
+
+    def count():
+        total = client.info()['total_commands_processed'] - 1 - count.before
+        count.before += total + 1
+        return total
+    count.before = 0
+    count()
+    return count
+
+
+def frame(n, connection='server!a', **fields):
+    return dict(fields, n=n, reply_channel=connection, path='/', order=n)
+
+
+def in_thread(function):
+    """Return what ``function`` returns in a thread of its own, which a worker is to the layer."""
+    result = []
+    thread = threading.Thread(target=lambda: result.append(function()))
+    thread.start()
+    thread.join(20)
+    return result[0]
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_frames_of_a_connection_are_handled_in_order_by_any_number_of_workers(make_layer, hosts):
+    sender, handled, at_work = make_layer(hosts), {}, set()
+    lock, stop = threading.Lock(), threading.Event()
+
+    def work(layer):
+        while not stop.is_set():
+            _, message = layer.receive(['websocket.receive', 'websocket.disconnect'])
+            if message is None:
+                time.sleep(0.001)
+                continue
+            connection = message['reply_channel']
+            with lock:
+                assert connection not in at_work, 'two at once'
+                at_work.add(connection)
+            time.sleep(0.0005)
+            with lock:
+                at_work.discard(connection)
+                handled.setdefault(connection, []).append(message['n'])
+
+    # Two processes with two threads each.
+    threads = [threading.Thread(target=work, args=(layer,)) for layer in (make_layer(hosts), make_layer(hosts))
+               for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for n in range(40):
+        for connection in 'abcdef':
+            sender.send('websocket.receive', frame(n, 'server!' + connection))
+    for connection in 'abcdef':
+        sender.send('websocket.disconnect', frame(40, 'server!' + connection))
+    deadline = time.monotonic() + 30
+    while sum(map(len, handled.values())) < 6 * 41 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert handled == {'server!' + connection: list(range(41)) for connection in 'abcdef'}
+
+
+def test_who_waits_is_woken_by_the_message_on_every_shard(make_layer):
+    sender, worker = make_layer(3), make_layer(3)
+    delays = []
+
+    def work():
+        while len(delays) < 12:
+            channel, message = worker.receive(['plain', 'websocket.receive'], block=True)
+            if channel:
+                delays.append(time.monotonic() - message['sent'])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for n in range(12):
+        time.sleep(0.02)
+        if n % 2:
+            sender.send('plain', {'sent': time.monotonic()})
+        else:
+            sender.send('websocket.receive', frame(n, 'server!{}'.format(n), sent=time.monotonic()))
+    thread.join(20)
+    assert sorted(delays)[6] < 0.02
+
+
+def test_a_worker_that_dies_holds_its_connection_up_for_its_lease(make_layer):
+    dying, living = make_layer(lease=0.5), make_layer(lease=0.5)
+    # A killed process renews nothing.
+    dying._renew_from_now_on = lambda: None
+    for n in range(2):
+        dying.send('websocket.receive', frame(n))
+    assert dying.receive(['websocket.receive'])[1]['n'] == 0
+    assert living.receive(['websocket.receive']) == (None, None)
+    time.sleep(0.6)
+    assert living.receive(['websocket.receive'])[1]['n'] == 1
+    # Should it live after all, the end of its frame ends nobody else's.
+    living.send('websocket.receive', frame(2))
+    assert dying.receive(['websocket.receive']) == (None, None)
+
+
+def test_a_worker_that_takes_its_time_keeps_its_connection(make_layer):
+    slow, other = make_layer(lease=0.3), make_layer(lease=0.3)
+    for n in range(2):
+        slow.send('websocket.receive', frame(n))
+    assert slow.receive(['websocket.receive'])[1]['n'] == 0
+    time.sleep(1)
+    assert other.receive(['websocket.receive']) == (None, None)
+    assert slow.receive(['websocket.receive'])[1]['n'] == 1
+
+
+def test_a_fan_out_is_one_command_per_server_and_not_per_socket(make_layer, layer, commands):
+    readers = [make_layer(), make_layer()]
+    names = ['one!{}'.format(n) for n in range(900)] + ['two!{}'.format(n) for n in range(900)]
+    layer.send('warm', {})
+    commands()
+    assert layer.send_many(names, {'text': 'x' * 1000}) == []
+    # What the scripts call counts as well; it does not grow with the sockets.
+    assert commands() < 25
+    received = []
+    for reader, prefix in zip(readers, ('one!', 'two!')):
+        for _ in range(900):
+            channel, message = reader.receive([prefix])
+            assert message == {'text': 'x' * 1000}
+            received.append(channel)
+    assert received == names
+
+
+@pytest.mark.parametrize('options', [{}, {'symmetric_encryption_keys': ['secret']}])
+def test_a_fan_out_reaches_sockets_on_every_shard(make_layer, options):
+    sender, reader = make_layer(3, **options), make_layer(3, **options)
+    names = ['server{}!{}'.format(server, n) for server in range(6) for n in range(3)]
+    assert sender.send_many(names + ['plain'], {'text': 'hi'}) == []
+    for server in range(6):
+        for n in range(3):
+            assert reader.receive(['server{}!'.format(server)]) == ('server{}!{}'.format(server, n), {'text': 'hi'})
+    assert any(reader.receive(['plain'])[0] == 'plain' for _ in range(3))
+
+
+def test_a_server_that_is_full_refuses_and_can_still_be_told_to_close(make_layer):
+    layer = make_layer(server_capacity=2)
+    assert layer.send_many(['full!a', 'other!a'], {'text': '1'}) == []
+    layer.send('full!b', {'text': '2'})
+    assert layer.send_many(['full!a', 'full!b', 'other!a'], {'text': '3'}) == ['full!a', 'full!b']
+    with pytest.raises(layer.ChannelFull):
+        layer.send('full!a', {'text': '3'})
+    layer.send('full!a', {'close': 1000})
+
+
+def test_a_flood_fills_its_own_mailbox_and_its_end_still_arrives(make_layer):
+    layer = make_layer(capacity=3)
+    layer.send('websocket.connect', frame(0))
+    for n in range(1, 3):
+        layer.send('websocket.receive', frame(n))
+    with pytest.raises(layer.ChannelFull):
+        layer.send('websocket.receive', frame(3))
+    layer.send('websocket.receive', frame('other', 'server!b'))
+    received = []
+    for _ in range(5):
+        channel, message = layer.receive(['websocket.connect', 'websocket.receive', 'websocket.disconnect'])
+        received.append((message['reply_channel'], channel, message.get('code')))
+    assert [entry[1:] for entry in received if entry[0] == 'server!a'] == [
+        ('websocket.connect', None), ('websocket.receive', None), ('websocket.receive', None),
+        ('websocket.disconnect', 1013)]
+
+
+def test_the_server_that_holds_a_flooding_client_closes_it(make_layer, monkeypatch):
+    from twisted.internet import reactor
+    monkeypatch.setattr(reactor, 'callFromThread', lambda function, *args: function(*args))
+    server = make_layer(capacity=2)
+    told = []
+    server.receive_twisted(['held!']).addCallback(told.append)
+    # A server does not wait for Redis's answers, so it hears of the refusal with the next frame of anyone.
+    for n in range(4):
+        server.send('websocket.receive', frame(n, 'held!a'))
+        time.sleep(0.02)
+    assert told == [('held!a', {'close': 1013})]
+    server.send('websocket.disconnect', frame(5, 'held!a'))
+    worker = make_layer()
+    received = []
+    while True:
+        channel, message = worker.receive(['websocket.receive', 'websocket.disconnect'])
+        if channel is None:
+            break
+        received.append(message['n'])
+    assert received == [0, 1, 5]
+
+
+def test_a_handler_that_was_not_told_of_a_full_server_tries_again(make_layer):
+    worker, reader = make_layer(server_capacity=1), make_layer()
+    worker.send('websocket.receive', frame(0, 'narrow!a'))
+    worker.send('websocket.receive', frame(1, 'narrow!a'))
+    assert worker.receive(['websocket.receive'])[1]['n'] == 0
+    for n in range(3):
+        worker.send('narrow!a', {'text': str(n)})
+    received = []
+
+    def read():
+        while len(received) < 3:
+            channel, message = reader.receive(['narrow!'], block=True)
+            if channel:
+                received.append(message['text'])
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert worker.receive(['websocket.receive'])[1]['n'] == 1
+    thread.join(10)
+    assert sorted(received) == ['0', '1', '2']
+
+
+def test_scripts_that_redis_forgets_are_brought_again(layer, redis_url):
+    layer.send('websocket.receive', frame(0))
+    assert layer.receive(['websocket.receive'])[1]['n'] == 0
+    for n in range(1, 4):
+        redis.Redis.from_url(redis_url).script_flush()
+        layer.send('websocket.receive', frame(n))
+        layer.send('server!a', {'text': str(n)})
+        redis.Redis.from_url(redis_url).script_flush()
+        assert layer.receive(['websocket.receive'])[1]['n'] == n
+    assert [layer.receive(['server!'])[1]['text'] for _ in range(3)] == ['1', '2', '3']
+
+
+def test_redis_out_of_memory_is_said_to_the_sender(tmp_path):
+    with servers.redis_server(tmp_path) as url:
+        redis.Redis.from_url(url).config_set('maxmemory', '1mb')
+        layer = RedisChannelLayer(hosts=[url])
+        with pytest.raises(OutOfMemory, match='maxmemory'):
+            layer.send('plain', {'text': 'x'})
+        with pytest.raises(OutOfMemory, match='maxmemory'):
+            layer.send_many(['server!a'], {'text': 'x'})
+
+
+def test_a_redis_that_is_away_is_waited_out_and_said_once(tmp_path, caplog):
+    with servers.redis_server(tmp_path) as url:
+        layer = RedisChannelLayer(hosts=[url])
+        layer.send('plain', {'n': 1})
+    for _ in range(3):
+        assert layer.receive(['plain']) == (None, None)
+    # daphne understands this, and closes with 1013.
+    with pytest.raises(layer.ChannelFull):
+        layer.send('websocket.receive', frame(1))
+    with pytest.raises(redis.exceptions.ConnectionError):
+        layer.send('plain', {})
+    assert caplog.text.count('Redis is away') == 1
+    port = int(url.split(':')[2].split('/')[0])
+    with servers.redis_server(tmp_path, port):
+        assert layer.receive(['plain']) == (None, None)
+        layer.send('plain', {'n': 2})
+        assert layer.receive(['plain']) == ('plain', {'n': 2})
+    assert caplog.text.count('Redis is back') == 1
+
+
+def test_a_process_that_serves_locally_keeps_its_frames_to_itself(layer, commands):
+    layer.serve_locally()
+    layer.receive_twisted(['local!'])
+    time.sleep(0.1)
+    commands()
+    for n in range(50):
+        layer.send('websocket.receive', frame(n, 'local!a'))
+        assert layer.receive(['websocket.receive'])[1]['n'] == n
+        layer.send('local!a', {'text': str(n)})
+    assert commands() == 0
+
+
+@pytest.mark.parametrize('key', ['busy', 'leases', 'frames:server!a', 'ready:websocket.receive'])
+def test_nothing_of_a_connection_stays_behind(layer, redis_url, key):
+    for n in range(3):
+        layer.send('websocket.receive', frame(n))
+    for _ in range(4):
+        layer.receive(['websocket.receive'])
+    assert not redis.Redis.from_url(redis_url).exists('test:' + key)
+
+
+def test_an_expired_frame_is_skipped_and_the_end_of_its_connection_is_not(make_layer):
+    layer = make_layer(expiry=1)
+    layer.send('websocket.receive', frame('old'))
+    layer.send('websocket.disconnect', frame('end'))
+    time.sleep(1.1)
+    assert layer.receive(['websocket.receive', 'websocket.disconnect'])[1]['n'] == 'end'

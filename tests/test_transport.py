@@ -9,7 +9,7 @@ from asgiref.inmemory import ChannelLayer
 from channels import channel_layers, include, route, route_class
 from channels.test import ChannelTestCase, WSClient, apply_routes
 
-from sockets import RoutedSocketHandler, transport
+from sockets import RoutedSocketHandler, signals, transport
 from sockets.exceptions import MailboxFull
 from sockets.models import Socket
 
@@ -68,6 +68,11 @@ def test_a_slow_server_gets_everything_as_long_as_it_takes_something(small_layer
 
 
 def test_a_server_that_takes_nothing_is_given_up_alone_and_said_once(small_layer, caplog):
+    def listen(servers, **kwargs):
+        told.append(servers)
+
+    told = []
+    signals.messages_dropped.connect(listen)
     names = ['dead!{}'.format(n) for n in range(10)] + ['alive!1', 'alive!2']
     started = time.monotonic()
     with caplog.at_level(logging.ERROR, 'sockets'):
@@ -76,6 +81,7 @@ def test_a_server_that_takes_nothing_is_given_up_alone_and_said_once(small_layer
     record, = caplog.records
     assert '7 messages' in record.getMessage() and 'dead! (7)' in record.getMessage()
     assert 'alive' not in record.getMessage()
+    assert told == [{'dead!': 7}]
     # A mailbox is asked once per pause, however many connections share it.
     assert small_layer.channel_layer.tries < 60
 

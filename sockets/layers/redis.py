@@ -11,6 +11,8 @@ Redis holds, per shard, under the layer's prefix:
 
 Each step is one script and one round trip: put, take (with the end of the frame before), end.
 """
+import collections
+import hashlib
 import itertools
 import logging
 import os
@@ -35,11 +37,22 @@ _NAMES_PER_ENTRY = 1000
 _ENTRIES_PER_READ = 500
 
 # What the scripts share. An entry is "<channel>|<expires, ms>|<payload>"; 0 expires never.
-_LUA = """
+_NOW = """
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
+"""
+_RING = """
+local function ring(prefix, channel)
+    local bell = prefix .. 'bell:' .. channel
+    if redis.call('LLEN', bell) < 100 then
+        redis.call('RPUSH', bell, 1)
+        redis.call('EXPIRE', bell, 60)
+    end
+end
+"""
+_HEAD = """
 local function head(key, at)
     while true do
         local entry = redis.call('LINDEX', key, 0)
@@ -49,13 +62,8 @@ local function head(key, at)
         redis.call('LPOP', key)
     end
 end
-local function ring(prefix, channel)
-    local bell = prefix .. 'bell:' .. channel
-    if redis.call('LLEN', bell) < 100 then
-        redis.call('RPUSH', bell, 1)
-        redis.call('EXPIRE', bell, 60)
-    end
-end
+"""
+_FINISH = _NOW + _RING + _HEAD + """
 local function settle(prefix, connection, at)
     local channel = head(prefix .. 'frames:' .. connection, at)
     if channel then
@@ -73,13 +81,14 @@ end
 """
 
 # ARGV: prefix, connection, channel, capacity (0: any number), milliseconds it is worth something (0: forever), payload,
-# payload of the disconnect that follows a refusal, seconds that a mailbox is kept.
-_PUT_FRAME = _LUA + """
+# payload of the disconnect that follows a refusal (or nothing), seconds that a mailbox is kept.
+_PUT_FRAME = _NOW + _RING + """
 local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
 local key, at = prefix .. 'frames:' .. connection, now()
 local waiting, refused = redis.call('LLEN', key), 0
 local entry
 if tonumber(ARGV[4]) > 0 and waiting >= tonumber(ARGV[4]) then
+    if ARGV[7] == '' then return 1 end
     refused, channel = 1, 'websocket.disconnect'
     entry = channel .. '|0|' .. ARGV[7]
 else
@@ -96,7 +105,7 @@ return refused
 """
 
 # ARGV: prefix, channel, capacity (0: any number), milliseconds it is worth something, payload, whether workers read it.
-_PUT = _LUA + """
+_PUT = _NOW + _RING + _HEAD + """
 local prefix, channel = ARGV[1], ARGV[2]
 local key = prefix .. 'queue:' .. channel
 if tonumber(ARGV[3]) > 0 and redis.call('LLEN', key) >= tonumber(ARGV[3]) and
@@ -110,7 +119,7 @@ return 0
 """
 
 # ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
-_TAKE = _LUA + """
+_TAKE = _FINISH + """
 local prefix, at = ARGV[1], now()
 if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
 for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
@@ -145,16 +154,20 @@ return {}
 """
 
 # ARGV: prefix, connection, token.
-_END = _LUA + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
+_END = _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 
 # ARGV: prefix, lease in ms, then connection and token of each frame that is being handled.
-_RENEW = _LUA + """
+_RENEW = _NOW + """
 for index = 3, #ARGV, 2 do
     if redis.call('HGET', ARGV[1] .. 'busy', ARGV[index]) == ARGV[index + 1] then
         redis.call('ZADD', ARGV[1] .. 'leases', now() + ARGV[2], ARGV[index])
     end
 end
 """
+
+
+_SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in (
+    ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW))}
 
 
 class OutOfMemory(redis.exceptions.ResponseError):
@@ -194,16 +207,12 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._thread = threading.local()
         self._tickets = set()
         self._tokens = itertools.count()
+        # Connections that sent more than there was room for, and ends that Redis could not be told of.
+        self._flooding = set()
+        self._untold = collections.deque()
         self._renewer = None
         self._lock = threading.Lock()
         self._trouble = _Trouble()
-
-    def _register_scripts(self):
-        super()._register_scripts()
-        connection = self.connection(None)
-        for name, script in (('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END),
-                             ('renew', _RENEW)):
-            setattr(self, '_' + name, connection.register_script(script))
 
     def serve_locally(self):
         """Say that this process runs workers for the connections that it holds: their frames need not leave it."""
@@ -225,7 +234,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             if channel in FRAMES and message.get('reply_channel'):
                 refused = self._send_frame(channel, message)
             elif prefix != channel:
-                refused = self._send_entry(prefix, [channel], message)
+                refused = self._send_entry(prefix, [channel], message, waits=not self._is_handling)
             else:
                 refused = self._send_plain(channel, message)
         except redis.exceptions.ConnectionError as error:
@@ -233,7 +242,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 raise
             # daphne knows what to do when there is no room: 503 and 1013, which ask the client to come back.
             self._trouble.begins(error)
-            refused = True
+            if channel in ('websocket.receive', 'websocket.disconnect'):
+                self._untold.append(message if channel == 'websocket.disconnect' else _end_of(message))
+            refused = channel != 'websocket.disconnect'
         except redis.exceptions.ResponseError as error:
             raise _explained(error)
         if refused:
@@ -278,7 +289,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 if found is not None or not block or left <= 0:
                     self._trouble.is_over()
                     return found or (None, None)
-                self._bells(channels).wait(left)
+                # No bell rings for a server's sockets: a server asks with receive_twisted().
+                is_server = any(channel.endswith('!') for channel in channels)
+                self._bells(channels).wait(min(left, 0.01) if is_server else left)
         except redis.exceptions.ConnectionError as error:
             self._thread.__dict__.pop('bells', None)
             self._trouble.begins(error)
@@ -320,23 +333,42 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _send_frame(self, channel, message):
         connection = message['reply_channel']
         is_control = channel != 'websocket.receive'
-        end = {'reply_channel': connection, 'path': message.get('path'), 'code': 1013, 'order': message.get('order')}
-        return self._put_frame(args=[
+        # The reactor waits for nobody: what Redis answers is read before the next frame is sent.
+        waits = self.non_local_name(connection) not in self._read_here
+        if channel == 'websocket.disconnect':
+            self._flooding.discard(connection)
+        elif connection in self._flooding:
+            return False
+        return self._run('put_frame', self.consistent_hash(connection), [
             self.prefix, connection, channel, 0 if is_control else self.get_capacity(channel),
-            0 if is_control else self.expiry * 1000, self.serialize(message), self.serialize(end), self.group_expiry,
-        ], client=self.connection(self.consistent_hash(connection)))
+            0 if is_control else int(self.expiry * 1000), self.serialize(message),
+            self.serialize(_end_of(message)) if waits else b'', self.group_expiry,
+        ], None if waits else lambda refused: refused and self._stop_flood(connection))
 
-    def _send_entry(self, prefix, names, message):
+    def _stop_flood(self, connection):
+        self._flooding.add(connection)
+        self._local.send(connection, {'close': 1013})
+
+    def _send_entry(self, prefix, names, message, waits=True):
         is_control = bool(message.get('close') or message.get('accept'))
-        return self._put(args=[
-            self.prefix, prefix, 0 if is_control else self.server_capacity, self.expiry * 1000,
-            self.serialize({'to': names, 'message': message}), 0,
-        ], client=self.connection(self.consistent_hash(prefix)))
+        args = [self.prefix, prefix, 0 if is_control else self.server_capacity, int(self.expiry * 1000),
+                self.serialize({'to': names, 'message': message}), 0]
+        index = self.consistent_hash(prefix)
+        return self._run('put', index, args, None if waits else lambda refused: refused and self._insist(index, args))
+
+    def _insist(self, index, args):
+        """Try again to send what a handler sent some time ago, when it was not told that there was no room."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._run('put', index, args):
+            if time.monotonic() > deadline:
+                logger.error('Gave up a message: the mailbox of %s takes none', args[1])
+                return
+            time.sleep(0.01)
 
     def _send_plain(self, channel, message):
         index = self.consistent_hash(channel) if '?' in channel else next(self._send_index_generator)
-        return self._put(args=[self.prefix, channel, self.get_capacity(channel), self.expiry * 1000,
-                               self.serialize(message), 1], client=self.connection(index))
+        return self._run('put', index, [self.prefix, channel, self.get_capacity(channel), int(self.expiry * 1000),
+                                        self.serialize(message), 1])
 
     def _is_refused(self, channel, message):
         try:
@@ -344,6 +376,25 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         except self.ChannelFull:
             return True
         return False
+
+    # Redis
+
+    @property
+    def _is_handling(self):
+        return getattr(self._thread, 'ticket', None) is not None
+
+    def _run(self, name, index, args, on_reply=None):
+        """Run a script on a shard and return its reply; with ``on_reply``, do not wait for it."""
+        pipes = self._thread.__dict__.setdefault('pipes', {})
+        pipe = pipes.get(index)
+        if pipe is None or pipe.pid != os.getpid():
+            pipe = pipes[index] = _Pipe(self.connection(index).connection_pool)
+        try:
+            pipe.post(name, args, on_reply)
+            return None if on_reply is not None else pipe.reply()
+        except redis.exceptions.ConnectionError:
+            del pipes[index]
+            raise
 
     # Receiving
 
@@ -366,13 +417,14 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             if own is None and not here:
                 continue
             token = '{}.{}'.format(self.client_prefix, next(self._tokens))
-            reply = self._take(args=[self.prefix, own.connection if own else '', own.token if own else '', token,
-                                     int(self.lease * 1000), *self._rotated(here)], client=self.connection(index))
+            reply = self._run('take', index, [
+                self.prefix, own.connection if own else '', own.token if own else '', token, int(self.lease * 1000),
+                *self._rotated(here)])
             if own is not None:
                 done = None
             if reply:
                 if done is not None:
-                    self._end(args=[self.prefix, done.connection, done.token], client=self.connection(done.index))
+                    self._run('end', done.index, [self.prefix, done.connection, done.token])
                 return self._open(index, token, *reply)
         return None
 
@@ -425,8 +477,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                            for part in (ticket.connection, ticket.token)]
                 try:
                     if at_work:
-                        self._renew(args=[self.prefix, int(self.lease * 1000), *at_work],
-                                    client=self.connection(index))
+                        self._run('renew', index, [self.prefix, int(self.lease * 1000), *at_work])
                 except redis.exceptions.RedisError as error:
                     self._trouble.begins(error)
 
@@ -446,6 +497,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             try:
                 first = client.blpop(key, timeout=_PATIENCE)
                 self._trouble.is_over()
+                while self._untold:
+                    self.send('websocket.disconnect', self._untold.popleft())
                 if first is None:
                     continue
                 with client.pipeline() as pipeline:
@@ -473,6 +526,59 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _check(self, channel, message):
         assert isinstance(message, dict), 'message is not a dict'
         assert self.valid_channel_name(channel), 'Channel name not valid'
+
+
+class _Pipe:
+    """A connection of one thread to one shard. Replies come in the order of the commands, and may be read later."""
+
+    # Replies that may wait to be read.
+    patience = 500
+
+    def __init__(self, pool):
+        self.pid = os.getpid()
+        self.connection = pool.connection_class(**pool.connection_kwargs)
+        self.waiting = collections.deque()
+
+    def post(self, name, args, on_reply):
+        """Send the command now. ``on_reply`` is called with its reply when that is read."""
+        if self.waiting:
+            self._read(blocks=len(self.waiting) >= self.patience)
+        # Nobody may be there in time to hear that Redis has forgotten the script: it comes along.
+        command = ('EVALSHA', _SCRIPTS[name][0]) if on_reply is None else ('EVAL', _SCRIPTS[name][1])
+        self.connection.send_command(*command, 0, *args)
+        self.waiting.append((name, args, on_reply))
+
+    def reply(self):
+        """Return the reply to the last command, after those to all before it."""
+        name, args, _ = self.waiting[-1]
+        reply = self._read(blocks=True)
+        if isinstance(reply, redis.exceptions.NoScriptError):
+            self.connection.send_command('EVAL', _SCRIPTS[name][1], 0, *args)
+            reply = self._response()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def _read(self, blocks):
+        """Read replies, all or those that are there, and return the last one."""
+        reply, due = None, []
+        while self.waiting and (blocks or self.connection.can_read()):
+            _, _, on_reply = self.waiting.popleft()
+            reply = self._response()
+            if on_reply is not None:
+                due.append((on_reply, reply))
+        for on_reply, earlier in due:
+            if isinstance(earlier, Exception):
+                logger.error('Redis took no message: %s', _explained(earlier))
+            else:
+                on_reply(earlier)
+        return reply
+
+    def _response(self):
+        try:
+            return self.connection.read_response()
+        except redis.exceptions.ResponseError as error:
+            return error
 
 
 class _Bells:
@@ -524,6 +630,12 @@ class _Trouble:
 def _is_from_server(channel):
     """Whether interface servers send on ``channel``."""
     return channel.startswith(('websocket.', 'http.')) and '?' not in channel
+
+
+def _end_of(message):
+    """Return the disconnect of a connection that daphne closes with 1013, and of which it says nothing more."""
+    return {'reply_channel': message['reply_channel'], 'path': message.get('path'), 'code': 1013,
+            'order': message.get('order')}
 
 
 def _explained(error):
