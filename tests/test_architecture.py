@@ -39,9 +39,11 @@ IN_FUNCTIONS = {
 # Layers work in any project, with or without the rest of us.
 LAYERS = {
     '__init__': {'inmemory', 'redis'},
+    'connections': {'redis', 'scripts', 'twisted'},
     'inmemory': {'asgiref', 'mailboxes', 'twisted'},
     'mailboxes': set(),
-    'redis': {'asgi_redis', 'inmemory', 'mailboxes', 'redis'},
+    'redis': {'asgi_redis', 'connections', 'inmemory', 'mailboxes', 'redis'},
+    'scripts': set(),
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}
 

@@ -1,0 +1,146 @@
+"""What happens inside Redis: the scripts, each of which is one step and one round trip.
+
+Redis holds, per shard, under the layer's prefix:
+
+- ``frames:<connection>``  a list of the frames of one connection that wait, oldest first
+- ``queue:<channel>``      a list of the messages of any other channel; a server's sockets share one
+- ``ready:<channel>``      a list of connections that wait for a worker, their first frame being of that channel
+- ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
+- ``bell:<channel>``       a list that workers block on: there may be something to take. Only a hint: a worker that
+                           dies with it in its hand costs a pause, not a frame
+"""
+import hashlib
+
+# What the scripts share. An entry is "<channel>|<expires, ms>|<payload>"; 0 expires never.
+_NOW = """
+local function now()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+"""
+_RING = """
+local function ring(prefix, channel)
+    local bell = prefix .. 'bell:' .. channel
+    if redis.call('LLEN', bell) < 100 then
+        redis.call('RPUSH', bell, 1)
+        redis.call('EXPIRE', bell, 60)
+    end
+end
+"""
+_HEAD = """
+local function head(key, at)
+    while true do
+        local entry = redis.call('LINDEX', key, 0)
+        if not entry then return nil end
+        local channel, expires = string.match(entry, '^([^|]*)|(%d+)|')
+        if expires == '0' or tonumber(expires) > at then return channel, entry end
+        redis.call('LPOP', key)
+    end
+end
+"""
+_FINISH = _NOW + _RING + _HEAD + """
+local function settle(prefix, connection, at)
+    local channel = head(prefix .. 'frames:' .. connection, at)
+    if channel then
+        redis.call('RPUSH', prefix .. 'ready:' .. channel, connection)
+        ring(prefix, channel)
+    end
+end
+local function finish(prefix, connection, token, at)
+    if redis.call('HGET', prefix .. 'busy', connection) == token then
+        redis.call('HDEL', prefix .. 'busy', connection)
+        redis.call('ZREM', prefix .. 'leases', connection)
+        settle(prefix, connection, at)
+    end
+end
+"""
+
+# ARGV: prefix, connection, channel, capacity (0: any number), milliseconds it is worth something (0: forever), payload,
+# payload of the disconnect that follows a refusal (or nothing), seconds that a mailbox is kept.
+_PUT_FRAME = _NOW + _RING + """
+local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
+local key, at = prefix .. 'frames:' .. connection, now()
+local waiting, refused = redis.call('LLEN', key), 0
+local entry
+if tonumber(ARGV[4]) > 0 and waiting >= tonumber(ARGV[4]) then
+    if ARGV[7] == '' then return 1 end
+    refused, channel = 1, 'websocket.disconnect'
+    entry = channel .. '|0|' .. ARGV[7]
+else
+    local expires = ARGV[5] == '0' and '0' or string.format('%d', at + ARGV[5])
+    entry = channel .. '|' .. expires .. '|' .. ARGV[6]
+end
+redis.call('RPUSH', key, entry)
+redis.call('EXPIRE', key, ARGV[8])
+if waiting == 0 and redis.call('HEXISTS', prefix .. 'busy', connection) == 0 then
+    redis.call('RPUSH', prefix .. 'ready:' .. channel, connection)
+    ring(prefix, channel)
+end
+return refused
+"""
+
+# ARGV: prefix, channel, capacity (0: any number), milliseconds it is worth something, payload, whether workers read it.
+_PUT = _NOW + _RING + _HEAD + """
+local prefix, channel = ARGV[1], ARGV[2]
+local key = prefix .. 'queue:' .. channel
+if tonumber(ARGV[3]) > 0 and redis.call('LLEN', key) >= tonumber(ARGV[3]) and
+        (not head(key, now()) or redis.call('LLEN', key) >= tonumber(ARGV[3])) then
+    return 1
+end
+redis.call('RPUSH', key, channel .. '|' .. string.format('%d', now() + ARGV[4]) .. '|' .. ARGV[5])
+redis.call('PEXPIRE', key, ARGV[4] + 1000)
+if ARGV[6] == '1' then ring(prefix, channel) end
+return 0
+"""
+
+# ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
+_TAKE = _FINISH + """
+local prefix, at = ARGV[1], now()
+if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
+for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
+    finish(prefix, connection, redis.call('HGET', prefix .. 'busy', connection), at)
+end
+for index = 6, #ARGV do
+    local channel = ARGV[index]
+    while true do
+        local connection = redis.call('LPOP', prefix .. 'ready:' .. channel)
+        if not connection then break end
+        if redis.call('HEXISTS', prefix .. 'busy', connection) == 0 then
+            local key = prefix .. 'frames:' .. connection
+            local first, entry = head(key, at)
+            if first == channel then
+                redis.call('LPOP', key)
+                redis.call('HSET', prefix .. 'busy', connection, ARGV[4])
+                redis.call('ZADD', prefix .. 'leases', at + ARGV[5], connection)
+                return {entry, connection}
+            elseif first then
+                settle(prefix, connection, at)
+            end
+        end
+    end
+    local _, entry = head(prefix .. 'queue:' .. channel, at)
+    if entry then
+        redis.call('LPOP', prefix .. 'queue:' .. channel)
+        return {entry}
+    end
+    redis.call('DEL', prefix .. 'bell:' .. channel)
+end
+return {}
+"""
+
+# ARGV: prefix, connection, token.
+_END = _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
+
+# ARGV: prefix, lease in ms, then connection and token of each frame that is being handled.
+_RENEW = _NOW + """
+for index = 3, #ARGV, 2 do
+    if redis.call('HGET', ARGV[1] .. 'busy', ARGV[index]) == ARGV[index + 1] then
+        redis.call('ZADD', ARGV[1] .. 'leases', now() + ARGV[2], ARGV[index])
+    end
+end
+"""
+
+
+# Name to digest and text.
+SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in (
+    ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW))}
