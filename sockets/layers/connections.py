@@ -36,7 +36,8 @@ class Pipe:
         """Run a script and return its reply."""
         digest, text = SCRIPTS[name]
         self.connection.send_command('EVALSHA', digest, 0, *args)
-        self.read(blocks=True)
+        while self.waiting:
+            self._read_next()
         reply = self._reply()
         if isinstance(reply, redis.exceptions.NoScriptError):
             self.connection.send_command('EVAL', text, 0, *args)
@@ -50,13 +51,18 @@ class Pipe:
         self.waiting.append(on_reply)
         # Nobody may be there in time to hear that Redis has forgotten the script: it comes along.
         self.connection.send_command('EVAL', SCRIPTS[name][1], 0, *args)
-        self.read(blocks=len(self.waiting) > self.patience)
 
-    def read(self, blocks=False):
-        """Read the replies to what was posted: all of them, or those that are there."""
-        while self.waiting and (blocks or self.connection.can_read()):
-            reply = self._reply()
-            self.waiting.popleft()(reply)
+    def read(self):
+        """Read the replies that are there to what was posted; wait for them when there are too many."""
+        while self.waiting and (len(self.waiting) > self.patience or self.connection.can_read()):
+            self._read_next()
+        if not self.waiting and self.connection._sock is not None and self.connection.can_read():
+            # Nobody has asked for anything: it is the end of the connection. The next command makes a new one.
+            self.connection.disconnect()
+
+    def _read_next(self):
+        reply = self._reply()
+        self.waiting.popleft()(reply)
 
     def fail(self, error):
         """Tell those who posted that nobody knows whether Redis has heard of it."""

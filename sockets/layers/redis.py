@@ -98,6 +98,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             # daphne knows what to do when there is no room: 503 and 1013, which ask the client to come back.
             self._trouble.begins(error)
             refused = True
+        except OutOfMemory as error:
+            if not _is_from_server(channel):
+                raise
+            logger.error('Refused a message for %s: %s', channel, error)
+            refused = True
         if refused:
             raise self.ChannelFull(channel)
 
@@ -190,7 +195,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             self.prefix, connection, channel, 0 if is_control else self.get_capacity(channel),
             0 if is_control else int(self.expiry * 1000), self.serialize(message),
             b'' if is_ours else self.serialize(_end_of(message)), self.group_expiry]
-        if not is_ours:
+        if not is_ours or channel == 'websocket.connect':
             return self._run('put_frame', index, args)
         # The reactor waits for nobody: what Redis answers is read when it next has something to do with Redis.
         self._post('put_frame', index, args, lambda reply: reply and self._stop(channel, message, reply))
@@ -230,13 +235,22 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Run a script on a shard and return its reply."""
         try:
             return self._on_pipe(index, lambda pipe: pipe.run(name, args))
-        except redis.exceptions.ResponseError as error:
-            raise _explained(error)
+        except redis.exceptions.ConnectionError:
+            # As redis-py does: it may be that only our old connection is gone.
+            return self._on_pipe(index, lambda pipe: pipe.run(name, args))
 
     def _post(self, name, index, args, on_reply):
         """Have a script run on a shard; ``on_reply`` gets its reply, or an exception, some time."""
+        self._collect(index)
         try:
             self._on_pipe(index, lambda pipe: pipe.post(name, args, on_reply))
+        except AWAY as error:
+            self._trouble.begins(error)
+
+    def _collect(self, index):
+        """Read the replies that are there to what was posted."""
+        try:
+            self._on_pipe(index, Pipe.read)
         except AWAY as error:
             self._trouble.begins(error)
 
@@ -251,6 +265,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             del pipes[index]
             pipe.fail(error)
             raise
+        except redis.exceptions.ResponseError as error:
+            raise _explained(error)
 
     # Receiving
 
@@ -350,10 +366,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Do what has waited for Redis to answer."""
         self._trouble.is_over()
         for index in list(self._thread.__dict__.get('pipes', ())):
-            try:
-                self._on_pipe(index, Pipe.read)
-            except AWAY as error:
-                self._trouble.begins(error)
+            self._collect(index)
         for _ in range(len(self._untold)):
             self.send('websocket.disconnect', self._untold.popleft())
 
