@@ -25,7 +25,7 @@ class WorkerThread(threading.Thread):
     """A Channels worker for some channels. If it ends with an exception, that is logged and it begins anew."""
 
     def __init__(self, layer, channels):
-        super().__init__(name='sockets-' + channels[0], daemon=True)
+        super().__init__(name='sockets-' + min(channels), daemon=True)
         self.layer = layer
         self.channels = channels
 
@@ -58,44 +58,71 @@ class SocketProtocol(WebSocketProtocol):
 class SocketServer(Server):
     """daphne's server, which tells its clients before it goes away and waits until their ends have been handled."""
 
-    def __init__(self, channel_layer, threads, page_threads, **kwargs):
+    def __init__(self, channel_layer, threads, page_threads, listening=None, **kwargs):
         super().__init__(channel_layer, **kwargs)
+        # A socket that we inherited. daphne's own endpoint for those speaks IPv4 only.
+        self.listening = listening
+        if listening is not None:
+            self.endpoints = []
+        self.failure = None
         # Stock layers do not know local from distant: their frames go where they always go.
         serve_locally = getattr(channel_layer.channel_layer, 'serve_locally', None)
         if serve_locally is not None:
             serve_locally()
         self.workers = [WorkerThread(channel_layer, FRAMES) for _ in range(threads)]
         self.workers += [WorkerThread(channel_layer, PAGES) for _ in range(page_threads)]
+        # What a project sends to consumers of its own, as to a queue of jobs.
+        others = set(channel_layer.router.channels).difference(FRAMES, PAGES)
+        if others:
+            self.workers.append(WorkerThread(channel_layer, sorted(others)))
 
     def run(self):
+        """Serve until SIGTERM or SIGINT. ``OSError`` if there is nothing to listen on."""
         from twisted.internet import reactor
         Worker(self.channel_layer, signal_handlers=False).ready()
         for worker in self.workers:
             worker.start()
-        reactor.callWhenRunning(self.use_our_protocol)
+        reactor.callWhenRunning(self.begin)
         reactor.addSystemEventTrigger('before', 'shutdown', self.drain)
         super().run()
+        if self.failure is not None:
+            raise self.failure
 
-    def use_our_protocol(self):
+    def begin(self):
         # daphne makes its factory when it runs.
+        from twisted.internet import defer, reactor
         self.factory.ws_factory.protocol = SocketProtocol
+        if self.listening is not None:
+            self.listeners.append(defer.succeed(
+                reactor.adoptStreamPort(self.listening.fileno(), self.listening.family, self.factory)))
+
+    def on_listener_error(self, failure):
+        from twisted.internet import reactor
+        error = failure.value
+        self.failure = OSError('Cannot listen on {}: {}'.format(
+            ', '.join(self.endpoints), getattr(error, 'socketError', error)))
+        reactor.callWhenRunning(reactor.stop)
 
     def drain(self):
-        """Take no more connections, close the open ones with 1012, and wait for what is at work."""
+        """Take no more connections, close each with 1012 when its frames have been handled, and wait for the pages."""
         from twisted.internet import defer, reactor
         for listener in self.listeners:
             port = getattr(listener, 'result', None)
             if hasattr(port, 'stopListening'):
                 port.stopListening()
-        for protocol in list(self.factory.reply_protocols.values()):
-            if hasattr(protocol, 'serverClose'):
-                protocol.serverClose(1012) if protocol.state == protocol.STATE_OPEN else protocol.serverReject()
         drained = defer.Deferred()
         deadline = time.monotonic() + DRAIN_TIMEOUT
-        is_idle = getattr(self.channel_layer, 'is_idle', lambda: True)
+        # A stock layer does not know.
+        is_idle = getattr(self.channel_layer, 'is_idle', lambda connection=None: True)
+        told = set()
 
         def look():
-            if (not self.factory.reply_protocols and is_idle()) or time.monotonic() > deadline:
+            is_over = time.monotonic() > deadline
+            for name, protocol in list(self.factory.reply_protocols.items()):
+                if name not in told and hasattr(protocol, 'serverClose') and (is_over or is_idle(name)):
+                    told.add(name)
+                    protocol.serverClose(1012) if protocol.state == protocol.STATE_OPEN else protocol.serverReject()
+            if is_over or (not self.factory.reply_protocols and is_idle()):
                 drained.callback(None)
             else:
                 reactor.callLater(0.02, look)
@@ -111,23 +138,30 @@ class Processes:
         self.listening = listening
         self.arguments = arguments
         self.children = []
+        self.told = []
         self.stopping = False
 
     def run(self):
         """Keep the processes running until SIGTERM or SIGINT, and return when the last one has ended."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
-        self.children = [self.start() for _ in range(self.count)]
-        while self.children:
-            time.sleep(0.2)
-            for index, child in reversed(list(enumerate(self.children))):
-                if child.poll() is None:
-                    continue
-                del self.children[index]
+        while True:
+            while len(self.children) < self.count and not self.stopping:
+                self.children.append(self.start())
+            # A child may have been born while we were told.
+            for child in self.children if self.stopping else ():
+                if child not in self.told and child.poll() is None:
+                    self.told.append(child)
+                    child.terminate()
+            for child in [child for child in self.children if child.poll() is not None]:
+                self.children.remove(child)
                 if not self.stopping:
                     logger.error('Process %d ended with %d; here is the next one', child.pid, child.returncode)
+                    # Not as fast as they can die.
                     time.sleep(0.5)
-                    self.children.append(self.start())
+            if self.stopping and not self.children:
+                return
+            time.sleep(0.1)
 
     def start(self):
         number = self.listening.fileno()
@@ -136,9 +170,6 @@ class Processes:
 
     def stop(self, *args):
         self.stopping = True
-        for child in self.children:
-            if child.poll() is None:
-                child.terminate()
 
 
 def stop_with(parent):

@@ -124,10 +124,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
         assert isinstance(pattern, str) and pattern.endswith('?'), 'New channel pattern must end with ?'
         return pattern + ''.join(random.choice(string.ascii_letters) for _ in range(12))
 
-    def is_idle(self):
-        """Whether no frame waits and none is being handled."""
+    def is_idle(self, connection=None):
+        """Whether no frame of ``connection``, or of any, waits or is being handled."""
         with self._lock:
-            return not self._mailboxes.has_frames()
+            return not self._mailboxes.has_frames(connection)
 
     # ASGI groups
 

@@ -147,8 +147,10 @@ class Mailboxes:
         """Forget everything."""
         self.__init__(self.capacity, self.server_capacity, self.expiry, self.lease)
 
-    def has_frames(self):
-        """Whether the frame of any connection waits or is being handled."""
+    def has_frames(self, connection=None):
+        """Whether a frame of ``connection``, or of any, waits or is being handled."""
+        if connection is not None:
+            return (True, connection) in self._boxes
         return bool(self._tickets) or any(box.keeps_order for box in self._boxes.values())
 
     def __len__(self):

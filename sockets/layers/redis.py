@@ -73,9 +73,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Say that this process runs workers for the connections that it holds: their frames need not leave it."""
         self._serves_locally = True
 
-    def is_idle(self):
-        """Whether no frame of a connection of this process waits here and none is being handled."""
-        return self._local.is_idle()
+    def is_idle(self, connection=None):
+        """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
+        return self._local.is_idle(connection)
 
     # ASGI
 
@@ -131,7 +131,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         logged and waited out.
         """
         channels = list(channels)
-        if self._serves_locally or self._read_here.issuperset(channels):
+        if self._read_here.issuperset(channels) or (self._serves_locally and all(map(_is_from_server, channels))):
             return self._local.receive(channels, block)
         assert all(self.valid_channel_name(channel, receive=True) for channel in channels), 'Channel name not valid'
         deadline = time.monotonic() + _PATIENCE

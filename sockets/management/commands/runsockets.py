@@ -11,6 +11,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.version import get_version
+from twisted.internet.endpoints import serverFromString
 
 from sockets.server import Processes, SocketServer, stop_with
 
@@ -45,7 +46,8 @@ class Command(BaseCommand):
         if min(processes, threads, page_threads) < 1:
             raise CommandError('--processes, --threads and --page-threads are 1 or more.')
         layer = channel_layers[DEFAULT_CHANNEL_LAYER]
-        if processes > 1:
+        # A child has its parent's options.
+        if processes > 1 and not options['parent']:
             if layer.local_only():
                 raise CommandError('Several processes cannot share the in-memory layer. Use --processes 1, or the '
                                    "BACKEND 'sockets.layers.RedisChannelLayer'.")
@@ -64,28 +66,29 @@ class Command(BaseCommand):
             raise CommandError('Cannot listen on {}: {}.'.format(addrport, error.strerror))
         listening.listen(1024)
         self.stdout.write('Serving on http://{}/ with {} processes. Stop with Ctrl-C.'.format(addrport, count))
-        arguments = list(sys.argv)
-        for index, argument in enumerate(arguments):
-            if argument == '--processes':
-                arguments[index + 1] = '1'
-            elif argument.startswith('--processes='):
-                arguments[index] = '--processes=1'
-        if arguments[0].endswith('__main__.py'):
-            arguments[:1] = ['-m', 'django']
-        Processes(count, listening, arguments).run()
+        program = ['-m', 'django'] if sys.argv[0].endswith('__main__.py') else sys.argv[:1]
+        Processes(count, listening, program + sys.argv[1:]).run()
 
     def run_server(self, layer, addrport, threads, page_threads, options):
-        endpoints = options['endpoints'] + build_endpoint_description_strings(
-            unix_socket=options['unix_socket'], file_descriptor=options['file_descriptor'])
-        if not endpoints:
+        endpoints = options['endpoints'] + build_endpoint_description_strings(unix_socket=options['unix_socket'])
+        listening = None
+        if options['file_descriptor'] is not None:
+            listening = socket.socket(fileno=options['file_descriptor'])
+            endpoints = ['fd']
+        elif not endpoints:
             host, port = self.address(addrport)
             endpoints = build_endpoint_description_strings(host=host, port=port)
             self.stdout.write('Serving on http://{}/ (Django {}). Stop with Ctrl-C.'.format(addrport, get_version()))
+        for endpoint in endpoints if listening is None else ():
+            try:
+                serverFromString(None, endpoint)
+            except Exception as error:
+                raise CommandError('{!r} is no endpoint of Twisted: {}'.format(endpoint, error))
         has_static = settings.DEBUG and apps.is_installed('django.contrib.staticfiles')
         layer.router.check_default(http_consumer=StaticFilesConsumer() if has_static else ViewConsumer())
         forwarded = options['proxy_headers']
         server = SocketServer(
-            layer, threads, page_threads, endpoints=endpoints, action_logger=self.access_log(options['access_log']),
+            layer, threads, page_threads, listening, endpoints=endpoints, action_logger=self.access_log(options['access_log']),
             http_timeout=options['http_timeout'], websocket_timeout=options['websocket_timeout'],
             websocket_connect_timeout=options['websocket_connect_timeout'], ping_interval=options['ping_interval'],
             ping_timeout=options['ping_timeout'], ws_protocols=options['ws_protocols'],
@@ -96,11 +99,14 @@ class Command(BaseCommand):
         if options['parent']:
             from twisted.internet import reactor
             reactor.callWhenRunning(stop_with, options['parent'])
-        server.run()
+        try:
+            server.run()
+        except OSError as error:
+            raise CommandError(str(error))
 
     def address(self, addrport):
         host, _, port = addrport.rpartition(':')
-        if not port.isdigit() or int(port) > 65535:
+        if not port.isdecimal() or int(port) > 65535:
             raise CommandError('{!r} is no ADDR:PORT; write 127.0.0.1:8000 or 8000.'.format(addrport))
         return host.strip('[]') or '127.0.0.1', int(port)
 
