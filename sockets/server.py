@@ -93,6 +93,8 @@ class SocketServer(Server):
         from twisted.internet import defer, reactor
         self.factory.ws_factory.protocol = SocketProtocol
         if self.listening is not None:
+            # A blocking accept() would stop the reactor.
+            self.listening.setblocking(False)
             self.listeners.append(defer.succeed(
                 reactor.adoptStreamPort(self.listening.fileno(), self.listening.family, self.factory)))
 

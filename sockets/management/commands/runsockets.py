@@ -78,7 +78,6 @@ class Command(BaseCommand):
         elif not endpoints:
             host, port = self.address(addrport)
             endpoints = build_endpoint_description_strings(host=host, port=port)
-            self.stdout.write('Serving on http://{}/ (Django {}). Stop with Ctrl-C.'.format(addrport, get_version()))
         for endpoint in endpoints if listening is None else ():
             try:
                 serverFromString(None, endpoint)
@@ -96,9 +95,14 @@ class Command(BaseCommand):
             proxy_forwarded_address_header='X-Forwarded-For' if forwarded else None,
             proxy_forwarded_port_header='X-Forwarded-Port' if forwarded else None,
             proxy_forwarded_proto_header='X-Forwarded-Proto' if forwarded else None)
+        from twisted.internet import reactor
         if options['parent']:
-            from twisted.internet import reactor
             reactor.callWhenRunning(stop_with, options['parent'])
+        else:
+            where = 'http://{}/'.format(addrport) if not options['endpoints'] and not options['unix_socket'] else \
+                ', '.join(endpoints)
+            reactor.callWhenRunning(lambda: server.failure or self.stdout.write(
+                'Serving on {} (Django {}). Stop with Ctrl-C.'.format(where, get_version())))
         try:
             server.run()
         except OSError as error:
