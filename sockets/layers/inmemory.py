@@ -166,7 +166,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def _put(self, channel, message):
         reply_channel = message.get('reply_channel') if channel in FRAMES else None
-        is_control = channel in ('websocket.connect', 'websocket.disconnect') or bool(message.get('close') or message.get('accept'))
+        is_control = (channel in ('websocket.connect', 'websocket.disconnect') or
+                      bool(message.get('close') or message.get('accept')))
         now = time.monotonic()
         if now >= self._next_sweep:
             self._mailboxes.sweep(now)

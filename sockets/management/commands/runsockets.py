@@ -87,7 +87,8 @@ class Command(BaseCommand):
         layer.router.check_default(http_consumer=StaticFilesConsumer() if has_static else ViewConsumer())
         forwarded = options['proxy_headers']
         server = SocketServer(
-            layer, threads, page_threads, listening, endpoints=endpoints, action_logger=self.access_log(options['access_log']),
+            layer, threads, page_threads, listening, endpoints=endpoints,
+            action_logger=self.access_log(options['access_log']),
             http_timeout=options['http_timeout'], websocket_timeout=options['websocket_timeout'],
             websocket_connect_timeout=options['websocket_connect_timeout'], ping_interval=options['ping_interval'],
             ping_timeout=options['ping_timeout'], ws_protocols=options['ws_protocols'],

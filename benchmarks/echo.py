@@ -1,0 +1,116 @@
+"""Echo round trips, ours beside its peers: rate, latency, and Redis commands per echo.
+
+Run it with ``python benchmarks/echo.py``: it makes the virtualenvs that it needs, starts everything on loopback and
+stops it again. The contenders take turns; each figure is the median of ``--rounds`` rounds, all in one run.
+"""
+import contenders
+from contenders import CLASSIC, CORE, DAPHNE4, MEMORY, REDIS, STOCK, UVICORN, Contender, median
+
+CLIENTS = (1, 32)
+
+
+def participants(virtualenvs):
+    """Return the contenders, in the order in which they take turns."""
+    ours = contenders.one_process(virtualenvs)
+    server = ours[0].split()[3]
+    return [Contender(*row) for row in (
+        (server + ', memory, routed', 'channels1', MEMORY, ours, '/routed/'),
+        (server + ', memory, bare', 'channels1', MEMORY, ours, '/bare/'),
+        (server + ', Redis, routed', 'channels1', REDIS, ours, '/routed/'),
+        (server + ', Redis, bare', 'channels1', REDIS, ours, '/bare/'),
+        ('daphne + runworker, our layer, routed', 'channels1', REDIS, CLASSIC, '/routed/'),
+        ('daphne + runworker, our layer, bare', 'channels1', REDIS, CLASSIC, '/bare/'),
+        ('daphne + runworker, stock layer, routed', 'channels1', STOCK, CLASSIC, '/routed/'),
+        ('daphne + runworker, stock layer, bare', 'channels1', STOCK, CLASSIC, '/bare/'),
+        ('Channels 4 sync, daphne', 'channels4', CORE, DAPHNE4, '/sync/'),
+        ('Channels 4 async, uvicorn', 'channels4', CORE, UVICORN, '/async/'),
+        ('limit: autobahn, no Django', 'channels1', None, ('python benchmarks/channels1/limit.py {port}',), '/'),
+        ('limit: the client itself', 'channels1', None, ('python benchmarks/client.py serve --port {port}',), '/'),
+    )]
+
+
+def targets(results):
+    """Yield text, figure and whether it meets the target, for each that issue 3 states."""
+    def value(name, clients, key):
+        rounds = results.get((name, clients))
+        return median(rounds, key) if rounds else None
+
+    def ratio(name, peer, clients, key):
+        ours, theirs = value(name, clients, key), value(peer, clients, key)
+        return None if ours is None or theirs is None else ours / theirs
+
+    def target(text, figure, met):
+        return text, figure, figure is not None and met(figure)
+
+    sync, asynchronous = 'Channels 4 sync, daphne', 'Channels 4 async, uvicorn'
+    names = sorted({name for name, _ in results if name.startswith('run')})
+    for name in names:
+        if name.endswith('routed'):
+            yield target(name + ', 1 client: p50 / async <= 1', ratio(name, asynchronous, 1, 'p50'), lambda x: x <= 1)
+            yield target(name + ', 32: rate / sync >= 2.5', ratio(name, sync, 32, 'rate'), lambda x: x >= 2.5)
+            yield target(name + ', 32: rate / async >= 1', ratio(name, asynchronous, 32, 'rate'), lambda x: x >= 1)
+            yield target(name + ', 32: Redis commands per echo = 0', value(name, 32, 'redis_per_echo'),
+                         lambda x: x < 0.01)
+    ours, stock = 'daphne + runworker, our layer, routed', 'daphne + runworker, stock layer, bare'
+    yield target('our layer, 1: rate / stock >= 30', ratio(ours, stock, 1, 'rate'), lambda x: x >= 30)
+    yield target('our layer, 1: stock p50 / ours > 25', ratio(stock, ours, 1, 'p50'), lambda x: x > 25)
+    yield target('our layer, 32: rate / stock >= 2.2', ratio(ours, stock, 32, 'rate'), lambda x: x >= 2.2)
+    for name in names + [ours, 'daphne + runworker, stock layer, routed']:
+        if name.endswith('routed'):
+            bare = name.replace('routed', 'bare')
+            yield target(name + ', 32: rate / bare >= 0.9', ratio(name, bare, 32, 'rate'), lambda x: x >= 0.9)
+
+
+def draw(results, path):
+    """Draw the rates as bars, longest at the top."""
+    pyplot = contenders.pyplot()
+    figure, axes = pyplot.subplots(1, len(CLIENTS), figsize=(14, 5), sharey=True)
+    names = [name for name, clients in results if clients == CLIENTS[0] and not name.startswith('limit: the')]
+    for axis, clients in zip(axes, CLIENTS):
+        rates = [median(results[name, clients], 'rate') for name in names]
+        bars = axis.barh(names, rates, color=[contenders.colour(name) for name in names])
+        axis.bar_label(bars, fmt='%.0f', padding=3)
+        axis.set_xlabel('echoes a second, {} client{}'.format(clients, '' if clients == 1 else 's'))
+        axis.set_xlim(0, max(rates) * 1.15)
+        axis.invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def measure(client, site):
+    """Return the result of a round."""
+    result = client.measure(site)
+    return dict(result, redis_per_echo=result['redis'] / result['echoes'],
+                cpu_per_echo=result['cpu'] / result['echoes'] * 1e6)
+
+
+def main():
+    parser = contenders.parser(__doc__, rounds=5)
+    parser.add_argument('--seconds', type=float, default=2, help='how long each is measured in a round')
+    args = parser.parse_args()
+    virtualenvs = contenders.prepare(args)
+    running = contenders.chosen(participants(virtualenvs), virtualenvs, args)
+    results = {}
+    with contenders.site(virtualenvs) as site:
+        for contender in contenders.turns(running, args):
+            with site.running(contender) as url:
+                for clients in CLIENTS:
+                    with contenders.Client('echo', url, clients, args.seconds) as client:
+                        results.setdefault((contender.name, clients), []).append(measure(client, site))
+    for clients in CLIENTS:
+        peer = results.get(('Channels 4 async, uvicorn', clients))
+        contenders.print_table(
+            ['{} client{}'.format(clients, '' if clients == 1 else 's'), 'echoes/s', 'lowest', 'highest', 'p50, ms',
+             'p99, ms', 'CPU, us', 'Redis commands', 'to Channels 4 async'],
+            [[contender.name, '{:.0f}'.format(median(rounds, 'rate')), '{:.0f}'.format(min(r['rate'] for r in rounds)),
+              '{:.0f}'.format(max(r['rate'] for r in rounds)), '{:.2f}'.format(median(rounds, 'p50')),
+              '{:.2f}'.format(median(rounds, 'p99')), '{:.0f}'.format(median(rounds, 'cpu_per_echo')),
+              '{:.2f}'.format(median(rounds, 'redis_per_echo')),
+              '{:.2f}x'.format(median(rounds, 'rate') / median(peer, 'rate')) if peer else '-']
+             for contender in running for rounds in [results.get((contender.name, clients))] if rounds])
+    contenders.print_targets(targets(results))
+    contenders.save(args, results, draw)
+
+
+if __name__ == '__main__':
+    main()
