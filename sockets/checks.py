@@ -88,7 +88,7 @@ def check_routing(app_configs=None, **kwargs):
         return []
     if alias not in getattr(settings, 'CHANNEL_LAYERS', {}):
         return [Error('CHANNEL_LAYERS has no {!r}.'.format(alias), id='sockets.E004', hint=(
-            "Add CHANNEL_LAYERS = {{{!r}: {{'BACKEND': 'asgiref.inmemory.ChannelLayer', "
+            "Add CHANNEL_LAYERS = {{{!r}: {{'BACKEND': 'sockets.layers.InMemoryChannelLayer', "
             "'ROUTING': '<project>.routing.channel_routing'}}}}.".format(alias)))]
     from . import transport
     reason = transport.routing_error(alias)

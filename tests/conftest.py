@@ -4,6 +4,7 @@ import contextlib
 import pytest
 from channels import DEFAULT_CHANNEL_LAYER, channel_layers, route_class
 from channels.asgi import ChannelLayerWrapper
+from django.utils.module_loading import import_string
 
 from . import client, servers
 
@@ -28,16 +29,16 @@ def using_layer(layer, routing=()):
         channel_layers.set(DEFAULT_CHANNEL_LAYER, old)
 
 
-@pytest.fixture(params=['inmemory', 'redis'])
+STOCK_LAYERS = ['asgiref.inmemory.ChannelLayer', 'asgi_redis.RedisChannelLayer']
+OUR_LAYERS = ['sockets.layers.InMemoryChannelLayer', 'sockets.layers.RedisChannelLayer']
+
+
+@pytest.fixture(params=STOCK_LAYERS + OUR_LAYERS)
 def layer(request):
-    """Each stock layer in turn, empty."""
-    if request.param == 'inmemory':
-        from asgiref.inmemory import ChannelLayer
-        layer = ChannelLayer()
-    else:
-        from asgi_redis import RedisChannelLayer
-        layer = RedisChannelLayer(hosts=[request.getfixturevalue('redis_url')])
-        layer.flush()
+    """Each layer in turn, the stock ones and ours, empty."""
+    options = {'hosts': [request.getfixturevalue('redis_url')]} if 'Redis' in request.param else {}
+    layer = import_string(request.param)(**options)
+    layer.flush()
     client._inboxes.clear()
     with using_layer(layer):
         yield layer

@@ -73,6 +73,7 @@ def test_a_missing_channel_layer_is_named(settings):
     ({'BACKEND': 'nowhere.Layer', 'ROUTING': []}, 'nowhere.Layer'),
     ({'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': 'nowhere.routing'}, 'nowhere'),
     ({'BACKEND': 'asgiref.inmemory.ChannelLayer'}, 'ROUTING'),
+    ({'BACKEND': 'sockets.layers.RedisChannelLayer', 'CONFIG': {'services': ['master']}, 'ROUTING': []}, 'Sentinel'),
     ({'BACKEND': 'asgiref.inmemory.ChannelLayer', 'CONFIG': {'capasity': 1}, 'ROUTING': []}, 'capasity'),
 ])
 def test_a_channel_layer_that_cannot_be_used_is_explained(settings, config, word):

@@ -12,6 +12,7 @@ from sockets import RoutedSocketHandler, messages
 from sockets.models import Socket
 
 from .client import Connection
+from .conftest import STOCK_LAYERS
 
 pytestmark = pytest.mark.django_db
 
@@ -465,6 +466,11 @@ def test_a_connect_that_comes_twice_keeps_its_one_row(transactional_db, connect,
     assert 'Refused' in caplog.text
 
 
+# Ours hold more, and always have room for an accept.
+on_stock_layers = pytest.mark.parametrize('layer', STOCK_LAYERS, indirect=True)
+
+
+@on_stock_layers
 def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, settings, caplog):
     settings.SOCKETS = {'SEND_TIMEOUT': 0.05}
     poker = connect(Poker)
@@ -479,6 +485,7 @@ def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, set
     assert poker.send({'type': 'BET', 'amount': 1}) == [{'type': 'BET_TAKEN', 'amount': 1}]
 
 
+@on_stock_layers
 def test_a_connect_that_cannot_be_answered_waits_once_and_gives_up(layer, connect, settings, caplog):
     settings.SOCKETS = {'SEND_TIMEOUT': 0.05}
     for _ in range(layer.capacity):

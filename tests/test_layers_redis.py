@@ -4,6 +4,7 @@ import time
 import pytest
 import redis
 from asgiref import conformance
+from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import threads
 
 from sockets.layers import RedisChannelLayer
@@ -345,6 +346,11 @@ def test_scripts_that_redis_forgets_are_brought_again(layer, redis_url):
         redis.Redis.from_url(redis_url).script_flush()
         assert layer.receive(['websocket.receive'])[1]['n'] == n
     assert [layer.receive(['server!'])[1]['text'] for _ in range(3)] == ['1', '2', '3']
+
+
+def test_a_sentinel_is_refused_with_the_layer_that_knows_it():
+    with pytest.raises(ImproperlyConfigured, match='RedisSentinelChannelLayer'):
+        RedisChannelLayer(hosts=[('localhost', 26379)], services=['master'])
 
 
 def test_redis_out_of_memory_is_said_to_the_sender(tmp_path):

@@ -50,15 +50,13 @@ REDIS_URL = os.environ.get('REDIS_URL')
 
 if REDIS_URL:
     CHANNEL_LAYERS = {'default': {
-        'BACKEND': 'asgi_redis.RedisChannelLayer',
+        'BACKEND': 'sockets.layers.RedisChannelLayer',
         'CONFIG': {'hosts': [REDIS_URL]},
         'ROUTING': 'example.routing.channel_routing',
     }}
 else:
     CHANNEL_LAYERS = {'default': {
-        'BACKEND': 'asgiref.inmemory.ChannelLayer',
-        # Messages that one channel holds. The layer's own default, 10, turns away a few browsers that come at once.
-        'CONFIG': {'capacity': 1000},
+        'BACKEND': 'sockets.layers.InMemoryChannelLayer',
         'ROUTING': 'example.routing.channel_routing',
     }}
 

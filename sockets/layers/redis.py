@@ -12,6 +12,7 @@ import time
 import asgi_redis
 import msgpack
 import redis
+from django.core.exceptions import ImproperlyConfigured
 
 from .connections import AWAY, Bells, Pipe, Reader, pause
 from .inmemory import InMemoryChannelLayer
@@ -51,6 +52,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     extensions = ['groups', 'flush', 'twisted']
 
     def __init__(self, *args, server_capacity=10000, lease=10, **kwargs):
+        if 'services' in kwargs:
+            raise ImproperlyConfigured(
+                "sockets.layers.RedisChannelLayer does not ask a Redis Sentinel ('services'). Name the Redis itself in "
+                "'hosts', or take the BACKEND 'asgi_redis.RedisSentinelChannelLayer'.")
         super().__init__(*args, **kwargs)
         self.server_capacity = server_capacity
         self.lease = lease

@@ -203,6 +203,16 @@ def test_production_runs_as_it_is_written(project, run, redis_url, database_url)
         text = text.replace(old, new)
     settings.write_text(text + "SECRET_KEY = 'x'\n")
     manage(project, 'migrate', DJANGO_SETTINGS_MODULE='mysite.production')
+    one = unit('/etc/systemd/system/mysite.service')
+    program, *arguments = shlex.split(one['ExecStart'])
+    assert 'python ' + ' '.join(arguments) in commands()
+    port = servers.free_port()
+    arguments[arguments.index('127.0.0.1:8000')] = '127.0.0.1:{}'.format(port)
+    key, value = one['Environment'].split('=')
+    runsockets = run([sys.executable, *arguments], port, cwd=project, env={key: value})
+    says_what_the_readme_says(project, port)
+    runsockets.stop()
+    assert runsockets.process.returncode == 0
     port = servers.free_port()
     daphne = unit('/etc/systemd/system/mysite-daphne.service')
     worker = unit('/etc/systemd/system/mysite-worker@.service')
@@ -213,6 +223,10 @@ def test_production_runs_as_it_is_written(project, run, redis_url, database_url)
     program, *arguments = shlex.split(worker['ExecStart'])
     key, value = worker['Environment'].split('=')
     run([sys.executable, *arguments], cwd=project, env={key: value}).wait_for_log('Listening on channels')
+    says_what_the_readme_says(project, port)
+
+
+def says_what_the_readme_says(project, port):
     client = Client(websocket.create_connection(
         'ws://127.0.0.1:{}/mypage/'.format(port), timeout=10, suppress_origin=True,
         header={'X-Forwarded-For': '203.0.113.9'}))

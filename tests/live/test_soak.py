@@ -238,8 +238,9 @@ def test_every_frame_is_handled_once_and_in_order_or_its_loss_has_a_reason(serve
                                sum(len(client.refusals) for client in clients)))
         print('the kill held its connection up for {:.1f} s; Redis was away for {:.1f} s and forgot {} frames at work'
               .format(held_up, back - stopped, len(busy)))
-        print('out of order {}, twice {}, at once {}; rows {} for {} open connections, {} left when all had gone'.format(
-            len(account.out_of_order()), len(account.twice), len(account.overlaps()), rows, len(stayed), left))
+        print('out of order {}, twice {}, at once {}'.format(
+            len(account.out_of_order()), len(account.twice), len(account.overlaps())))
+        print('rows {} for {} open connections, {} left when all had gone'.format(rows, len(stayed), left))
 
     assert account.unexplained == []
     assert account.out_of_order() == []
