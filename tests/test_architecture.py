@@ -42,7 +42,7 @@ LAYERS = {
     'connections': {'redis', 'scripts', 'twisted'},
     'inmemory': {'asgiref', 'mailboxes', 'twisted'},
     'mailboxes': set(),
-    'redis': {'asgi_redis', 'connections', 'inmemory', 'mailboxes', 'redis'},
+    'redis': {'asgi_redis', 'connections', 'inmemory', 'mailboxes', 'redis', 'scripts'},
     'scripts': set(),
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}

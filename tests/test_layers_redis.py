@@ -1,6 +1,7 @@
 import threading
 import time
 
+import asgi_redis
 import pytest
 import redis
 from asgiref import conformance
@@ -404,7 +405,23 @@ def test_nothing_of_a_connection_stays_behind(layer, redis_url, key):
         layer.send('websocket.receive', frame(n))
     for _ in range(4):
         layer.receive(['websocket.receive'])
-    assert not redis.Redis.from_url(redis_url).exists('test:' + key)
+    assert not redis.Redis.from_url(redis_url).exists('test:1:' + key)
+
+
+def test_a_process_with_the_stock_layer_or_another_version_does_not_mix_with_ours(redis_url, monkeypatch):
+    ours, stock = RedisChannelLayer(hosts=[redis_url]), asgi_redis.RedisChannelLayer(hosts=[redis_url])
+    monkeypatch.setattr('sockets.layers.redis.VERSION', 2)
+    newer = RedisChannelLayer(hosts=[redis_url])
+    everyone = [ours, stock, newer]
+    for n, layer in enumerate(everyone):
+        layer.flush()
+        layer.send('plain', {'n': n})
+        layer.group_add('group', 'plain')
+    for n, layer in enumerate(everyone):
+        assert layer.receive(['plain']) == ('plain', {'n': n})
+        assert layer.receive(['plain']) == (None, None)
+    ours.flush()
+    assert newer.group_channels('group') == ['plain']
 
 
 def test_an_expired_frame_is_skipped_and_the_end_of_its_connection_is_not(make_layer):

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .connections import AWAY, Bells, Pipe, Reader, pause
 from .inmemory import InMemoryChannelLayer
 from .mailboxes import FRAMES
+from .scripts import VERSION
 
 logger = logging.getLogger('sockets')
 
@@ -51,12 +52,13 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     extensions = ['groups', 'flush', 'twisted']
 
-    def __init__(self, *args, server_capacity=10000, lease=10, **kwargs):
+    def __init__(self, expiry=60, hosts=None, prefix='sockets:', *args, server_capacity=10000, lease=10, **kwargs):
         if 'services' in kwargs:
             raise ImproperlyConfigured(
                 "sockets.layers.RedisChannelLayer does not ask a Redis Sentinel ('services'). Name the Redis itself in "
                 "'hosts', or take the BACKEND 'asgi_redis.RedisSentinelChannelLayer'.")
-        super().__init__(*args, **kwargs)
+        # Whoever writes another version of what is in Redis, or writes as asgi_redis does, has other keys.
+        super().__init__(expiry, hosts, '{}{}:'.format(prefix, VERSION), *args, **kwargs)
         self.server_capacity = server_capacity
         self.lease = lease
         self._local = InMemoryChannelLayer(

@@ -1,6 +1,6 @@
 """What happens inside Redis: the scripts, each of which is one step and one round trip.
 
-Redis holds, per shard, under the layer's prefix:
+Redis holds, per shard, under the layer's prefix and the version:
 
 - ``frames:<connection>``  a list of the frames of one connection that wait, oldest first
 - ``queue:<channel>``      a list of the messages of any other channel; a server's sockets share one
@@ -10,6 +10,9 @@ Redis holds, per shard, under the layer's prefix:
                            dies with it in its hand costs a pause, not a frame
 """
 import hashlib
+
+# Of the keys, of what is in them, and of the messages.
+VERSION = 1
 
 # What the scripts share. An entry is "<channel>|<expires, ms>|<payload>"; 0 expires never.
 _NOW = """
