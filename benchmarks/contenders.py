@@ -30,19 +30,11 @@ PUBSUB = 'channels_redis.pubsub.RedisPubSubChannelLayer'
 Contender = collections.namedtuple('Contender', 'name stack layer programs path')
 Contender.__doc__ = """A server as people run it: ``programs`` on ``layer``, asked for ``path``."""
 
+RUNSOCKETS = ('python -m django runsockets 127.0.0.1:{port} --threads 1',)
+RUNSOCKETS_4_THREADS = ('python -m django runsockets 127.0.0.1:{port} --threads 4',)
 CLASSIC = ('daphne -b 127.0.0.1 -p {port} benchmarks.channels1.asgi:channel_layer', 'python -m django runworker')
 DAPHNE4 = ('daphne -b 127.0.0.1 -p {port} benchmarks.channels4.asgi:application',)
 UVICORN = ('uvicorn --host 127.0.0.1 --port {port} --log-level warning benchmarks.channels4.asgi:application',)
-
-
-def one_process(virtualenvs):
-    """Return the programs of one process that is server and worker; a checkout without ``runsockets`` has one too."""
-    known = subprocess.check_output([str(virtualenvs['channels1'] / 'bin/python'), '-m', 'django', 'help', '--commands'],
-                                    cwd=str(ROOT),
-                                    env=dict(os.environ, **environment('channels1', MEMORY, '', 'postgres:///'))).decode()
-    if 'runsockets' in known.split():
-        return ('python -m django runsockets 127.0.0.1:{port} --threads 1',)
-    return ('python -m django runserver 127.0.0.1:{port} --noreload',)
 
 
 def environment(stack, layer, redis_url, database_url):
@@ -73,13 +65,9 @@ def prepare(args):
     return virtualenvs
 
 
-def chosen(contenders, virtualenvs, args):
-    """Return those of ``contenders`` that were asked for and that this checkout can run."""
-    known = [layer for layer in (MEMORY, REDIS) if subprocess.run(
-        [str(virtualenvs['channels1'] / 'bin/python'), '-c', 'from {} import {}'.format(*layer.rsplit('.', 1))],
-        cwd=str(ROOT), stderr=subprocess.DEVNULL).returncode == 0]
-    return [contender for contender in contenders if args.only in contender.name
-            and (contender.layer in known or not str(contender.layer).startswith('sockets.'))]
+def chosen(contenders, args):
+    """Return those of ``contenders`` that were asked for."""
+    return [contender for contender in contenders if args.only in contender.name]
 
 
 def turns(contenders, args):
@@ -152,8 +140,9 @@ class Site:
                     self.directory / '{}.log'.format(number),
                     environment(contender.stack, contender.layer, self.redis_url, self.database_url)))
             servers.wait_for_port(port, programs[0].process, programs[0].log_path)
-            if contender.programs == CLASSIC:
-                programs[1].wait_for_log('Listening on channels')
+            for program, command in zip(programs, contender.programs):
+                if command.endswith('runworker'):
+                    program.wait_for_log('Listening on channels')
             yield 'ws://127.0.0.1:{}{}'.format(port, contender.path)
         except Failed as error:
             # It will be missing from the table; the others go on.
@@ -166,13 +155,24 @@ class Site:
 
     def cpu_seconds(self):
         """Return the processor time that the servers have used: it depends less on what else the machine does."""
-        total, pids = 0, [program.process.pid for program in self.programs]
+        times = [(Path('/proc') / str(pid) / 'stat').read_text().rpartition(')')[2].split()[11:13]
+                 for pid in self.pids()]
+        return sum(int(user) + int(system) for user, system in times) / os.sysconf('SC_CLK_TCK')
+
+    def resident_bytes(self):
+        """Return how much memory the servers have of their own."""
+        return sum(int(line.split()[1]) * 1024 for pid in self.pids()
+                   for line in (Path('/proc') / str(pid) / 'smaps_rollup').read_text().splitlines()
+                   if line.startswith(('Private_Clean', 'Private_Dirty')))
+
+    def pids(self):
+        """Yield the process ids of the servers and of their children."""
+        pids = [program.process.pid for program in self.programs]
         while pids:
-            process = Path('/proc') / str(pids.pop())
-            times = (process / 'stat').read_text().rpartition(')')[2].split()[11:13]
-            total += sum(map(int, times)) / os.sysconf('SC_CLK_TCK')
-            pids += [pid for task in process.glob('task/*/children') for pid in task.read_text().split()]
-        return total
+            pid = pids.pop()
+            yield pid
+            for task in (Path('/proc') / str(pid)).glob('task/*/children'):
+                pids += map(int, task.read_text().split())
 
     def redis_commands(self):
         """Return how many commands Redis has run, those inside of scripts included."""
@@ -203,7 +203,7 @@ class Client:
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / 'benchmarks/client.py'), work, '--url', url, '--clients', str(clients),
              '--seconds', str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True)
-        self._read()
+        self.connect_seconds = self._read()['connect_seconds']
 
     def measure(self, site):
         """Return the result of a round, with the Redis commands and the processor time that it took."""

@@ -4,29 +4,43 @@ Run it with ``python benchmarks/echo.py``: it makes the virtualenvs that it need
 stops it again. The contenders take turns; each figure is the median of ``--rounds`` rounds, all in one run.
 """
 import contenders
-from contenders import CLASSIC, CORE, DAPHNE4, MEMORY, REDIS, STOCK, UVICORN, Contender, median
+from contenders import (
+    CLASSIC,
+    CORE,
+    DAPHNE4,
+    MEMORY,
+    PUBSUB,
+    REDIS,
+    RUNSOCKETS,
+    RUNSOCKETS_4_THREADS,
+    STOCK,
+    UVICORN,
+    Contender,
+    median,
+)
 
-CLIENTS = (1, 32)
+CLIENTS = (1, 8, 32, 128)
 
 
-def participants(virtualenvs):
-    """Return the contenders, in the order in which they take turns."""
-    ours = contenders.one_process(virtualenvs)
-    server = ours[0].split()[3]
-    return [Contender(*row) for row in (
-        (server + ', memory, routed', 'channels1', MEMORY, ours, '/routed/'),
-        (server + ', memory, bare', 'channels1', MEMORY, ours, '/bare/'),
-        (server + ', Redis, routed', 'channels1', REDIS, ours, '/routed/'),
-        (server + ', Redis, bare', 'channels1', REDIS, ours, '/bare/'),
-        ('daphne + runworker, our layer, routed', 'channels1', REDIS, CLASSIC, '/routed/'),
-        ('daphne + runworker, our layer, bare', 'channels1', REDIS, CLASSIC, '/bare/'),
-        ('daphne + runworker, stock layer, routed', 'channels1', STOCK, CLASSIC, '/routed/'),
-        ('daphne + runworker, stock layer, bare', 'channels1', STOCK, CLASSIC, '/bare/'),
-        ('Channels 4 sync, daphne', 'channels4', CORE, DAPHNE4, '/sync/'),
-        ('Channels 4 async, uvicorn', 'channels4', CORE, UVICORN, '/async/'),
-        ('limit: autobahn, no Django', 'channels1', None, ('python benchmarks/channels1/limit.py {port}',), '/'),
-        ('limit: the client itself', 'channels1', None, ('python benchmarks/client.py serve --port {port}',), '/'),
-    )]
+PARTICIPANTS = [Contender(*row) for row in (
+    ('runsockets, memory, routed', 'channels1', MEMORY, RUNSOCKETS, '/routed/'),
+    ('runsockets, memory, bare', 'channels1', MEMORY, RUNSOCKETS, '/bare/'),
+    ('runsockets, Redis, routed', 'channels1', REDIS, RUNSOCKETS, '/routed/'),
+    ('runsockets, Redis, bare', 'channels1', REDIS, RUNSOCKETS, '/bare/'),
+    ('runsockets, Redis, routed, 4 threads', 'channels1', REDIS, RUNSOCKETS_4_THREADS, '/routed/'),
+    ('daphne + runworker, our layer, routed', 'channels1', REDIS, CLASSIC, '/routed/'),
+    ('daphne + runworker, our layer, bare', 'channels1', REDIS, CLASSIC, '/bare/'),
+    ('daphne + runworker, stock layer, routed', 'channels1', STOCK, CLASSIC, '/routed/'),
+    ('daphne + runworker, stock layer, bare', 'channels1', STOCK, CLASSIC, '/bare/'),
+    ('daphne + runworker, stock layer, http_user', 'channels1', STOCK, CLASSIC, '/user/'),
+    ('Channels 4 sync, daphne', 'channels4', CORE, DAPHNE4, '/sync/'),
+    ('Channels 4 sync, uvicorn', 'channels4', CORE, UVICORN, '/sync/'),
+    ('Channels 4 async, daphne', 'channels4', CORE, DAPHNE4, '/async/'),
+    ('Channels 4 async, uvicorn', 'channels4', CORE, UVICORN, '/async/'),
+    ('Channels 4 async, pubsub, uvicorn', 'channels4', PUBSUB, UVICORN, '/async/'),
+    ('limit: autobahn, no Django', 'channels1', None, ('python benchmarks/channels1/limit.py {port}',), '/'),
+    ('limit: the client itself', 'channels1', None, ('python benchmarks/client.py serve --port {port}',), '/'),
+)]
 
 
 def targets(results):
@@ -43,30 +57,31 @@ def targets(results):
         return text, figure, figure is not None and met(figure)
 
     sync, asynchronous = 'Channels 4 sync, daphne', 'Channels 4 async, uvicorn'
-    names = sorted({name for name, _ in results if name.startswith('run')})
+    names = ['runsockets, memory, routed', 'runsockets, Redis, routed']
     for name in names:
-        if name.endswith('routed'):
-            yield target(name + ', 1 client: p50 / async <= 1', ratio(name, asynchronous, 1, 'p50'), lambda x: x <= 1)
-            yield target(name + ', 32: rate / sync >= 2.5', ratio(name, sync, 32, 'rate'), lambda x: x >= 2.5)
-            yield target(name + ', 32: rate / async >= 1', ratio(name, asynchronous, 32, 'rate'), lambda x: x >= 1)
-            yield target(name + ', 32: Redis commands per echo = 0', value(name, 32, 'redis_per_echo'),
-                         lambda x: x < 0.01)
+        yield target(name + ', 1 client: p50 / async <= 1', ratio(name, asynchronous, 1, 'p50'), lambda x: x <= 1)
+        yield target(name + ', 32: rate / sync >= 2.5', ratio(name, sync, 32, 'rate'), lambda x: x >= 2.5)
+        yield target(name + ', 32: rate / async >= 1', ratio(name, asynchronous, 32, 'rate'), lambda x: x >= 1)
+        yield target(name + ', 32: Redis commands per echo = 0', value(name, 32, 'redis_per_echo'), lambda x: x < 0.01)
+    for clients in (1, 32):
+        yield target('4 threads, {}: rate / 1 thread >= 0.9'.format(clients),
+                     ratio(names[1] + ', 4 threads', names[1], clients, 'rate'), lambda x: x >= 0.9)
     ours, stock = 'daphne + runworker, our layer, routed', 'daphne + runworker, stock layer, bare'
     yield target('our layer, 1: rate / stock >= 30', ratio(ours, stock, 1, 'rate'), lambda x: x >= 30)
     yield target('our layer, 1: stock p50 / ours > 25', ratio(stock, ours, 1, 'p50'), lambda x: x > 25)
     yield target('our layer, 32: rate / stock >= 2.2', ratio(ours, stock, 32, 'rate'), lambda x: x >= 2.2)
     for name in names + [ours, 'daphne + runworker, stock layer, routed']:
-        if name.endswith('routed'):
-            bare = name.replace('routed', 'bare')
-            yield target(name + ', 32: rate / bare >= 0.9', ratio(name, bare, 32, 'rate'), lambda x: x >= 0.9)
+        yield target(name + ', 32: rate / bare >= 0.9', ratio(name, name.replace('routed', 'bare'), 32, 'rate'),
+                     lambda x: x >= 0.9)
 
 
 def draw(results, path):
     """Draw the rates as bars, longest at the top."""
     pyplot = contenders.pyplot()
-    figure, axes = pyplot.subplots(1, len(CLIENTS), figsize=(14, 5), sharey=True)
-    names = [name for name, clients in results if clients == CLIENTS[0] and not name.startswith('limit: the')]
-    for axis, clients in zip(axes, CLIENTS):
+    shown = (1, 32)
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(14, 5), sharey=True)
+    names = [name for name, clients in results if clients == 1 and not name.startswith('limit: the')]
+    for axis, clients in zip(axes, shown):
         rates = [median(results[name, clients], 'rate') for name in names]
         bars = axis.barh(names, rates, color=[contenders.colour(name) for name in names])
         axis.bar_label(bars, fmt='%.0f', padding=3)
@@ -85,11 +100,11 @@ def measure(client, site):
 
 
 def main():
-    parser = contenders.parser(__doc__, rounds=5)
-    parser.add_argument('--seconds', type=float, default=2, help='how long each is measured in a round')
+    parser = contenders.parser(__doc__, rounds=3)
+    parser.add_argument('--seconds', type=float, default=1.5, help='how long each is measured in a round')
     args = parser.parse_args()
     virtualenvs = contenders.prepare(args)
-    running = contenders.chosen(participants(virtualenvs), virtualenvs, args)
+    running = contenders.chosen(PARTICIPANTS, args)
     results = {}
     with contenders.site(virtualenvs) as site:
         for contender in contenders.turns(running, args):

@@ -194,7 +194,8 @@ ROUTED = "route_class(MyPage.socket.Handler, path='^/mypage/$')"
 
 @pytest.mark.parametrize('installed, layers, routing, words', [
     (APPS, LAYERS, ROUTED, ['no issues']),
-    (APPS[:-1], LAYERS, ROUTED, ["add 'sockets' to INSTALLED_APPS"]),
+    pytest.param(APPS[:-1], LAYERS, ROUTED, ["add 'sockets' to INSTALLED_APPS"], marks=pytest.mark.skipif(
+        sys.version_info >= (3, 12), reason="without us, Channels' own ready() fails here")),
     (APPS[:3] + APPS[4:], LAYERS, ROUTED, ['sockets.E001', "Add 'channels' to INSTALLED_APPS"]),
     (APPS[:2] + APPS[3:], LAYERS, ROUTED, ['sockets.E002', "Add 'django.contrib.sessions' to INSTALLED_APPS"]),
     (APPS, {}, ROUTED, ['sockets.E004', 'Add CHANNEL_LAYERS']),

@@ -25,6 +25,10 @@ class Bare(JsonWebsocketConsumer):
         self.send(content)
 
 
+class WithUser(Bare):
+    http_user = True
+
+
 class Grouped(JsonWebsocketConsumer):
     groups = ['everyone']
 
@@ -35,5 +39,6 @@ class Grouped(JsonWebsocketConsumer):
 routing = [
     route_class(Routed, path=r'^/routed/$'),
     route_class(Bare, path=r'^/bare/$'),
+    route_class(WithUser, path=r'^/user/$'),
     route_class(Grouped, path=r'^/grouped/$'),
 ]
