@@ -4,6 +4,7 @@ import collections
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def parser(description, rounds):
     """Return a parser of the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=rounds)
-    parser.add_argument('--only', default='', help='run the contenders with this in their name')
+    parser.add_argument('--only', default='', metavar='REGEX', help='run the contenders whose name it is found in')
     parser.add_argument('--json', metavar='FILE', help='write all results there')
     parser.add_argument('--plot', metavar='PNG', help='draw the medians there')
     parser.add_argument('--venvs', metavar='DIRECTORY', help='where the virtualenvs are kept',
@@ -67,7 +68,7 @@ def prepare(args):
 
 def chosen(contenders, args):
     """Return those of ``contenders`` that were asked for."""
-    return [contender for contender in contenders if args.only in contender.name]
+    return [contender for contender in contenders if re.search(args.only, contender.name)]
 
 
 def turns(contenders, args):

@@ -41,6 +41,14 @@ _NUL = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
 _SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')
 
 
+def _refuse_constant(name):
+    raise ValueError('{} is no JSON number'.format(name))
+
+
+# Made once: json.loads() would make one for each frame.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def decode(text, max_size):
     """Return the content (``dict``) of the frame ``text``, of at most ``max_size`` bytes, or raise ``FrameError``.
 
@@ -52,13 +60,15 @@ def decode(text, max_size):
     if len(text) > max_size or len(text) * 4 > max_size < len(text.encode('utf-8', 'surrogatepass')):
         raise FrameError(TOO_LARGE, 'A frame has at most {} bytes.'.format(max_size))
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = _DECODER.decode(text)
     except RecursionError:
         raise FrameError(INVALID_JSON, 'The JSON is nested too deeply.')
     except ValueError as error:
         raise FrameError(INVALID_JSON, 'This is not JSON: {}.'.format(error))
     if not isinstance(content, dict):
         raise FrameError(INVALID_MESSAGE, 'A frame is a JSON object with a type, like {"type": "HELLO"}.')
+    if '\\u' not in text:
+        return content
     if _NUL.search(text):
         raise FrameError(INVALID_JSON, 'A NUL character (\\u0000) is not text.')
     if _SURROGATE.search(text) and not _is_unicode(content):
@@ -91,10 +101,6 @@ def _encoder():
     # Django's serializers import its ORM, which this module must not need.
     from django.core.serializers.json import DjangoJSONEncoder
     return DjangoJSONEncoder(allow_nan=False, separators=(',', ':'))
-
-
-def _refuse_constant(name):
-    raise ValueError('{} is no JSON number'.format(name))
 
 
 def _is_unicode(content):

@@ -2,6 +2,7 @@
 
 It is called ``inmemory`` because Channels looks for that word to refuse ``runworker`` a layer that it cannot share.
 """
+import logging
 import random
 import string
 import threading
@@ -10,6 +11,8 @@ import time
 from asgiref.base_layer import BaseChannelLayer
 
 from .mailboxes import FRAMES, Full, Mailboxes
+
+logger = logging.getLogger('sockets')
 
 # Seconds that a blocking receive() waits before it says that there was nothing: how often a worker looks whether it
 # has been told to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
@@ -31,6 +34,15 @@ class _Waiter:
         self.arrived.release()
 
 
+class _Delivery:
+    """A server that has its messages brought. ``is_due``: the reactor has been woken for them."""
+
+    def __init__(self, server, function):
+        self.server = server
+        self.function = function
+        self.is_due = False
+
+
 class InMemoryChannelLayer(BaseChannelLayer):
     """ASGI channel layer for one process: ``runserver``, tests, a small site.
 
@@ -50,6 +62,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._mailboxes = Mailboxes(self.get_capacity, server_capacity, expiry, lease)
         self._next_sweep = 0
         self._waiters = []
+        self._deliveries = {}
+        self._asked = {}
         self._groups = {}
         self._thread = threading.local()
 
@@ -118,6 +132,16 @@ class InMemoryChannelLayer(BaseChannelLayer):
         if letter is not None:
             deferred.callback((letter.channel, letter.message))
         return deferred
+
+    def deliver_to(self, server, function):
+        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to the connections of ``server``.
+
+        What ``receive_twisted`` does for a daphne that does not know us, at a fraction of its cost: the reactor is
+        woken once for all messages that wait.
+        """
+        with self._lock:
+            self._deliveries[server] = _Delivery(server, function)
+            self._wake(server)
 
     def new_channel(self, pattern):
         """Return a channel name that nobody uses, made from ``pattern``, which ends with ``?``."""
@@ -200,6 +224,13 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Hand what can be taken from ``line`` to whoever came last to wait for it."""
         if line is None:
             return
+        delivery = self._deliveries.get(line)
+        if delivery is not None:
+            if not delivery.is_due:
+                from twisted.internet import reactor
+                delivery.is_due = True
+                reactor.callFromThread(self._deliver, delivery)
+            return
         for index in range(len(self._waiters) - 1, -1, -1):
             waiter = self._waiters[index]
             if line in waiter.channels:
@@ -219,6 +250,18 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     # What does not
 
+    def _deliver(self, delivery):
+        letters = []
+        with self._lock:
+            delivery.is_due = False
+            while not letters or letters[-1] is not None:
+                letters.append(self._mailboxes.take([delivery.server], time.monotonic())[0])
+        for letter in letters[:-1]:
+            try:
+                delivery.function(letter.channel, letter.message)
+            except Exception:
+                logger.exception('A message for %s could not be delivered', letter.channel)
+
     def _wait(self, waiter):
         try:
             waiter.arrived.acquire(timeout=_PATIENCE)
@@ -230,18 +273,25 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def _check(self, channel, message):
         assert isinstance(message, dict), 'message is not a dict'
-        assert self.valid_channel_name(channel), 'Channel name not valid'
+        assert channel in FRAMES or self.valid_channel_name(channel), 'Channel name not valid'
 
     def _lines(self, channels):
-        assert all(self.valid_channel_name(channel, receive=True) for channel in channels), 'Channel name not valid'
-        return frozenset(channels)
+        # Workers ask for the same ones all the time.
+        lines = self._asked.get(tuple(channels))
+        if lines is None:
+            assert all(self.valid_channel_name(channel, receive=True) for channel in channels), 'Channel name not valid'
+            lines = self._asked[tuple(channels)] = frozenset(channels)
+        return lines
+
+
+_ATOMS = {str, bytes, int, float, bool, type(None)}
 
 
 def _copy(value):
     """Return a copy that shares nothing that can be changed; messages are made of plain data."""
     kind = type(value)
     if kind is dict:
-        return {key: _copy(entry) for key, entry in value.items()}
+        return {key: entry if type(entry) in _ATOMS else _copy(entry) for key, entry in value.items()}
     if kind is list:
         return [_copy(entry) for entry in value]
     if kind is tuple:

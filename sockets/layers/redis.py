@@ -168,6 +168,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             self._read(prefix)
         return self._local.receive_twisted(channels)
 
+    def deliver_to(self, server, function):
+        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to the connections of ``server``."""
+        self._read(server)
+        self._local.deliver_to(server, function)
+
     # Groups
 
     def send_group(self, group, message):
@@ -392,7 +397,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _check(self, channel, message):
         assert isinstance(message, dict), 'message is not a dict'
-        assert self.valid_channel_name(channel), 'Channel name not valid'
+        assert channel in FRAMES or self.valid_channel_name(channel), 'Channel name not valid'
 
 
 class _Trouble:
