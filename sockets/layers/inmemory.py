@@ -63,6 +63,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._next_sweep = 0
         self._waiters = []
         self._deliveries = {}
+        self._patience = None
+        self._relief_is_due = False
         self._asked = {}
         self._groups = {}
         self._thread = threading.local()
@@ -142,6 +144,14 @@ class InMemoryChannelLayer(BaseChannelLayer):
         with self._lock:
             self._deliveries[server] = _Delivery(server, function)
             self._wake(server)
+
+    def spare_threads(self, patience):
+        """Leave frames to the threads that are at work, and wake another one when a frame has waited ``patience`` s.
+
+        Threads of one process take turns: waking one for each frame costs more than it brings, unless those at work
+        are waiting for something. Needs Twisted's reactor.
+        """
+        self._patience = patience
 
     def new_channel(self, pattern):
         """Return a channel name that nobody uses, made from ``pattern``, which ends with ``?``."""
@@ -231,14 +241,26 @@ class InMemoryChannelLayer(BaseChannelLayer):
                 delivery.is_due = True
                 reactor.callFromThread(self._deliver, delivery)
             return
+        if self._patience is not None and line in FRAMES and self._mailboxes.at_work():
+            self._relieve_later()
+        else:
+            self._hand_over([line])
+
+    def _hand_over(self, channels):
         for index in range(len(self._waiters) - 1, -1, -1):
             waiter = self._waiters[index]
-            if line in waiter.channels:
-                letter, ticket = self._mailboxes.take([line], time.monotonic(), waiter.owner)
+            if not waiter.channels.isdisjoint(channels):
+                letter, ticket = self._mailboxes.take(channels, time.monotonic(), waiter.owner)
                 if letter is not None:
                     del self._waiters[index]
                     waiter.hand_over(letter, ticket)
                 return
+
+    def _relieve_later(self):
+        if not self._relief_is_due:
+            from twisted.internet import reactor
+            self._relief_is_due = True
+            reactor.callFromThread(reactor.callLater, self._patience, self._relieve)
 
     def _members(self, group):
         members = self._groups.get(group, {})
@@ -249,6 +271,14 @@ class InMemoryChannelLayer(BaseChannelLayer):
         return members
 
     # What does not
+
+    def _relieve(self):
+        with self._lock:
+            self._relief_is_due = False
+            if self._mailboxes.waited(FRAMES, time.monotonic()) >= self._patience:
+                self._hand_over(FRAMES)
+            if self._mailboxes.waited(FRAMES, time.monotonic()):
+                self._relieve_later()
 
     def _deliver(self, delivery):
         letters = []

@@ -11,8 +11,8 @@ import math
 # The channels whose messages are the frames of a connection, named by their reply channel.
 FRAMES = frozenset(['websocket.connect', 'websocket.receive', 'websocket.disconnect'])
 
-Letter = collections.namedtuple('Letter', 'channel message expires')
-Letter.__doc__ = """A message on its way: the channel it was sent to, its content, and when it is worth no more."""
+Letter = collections.namedtuple('Letter', 'channel message since expires')
+Letter.__doc__ = """A message on its way: the channel it was sent to, its content, since when, and when it is worth no more."""
 
 
 class Full(Exception):
@@ -89,7 +89,7 @@ class Mailboxes:
                 raise Full(channel)
         # That a connection has opened or ended is never out of date.
         expires = math.inf if is_frame and is_control else now + self.expiry
-        box.letters.append(Letter(channel, message, expires))
+        box.letters.append(Letter(channel, message, now, expires))
         if not is_frame and key != channel:
             self._waiting[channel] += 1
         return self._settle(box)
@@ -146,6 +146,15 @@ class Mailboxes:
     def clear(self):
         """Forget everything."""
         self.__init__(self.capacity, self.server_capacity, self.expiry, self.lease)
+
+    def at_work(self):
+        """Return how many frames are being handled."""
+        return len(self._tickets)
+
+    def waited(self, channels, now):
+        """Return for how many seconds the message has waited that ``take`` would return; 0 if there is none."""
+        lines = [self._lines[channel] for channel in channels if self._lines.get(channel)]
+        return max([now - next(iter(line.values())).letters[0].since for line in lines], default=0)
 
     def has_frames(self, connection=None):
         """Whether a frame of ``connection``, or of any, waits or is being handled."""

@@ -80,6 +80,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Say that this process runs workers for the connections that it holds: their frames need not leave it."""
         self._serves_locally = True
 
+    def spare_threads(self, patience):
+        """Wake another thread for frames of this process only when one has waited ``patience`` seconds."""
+        self._local.spare_threads(patience)
+
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
         return self._local.is_idle(connection)
