@@ -324,9 +324,9 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _save_session(self):
         """Save the session if the function changed it, as Django's session middleware would."""
-        from django.contrib.sessions.backends.base import UpdateError
         if self._session is None or not self._session.modified or not self._session.session_key:
             return
+        from django.contrib.sessions.backends.base import UpdateError
         try:
             self._session.save()
         except UpdateError:

@@ -17,8 +17,8 @@ logger = logging.getLogger('sockets')
 FRAMES = ('websocket.connect', 'websocket.receive', 'websocket.disconnect')
 PAGES = ('http.request',)
 
-# Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing but
-# compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
+# Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing
+# but compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
 THREAD_PATIENCE = 0.01
 
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.

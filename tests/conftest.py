@@ -1,5 +1,6 @@
 """Fixtures: the layers that everything must work on, and connections through them."""
 import contextlib
+import threading
 
 import pytest
 from channels import DEFAULT_CHANNEL_LAYER, channel_layers, route_class
@@ -14,6 +15,17 @@ def redis_url(tmp_path_factory):
     """The URL of a real Redis."""
     with servers.redis_server(tmp_path_factory.mktemp('redis')) as url:
         yield url
+
+
+@pytest.fixture(scope='session')
+def reactor():
+    """Twisted's reactor, which runs once in a process, in a thread as if it were in a server."""
+    from twisted.internet import reactor
+    thread = threading.Thread(target=lambda: reactor.run(installSignalHandlers=False), daemon=True)
+    thread.start()
+    yield reactor
+    reactor.callFromThread(reactor.stop)
+    thread.join(10)
 
 
 @contextlib.contextmanager

@@ -180,3 +180,63 @@ def test_who_stops_waiting_leaves_nothing_behind(layer, monkeypatch):
     assert layer._waiters == []
     layer.send('nothing', {'n': 1})
     assert layer.receive(['nothing'])[1] == {'n': 1}
+
+
+def in_server(layer, prefix):
+    """Have what comes for ``prefix`` delivered, and return the list that it goes to."""
+    delivered = []
+
+    def deliver(channel, message):
+        if 'raises' in message:
+            raise KeyError('as told')
+        delivered.append((channel, message))
+
+    layer.deliver_to(prefix, deliver)
+    return delivered
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return condition()
+
+
+def test_messages_are_brought_to_a_server_in_order_though_one_cannot_be_delivered(layer, reactor):
+    layer.send('brought!a', {'n': 0})
+    delivered = in_server(layer, 'brought!')
+    layer.send('brought!a', {'raises': True})
+    layer.send_many(['brought!a', 'brought!b'], {'n': 1})
+    layer.send('other!a', {'n': 2})
+    assert wait_for(lambda: len(delivered) == 3)
+    assert delivered == [('brought!a', {'n': 0}), ('brought!a', {'n': 1}), ('brought!b', {'n': 1})]
+    assert layer.receive(['other!']) == ('other!a', {'n': 2})
+
+
+def test_another_thread_is_woken_when_those_at_work_let_a_frame_wait(layer, reactor):
+    layer.spare_threads(0.05)
+    handled = []
+
+    def work():
+        while len(handled) < 4:
+            channel, message = layer.receive(['websocket.receive'], block=True)
+            if channel is not None:
+                handled.append((message['n'], threading.get_ident()))
+                time.sleep(message.get('seconds', 0))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    started = time.monotonic()
+    layer.send('websocket.receive', dict(frame(0, 'server!slow'), seconds=0.6))
+    layer.send('websocket.receive', frame(1, 'server!a'))
+    layer.send('websocket.receive', frame(2, 'server!b'))
+    assert wait_for(lambda: len(handled) == 3)
+    assert 0.04 < time.monotonic() - started < 0.5
+    assert [n for n, _ in handled] == [0, 1, 2]
+    (_, slow), (_, first), (_, second) = handled
+    assert slow != first == second
+    layer.send('websocket.receive', frame(3, 'server!a'))
+    for thread in threads:
+        thread.join(10)

@@ -236,17 +236,6 @@ def test_a_flood_fills_its_own_mailbox_and_its_end_still_arrives(make_layer):
         ('websocket.disconnect', 1013)]
 
 
-@pytest.fixture(scope='module')
-def reactor():
-    """Twisted's reactor, running in a thread as it does in a server."""
-    from twisted.internet import reactor
-    thread = threading.Thread(target=lambda: reactor.run(installSignalHandlers=False), daemon=True)
-    thread.start()
-    yield reactor
-    reactor.callFromThread(reactor.stop)
-    thread.join(10)
-
-
 class Server:
     """What daphne is to a layer: it reads the messages for its connections and sends their frames, on the reactor."""
 

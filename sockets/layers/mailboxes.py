@@ -12,7 +12,7 @@ import math
 FRAMES = frozenset(['websocket.connect', 'websocket.receive', 'websocket.disconnect'])
 
 Letter = collections.namedtuple('Letter', 'channel message since expires')
-Letter.__doc__ = """A message on its way: the channel it was sent to, its content, since when, and when it is worth no more."""
+Letter.__doc__ = """A message on its way: the channel it was sent to, its content, since when, and until when."""
 
 
 class Full(Exception):

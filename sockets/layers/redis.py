@@ -173,7 +173,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         return self._local.receive_twisted(channels)
 
     def deliver_to(self, server, function):
-        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to the connections of ``server``."""
+        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``."""
         self._read(server)
         self._local.deliver_to(server, function)
 

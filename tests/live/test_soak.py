@@ -6,7 +6,6 @@ import collections
 import math
 import os
 import random
-import resource
 import signal
 import time
 
