@@ -174,7 +174,9 @@ class Connection:
 
     def _write(self, opcode, payload):
         size = len(payload)
-        head = bytes([opcode, 0x80 | size]) if size < 126 else bytes([opcode, 0x80 | 126]) + size.to_bytes(2, 'big')
+        head = (bytes([opcode, 0x80 | size]) if size < 126 else
+                bytes([opcode, 0x80 | 126]) + size.to_bytes(2, 'big') if size < 65536 else
+                bytes([opcode, 0x80 | 127]) + size.to_bytes(8, 'big'))
         # A mask of zeros leaves the payload as it is.
         self.writer.write(head + bytes(4) + payload)
 

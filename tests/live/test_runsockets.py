@@ -2,6 +2,7 @@
 import asyncio
 import contextlib
 import http.client
+import json
 import os
 import resource
 import signal
@@ -140,6 +141,22 @@ def test_a_client_that_floods_is_closed_with_1013_and_its_row_goes(servers):
         # What had been accepted was handled, in order.
         assert [int(n) for what, _, n, _ in servers.notes() if what == 'start'] == list(range(101))
         await bystander.close()
+    asyncio.run(scenario())
+
+
+def test_frames_are_put_together_and_what_is_no_utf8_closes_its_connection_with_1007(alone):
+    async def scenario():
+        server = alone.runsockets()
+        cut, wrong = await fleet.open_many(2, server.port)
+        text = json.dumps({'type': 'ECHO', 'text': 'ü' * 50000}, ensure_ascii=False).encode()
+        # In the middle of a letter, and the frame after it in two packets.
+        cut._write(0x01, text[:101])
+        cut._write(0x80, text[101:])
+        assert await cut.receive() == json.loads(text.decode())
+        wrong._write(0x81, b'{"type": "ECHO", "text": "\xff"}')
+        assert await wrong.receive() == 1007
+        assert await cut.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+        await fleet.eventually(lambda: alone.rows() == 1)
     asyncio.run(scenario())
 
 
