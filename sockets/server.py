@@ -11,10 +11,11 @@ from channels.worker import Worker
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 
+from .layers.mailboxes import FRAMES
+
 logger = logging.getLogger('sockets')
 
 # Frames and pages have threads of their own: a slow page delays no frame.
-FRAMES = ('websocket.connect', 'websocket.receive', 'websocket.disconnect')
 PAGES = ('http.request',)
 
 # Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing
@@ -86,7 +87,7 @@ class SocketProtocol(WebSocketProtocol):
         message = {'reply_channel': self.reply_channel, 'path': self.request_info['path'],
                    'order': self.packets_received}
         try:
-            message['bytes' if isBinary else 'text'] = payload if isBinary else payload.decode('utf-8')
+            message.update({'bytes': payload} if isBinary else {'text': payload.decode('utf-8')})
         except UnicodeDecodeError:
             self.sendCloseFrame(code=self.CLOSE_STATUS_CODE_INVALID_PAYLOAD, isReply=False)
             return

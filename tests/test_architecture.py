@@ -22,7 +22,7 @@ AT_IMPORT = {
     'router': {'routes'},
     'routes': set(),
     'security': {'conf'},
-    'server': {'channels', 'daphne'},
+    'server': {'channels', 'daphne', 'layers'},
     'signals': set(),
     'transport': {'channels', 'conf', 'exceptions', 'signals'},
 }

@@ -10,7 +10,7 @@ import time
 
 from asgiref.base_layer import BaseChannelLayer
 
-from .mailboxes import FRAMES, Full, Mailboxes
+from .mailboxes import FRAMES, Full, Mailboxes, end_of
 
 logger = logging.getLogger('sockets')
 
@@ -210,10 +210,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
             line = self._mailboxes.put(channel, message, now, reply_channel, is_control)
         except Full:
             if reply_channel is not None:
-                # daphne closes this connection with 1013 now, and will not say that it has ended.
-                self._wake(self._mailboxes.put('websocket.disconnect', {
-                    'reply_channel': reply_channel, 'path': message.get('path'), 'code': 1013,
-                    'order': message.get('order')}, now, reply_channel, is_control=True))
+                self._wake(self._mailboxes.put('websocket.disconnect', end_of(message), now, reply_channel,
+                                               is_control=True))
             raise self.ChannelFull(channel)
         self._wake(line)
 

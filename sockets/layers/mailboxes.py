@@ -199,6 +199,12 @@ class Mailboxes:
                 del self._waiting[letter.channel]
 
 
+def end_of(message):
+    """Return the disconnect of a connection that daphne closes with 1013, and of which it says nothing more."""
+    return {'reply_channel': message['reply_channel'], 'path': message.get('path'), 'code': 1013,
+            'order': message.get('order')}
+
+
 def _line(channel):
     """Return the name under which ``channel`` is received: a server's channels are received together."""
     head, mark, _ = channel.partition('!')

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .connections import AWAY, Bells, Pipe, Reader, pause
 from .inmemory import InMemoryChannelLayer
-from .mailboxes import FRAMES
+from .mailboxes import FRAMES, end_of
 from .scripts import VERSION
 
 logger = logging.getLogger('sockets')
@@ -210,7 +210,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         index, args = self.consistent_hash(connection), [
             self.prefix, connection, channel, 0 if is_control else self.get_capacity(channel),
             0 if is_control else int(self.expiry * 1000), self.serialize(message),
-            b'' if is_ours else self.serialize(_end_of(message)), self.group_expiry]
+            b'' if is_ours else self.serialize(end_of(message)), self.group_expiry]
         if not is_ours or channel == 'websocket.connect':
             return self._run('put_frame', index, args)
         # The reactor waits for nobody: what Redis answers is read when it next has something to do with Redis.
@@ -429,12 +429,6 @@ class _Trouble:
 def _is_from_server(channel):
     """Whether interface servers send on ``channel``."""
     return channel.startswith(('websocket.', 'http.')) and '?' not in channel
-
-
-def _end_of(message):
-    """Return the disconnect of a connection that daphne closes with 1013, and of which it says nothing more."""
-    return {'reply_channel': message['reply_channel'], 'path': message.get('path'), 'code': 1013,
-            'order': message.get('order')}
 
 
 def _explained(error):

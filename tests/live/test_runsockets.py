@@ -183,11 +183,6 @@ def test_it_listens_on_a_unix_socket(alone):
     asyncio.run(scenario())
 
 
-def has_ipv6():
-    with contextlib.closing(socket.socket(socket.AF_INET6)) as probe:
-        return probe.connect_ex(('::1', 1)) != 99
-
-
 @pytest.mark.parametrize('options', [[], ['--processes', '2']])
 def test_it_listens_on_ipv6(servers, options):
     try:
