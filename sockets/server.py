@@ -65,8 +65,19 @@ class SocketProtocol(WebSocketProtocol):
     """daphne's protocol, at less cost for each frame.
 
     A text that goes to many connections one after another is framed once for all. What comes in is unmasked and checked
-    to be UTF-8 at once, not byte by byte.
+    to be UTF-8 at once, not byte by byte. What goes out is written at once, not in the reactor's next round.
     """
+
+    # autobahn describes all that it reads and writes to a log that daphne throws away.
+
+    def dataReceived(self, data):
+        self._dataReceived(data)
+
+    def sendData(self, data, sync=False, chopsize=None):
+        if sync or chopsize or self.send_queue:
+            super().sendData(data, sync, chopsize)
+        else:
+            self.transport.write(data)
 
     def onFrameBegin(self):
         if self.current_frame.mask:
@@ -110,6 +121,10 @@ class SocketProtocol(WebSocketProtocol):
             payload = content if binary else content.encode('utf8')
             self.factory.framed, self.factory.frame = content, self.factory.prepareMessage(payload, binary)
         self.sendPreparedMessage(self.factory.frame)
+        # TLS has none.
+        write_now = getattr(self.transport, 'doWrite', None)
+        if write_now is not None:
+            write_now()
 
 
 class SocketServer(Server):
