@@ -13,5 +13,11 @@ class SocketsConfig(AppConfig):
     def ready(self):
         compat.heal_postgresql()
         compat.heal_daphne()
+        from django.apps import apps
+
         from . import checks, transport  # noqa: F401, checks register themselves
         transport.install()
+        # What is missing is for the checks to say.
+        if apps.is_installed('django.contrib.auth') and apps.is_installed('django.contrib.sessions'):
+            from . import revocation
+            revocation.install()

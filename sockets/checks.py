@@ -5,6 +5,7 @@ import ipaddress
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import Error, Warning, register
+from django.db import DEFAULT_DB_ALIAS
 
 from . import conf
 from .router import attached_routers
@@ -58,6 +59,14 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
+def _is_number_or_none(value):
+    return value is None or _is_number(value)
+
+
+def _is_count_or_none(value):
+    return value is None or _is_number(value) and isinstance(value, int)
+
+
 def _is_list(value):
     return isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(entry, str) for entry in value)
 
@@ -69,10 +78,27 @@ def _are_networks(value):
         return False
 
 
+@register('sockets')
+def check_database(app_configs=None, **kwargs):
+    """W004: a worker that connects to the database anew for every frame."""
+    database = settings.DATABASES.get(DEFAULT_DB_ALIAS, {})
+    # SQLite's connections cost nothing.
+    if database.get('CONN_MAX_AGE', 0) != 0 or 'sqlite' in database.get('ENGINE', 'sqlite'):
+        return []
+    return [Warning('CONN_MAX_AGE is 0: a worker connects to the database anew for every frame that uses it.',
+                    hint="Add 'CONN_MAX_AGE': 60 to DATABASES['default'].", id='sockets.W004')]
+
+
 _VALUES = (
     ('CHANNEL_LAYER', lambda value: isinstance(value, str), 'Give a name of CHANNEL_LAYERS.'),
     ('MAX_MESSAGE_SIZE', lambda value: _is_number(value) and isinstance(value, int), 'Give a number of bytes.'),
     ('SEND_TIMEOUT', _is_number, 'Give a number of seconds.'),
+    ('LAST_PING_RESOLUTION', _is_number, 'Give a number of seconds.'),
+    ('PURGE_INTERVAL', _is_number_or_none, 'Give a number of seconds, or None.'),
+    ('MAX_CONNECTIONS_PER_USER', _is_count_or_none, 'Give a number of connections, or None.'),
+    ('MAX_CONNECTIONS_PER_ADDRESS', _is_count_or_none, 'Give a number of connections, or None.'),
+    ('MAX_FRAMES_PER_SECOND', _is_number_or_none, 'Give a number of frames, or None.'),
+    ('MAX_BAD_FRAMES', _is_count_or_none, 'Give a number of frames, or None.'),
     ('ALLOWED_ORIGINS', lambda value: value is None or _is_list(value),
      "Give a list of hosts as in ALLOWED_HOSTS, such as ['example.com', '.example.org'], or None."),
     ('REQUIRE_ORIGIN', lambda value: isinstance(value, bool), 'Give True or False.'),

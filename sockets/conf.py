@@ -9,6 +9,18 @@ DEFAULTS = {
     # Seconds a full mailbox may take nothing before its messages are given up.
     # Channels' own pending store waits 2 s (channels.message.PendingMessageStore.retry_time).
     'SEND_TIMEOUT': 2.0,
+    # Seconds between two notes in a row that its client is alive.
+    'LAST_PING_RESOLUTION': 15,
+    # Seconds between two looks for dead servers in passing, as connections open and messages go out. None: never.
+    'PURGE_INTERVAL': 10,
+    # Open connections of one user, and of one address. None: any number.
+    'MAX_CONNECTIONS_PER_USER': None,
+    'MAX_CONNECTIONS_PER_ADDRESS': None,
+    # Frames of one connection that are handled in a second, on average over two. None: any number.
+    'MAX_FRAMES_PER_SECOND': None,
+    # Frames of one connection, one after another, that may be answered with an ERROR for being rubbish or too many,
+    # before it is closed. None: any number.
+    'MAX_BAD_FRAMES': 100,
     # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS. None: ALLOWED_HOSTS.
     'ALLOWED_ORIGINS': None,
     # Refuse clients that send no Origin header, which every browser does.

@@ -6,7 +6,8 @@
      +-- SocketsError
           +-- FrameError           the client's mistake: it becomes an ERROR frame
           +-- ConnectionRevoked    the right to this connection is gone: RECONNECT, then close 4401
-          +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
+          +-- TooManyConnections   the client's user or address has as many as SOCKETS allows: close 4429
+     +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
 
 A project's own mistakes are ``django.core.exceptions.ImproperlyConfigured`` or ``TypeError``,
 raised while it is imported or checked.
@@ -35,6 +36,14 @@ class ConnectionRevoked(SocketsError):
     """The row, the session or the user behind a connection is no longer valid."""
 
     def __init__(self, details='Your session is gone. Come back with a new one.'):
+        super().__init__(details)
+        self.details = details
+
+
+class TooManyConnections(SocketsError):
+    """The user or the address behind a new connection has as many as ``SOCKETS`` allows."""
+
+    def __init__(self, details):
         super().__init__(details)
         self.details = details
 

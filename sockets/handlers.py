@@ -6,10 +6,12 @@ import traceback
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils import timezone
 
 from . import conf, messages, security, transport
-from .exceptions import ConnectionRevoked, FrameError, MailboxFull
+from .exceptions import ConnectionRevoked, FrameError, MailboxFull, TooManyConnections
 from .routes import Function, Route, RouteTable
+from .visitors import visitors
 
 logger = logging.getLogger('sockets')
 
@@ -105,7 +107,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def receive(self, content, **kwargs):
         """Dispatch ``content`` to its route and return what the function returned."""
-        route = self.route_table.match(content.get(messages.TYPE))
+        route = self.route = self.route_table.match(content.get(messages.TYPE))
         function = self._default_function if route is None else route.function
         return function(self, content, kwargs)
 
@@ -133,14 +135,20 @@ class RoutedSocketHandler(transport.Consumer):
     def on_ping(self, content):
         """Note that the client is alive."""
         from .models import Socket
-        if not Socket.objects.filter(channel_name=self.channel_name).mark_active():
+        active = Socket.objects.filter(channel_name=self.channel_name).values_list('active', flat=True).first()
+        if active is None:
             raise ConnectionRevoked()
+        # Any frame is a sign of life and has been noted as one. This may be what cleanup_stale() has asked for.
+        if not active:
+            self._note_life()
 
     # A frame's life, in the order in which things happen. Nothing may escape to the worker: it would exit.
 
     _row = _NOT_LOADED
     _user = _session = None
     _in_frame = False
+    # What matched the frame, once something has.
+    route = None
 
     def raw_connect(self, message, **kwargs):
         try:
@@ -155,12 +163,19 @@ class RoutedSocketHandler(transport.Consumer):
             raise
         except Exception as error:
             self._attempt(self._refuse, error)
+        self._tidy()
 
     def raw_receive(self, message, **kwargs):
-        ref = None
+        ref, began, outcome = None, time.perf_counter(), 'ok'
+        visitor = visitors.get(self.channel_name)
+        if visitor.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
+            self._attempt(self._note_life)
         try:
             content = messages.decode(message.get('text'), conf.MAX_MESSAGE_SIZE)
             ref = content.get(messages.REF)
+            rate = conf.MAX_FRAMES_PER_SECOND
+            if rate is not None and not visitor.takes_token(time.monotonic(), rate):
+                raise FrameError(messages.RATE_LIMITED, 'At most {} frames a second.'.format(rate))
             self._in_frame = True
             if self.login_required and not self.user.is_authenticated:
                 raise ConnectionRevoked('Log in to use this socket.')
@@ -170,12 +185,16 @@ class RoutedSocketHandler(transport.Consumer):
         except transport.ConsumeLater:
             raise
         except Exception as error:
+            outcome = self._outcome(error)
             self._attempt(self._fail, error, ref)
+            self._attempt(self._count_bad_frame, visitor, outcome)
         else:
+            visitor.bad_frames = 0
             if reply is not None and not self.closed:
                 self._attempt(self.deliver, {'text': reply})
         finally:
             self._in_frame = False
+            self._announce_handled(time.perf_counter() - began, outcome)
 
     def raw_disconnect(self, message, **kwargs):
         self._attempt(functools.partial(self.leave_groups, **kwargs))
@@ -197,6 +216,15 @@ class RoutedSocketHandler(transport.Consumer):
             self.peer(request), request.META.get('HTTP_X_FORWARDED_FOR') or request.META.get('HTTP_X_REAL_IP'))
         if self.login_required and not self._user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
+        self._count_connections()
+
+    def _count_connections(self):
+        from .models import Socket
+        for limit, who in (
+                (conf.MAX_CONNECTIONS_PER_USER, {'user': self._user.pk}),
+                (conf.MAX_CONNECTIONS_PER_ADDRESS, {'user_ip': self._user_ip})):
+            if limit is not None and None not in who.values() and Socket.objects.filter(**who).count() >= limit:
+                raise TooManyConnections('You have {} connections; close one first.'.format(limit))
 
     def opening(self):
         # The row comes before the accept: the client's first frame may reach another worker right after it.
@@ -224,6 +252,7 @@ class RoutedSocketHandler(transport.Consumer):
             logger.warning('Refused a websocket to %.100r: %s', self.path, error)
             raise transport.DenyConnection() from error
         self._row = row
+        visitors.get(self.channel_name).is_due(time.monotonic(), conf.LAST_PING_RESOLUTION)
         signals.announce(signals.socket_connected, sender=type(self), socket=row)
 
     def _refuse(self, error):
@@ -234,6 +263,11 @@ class RoutedSocketHandler(transport.Consumer):
             if not self.accepted:
                 self.accept_without_opening()
             self._turn_away(error)
+        elif isinstance(error, TooManyConnections):
+            # A browser is not told of what it gets before the accept.
+            self.accept_without_opening()
+            self.send_json(messages.error(messages.RATE_LIMITED, error.details))
+            self.close(messages.CLOSE_RATE_LIMITED)
         elif isinstance(error, transport.DenyConnection):
             # The view changed its mind before anyone heard of this connection: there is nothing to disconnect.
             if self._row not in (None, _NOT_LOADED):
@@ -270,6 +304,44 @@ class RoutedSocketHandler(transport.Consumer):
         if code is not None:
             self._close_if_open(code)
 
+    def _outcome(self, error):
+        """Return what ``message_handled`` calls a frame that ended with ``error``."""
+        if isinstance(error, ConnectionRevoked):
+            return 'revoked'
+        if isinstance(error, FrameError):
+            return error.code
+        if isinstance(error, transport.DenyConnection):
+            return messages.NOT_ALLOWED
+        return 'ok' if isinstance(error, transport.ChannelSocketException) else messages.SERVER_ERROR
+
+    def _count_bad_frame(self, visitor, outcome):
+        """Close a connection that sends nothing but rubbish, or does not slow down."""
+        if outcome not in (messages.INVALID_JSON, messages.INVALID_MESSAGE, messages.UNKNOWN_TYPE, messages.TOO_LARGE,
+                           messages.RATE_LIMITED):
+            visitor.bad_frames = 0
+            return
+        visitor.bad_frames += 1
+        if conf.MAX_BAD_FRAMES is not None and visitor.bad_frames >= conf.MAX_BAD_FRAMES:
+            code = messages.CLOSE_RATE_LIMITED if outcome == messages.RATE_LIMITED else messages.CLOSE_RUBBISH
+            logger.info('Closing %s at %r with %d after %d bad frames', self.channel_name, self.path, code,
+                        visitor.bad_frames)
+            self._close_if_open(code)
+
+    def _note_life(self):
+        from .models import Socket
+        Socket.objects.filter(channel_name=self.channel_name).note_life(conf.LAST_PING_RESOLUTION)
+
+    def _announce_handled(self, duration, outcome):
+        from . import signals
+        if signals.message_handled.receivers:
+            pattern = None if self.route is None else self.route.pattern
+            signals.announce(signals.message_handled, sender=type(self), socket=self, duration=duration,
+                             route=getattr(pattern, 'pattern', pattern), outcome=outcome)
+
+    def _tidy(self):
+        from . import presence
+        presence.in_passing()
+
     def _turn_away(self, error, ref=None):
         logger.info('Turned away %s at %r: %s', self.channel_name, self.path, error.details)
         if not self.closed:
@@ -286,21 +358,33 @@ class RoutedSocketHandler(transport.Consumer):
     def _forget(self, message, kwargs):
         """Delete the row; whoever really deleted it runs the disconnect functions."""
         from .models import Socket
-        self._row = row = Socket.objects.select_related('user', 'session').filter(
+        visitors.forget(self.channel_name)
+        # Whoever ends a connection for daphne has done it already.
+        removed = getattr(message, 'row', None)
+        self._row = row = removed or Socket.objects.select_related('user', 'session').filter(
             channel_name=self.channel_name).first()
         self._adopt(row)
-        if row is None or not self._remove_row(message.get('code')):
+        if row is None or not (removed or row.remove()):
             return
+        self._announce_end(message.get('code'), getattr(message, 'reason', None))
         self._attempt(functools.partial(self.disconnect, message, **kwargs))
         self._attempt(self._call, self.disconnect_function, message, kwargs)
         row.pk = None
 
     def _remove_row(self, code):
+        if self._row.remove():
+            self._announce_end(code, None)
+
+    def _announce_end(self, code, reason):
         from . import signals
-        removed = self._row.remove()
-        if removed:
-            signals.announce(signals.socket_disconnected, sender=type(self), socket=self._row, code=code)
-        return removed
+        row = self._row
+        if reason is not None or code not in messages.ORDINARY_ENDS:
+            age, silence = ((timezone.now() - then).total_seconds() for then in (row.created, row.last_ping))
+            logger.info('The connection %s at %r ended with %s%s (user %s, open for %.0f s, last heard %.0f s ago)',
+                        row.channel_name, row.path, code, ': ' + reason if reason else '', row.user_id, age, silence,
+                        extra={'user_id': row.user_id, 'path': row.path, 'code': code, 'reason': reason, 'age': age,
+                               'silence': silence, 'server': row.server, 'socket_id': row.pk})
+        signals.announce(signals.socket_disconnected, sender=type(self), socket=row, code=code, reason=reason)
 
     def _load(self):
         """Load the row with its user and session, in one query, once; raise if they no longer hold."""

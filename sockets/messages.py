@@ -36,6 +36,9 @@ CLOSE_LOGIN_REQUIRED = 4401
 CLOSE_NOT_ALLOWED = 4403
 CLOSE_RATE_LIMITED = 4429
 
+# What says no more than that somebody went: closed, left the page, gave no code (RFC 6455, section 7.4.1).
+ORDINARY_ENDS = (None, CLOSE_NORMAL, 1001, 1005, CLOSE_RESTART)
+
 # Escapes that make a str which UTF-8 or a database cannot hold; the odd backslash is what makes it an escape.
 _NUL = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
 _SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')

@@ -1,8 +1,9 @@
 """Who is connected, and fan-out to them."""
 from datetime import timedelta
+from functools import partial
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 
 from . import messages, signals, transport
@@ -46,6 +47,11 @@ class SocketQuerySet(models.QuerySet):
         """Note that these connections have yet to prove that they are alive; return how many rows that were."""
         return self.update(active=False, modified=timezone.now())
 
+    def note_life(self, resolution=0):
+        """Mark those active that are not, or were last heard ``resolution`` seconds ago; return how many."""
+        since = timezone.now() - timedelta(seconds=resolution)
+        return self.filter(models.Q(active=False) | models.Q(last_ping__lte=since)).mark_active()
+
     def cleanup_stale(self):
         """Ask every connection for a sign of life: mark it inactive and send it ``PING``, to which a client
         answers ``PING``. Return how many were asked. ``purge_inactive`` removes those that stay silent.
@@ -59,20 +65,50 @@ class SocketQuerySet(models.QuerySet):
     def purge_inactive(self, in_last_mins=5):
         """Remove connections that are inactive and gave no sign of life in the last ``in_last_mins`` minutes.
 
-        Each is told to reconnect and closed. Return how many rows were removed.
+        Each is told to reconnect and closed, and its disconnect function runs. Return how many rows were removed.
         """
         silent = self.filter(active=False, last_ping__lt=timezone.now() - timedelta(minutes=in_last_mins))
-        purged = [row for row in silent if row.remove()]
-        transport.send_many([row.channel_name for row in purged], {
-            'text': messages.encode(messages.reconnect('This connection gave no sign of life.')),
-            'close': messages.CLOSE_NORMAL,
-        })
-        for row in purged:
-            signals.announce(signals.socket_disconnected, sender=self.model, socket=row, code=None)
-        return len(purged)
+        removed = silent.remove()
+        end(removed, 'This connection gave no sign of life.', messages.CLOSE_NORMAL)
+        return len(removed)
+
+    def purge_dead(self, at_most=None):
+        """Remove the connections of servers that are gone, ``at_most`` so many; return how many that were.
+
+        Their disconnect functions run here. Only our own channel layers know which servers are gone; on others,
+        ``cleanup_stale`` and ``purge_inactive`` find such rows by their silence.
+        """
+        count = 0
+        for server in transport.dead_servers(self.values_list('server', flat=True).order_by().distinct()):
+            left = None if at_most is None else at_most - count
+            removed = self.filter(server=server)[:left].remove()
+            end(removed, 'The server of this connection is gone.', messages.CLOSE_RESTART)
+            count += len(removed)
+            if count == at_most:
+                break
+            transport.forget_server(server)
+        return count
+
+    def revoke(self, details='You may not use this connection any more.'):
+        """Take the right to these connections away and return how many that were.
+
+        Their rows go now. When the transaction is committed, each client is sent ``RECONNECT`` with ``details`` and
+        closed with 4401, and the disconnect functions run. No frame of theirs reaches a route from then on.
+        """
+        removed = self.remove()
+        if removed:
+            transaction.on_commit(partial(end, removed, details), using=self.db)
+        return len(removed)
+
+    def remove(self):
+        """Delete the rows, and nothing else, and return those that this call deleted."""
+        return [row for row in self.select_related('user', 'session') if row.remove()]
 
     def _send(self, message):
-        return transport.send_many(self._channel_names(), message)
+        count = transport.send_many(self._channel_names(), message)
+        from . import presence
+        presence.in_passing()
+        return count
 
     def _channel_names(self):
         return list(self.values_list('channel_name', flat=True))
@@ -85,6 +121,8 @@ class Socket(BaseModel):
                                 related_name='sockets')
     # Channel names are shorter than 100 characters (asgiref.base_layer.BaseChannelLayer).
     channel_name = models.CharField(max_length=100, unique=True)
+    # The prefix of the channel name, which all connections of one server process share.
+    server = models.CharField(max_length=100, db_index=True, editable=False, default='')
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE,
                              related_name='sockets')
     path = models.CharField(max_length=255, db_index=True)
@@ -112,9 +150,26 @@ class Socket(BaseModel):
         """Close this connection with ``code``; return 1, or 0 if its server took no message."""
         return transport.send_many([self.channel_name], {'close': transport.close_code(code)})
 
+    def save(self, *args, **kwargs):
+        """Save the row; ``server`` follows from the channel name."""
+        self.server = transport.server_prefix(self.channel_name)
+        super().save(*args, **kwargs)
+
     def remove(self):
-        """Delete the row and return whether this call did it; of several, only one is told so."""
-        pk = self.pk
-        removed = self.delete()[1].get(self._meta.label, 0)
-        self.pk = pk
-        return bool(removed)
+        """Delete the row, and nothing else, and return whether this call did it; of several, only one is told so."""
+        # Not delete(), which closes the connection and runs its disconnect function (sockets.revocation).
+        rows = type(self)._base_manager.using(self._state.db).filter(pk=self.pk)
+        return bool(rows._raw_delete(rows.db))
+
+
+def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):
+    """Close the connections of ``rows``, which have been removed, and run what is to run when they end."""
+    if not rows:
+        return
+    transport.send_many([row.channel_name for row in rows], {
+        'text': messages.encode(messages.reconnect(details)), 'close': code})
+    # Who was silent or whose server is gone may have ended in any way.
+    known = code if code == messages.CLOSE_LOGIN_REQUIRED else None
+    for row in rows:
+        if not transport.disconnect(row.channel_name, row.path, known, row, details):
+            signals.announce(signals.socket_disconnected, sender=Socket, socket=row, code=known, reason=details)

@@ -12,6 +12,7 @@ from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 
 from .layers.mailboxes import FRAMES
+from .presence import Housekeeper
 
 logger = logging.getLogger('sockets')
 
@@ -157,6 +158,7 @@ class SocketServer(Server):
         Worker(self.channel_layer, signal_handlers=False).ready()
         for worker in self.workers:
             worker.start()
+        Housekeeper().start()
         reactor.callWhenRunning(self.begin)
         reactor.addSystemEventTrigger('before', 'shutdown', self.drain)
         super().run()

@@ -21,7 +21,7 @@ from .exceptions import MailboxFull
 from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
-           'close_code', 'install', 'routing_error', 'routed_consumers', 'send', 'send_many', 'server_prefix']
+           'close_code', 'dead_servers', 'disconnect', 'forget_server', 'install', 'statistics', 'routing_error', 'routed_consumers', 'send', 'send_many', 'server_prefix']
 
 logger = logging.getLogger('sockets')
 
@@ -62,6 +62,45 @@ def send_many(channel_names, message):
     return _send_many(channel_layers[conf.CHANNEL_LAYER], channel_names, message)
 
 
+def disconnect(channel_name, path, code, row, reason):
+    """Run the consumer of ``path`` for a connection that has ended and whose ``row`` is removed already.
+
+    Return whether there is such a consumer of ours. Nothing of what it raises comes back.
+    """
+    layer = channel_layers[conf.CHANNEL_LAYER]
+    content = {'reply_channel': channel_name, 'path': path, 'code': code, 'order': 0}
+    message = Message(content, 'websocket.disconnect', layer)
+    message.row, message.reason = row, reason
+    consumer, kwargs = layer.router.match(message) or (None, {})
+    if not isinstance(consumer, type) or not issubclass(consumer, Consumer):
+        return False
+    try:
+        consumer(message, **kwargs)
+    except Exception:
+        logger.exception('%s at %r failed to end %s', consumer.__name__, path, channel_name)
+    return True
+
+
+def dead_servers(prefixes=()):
+    """Return the servers that are gone: of ``prefixes``, and of what the layer has heard of. None on stock layers."""
+    look = getattr(channel_layers[conf.CHANNEL_LAYER], 'dead_servers', None)
+    return [] if look is None else look(prefixes)
+
+
+def statistics():
+    """Return what waits in the layer and what was dropped: ``{'waiting': {channel: n}, 'dropped': {server: n}}``.
+
+    Empty where the layer does not count, or is in another process.
+    """
+    count = getattr(channel_layers[conf.CHANNEL_LAYER], 'statistics', None)
+    return {} if count is None else count()
+
+
+def forget_server(prefix):
+    """Have the layer forget a dead server, of which no row is left."""
+    channel_layers[conf.CHANNEL_LAYER].forget_server(prefix)
+
+
 def _send_many(layer, channel_names, message):
     hand_over = getattr(layer, 'send_many', None) or functools.partial(_send_one_by_one, layer)
     waiting = list(channel_names)
@@ -85,6 +124,9 @@ def _send_many(layer, channel_names, message):
     if dropped:
         logger.error('Gave up %d messages: the mailbox took none for %s s of %s', sum(dropped.values()),
                      conf.SEND_TIMEOUT, ', '.join('{} ({})'.format(*item) for item in dropped.items()))
+        note_dropped = getattr(layer, 'note_dropped', None)
+        if note_dropped is not None:
+            note_dropped(dropped)
         announce(messages_dropped, sender=None, servers=dict(dropped))
     return len(channel_names) - sum(dropped.values())
 

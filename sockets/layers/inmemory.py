@@ -2,6 +2,7 @@
 
 It is called ``inmemory`` because Channels looks for that word to refuse ``runworker`` a layer that it cannot share.
 """
+import collections
 import logging
 import random
 import string
@@ -10,6 +11,7 @@ import time
 
 from asgiref.base_layer import BaseChannelLayer
 
+from .leases import FileLeases
 from .mailboxes import FRAMES, Full, Mailboxes, end_of
 
 logger = logging.getLogger('sockets')
@@ -63,10 +65,12 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._next_sweep = 0
         self._waiters = []
         self._deliveries = {}
+        self._leases = FileLeases()
         self._patience = None
         self._relief_is_due = False
         self._asked = {}
         self._groups = {}
+        self._dropped = collections.Counter()
         self._thread = threading.local()
 
     # ASGI
@@ -119,6 +123,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def receive_twisted(self, channels):
         """Return a ``Deferred`` of what ``receive`` returns. For daphne, which receives no frames."""
         from twisted.internet import defer, reactor
+        for server in channels:
+            self._leases.hold(server)
         channels = self._lines(channels)
         deferred = defer.Deferred()
 
@@ -141,6 +147,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         What ``receive_twisted`` does for a daphne that does not know us, at a fraction of its cost: the reactor is
         woken once for all messages that wait.
         """
+        self._leases.hold(server)
         with self._lock:
             self._deliveries[server] = _Delivery(server, function)
             self._wake(server)
@@ -157,6 +164,24 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Return a channel name that nobody uses, made from ``pattern``, which ends with ``?``."""
         assert isinstance(pattern, str) and pattern.endswith('?'), 'New channel pattern must end with ?'
         return pattern + ''.join(random.choice(string.ascii_letters) for _ in range(12))
+
+    def dead_servers(self, servers=()):
+        """Return which of ``servers``, prefixes of channel names, were processes of this machine that are gone."""
+        return self._leases.dead(servers)
+
+    def forget_server(self, server):
+        """Forget a dead server, of which nothing is left."""
+        self._leases.forget(server)
+
+    def statistics(self):
+        """Return how many messages wait, by channel, and how many were dropped, by server."""
+        with self._lock:
+            return {'waiting': self._mailboxes.waiting(), 'dropped': dict(self._dropped)}
+
+    def note_dropped(self, servers):
+        """Count messages that senders gave up: a dict of servers."""
+        with self._lock:
+            self._dropped.update(servers)
 
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any, waits or is being handled."""
@@ -213,6 +238,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
                 self._wake(self._mailboxes.put('websocket.disconnect', end_of(message), now, reply_channel,
                                                is_control=True))
             raise self.ChannelFull(channel)
+        if message.get('close'):
+            self._mailboxes.close(channel, now)
         self._wake(line)
 
     def _take(self, channels, owner):

@@ -65,6 +65,8 @@ class Mailboxes:
         self._tickets = collections.OrderedDict()
         # How many messages wait for each connection of a server.
         self._waiting = collections.Counter()
+        # Connections that have been told to close, and until when we remember it.
+        self._closed = {}
 
     def put(self, channel, message, now, reply_channel=None, is_control=False):
         """Put ``message`` into its mailbox and return the channel under which it can be taken now, or ``None``.
@@ -74,6 +76,10 @@ class Mailboxes:
         """
         is_frame = reply_channel is not None and channel in FRAMES
         key = reply_channel if is_frame else _line(channel)
+        if is_frame and key in self._closed:
+            if not is_control:
+                return None
+            del self._closed[key]
         box = self._boxes.get((is_frame, key))
         if box is None:
             box = self._boxes[is_frame, key] = Mailbox((is_frame, key), is_frame)
@@ -93,6 +99,17 @@ class Mailboxes:
         if not is_frame and key != channel:
             self._waiting[channel] += 1
         return self._settle(box)
+
+    def close(self, connection, now):
+        """Hear no more of ``connection`` but its end: what waits of its ``websocket.receive`` is thrown away."""
+        self._closed[connection] = now + self.expiry
+        box = self._boxes.get((True, connection))
+        if box is not None:
+            box.letters = collections.deque(
+                letter for letter in box.letters if letter.channel != 'websocket.receive')
+            if box.ticket is None:
+                self._leave_line(box)
+            self._settle(box)
 
     def take(self, channels, now, owner=None):
         """Return the ``Letter`` that has waited longest in line for one of ``channels``, and its ``Ticket``.
@@ -142,6 +159,7 @@ class Mailboxes:
         for box in list(self._boxes.values()):
             self._expire(box, now)
             self._settle(box)
+        self._closed = {name: until for name, until in self._closed.items() if until > now}
 
     def clear(self):
         """Forget everything."""
@@ -161,6 +179,10 @@ class Mailboxes:
         if connection is not None:
             return (True, connection) in self._boxes
         return bool(self._tickets) or any(box.keeps_order for box in self._boxes.values())
+
+    def waiting(self):
+        """Return how many messages wait, by the channel that they wait for."""
+        return dict(collections.Counter(_line(letter.channel) for box in self._boxes.values() for letter in box.letters))
 
     def __len__(self):
         return sum(len(box.letters) for box in self._boxes.values())

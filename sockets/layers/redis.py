@@ -26,6 +26,14 @@ _PATIENCE = 2
 # Names in one entry of send_many(): about 40 kB of them.
 _NAMES_PER_ENTRY = 1000
 
+# A server says each half second that it lives; who has said nothing for two is suspected. Only who stays silent for
+# another second and a half, while Redis is there to hear it, is dead: when Redis or the machine was stopped, everybody
+# is late. Who has never been heard of, as after a restart of Redis, has ten seconds to speak.
+_SIGN_OF_LIFE = 0.5
+_SERVER_LEASE = 2
+_SUSPICION = 1.5
+_GRACE = 10
+
 
 class OutOfMemory(redis.exceptions.ResponseError):
     """Redis has reached its ``maxmemory`` and takes no messages: give it more, or find out what fills it."""
@@ -69,6 +77,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._thread = threading.local()
         self._tickets = set()
         self._tokens = itertools.count()
+        self._renewed = 0
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
@@ -134,6 +143,50 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                     if self._send_entry(prefix, part, message):
                         refused += part
         return refused
+
+    def dead_servers(self, servers=()):
+        """Return the servers, prefixes of channel names, that are gone: of all that were heard of, and ``servers``."""
+        by_shard = {index: [] for index in range(self.ring_size)}
+        for server in servers:
+            by_shard[self.consistent_hash(server)].append(server)
+        try:
+            return [server.decode() for index, names in by_shard.items() for server in self._run('dead', index, [
+                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), *names])]
+        except AWAY as error:
+            # Nobody is dead just because we cannot ask.
+            self._trouble.begins(error)
+            return []
+
+    def statistics(self):
+        """Return how many messages wait, by channel, and how many were dropped, by server. For operators: it looks at
+        every key of each Redis.
+        """
+        waiting, dropped = self._local.statistics()['waiting'], {}
+        for index in range(self.ring_size):
+            client = self.connection(index)
+            for kind in ('queue:', 'frames:'):
+                start = len(self.prefix) + len(kind)
+                for key in client.scan_iter(match=self.prefix + kind + '*', count=1000):
+                    channel = key.decode()[start:] if kind == 'queue:' else 'frames of connections'
+                    waiting[channel] = waiting.get(channel, 0) + client.llen(key)
+            for server, count in client.hgetall(self.prefix + 'dropped').items():
+                dropped[server.decode()] = dropped.get(server.decode(), 0) + int(count)
+        return {'waiting': {channel: count for channel, count in waiting.items() if count}, 'dropped': dropped}
+
+    def note_dropped(self, servers):
+        """Count messages that senders gave up: a dict of servers."""
+        try:
+            for server, count in servers.items():
+                client = self.connection(self.consistent_hash(server))
+                client.hincrby(self.prefix + 'dropped', server, count)
+                client.expire(self.prefix + 'dropped', 86400)
+        except redis.exceptions.RedisError as error:
+            # It has been logged by whoever dropped them.
+            self._trouble.begins(error)
+
+    def forget_server(self, server):
+        """Forget a dead server, of which nothing is left."""
+        self._run('forget', self.consistent_hash(server), [self.prefix, server])
 
     def receive(self, channels, block=False):
         """Return the channel and content of a message, or ``(None, None)``; ``block`` waits for one.
@@ -229,9 +282,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _send_entry(self, prefix, names, message):
         is_control = bool(message.get('close') or message.get('accept'))
-        return self._run('put', self.consistent_hash(prefix), [
+        refused = self._run('put', self.consistent_hash(prefix), [
             self.prefix, prefix, 0 if is_control else self.server_capacity, int(self.expiry * 1000),
             self.serialize({'to': names, 'message': message}), 0])
+        if message.get('close'):
+            by_shard = {}
+            for name in names:
+                by_shard.setdefault(self.consistent_hash(name), []).append(name)
+            for index, closed in by_shard.items():
+                self._run('close', index, [self.prefix, int(self.expiry), *closed])
+        return refused
 
     def _send_plain(self, channel, message):
         index = self.consistent_hash(channel) if '?' in channel else next(self._send_index_generator)
@@ -357,9 +417,15 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                     self._renewer.start()
 
     def _keep_leases(self):
-        """Renew the leases of the frames that threads of this process are at work on, while it lives."""
+        """Say that the servers of this process live, and that its threads are at work on the frames that they took."""
         while True:
-            time.sleep(self.lease / 3)
+            time.sleep(min(_SIGN_OF_LIFE, self.lease / 3))
+            for server in list(self._read_here):
+                self._say_alive(server)
+            now = time.monotonic()
+            if now - self._renewed < self.lease / 3:
+                continue
+            self._renewed = now
             for index in range(self.ring_size):
                 at_work = [part for ticket in list(self._tickets) if ticket.index == index
                            for part in (ticket.connection, ticket.token)]
@@ -369,12 +435,19 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 except redis.exceptions.RedisError as error:
                     self._trouble.begins(error)
 
+    def _say_alive(self, server):
+        try:
+            self._run('alive', self.consistent_hash(server), [self.prefix, int(_SERVER_LEASE * 1000), server])
+        except redis.exceptions.RedisError as error:
+            self._trouble.begins(error)
+
     # Reading for a server
 
     def _read(self, prefix):
         """Bring what other processes send to the connections of this one."""
         if prefix not in self._read_here:
             self._read_here.add(prefix)
+            self._renew_from_now_on()
             Reader(self.connection(self.consistent_hash(prefix)).connection_pool, self.prefix + 'queue:' + prefix,
                    self._deliver, self._catch_up, self._trouble.begins, _PATIENCE).start()
 

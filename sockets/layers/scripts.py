@@ -6,6 +6,9 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``queue:<channel>``      a list of the messages of any other channel; a server's sockets share one
 - ``ready:<channel>``      a list of connections that wait for a worker, their first frame being of that channel
 - ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
+- ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
+- ``servers``, ``suspects`` until when a server's last sign of life is good, and since when we wait for its next
+- ``dropped``              how many messages senders gave up, by server (hash)
 - ``bell:<channel>``       a list that workers block on: there may be something to take. Only a hint: a worker that
                            dies with it in its hand costs a pause, not a frame
 """
@@ -63,6 +66,9 @@ end
 _PUT_FRAME = _NOW + _RING + """
 local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
 local key, at = prefix .. 'frames:' .. connection, now()
+local closed = prefix .. 'closed:' .. connection
+if channel == 'websocket.receive' and redis.call('EXISTS', closed) == 1 then return 0 end
+if channel == 'websocket.disconnect' then redis.call('DEL', closed) end
 local waiting, refused = redis.call('LLEN', key), 0
 local entry
 if tonumber(ARGV[4]) > 0 and waiting >= tonumber(ARGV[4]) then
@@ -143,7 +149,56 @@ for index = 3, #ARGV, 2 do
 end
 """
 
+# ARGV: prefix, seconds that it is remembered, connections ...
+_CLOSE = """
+for index = 3, #ARGV do
+    local key = ARGV[1] .. 'frames:' .. ARGV[index]
+    redis.call('SET', ARGV[1] .. 'closed:' .. ARGV[index], 1, 'EX', ARGV[2])
+    local entries = redis.call('LRANGE', key, 0, -1)
+    if #entries > 0 then
+        local ttl = redis.call('TTL', key)
+        redis.call('DEL', key)
+        for _, entry in ipairs(entries) do
+            if string.match(entry, '^([^|]*)|') ~= 'websocket.receive' then redis.call('RPUSH', key, entry) end
+        end
+        if ttl > 0 then redis.call('EXPIRE', key, ttl) end
+    end
+end
+"""
+
+# ARGV: prefix, lease in ms, server.
+_ALIVE = _NOW + """
+local servers, at = ARGV[1] .. 'servers', now()
+redis.call('ZADD', servers, at + ARGV[2], ARGV[3])
+redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[3])
+redis.call('ZREMRANGEBYSCORE', servers, 0, at - 86400000)
+redis.call('ZREMRANGEBYSCORE', ARGV[1] .. 'suspects', 0, at - 86400000)
+"""
+
+# ARGV: prefix, ms of suspicion, ms of grace, servers that we may never have heard of ...
+_DEAD = _NOW + """
+local servers, suspects, at, dead = ARGV[1] .. 'servers', ARGV[1] .. 'suspects', now(), {}
+for _, server in ipairs(redis.call('ZRANGEBYSCORE', servers, 0, at)) do
+    local since = redis.call('ZSCORE', suspects, server)
+    if not since then
+        redis.call('ZADD', suspects, at, server)
+    elseif at - since >= tonumber(ARGV[2]) then
+        dead[#dead + 1] = server
+    end
+end
+for index = 4, #ARGV do
+    if not redis.call('ZSCORE', servers, ARGV[index]) then redis.call('ZADD', servers, at + ARGV[3], ARGV[index]) end
+end
+return dead
+"""
+
+# ARGV: prefix, server.
+_FORGET = """
+redis.call('ZREM', ARGV[1] .. 'servers', ARGV[2])
+redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[2])
+"""
 
 # Name to digest and text.
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in (
-    ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW))}
+    ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
+    ('alive', _ALIVE), ('dead', _DEAD), ('forget', _FORGET))}

@@ -1,0 +1,74 @@
+"""Which servers of this machine live: each holds a lock on a file of its name, which the kernel takes from the dead."""
+import os
+import re
+import tempfile
+import time
+
+try:
+    import fcntl
+except ImportError:
+    # Windows, where nobody is found dead.
+    fcntl = None
+
+# Seconds that the file of a dead server is kept for somebody to find.
+_KEPT = 7 * 86400
+
+
+class FileLeases:
+    """The leases of the servers in this process, and a look at those of others.
+
+    Only a process that holds one itself judges others: a shell may see another directory for temporary files than the
+    servers do.
+    """
+
+    def __init__(self, directory=None):
+        self.directory = directory
+        self._held = {}
+
+    def hold(self, server):
+        """Hold a lease for ``server`` until this process ends."""
+        if fcntl is None or server in self._held:
+            return
+        path = self._path(server)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        self._sweep(os.path.dirname(path))
+        self._held[server] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._held[server], fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def dead(self, servers):
+        """Return those of ``servers`` that had a lease on this machine and hold it no more."""
+        return [server for server in servers if server not in self._held and self._is_dead(server)] \
+            if self._held else []
+
+    def forget(self, server):
+        """Forget a dead server."""
+        try:
+            os.unlink(self._path(server))
+        except FileNotFoundError:
+            pass
+
+    def _sweep(self, directory):
+        """Remove the files of the long dead, whose rows are not in the database of anybody who looked."""
+        for name in os.listdir(directory):
+            try:
+                if os.stat(os.path.join(directory, name)).st_mtime < time.time() - _KEPT and self._is_dead(name):
+                    os.unlink(os.path.join(directory, name))
+            except FileNotFoundError:
+                pass
+
+    def _is_dead(self, server):
+        try:
+            file = os.open(self._path(server), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(file)
+        return True
+
+    def _path(self, server):
+        directory = self.directory or os.path.join(tempfile.gettempdir(), 'sockets-{}'.format(os.getuid()))
+        return os.path.join(directory, re.sub(r'[^\w.-]', '_', server))

@@ -1,0 +1,144 @@
+"""``manage.py sockets``: who is connected, and what an operator does about it."""
+import json
+import time
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+from django.db.models import Count
+from django.utils import timezone
+
+from sockets import messages, presence, transport
+from sockets.models import Socket
+
+LINES = 20
+
+
+class Command(BaseCommand):
+    help = 'Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close).'
+
+    def add_arguments(self, parser):
+        parser.add_argument('action', nargs='?', default='list', choices=('list', 'purge', 'send', 'close'))
+        parser.add_argument('content', nargs='?', help='send: a JSON object, such as \'{"type": "BACK_SOON"}\'')
+        parser.add_argument('--path', help='only connections at this path')
+        parser.add_argument('--user', help='only connections of the user of this name')
+        parser.add_argument('--server', help='only connections of this server, or whose server begins so')
+        parser.add_argument('--address', help='only connections from this address')
+        parser.add_argument('--inactive', action='store_true', help='only connections that have not answered')
+        parser.add_argument('--all', action='store_true', help='send, close: every connection')
+        parser.add_argument('--code', type=int, default=messages.CLOSE_NORMAL, help='close: the close code')
+        parser.add_argument('--every', type=float, metavar='SECONDS', help='purge: go on until stopped')
+        parser.add_argument('--json', action='store_true', help='list: all of it, for scripts')
+
+    def handle(self, action, content, **options):
+        if content is not None and action != 'send':
+            raise CommandError('{} takes no {!r}.'.format(action, content))
+        rows, is_filtered = self.chosen(options)
+        if action in ('send', 'close') and not (is_filtered or options['all']):
+            raise CommandError('Say whom: --path, --user, --server, --address, --inactive, or --all.')
+        getattr(self, action)(rows, content, options)
+
+    def chosen(self, options):
+        """Return the rows that the options name, and whether they name any in particular."""
+        filters = {}
+        if options['path'] is not None:
+            filters['path'] = options['path']
+        if options['user'] is not None:
+            try:
+                filters['user'] = get_user_model()._default_manager.get_by_natural_key(options['user']).pk
+            except get_user_model().DoesNotExist:
+                raise CommandError('There is no user {!r}.'.format(options['user']))
+        if options['server'] is not None:
+            filters['server__startswith'] = options['server']
+        if options['address'] is not None:
+            filters['user_ip'] = options['address']
+        if options['inactive']:
+            filters['active'] = False
+        return Socket.objects.filter(**filters), bool(filters)
+
+    def list(self, rows, content, options):
+        names = 'id', 'user', 'path', 'user_ip', 'active', 'created', 'last_ping', 'server'
+        totals = {name: list(rows.order_by().values_list(name).annotate(count=Count('pk')).order_by('-count', name))
+                  for name in ('path', 'user', 'server')}
+        username = get_user_model().USERNAME_FIELD
+        users = dict(get_user_model()._default_manager.filter(
+            pk__in=[pk for pk, _ in totals['user'][:LINES] if pk is not None]).values_list('pk', username))
+        if options['json']:
+            listed = [dict(zip(names, values)) for values in rows.order_by('pk').values_list(*names)]
+            self.stdout.write(messages.encode({
+                'connections': listed,
+                'totals': {name: [{name: value, 'connections': n} for value, n in counts]
+                           for name, counts in totals.items()},
+                'layer': transport.statistics(),
+            }))
+            return
+        self.stdout.write('{} connections, {} users, {} servers'.format(
+            rows.count(), len([1 for pk, _ in totals['user'] if pk is not None]), len(totals['server'])))
+        now = timezone.now()
+        newest = rows.order_by('-pk').values_list(*names)[:LINES]
+        self.table('The newest', ('id', 'user', 'path', 'address', 'open', 'heard', 'server'), [
+            (pk, users.get(user, user) or '-', path, ip or '-', age(now - created),
+             age(now - ping) + ('' if active else ', asked'), server)
+            for pk, user, path, ip, active, created, ping, server in newest])
+        for name, counts in totals.items():
+            self.table('By {}'.format(name), (name, 'connections'), [
+                (users.get(value, value) if name == 'user' and value is not None else value or '-', n)
+                for value, n in counts[:LINES]])
+        for title, counts in transport.statistics().items():
+            self.table('{}, by channel'.format(title.capitalize()), ('channel', 'messages'), sorted(
+                counts.items(), key=lambda item: -item[1])[:LINES])
+
+    def purge(self, rows, content, options):
+        if options['every'] is not None and options['every'] <= 0:
+            raise CommandError('--every takes a number of seconds.')
+        while True:
+            try:
+                count = presence.purge()
+            except Exception as error:
+                if options['every'] is None:
+                    raise
+                self.stderr.write('{}: {}; trying again'.format(type(error).__name__, error))
+                connections[Socket.objects.db].close()
+            else:
+                if count or options['every'] is None:
+                    self.stdout.write('Removed {} rows.'.format(count))
+            if options['every'] is None:
+                return
+            time.sleep(options['every'])
+
+    def send(self, rows, content, options):
+        try:
+            content = json.loads(content or '')
+        except ValueError as error:
+            raise CommandError('This is not JSON: {}. Write \'{{"type": "BACK_SOON"}}\'.'.format(error))
+        try:
+            count = rows.send_json(content)
+        except TypeError as error:
+            raise CommandError(str(error))
+        self.stdout.write('Handed to {} connections.'.format(count))
+
+    def close(self, rows, content, options):
+        try:
+            count = rows.close(options['code'])
+        except ValueError as error:
+            raise CommandError(str(error))
+        self.stdout.write('Closed {} connections.'.format(count))
+
+    def table(self, title, heads, lines):
+        """Write ``lines`` in columns, and nothing where there are none."""
+        if not lines:
+            return
+        lines = [heads, *([str(value) for value in line] for line in lines)]
+        widths = [max(len(line[index]) for line in lines) for index in range(len(heads))]
+        self.stdout.write('\n{}'.format(title))
+        for line in lines:
+            self.stdout.write('  ' + '  '.join(value.ljust(width) for value, width in zip(line, widths)).rstrip())
+
+
+def age(delta):
+    """Return a ``timedelta`` as people say it."""
+    seconds = max(0, int(delta.total_seconds()))
+    for name, size in (('d', 86400), ('h', 3600), ('min', 60)):
+        if seconds >= 2 * size:
+            return '{} {}'.format(seconds // size, name)
+    return '{} s'.format(seconds)

@@ -1,0 +1,95 @@
+"""Rows that tell the truth: who is gone without a word, and who must go. Looked after in passing, or by a server."""
+import logging
+import threading
+import time
+from datetime import timedelta
+
+from django.db import connections
+from django.utils import timezone
+
+from . import conf, transport
+from .models import Socket
+
+logger = logging.getLogger('sockets')
+
+# Rows that may be removed in passing, while somebody waits for a connect or a fan-out.
+IN_PASSING = 50
+
+# Seconds between two looks at what is told to nobody: servers that no layer has heard of, users that were switched
+# off by an update().
+LOOK_CLOSER_AFTER = 30
+
+_lock = threading.Lock()
+_next_look = [None]
+
+
+def in_passing():
+    """Look for dead servers if it is time to, as ``PURGE_INTERVAL`` says; remove few rows, and raise nothing."""
+    interval = conf.PURGE_INTERVAL
+    if interval is None:
+        return
+    now = time.monotonic()
+    with _lock:
+        # The first look is not the first thing that a process does.
+        due = _next_look[0] is not None and now >= _next_look[0]
+        if due or _next_look[0] is None:
+            _next_look[0] = now + interval
+    # What a disconnect function does must not depend on somebody else's transaction.
+    if due and not connections[Socket.objects.db].in_atomic_block:
+        try:
+            Socket.objects.purge_dead(at_most=IN_PASSING)
+        except Exception:
+            logger.exception('Could not look for dead servers')
+
+
+def purge():
+    """Remove what is known to be gone or to have lost its right, and ask who has been silent for a while.
+
+    Return how many rows were removed.
+    """
+    silent = Socket.objects.filter(last_ping__lt=timezone.now() - timedelta(minutes=2))
+    count = Socket.objects.purge_dead() + revoke_expired() + revoke_inactive() + silent.purge_inactive()
+    silent.filter(active=True).cleanup_stale()
+    return count
+
+
+def revoke_expired():
+    """Close the connections whose session has expired; return how many that were."""
+    return Socket.objects.filter(session__expire_date__lte=timezone.now()).revoke('Your session has expired.')
+
+
+def revoke_inactive():
+    """Close the connections of users that are not active; return how many that were."""
+    return Socket.objects.filter(user__isnull=False, user__is_active=False).revoke('Your account is not active.')
+
+
+class Housekeeper(threading.Thread):
+    """Looks every second, in a server process, so that a site needs no timer for its rows to be true."""
+
+    def __init__(self):
+        super().__init__(name='sockets-housekeeper', daemon=True)
+        self.looks_closer = 0
+        self.is_in_trouble = False
+
+    def run(self):
+        while True:
+            time.sleep(1)
+            try:
+                self.look()
+                self.is_in_trouble = False
+            except Exception as error:
+                # Said once: the database or Redis is away, and everybody else says so, too.
+                if not self.is_in_trouble:
+                    logger.error('Housekeeping waits: %s: %s', type(error).__name__, error)
+                self.is_in_trouble = True
+                connections[Socket.objects.db].close()
+
+    def look(self):
+        now = time.monotonic()
+        closer = now >= self.looks_closer
+        if closer:
+            self.looks_closer = now + LOOK_CLOSER_AFTER
+            revoke_inactive()
+        if closer or transport.dead_servers():
+            Socket.objects.purge_dead()
+        revoke_expired()

@@ -1,0 +1,73 @@
+"""When the right to a connection ends, and when it goes on under another name: what Django tells of users and sessions.
+
+Rows that are deleted in any way that Django knows of (with their session or user, by the admin, by a queryset) are
+connections that are closed.
+"""
+from functools import partial
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.db.models.signals import post_save, pre_delete
+from django.utils import timezone
+
+from . import auth
+from .models import Socket, end
+
+
+def install():
+    """Listen to what ends the right to a connection."""
+    pre_delete.connect(_row_goes, sender=Socket, dispatch_uid='sockets')
+    post_save.connect(_session_saved, sender=Session, dispatch_uid='sockets')
+    user_logged_out.connect(_logged_out, dispatch_uid='sockets')
+    for model in apps.get_models(include_auto_created=True):
+        # Proxies and children are senders of their own.
+        if issubclass(model, get_user_model()):
+            post_save.connect(_user_saved, sender=model, dispatch_uid='sockets')
+    if SessionBase.cycle_key.__name__ != 'cycle_key_with_sockets':
+        SessionBase.cycle_key = _with_sockets(SessionBase.cycle_key)
+
+
+def _row_goes(instance, using, **kwargs):
+    # Loaded now, for the disconnect function: they may be what is being deleted.
+    instance.user, instance.session
+    if instance.remove():
+        transaction.on_commit(partial(end, [instance], 'Your session is gone. Come back with a new one.'), using=using)
+
+
+def _session_saved(instance, using, raw=False, created=False, **kwargs):
+    if not created and not raw and instance.expire_date <= timezone.now():
+        Socket.objects.using(using).filter(session=instance.pk).revoke('Your session has expired.')
+
+
+def _user_saved(instance, using, raw=False, created=False, **kwargs):
+    if not created and not raw and not instance.is_active:
+        Socket.objects.using(using).filter(user=instance.pk).revoke('Your account is not active.')
+
+
+def _logged_out(request, user, **kwargs):
+    # A session in the database takes its rows along. Others leave no trace in a row: all of the user's go.
+    if user is not None and auth.row_session_key(request.session) is None:
+        Socket.objects.filter(user=user.pk, session=None).revoke('You have logged out.')
+
+
+def _with_sockets(cycle_key):
+    """Return ``cycle_key`` (a login gives a session another key) made to take the session's connections along."""
+    def cycle_key_with_sockets(self):
+        old = auth.row_session_key(self)
+        rows = [] if old is None else list(Socket.objects.filter(session=old).values_list('pk', flat=True))
+        if not rows:
+            return cycle_key(self)
+        # Or they would be deleted with the old key.
+        mine = Socket.objects.filter(pk__in=rows)
+        mine.update(session=None)
+        try:
+            cycle_key(self)
+        except Exception:
+            mine.update(session=old)
+            raise
+        mine.update(session=auth.row_session_key(self))
+    return cycle_key_with_sockets

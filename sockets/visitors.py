@@ -1,0 +1,68 @@
+"""What this process remembers of a connection between its frames. Standard library only; all times are seconds."""
+import time
+
+
+class Visitor:
+    """A connection as this process knows it: when its row last said that it is alive, and how it behaves."""
+
+    __slots__ = ('noted', 'tokens', 'refilled', 'bad_frames')
+
+    def __init__(self, now):
+        # Never, as far as we know.
+        self.noted = None
+        self.tokens = None
+        self.refilled = now
+        self.bad_frames = 0
+
+    def is_due(self, now, resolution):
+        """Whether its row should be told that it is alive; if so, it will be due again after ``resolution``."""
+        if self.noted is not None and now - self.noted < resolution:
+            return False
+        self.noted = now
+        return True
+
+    def takes_token(self, now, rate):
+        """Whether another frame is within ``rate`` frames a second: a bucket that holds those of two seconds."""
+        full = max(2 * rate, 1)
+        tokens = full if self.tokens is None else min(full, self.tokens + (now - self.refilled) * rate)
+        self.refilled = now
+        self.tokens = tokens - 1 if tokens >= 1 else tokens
+        return tokens >= 1
+
+
+class Visitors:
+    """The connections that this process has heard of, by channel name. It forgets those that were silent for long."""
+
+    # Some handle the disconnect of a connection whose frames they never saw, and some the other way round.
+    forget_after = 3600
+
+    def __init__(self):
+        self._visitors = {}
+        self._next_sweep = 0
+
+    def __len__(self):
+        return len(self._visitors)
+
+    def get(self, channel_name, now=None):
+        """Return the ``Visitor`` of that name, a new one if it is not known."""
+        visitor = self._visitors.get(channel_name)
+        if visitor is None:
+            now = time.monotonic() if now is None else now
+            if now >= self._next_sweep:
+                self._next_sweep = now + self.forget_after / 10
+                self._sweep(now)
+            # Two threads may come here at once.
+            visitor = self._visitors.setdefault(channel_name, Visitor(now))
+        return visitor
+
+    def forget(self, channel_name):
+        """Forget a connection that has ended."""
+        self._visitors.pop(channel_name, None)
+
+    def _sweep(self, now):
+        for name, visitor in list(self._visitors.items()):
+            if now - max(visitor.noted or 0, visitor.refilled) > self.forget_after:
+                self._visitors.pop(name, None)
+
+
+visitors = Visitors()
