@@ -15,8 +15,8 @@ class SocketsConfig(AppConfig):
         compat.heal_daphne()
         from django.apps import apps
 
-        from . import checks, transport  # noqa: F401, checks register themselves
-        transport.install()
+        from . import checks, presence, transport  # noqa: F401, checks register themselves
+        transport.install(on_worker_process=presence.keep_house)
         # What is missing is for the checks to say.
         if apps.is_installed('django.contrib.auth') and apps.is_installed('django.contrib.sessions'):
             from . import revocation

@@ -63,8 +63,13 @@ def revoke_inactive():
     return Socket.objects.filter(user__isnull=False, user__is_active=False).revoke('Your account is not active.')
 
 
+def keep_house():
+    """Have this process, a server or a worker, look after the rows from now on."""
+    Housekeeper().start()
+
+
 class Housekeeper(threading.Thread):
-    """Looks every second, in a server process, so that a site needs no timer for its rows to be true."""
+    """Looks every second, in servers and workers, so that a site needs no timer for its rows to be true."""
 
     def __init__(self):
         super().__init__(name='sockets-housekeeper', daemon=True)

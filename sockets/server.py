@@ -11,8 +11,9 @@ from channels.worker import Worker
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 
+from . import conf
 from .layers.mailboxes import FRAMES
-from .presence import Housekeeper
+from .presence import keep_house
 
 logger = logging.getLogger('sockets')
 
@@ -22,6 +23,9 @@ PAGES = ('http.request',)
 # Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing
 # but compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
 THREAD_PATIENCE = 0.01
+
+# Bytes that may wait for a client that does not read, before it is cut off. Its fan-outs would fill our memory.
+BACKLOG = 16 * 1024 * 1024
 
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.
 DRAIN_TIMEOUT = 10
@@ -67,7 +71,30 @@ class SocketProtocol(WebSocketProtocol):
 
     A text that goes to many connections one after another is framed once for all. What comes in is unmasked and checked
     to be UTF-8 at once, not byte by byte. What goes out is written at once, not in the reactor's next round.
+
+    Whoever is silent is pinged, also if something is sent to it all the time: that proves nothing. Whoever does not
+    read is cut off.
     """
+
+    # What was sent since the client has stopped reading; None while it reads.
+    backlog = None
+
+    def onOpen(self):
+        super().onOpen()
+        # Instead of the HTTP channel that this connection came through.
+        self.transport.unregisterProducer()
+        self.transport.registerProducer(self, True)
+
+    # What the transport calls (twisted.internet.interfaces.IPushProducer)
+
+    def pauseProducing(self):
+        self.backlog = 0
+
+    def resumeProducing(self):
+        self.backlog = None
+
+    def stopProducing(self):
+        pass
 
     # autobahn describes all that it reads and writes to a log that daphne throws away.
 
@@ -116,15 +143,20 @@ class SocketProtocol(WebSocketProtocol):
             self.serverAccept()
         if self.state != self.STATE_OPEN:
             return
-        self.last_data = time.time()
         # The same object: a fan-out's connections share one message.
         if getattr(self.factory, 'framed', None) is not content:
             payload = content if binary else content.encode('utf8')
             self.factory.framed, self.factory.frame = content, self.factory.prepareMessage(payload, binary)
-        self.sendPreparedMessage(self.factory.frame)
+        frame = self.factory.frame
+        if self.backlog is not None:
+            self.backlog += len(frame.payload)
+            if self.backlog > BACKLOG:
+                logger.warning('Cutting off %s, which does not read: %d bytes wait', self.reply_channel, self.backlog)
+                return self.transport.abortConnection()
+        self.sendPreparedMessage(frame)
         # TLS has none.
         write_now = getattr(self.transport, 'doWrite', None)
-        if write_now is not None:
+        if write_now is not None and self.backlog is None:
             write_now()
 
 
@@ -158,7 +190,7 @@ class SocketServer(Server):
         Worker(self.channel_layer, signal_handlers=False).ready()
         for worker in self.workers:
             worker.start()
-        Housekeeper().start()
+        keep_house()
         reactor.callWhenRunning(self.begin)
         reactor.addSystemEventTrigger('before', 'shutdown', self.drain)
         super().run()
@@ -169,7 +201,9 @@ class SocketServer(Server):
         # daphne makes its factory when it runs.
         from twisted.internet import defer, reactor
         self.factory.ws_factory.protocol = SocketProtocol
-        self.factory.ws_factory.setProtocolOptions(utf8validateIncoming=False)
+        # A frame over the limit gets an ERROR, one far over it is not even read: autobahn closes with 1009.
+        self.factory.ws_factory.setProtocolOptions(
+            utf8validateIncoming=False, maxMessagePayloadSize=4 * conf.MAX_MESSAGE_SIZE)
         if self.listening is not None:
             # A blocking accept() would stop the reactor.
             self.listening.setblocking(False)
@@ -207,7 +241,10 @@ class SocketServer(Server):
             for name, protocol in list(self.factory.reply_protocols.items()):
                 if name not in told and hasattr(protocol, 'serverClose') and (is_over or is_idle(name)):
                     told.add(name)
-                    protocol.serverClose(1012) if protocol.state == protocol.STATE_OPEN else protocol.serverReject()
+                    if protocol.state == protocol.STATE_OPEN:
+                        protocol.sendClose(1012, 'The server restarts.')
+                    else:
+                        protocol.serverReject()
             if is_over or (not self.factory.reply_protocols and is_idle()):
                 drained.callback(None)
             else:

@@ -14,14 +14,15 @@ from channels.generic.websockets import WebsocketConsumer
 from channels.handler import AsgiRequest
 from channels.message import Message
 from channels.routing import Include, Router, connect_consumer, null_consumer
-from channels.signals import worker_ready
+from channels.signals import worker_process_ready, worker_ready
 
 from . import conf
 from .exceptions import MailboxFull
 from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
-           'close_code', 'dead_servers', 'disconnect', 'forget_server', 'install', 'statistics', 'routing_error', 'routed_consumers', 'send', 'send_many', 'server_prefix']
+           'close_code', 'dead_servers', 'disconnect', 'forget_server', 'install', 'routing_error', 'routed_consumers',
+           'send', 'send_many', 'server_prefix', 'statistics']
 
 logger = logging.getLogger('sockets')
 
@@ -255,9 +256,13 @@ def routed_consumers(alias):
     return list(walk(channel_layers[alias].router.root, frozenset()))
 
 
-def install():
-    """Make workers refuse websockets that no route matches, which Channels would accept and leave open."""
+def install(on_worker_process):
+    """Make workers refuse websockets that no route matches, which Channels would accept and leave open.
+
+    ``on_worker_process`` is called once in each ``runworker``.
+    """
     worker_ready.connect(_refuse_unrouted, dispatch_uid='sockets')
+    worker_process_ready.connect(lambda **kwargs: on_worker_process(), weak=False, dispatch_uid='sockets')
 
 
 def _refuse_unrouted(sender, **kwargs):

@@ -24,7 +24,7 @@ AT_IMPORT = {
     'router': {'routes'},
     'routes': set(),
     'security': {'conf'},
-    'server': {'channels', 'daphne', 'layers', 'presence'},
+    'server': {'channels', 'conf', 'daphne', 'layers', 'presence'},
     'signals': set(),
     'transport': {'channels', 'conf', 'exceptions', 'signals'},
     'visitors': set(),
@@ -32,7 +32,7 @@ AT_IMPORT = {
 # What its functions may import besides, when the apps are loaded.
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
-    'apps': {'checks', 'revocation', 'transport'},
+    'apps': {'checks', 'presence', 'revocation', 'transport'},
     'checks': {'handlers', 'transport'},
     'compat': {'daphne'},
     'handlers': {'auth', 'models', 'presence', 'signals'},

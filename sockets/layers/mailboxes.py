@@ -182,7 +182,8 @@ class Mailboxes:
 
     def waiting(self):
         """Return how many messages wait, by the channel that they wait for."""
-        return dict(collections.Counter(_line(letter.channel) for box in self._boxes.values() for letter in box.letters))
+        return dict(collections.Counter(
+            _line(letter.channel) for box in self._boxes.values() for letter in box.letters))
 
     def __len__(self):
         return sum(len(box.letters) for box in self._boxes.values())

@@ -34,6 +34,9 @@ _SERVER_LEASE = 2
 _SUSPICION = 1.5
 _GRACE = 10
 
+# Seconds that a daphne which stops waits for its clients to answer a close.
+_FAREWELL = 3
+
 
 class OutOfMemory(redis.exceptions.ResponseError):
     """Redis has reached its ``maxmemory`` and takes no messages: give it more, or find out what fills it."""
@@ -81,6 +84,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
+        # Connections of a daphne in this process.
+        self._open_here = set()
         self._renewer = None
         self._lock = threading.Lock()
         self._trouble = _Trouble()
@@ -256,6 +261,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         connection = message['reply_channel']
         is_control = channel != 'websocket.receive'
         is_ours = self.non_local_name(connection) in self._read_here
+        if is_ours and is_control:
+            (self._open_here.discard if channel == 'websocket.disconnect' else self._open_here.add)(connection)
         if channel == 'websocket.disconnect':
             self._stopped.discard(connection)
         elif connection in self._stopped:
@@ -446,10 +453,29 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _read(self, prefix):
         """Bring what other processes send to the connections of this one."""
         if prefix not in self._read_here:
+            from twisted.internet import reactor
+            if not self._serves_locally:
+                reactor.addSystemEventTrigger('before', 'shutdown', self._leave)
             self._read_here.add(prefix)
             self._renew_from_now_on()
             Reader(self.connection(self.consistent_hash(prefix)).connection_pool, self.prefix + 'queue:' + prefix,
                    self._deliver, self._catch_up, self._trouble.begins, _PATIENCE).start()
+
+    def _leave(self):
+        """Close the connections of a daphne that stops, with 1012, and wait until it has said that they ended."""
+        from twisted.internet import defer, reactor
+        left = defer.Deferred()
+        deadline = time.monotonic() + _FAREWELL
+        for connection in list(self._open_here):
+            self._local.send(connection, {'close': 1012})
+
+        def look():
+            if not self._open_here or time.monotonic() > deadline:
+                left.callback(None)
+            else:
+                reactor.callLater(0.02, look)
+        look()
+        return left
 
     def _catch_up(self):
         """Do what has waited for Redis to answer."""
