@@ -40,7 +40,7 @@ def heal_daphne():
     """Let daphne close with the codes of RFC 6455 below 3000, such as 1011.
 
     Its ``serverClose`` goes through autobahn's public ``sendClose``, which refuses them with an exception and leaves
-    the connection open. daphne itself closes with 1013 the way we do it here.
+    the connection open. daphne itself closes with 1013 the way we do it here. A restart (1012) says so in its reason.
     """
     from daphne.ws_protocol import WebSocketProtocol
     server_close = WebSocketProtocol.serverClose
@@ -49,7 +49,7 @@ def heal_daphne():
 
     def serverClose(self, code=True):
         if code is not True and 1000 < code < 3000:
-            self.sendCloseFrame(code=code, isReply=False)
+            self.sendCloseFrame(code=code, reasonUtf8=b'restart' if code == 1012 else None, isReply=False)
         else:
             server_close(self, code)
     serverClose.healed = True

@@ -197,8 +197,19 @@ class RoutedSocketHandler(transport.Consumer):
             self._announce_handled(time.perf_counter() - began, outcome)
 
     def raw_disconnect(self, message, **kwargs):
+        from django.db import Error
         self._attempt(functools.partial(self.leave_groups, **kwargs))
-        self._attempt(self._forget, message, kwargs)
+        try:
+            self._forget(message, kwargs)
+        except Error as error:
+            from . import presence
+            if not getattr(message, 'is_told_again', False):
+                message.is_told_again = True
+                logger.error('The database could not be told that %s has ended, and will be told again: %s',
+                             self.channel_name, error)
+            presence.try_again(functools.partial(type(self), message, **kwargs))
+        except Exception:
+            logger.exception('%s at %r failed', type(self).__name__, self.path)
 
     def _identify(self):
         """Find out who knocks, and raise for whom the door stays shut."""

@@ -1,4 +1,5 @@
 """Rows that tell the truth: who is gone without a word, and who must go. Looked after in passing, or by a server."""
+import collections
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ LOOK_CLOSER_AFTER = 30
 
 _lock = threading.Lock()
 _next_look = [None]
+_unfinished = collections.deque()
 
 
 def in_passing():
@@ -65,7 +67,15 @@ def revoke_inactive():
 
 def keep_house():
     """Have this process, a server or a worker, look after the rows from now on."""
-    Housekeeper().start()
+    with _lock:
+        if not any(isinstance(thread, Housekeeper) for thread in threading.enumerate()):
+            Housekeeper().start()
+
+
+def try_again(end):
+    """Have ``end``, a function that ends a connection, called again: the database was not there to be told."""
+    _unfinished.append(end)
+    keep_house()
 
 
 class Housekeeper(threading.Thread):
@@ -90,6 +100,9 @@ class Housekeeper(threading.Thread):
                 connections[Socket.objects.db].close()
 
     def look(self):
+        # Those that fail again come to the end.
+        for _ in range(len(_unfinished)):
+            _unfinished.popleft()()
         now = time.monotonic()
         closer = now >= self.looks_closer
         if closer:

@@ -25,7 +25,7 @@ PAGES = ('http.request',)
 THREAD_PATIENCE = 0.01
 
 # Bytes that may wait for a client that does not read, before it is cut off. Its fan-outs would fill our memory.
-BACKLOG = 16 * 1024 * 1024
+BACKLOG = 4 * 1024 * 1024
 
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.
 DRAIN_TIMEOUT = 10
@@ -88,7 +88,9 @@ class SocketProtocol(WebSocketProtocol):
     # What the transport calls (twisted.internet.interfaces.IPushProducer)
 
     def pauseProducing(self):
-        self.backlog = 0
+        # The transport says so at each write.
+        if self.backlog is None:
+            self.backlog = 0
 
     def resumeProducing(self):
         self.backlog = None
@@ -241,10 +243,7 @@ class SocketServer(Server):
             for name, protocol in list(self.factory.reply_protocols.items()):
                 if name not in told and hasattr(protocol, 'serverClose') and (is_over or is_idle(name)):
                     told.add(name)
-                    if protocol.state == protocol.STATE_OPEN:
-                        protocol.sendClose(1012, 'The server restarts.')
-                    else:
-                        protocol.serverReject()
+                    protocol.serverClose(1012) if protocol.state == protocol.STATE_OPEN else protocol.serverReject()
             if is_over or (not self.factory.reply_protocols and is_idle()):
                 drained.callback(None)
             else:

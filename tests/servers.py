@@ -103,6 +103,14 @@ def redis_server(directory, port=None):
 @contextlib.contextmanager
 def postgres_server():
     """Run a PostgreSQL cluster of its own and yield the URL of an empty database."""
+    with postgres_cluster() as (url, start):
+        with start():
+            yield url
+
+
+@contextlib.contextmanager
+def postgres_cluster():
+    """Make a PostgreSQL cluster and yield the URL of an empty database, and what runs its server for a while."""
     places = sorted(str(path) for path in Path('/usr/lib/postgresql').glob('*/bin'))
     initdb, postgres = find_program('initdb', *places), find_program('postgres', *places)
     port = free_port()
@@ -121,16 +129,20 @@ def postgres_server():
     try:
         subprocess.run([initdb, '-D', directory + '/data', '-U', 'sockets', '--auth=trust', '-E', 'UTF8',
                         '--locale=C'], check=True, stdout=subprocess.DEVNULL, cwd='/', **kwargs)
-        with tempfile.NamedTemporaryFile(suffix='.log') as log:
-            program = Program([postgres, '-D', directory + '/data', '-p', port, '-k', directory,
-                               '-c', 'listen_addresses=127.0.0.1', '-c', 'fsync=off'], log.name, cwd='/', **kwargs)
-            try:
-                wait_for_port(port, program.process, program.log_path)
-                # Its port opens before it is ready to speak.
-                program.wait_for_log('ready to accept connections')
-                yield 'postgres://sockets@127.0.0.1:{}/postgres'.format(port)
-            finally:
-                program.stop(signal.SIGINT)
+
+        @contextlib.contextmanager
+        def start():
+            with tempfile.NamedTemporaryFile(suffix='.log') as log:
+                program = Program([postgres, '-D', directory + '/data', '-p', port, '-k', directory,
+                                   '-c', 'listen_addresses=127.0.0.1', '-c', 'fsync=off'], log.name, cwd='/', **kwargs)
+                try:
+                    wait_for_port(port, program.process, program.log_path)
+                    # Its port opens before it is ready to speak.
+                    program.wait_for_log('ready to accept connections')
+                    yield program
+                finally:
+                    program.stop(signal.SIGINT)
+        yield 'postgres://sockets@127.0.0.1:{}/postgres'.format(port), start
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

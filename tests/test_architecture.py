@@ -47,7 +47,7 @@ LAYERS = {
     'inmemory': {'asgiref', 'leases', 'mailboxes', 'twisted'},
     'leases': set(),
     'mailboxes': set(),
-    'redis': {'asgi_redis', 'connections', 'inmemory', 'mailboxes', 'redis', 'scripts'},
+    'redis': {'asgi_redis', 'connections', 'inmemory', 'mailboxes', 'redis', 'scripts', 'twisted'},
     'scripts': set(),
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}

@@ -209,3 +209,21 @@ def test_manage_py_check_names_the_step_that_was_forgotten(tmp_path, installed, 
         env={'PYTHONPATH': '{}:{}'.format(tmp_path, ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for word in words:
         assert word in process.stdout.decode()
+
+
+@pytest.mark.parametrize('engine, age, found', [
+    ('postgresql', 0, ['sockets.W004']), ('mysql', None, []), ('postgresql', 60, []), ('sqlite3', 0, [])])
+def test_a_worker_that_connects_to_the_database_for_every_frame_is_pointed_out(settings, engine, age, found):
+    settings.DATABASES = {'default': {'ENGINE': 'django.db.backends.' + engine, 'CONN_MAX_AGE': age}}
+    assert ids(checks.check_database()) == found
+    # Django's default.
+    settings.DATABASES = {'default': {'ENGINE': 'django.db.backends.' + engine}}
+    assert ids(checks.check_database()) == (['sockets.W004'] if engine != 'sqlite3' else [])
+
+
+@pytest.mark.parametrize('name', ['PURGE_INTERVAL', 'MAX_CONNECTIONS_PER_USER', 'MAX_CONNECTIONS_PER_ADDRESS',
+                                  'MAX_FRAMES_PER_SECOND', 'MAX_BAD_FRAMES'])
+def test_a_limit_is_a_number_or_none(settings, name):
+    for value, expected in ((None, []), (5, []), (0, ['sockets.E007']), ('5', ['sockets.E007'])):
+        settings.SOCKETS = {name: value}
+        assert ids(checks.check_settings()) == expected

@@ -200,3 +200,29 @@ def test_an_owner_at_work_gets_another_lease():
     assert boxes.overdue(LEASE) == []
     assert boxes.take(FRAMES, LEASE) == (None, None)
     assert boxes.overdue(2 * LEASE) == [ticket]
+
+
+def test_of_a_connection_that_is_told_to_close_only_the_end_is_heard():
+    boxes = mailboxes()
+    for n in range(2):
+        boxes.put('websocket.receive', {'n': n}, 0, 'server!a')
+    boxes.put('websocket.receive', {'n': 'other'}, 0, 'server!b')
+    _, ticket = boxes.take(FRAMES, 0)
+    boxes.put('websocket.disconnect', {'n': 'end'}, 0, 'server!a', is_control=True)
+    boxes.close('server!a', 0)
+    assert boxes.put('websocket.receive', {'n': 2}, 0, 'server!a') is None
+    assert boxes.done(ticket) == 'websocket.disconnect'
+    taken = [boxes.take(FRAMES, 0)[0].message['n'] for _ in range(2)]
+    assert sorted(taken) == ['end', 'other'] and boxes.take(FRAMES, 0) == (None, None)
+
+
+def test_a_connection_that_closes_leaves_nothing_behind():
+    boxes = mailboxes()
+    boxes.put('websocket.receive', {}, 0, 'server!a')
+    boxes.close('server!a', 0)
+    assert boxes.take(FRAMES, 0) == (None, None) and not boxes.has_frames()
+    boxes.put('websocket.disconnect', {}, 1, 'server!a', is_control=True)
+    boxes.close('server!nobody', 1)
+    assert set(boxes._closed) == {'server!nobody'}
+    boxes.sweep(1 + EXPIRY)
+    assert not boxes._closed

@@ -419,3 +419,108 @@ def test_an_expired_frame_is_skipped_and_the_end_of_its_connection_is_not(make_l
     layer.send('websocket.disconnect', frame('end'))
     time.sleep(1.1)
     assert layer.receive(['websocket.receive', 'websocket.disconnect'], block=True)[1]['n'] == 'end'
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_of_a_connection_that_is_told_to_close_only_the_end_is_heard(make_layer, hosts):
+    layer, other = make_layer(hosts), make_layer(hosts)
+    for connection in ('server!a', 'server!b'):
+        layer.send('websocket.receive', frame(0, connection))
+        layer.send('websocket.receive', frame(1, connection))
+    assert other.send_many(['server!a'], {'close': 4401}) == []
+    layer.send('websocket.receive', frame(2))
+    layer.send('websocket.disconnect', frame(3))
+
+    def take_all():
+        taken = []
+        while True:
+            channel, message = layer.receive(['websocket.receive', 'websocket.disconnect'])
+            if channel is None:
+                return taken
+            taken.append((message['reply_channel'], message['n']))
+    assert sorted(in_thread(take_all)) == [('server!a', 3), ('server!b', 0), ('server!b', 1)]
+    # Its name is free again, and nothing of it is left.
+    assert not [key for index in range(hosts) for key in layer.connection(index).keys('*server!a')]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leases that are short enough to wait for."""
+    from sockets.layers import redis as module
+    monkeypatch.setattr(module, '_SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(module, '_SERVER_LEASE', 0.2)
+    monkeypatch.setattr(module, '_SUSPICION', 0.15)
+    monkeypatch.setattr(module, '_GRACE', 0.3)
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_a_server_that_says_no_more_that_it_lives_is_dead_after_a_while(make_layer, quick, hosts):
+    server, other = make_layer(hosts), make_layer(hosts)
+    server._say_alive('server!')
+    assert other.dead_servers() == []
+    time.sleep(0.25)
+    # It may be that Redis has slept, and everybody is late: it gets another chance to speak.
+    assert other.dead_servers() == []
+    server._say_alive('server!')
+    time.sleep(0.16)
+    assert other.dead_servers() == []
+    time.sleep(0.1)
+    assert other.dead_servers() == []
+    time.sleep(0.2)
+    assert other.dead_servers() == ['server!'] == server.dead_servers()
+    other.forget_server('server!')
+    assert server.dead_servers() == []
+
+
+def test_a_server_that_nobody_has_heard_of_has_some_time_to_speak(make_layer, quick):
+    layer = make_layer()
+    deadline = time.monotonic() + 5
+    looks = 0
+    while layer.dead_servers(['gone!', 'late!']) != ['gone!']:
+        assert time.monotonic() < deadline
+        looks += 1
+        if looks > 2:
+            layer._say_alive('late!')
+        time.sleep(0.05)
+    assert looks >= 6
+
+
+def test_a_server_says_that_it_lives_while_it_reads_and_a_redis_that_has_forgotten_learns_of_it_again(
+        make_layer, quick, reactor):
+    server, other = make_layer(), make_layer()
+    threads.blockingCallFromThread(reactor, server._read, 'reads!')
+    for _ in range(10):
+        assert other.dead_servers(['reads!']) == []
+        time.sleep(0.05)
+    other.connection(0).delete(other.prefix + 'servers')
+    for _ in range(20):
+        assert other.dead_servers(['reads!']) == []
+        time.sleep(0.05)
+
+
+def test_nobody_is_dead_because_redis_is_away(tmp_path):
+    layer = RedisChannelLayer(hosts=['redis://127.0.0.1:{}/0'.format(servers.free_port())])
+    assert layer.dead_servers(['server!']) == []
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_what_waits_and_what_was_dropped_is_counted(make_layer, hosts):
+    layer = make_layer(hosts)
+    assert layer.statistics() == {'waiting': {}, 'dropped': {}}
+    layer.send('background', {})
+    layer.send_many(['server!a', 'server!b'], {'text': ''})
+    layer.send('websocket.receive', frame(0))
+    layer.note_dropped({'server!': 3}), layer.note_dropped({'server!': 1, 'other!': 1})
+    assert layer.statistics() == {
+        'waiting': {'background': 1, 'server!': 1, 'frames of connections': 1},
+        'dropped': {'server!': 4, 'other!': 1}}
+
+
+def test_a_process_that_ends_in_good_order_lets_its_connections_go(make_layer):
+    layer, other = make_layer(), make_layer()
+    for n in range(2):
+        layer.send('websocket.receive', frame(n))
+    assert in_thread(lambda: layer.receive(['websocket.receive']))[1]['n'] == 0
+    assert in_thread(lambda: other.receive(['websocket.receive'])) == (None, None)
+    layer._end_all()
+    assert in_thread(lambda: other.receive(['websocket.receive']))[1]['n'] == 1

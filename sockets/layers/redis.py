@@ -2,6 +2,7 @@
 
 Each step is one of the scripts and one round trip: put, take (with the end of the frame before), end.
 """
+import atexit
 import collections
 import itertools
 import logging
@@ -81,6 +82,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._tickets = set()
         self._tokens = itertools.count()
         self._renewed = 0
+        self._ends_at_exit = False
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
@@ -386,6 +388,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _open(self, index, token, entry, connection=None):
         channel, _, payload = entry.split(b'|', 2)
         if connection is not None:
+            if not self._tickets and not self._ends_at_exit:
+                self._ends_at_exit = True
+                atexit.register(self._end_all)
             ticket = self._thread.ticket = _Ticket(index, connection, token)
             self._tickets.add(ticket)
             self._renew_from_now_on()
@@ -395,6 +400,14 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             self._local.send_many(others, message['message'])
             return name, message['message']
         return channel.decode(), message
+
+    def _end_all(self):
+        """Let go of the connections of a process that ends in good order, and asks for no more."""
+        try:
+            for ticket in list(self._tickets):
+                self._run('end', ticket.index, [self.prefix, ticket.connection, ticket.token])
+        except redis.exceptions.RedisError as error:
+            self._trouble.begins(error)
 
     def _is_on(self, channel, index):
         # Frames and plain channels are on every shard, the others where their name leads.

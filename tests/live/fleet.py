@@ -112,7 +112,7 @@ class Connection:
     """A client's end of a websocket, for asyncio: as much of RFC 6455 as the tests need."""
 
     @classmethod
-    async def open(cls, port, path='/soak/', host='127.0.0.1'):
+    async def open(cls, port, path='/soak/', host='127.0.0.1', cookie=''):
         self = cls()
         if isinstance(port, str):
             self.reader, self.writer = await asyncio.open_unix_connection(port)
@@ -120,7 +120,8 @@ class Connection:
             self.reader, self.writer = await asyncio.open_connection(host, port)
         key = base64.b64encode(os.urandom(16)).decode()
         self.writer.write('GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-                          'Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n'.format(path, key).encode())
+                          'Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\nCookie: {}\r\n\r\n'.format(
+                              path, key, cookie).encode())
         try:
             head = await asyncio.wait_for(self.reader.readuntil(b'\r\n\r\n'), 30)
         except asyncio.IncompleteReadError as error:
@@ -205,3 +206,16 @@ async def eventually(condition, seconds=15):
             return result
         assert loop.time() < deadline, 'not within {} s: {}'.format(seconds, condition)
         await asyncio.sleep(0.1)
+
+
+if __name__ == '__main__':
+    async def hold():
+        """Hold some connections open in a process that can be stopped or killed: ``PORT PATH COUNT``."""
+        connections = await open_many(int(sys.argv[3]), int(sys.argv[1]), sys.argv[2])
+        print('open', flush=True)
+        await asyncio.gather(*(listen(connection) for connection in connections))
+
+    async def listen(connection):
+        while not isinstance(await connection.receive(3600), int):
+            pass
+    asyncio.run(hold())

@@ -1,6 +1,7 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
-``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``.
+``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
+``SESSION_ENGINE``.
 """
 import os
 import threading
@@ -13,8 +14,10 @@ _database = urlsplit(os.environ['DATABASE_URL'])
 DATABASES = {'default': {
     'ENGINE': 'django.db.backends.postgresql', 'NAME': _database.path[1:], 'HOST': _database.hostname,
     'PORT': _database.port, 'USER': _database.username, 'CONN_MAX_AGE': 60,
-}}
-_layer = {'capacity': int(os.environ.get('CAPACITY', 100)), 'channel_capacity': {'narrow': 1}}
+} if _database.scheme != 'sqlite' else {'ENGINE': 'django.db.backends.sqlite3', 'NAME': _database.path}}
+SESSION_ENGINE = os.environ.get('SESSION_ENGINE', 'django.contrib.sessions.backends.db')
+_layer = {'capacity': int(os.environ.get('CAPACITY', 100)), 'channel_capacity': {'narrow': 1},
+          'expiry': int(os.environ.get('EXPIRY', 60))}
 if os.environ.get('REDIS_URL'):
     _layer['hosts'] = os.environ['REDIS_URL'].split()
 CHANNEL_LAYERS = {'default': {
@@ -103,7 +106,19 @@ def __getattr__(name):
                 ('OVERFLOW', on_overflow),
                 ('LATER', on_later),
             )
+
+        class Hall(Soak):
+            """Notes each connect and each disconnect function that runs."""
+
+            def connect(self, message, **kwargs):
+                super().connect(message, **kwargs)
+                note('open', self.socket.pk)
+
+            def disconnect(self, message, **kwargs):
+                note('close', self.socket.pk)
+
         return [
+            route_class(Hall, path=r'^/hall/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
             route('background', lambda message: note('background', message['n'])),

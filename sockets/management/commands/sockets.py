@@ -60,9 +60,6 @@ class Command(BaseCommand):
         names = 'id', 'user', 'path', 'user_ip', 'active', 'created', 'last_ping', 'server'
         totals = {name: list(rows.order_by().values_list(name).annotate(count=Count('pk')).order_by('-count', name))
                   for name in ('path', 'user', 'server')}
-        username = get_user_model().USERNAME_FIELD
-        users = dict(get_user_model()._default_manager.filter(
-            pk__in=[pk for pk, _ in totals['user'][:LINES] if pk is not None]).values_list('pk', username))
         if options['json']:
             listed = [dict(zip(names, values)) for values in rows.order_by('pk').values_list(*names)]
             self.stdout.write(messages.encode({
@@ -75,7 +72,10 @@ class Command(BaseCommand):
         self.stdout.write('{} connections, {} users, {} servers'.format(
             rows.count(), len([1 for pk, _ in totals['user'] if pk is not None]), len(totals['server'])))
         now = timezone.now()
-        newest = rows.order_by('-pk').values_list(*names)[:LINES]
+        newest = list(rows.order_by('-pk').values_list(*names)[:LINES])
+        users = dict(get_user_model()._default_manager.filter(
+            pk__in={pk for pk, _ in totals['user'][:LINES]}.union(line[1] for line in newest) - {None}
+        ).values_list('pk', get_user_model().USERNAME_FIELD))
         self.table('The newest', ('id', 'user', 'path', 'address', 'open', 'heard', 'server'), [
             (pk, users.get(user, user) or '-', path, ip or '-', age(now - created),
              age(now - ping) + ('' if active else ', asked'), server)

@@ -1,0 +1,111 @@
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from sockets import RoutedSocketHandler, presence
+from sockets.models import Socket
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*args):
+        call_command('sockets', *args)
+        return capsys.readouterr().out
+    return run
+
+
+@pytest.fixture
+def hall(connect, login, alice):
+    """Two connections of alice, one of nobody, at two paths."""
+    connections = [connect(RoutedSocketHandler, '/a/', cookies=login(alice)),
+                   connect(RoutedSocketHandler, '/b/', cookies=login(alice)),
+                   connect(RoutedSocketHandler, '/b/')]
+    for connection in connections:
+        connection.messages()
+    return connections
+
+
+def test_it_lists_connections_and_their_totals(run, hall):
+    printed = run()
+    assert printed.startswith('3 connections, 1 users, 1 servers')
+    lines = [line.split() for line in printed.splitlines()]
+    assert ['/b/', '2'] in lines and ['/a/', '1'] in lines and ['alice', '2'] in lines
+    assert ['daphne.response.test!', '3'] in lines
+    assert sum('192.0.2.1' in line for line in lines) == 3
+
+
+def test_it_lists_everything_as_json_for_scripts(run, hall, alice):
+    printed = json.loads(run('--json'))
+    assert [row['path'] for row in printed['connections']] == ['/a/', '/b/', '/b/']
+    assert printed['connections'][0]['user'] == alice.pk and printed['connections'][2]['user'] is None
+    assert printed['totals']['path'] == [{'path': '/b/', 'connections': 2}, {'path': '/a/', 'connections': 1}]
+    assert set(printed['layer']) <= {'waiting', 'dropped'}
+
+
+def test_what_it_lists_costs_a_number_of_queries_that_does_not_grow(run, db, django_assert_max_num_queries):
+    for n in range(50):
+        Socket.objects.create(channel_name='server{}!a'.format(n), path='/{}/'.format(n),
+                              user=get_user_model().objects.create_user('user{}'.format(n)))
+    with django_assert_max_num_queries(6):
+        printed = run()
+    assert 'user49' in printed
+
+
+def test_nobody_is_connected(run, db):
+    assert run() == '0 connections, 0 users, 0 servers\n'
+
+
+@pytest.mark.parametrize('filters, told', [
+    (['--path', '/b/'], [1, 2]), (['--user', 'alice'], [0, 1]), (['--all'], [0, 1, 2]), (['--path', '/nowhere/'], []),
+    (['--user', 'alice', '--path', '/b/'], [1]), (['--server', 'daphne.response.t'], [0, 1, 2]),
+    (['--server', 'daphne.response.other!'], []), (['--address', '192.0.2.1'], [0, 1, 2]), (['--inactive'], [])])
+def test_it_sends_to_those_who_are_meant_and_closes_them(run, hall, filters, told):
+    assert run('send', '{"type": "NEWS"}', *filters) == 'Handed to {} connections.\n'.format(len(told))
+    assert [bool(connection.received()) for connection in hall] == [n in told for n in range(3)]
+    assert run('close', '--code', '4000', *filters) == 'Closed {} connections.\n'.format(len(told))
+    assert [connection.messages() for connection in hall] == [[{'close': 4000}] * (n in told) for n in range(3)]
+
+
+@pytest.mark.parametrize('args, said', [
+    (['send', '{"type": "NEWS"}'], 'Say whom'), (['close'], 'or --all'), (['send', '--all'], 'This is not JSON'),
+    (['send', 'NEWS', '--all'], '{"type": "BACK_SOON"}'), (['send', '[]', '--all'], 'A message is a dict'),
+    (['close', '--all', '--code', '1006'], '1006 is no close code'), (['list', 'x'], "list takes no 'x'"),
+    (['--user', 'nobody'], "There is no user 'nobody'"), (['purge', '--every', '0'], '--every takes'),
+    (['destroy'], 'destroy')])
+def test_misuse_is_one_sentence(run, db, layer, args, said):
+    with pytest.raises(CommandError, match='(?s)' + said.replace('{', r'\{').replace('[', r'\[')):
+        run(*args)
+
+
+def test_it_purges_once(run, hall):
+    Socket.objects.filter(path='/a/').update(
+        active=False, last_ping=timezone.now() - timedelta(minutes=6))
+    assert run('purge') == 'Removed 1 rows.\n'
+    assert run('purge') == 'Removed 0 rows.\n'
+
+
+def test_it_purges_again_and_again_and_survives_trouble(run, db, monkeypatch, capsys):
+    from sockets.management.commands import sockets as command
+    results = [2, KeyError('away'), 0, 1, KeyboardInterrupt()]
+
+    def purge():
+        result = results.pop(0)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+    monkeypatch.setattr(presence, 'purge', purge)
+    waits = []
+    monkeypatch.setattr(command, 'time', SimpleNamespace(sleep=waits.append))
+    monkeypatch.setattr(command, 'connections', {'default': type('Connection', (), {'close': lambda self: None})()})
+    with pytest.raises(KeyboardInterrupt):
+        call_command('sockets', 'purge', '--every', '30')
+    printed = capsys.readouterr()
+    assert printed.out == 'Removed 2 rows.\nRemoved 1 rows.\n' and "KeyError: 'away'; trying again" in printed.err
+    assert waits == [30] * 4

@@ -1,0 +1,44 @@
+import os
+import subprocess
+import sys
+
+from sockets.layers.leases import FileLeases
+
+from .servers import ROOT
+
+HOLD = '''
+import sys
+from sockets.layers.leases import FileLeases
+leases = FileLeases(sys.argv[1])
+leases.hold('server!')
+print(leases.dead(['server!', 'other!']), flush=True)
+sys.stdin.read()
+'''
+
+
+def test_a_server_is_dead_when_its_process_is_and_not_before(tmp_path):
+    holder = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, cwd=str(ROOT))
+    assert holder.stdout.readline() == b'[]\n'
+    leases = FileLeases(str(tmp_path))
+    leases.hold('mine!')
+    assert leases.dead(['server!', 'mine!', 'unheard of!']) == []
+    holder.kill()
+    holder.communicate()
+    assert leases.dead(['server!', 'mine!', 'unheard of!']) == ['server!']
+    leases.forget('server!'), leases.forget('server!')
+    assert leases.dead(['server!']) == []
+
+
+def test_who_serves_nobody_judges_nobody(tmp_path):
+    (tmp_path / 'server_').write_text('')
+    assert FileLeases(str(tmp_path)).dead(['server!']) == []
+
+
+def test_what_is_left_of_the_long_dead_is_swept_away(tmp_path):
+    for name, age in (('old', 8 * 86400), ('new', 86400)):
+        (tmp_path / name).write_text('')
+        then = os.stat(str(tmp_path / name)).st_mtime - age
+        os.utime(str(tmp_path / name), (then, then))
+    FileLeases(str(tmp_path)).hold('mine!')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['mine_', 'new']

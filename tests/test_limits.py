@@ -1,0 +1,118 @@
+"""What a client may do too much of: connections, frames, rubbish. The settings are SOCKETS' MAX_..."""
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from sockets import RoutedSocketHandler, handlers, signals
+from sockets.models import Socket
+
+pytestmark = pytest.mark.django_db
+
+
+class Talkative(RoutedSocketHandler):
+    routes = (('ECHO', lambda socket, content: content), ('FAIL', lambda socket: 1 / 0))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(handlers, 'time', SimpleNamespace(monotonic=lambda: clock[0], perf_counter=time.perf_counter))
+    return clock
+
+
+def test_one_user_has_as_many_connections_as_it_may(connect, settings, login, alice):
+    settings.SOCKETS = {'MAX_CONNECTIONS_PER_USER': 2}
+    first, second, third = (connect(Talkative, cookies=login(alice)) for _ in range(3))
+    accept, error, close = third.messages()
+    assert accept == {'accept': True} and close == {'close': 4429}
+    assert json.loads(error['text']) == {
+        'type': 'ERROR', 'code': 'rate_limited', 'details': 'You have 2 connections; close one first.'}
+    assert Socket.objects.count() == 2
+    third.disconnect(4429), first.disconnect()
+    assert connect(Talkative, cookies=login(alice)).messages() == [{'accept': True}]
+    # Whoever is nobody is not one user.
+    assert [connect(Talkative).messages() for _ in range(3)] == [[{'accept': True}]] * 3
+
+
+def test_one_address_has_as_many_connections_as_it_may(connect, settings):
+    settings.SOCKETS = {'MAX_CONNECTIONS_PER_ADDRESS': 1}
+    connect(Talkative, client=('192.0.2.1', 1))
+    assert connect(Talkative, client=('192.0.2.1', 2)).messages()[-1] == {'close': 4429}
+    assert connect(Talkative, client=('192.0.2.2', 1)).messages() == [{'accept': True}]
+    # A unix socket has no address.
+    assert [connect(Talkative, client=None).messages() for _ in range(2)] == [[{'accept': True}]] * 2
+
+
+def test_frames_beyond_the_rate_are_answered_with_an_error_that_carries_their_ref(connect, settings, clock):
+    settings.SOCKETS = {'MAX_FRAMES_PER_SECOND': 2}
+    connection, other = connect(Talkative), connect(Talkative)
+    connection.messages(), other.messages()
+    frames = [connection.send({'type': 'ECHO', 'ref': n})[0] for n in range(6)]
+    assert frames[:4] == [{'type': 'ECHO', 'ref': n} for n in range(4)]
+    assert frames[4] == {'type': 'ERROR', 'code': 'rate_limited', 'details': 'At most 2 frames a second.', 'ref': 4}
+    assert other.send({'type': 'ECHO'}) == [{'type': 'ECHO'}]
+    clock[0] += 1
+    assert [connection.send({'type': 'ECHO'})[0]['type'] for _ in range(3)] == ['ECHO', 'ECHO', 'ERROR']
+
+
+@pytest.mark.parametrize('frame, options, code', [
+    ('rubbish', {}, 4400), ({'type': 'NOBODY'}, {}, 4400), (b'bytes', {}, 4400), ([], {}, 4400),
+    ({'type': 'ECHO', 'text': 'x' * 99}, {'MAX_MESSAGE_SIZE': 60}, 4400),
+    ({'type': 'ECHO'}, {'MAX_FRAMES_PER_SECOND': 0.1}, 4429)])
+def test_who_sends_nothing_but_rubbish_or_does_not_slow_down_is_closed(connect, settings, clock, frame, options, code):
+    settings.SOCKETS = dict(options, MAX_BAD_FRAMES=3)
+    connection = connect(Talkative)
+    good = {'type': 'ECHO'}
+    for n, frame in enumerate([good, good] + [frame] * 2 + [good] * (code == 4400) + [frame] * 3):
+        assert {'close': code} not in connection.messages(), n
+        connection._put('websocket.receive', **({'bytes': frame} if isinstance(frame, bytes) else {
+            'text': frame if isinstance(frame, str) else json.dumps(frame)}))
+        if code == 4429 and n == 4:
+            break
+    assert connection.messages()[-1] == {'close': code}
+
+
+def test_a_good_frame_makes_up_for_the_bad_ones_before_it_and_our_own_mistakes_do_not_count(connect, settings):
+    settings.SOCKETS = {'MAX_BAD_FRAMES': 3}
+    connection = connect(Talkative)
+    connection.messages()
+    for frame in ('bad', 'bad', {'type': 'ECHO'}, 'bad', 'bad', {'type': 'FAIL'}, 'bad', 'bad'):
+        assert len(connection.send(frame)) == 1
+    assert Socket.objects.count() == 1
+
+
+def test_limits_are_off_or_generous_by_default(connect):
+    connection = connect(Talkative)
+    connection.messages()
+    assert len([connection.send({'type': 'ECHO'}) for _ in range(300)]) == 300
+    for _ in range(99):
+        assert connection.send('bad')[0]['code'] == 'invalid_json'
+    assert connection.messages() == []
+
+
+def test_what_became_of_each_frame_is_told_to_who_listens(connect, login):
+    heard = []
+
+    def listen(socket, route, duration, outcome, **kwargs):
+        assert 0 <= duration < 5
+        heard.append((route, outcome))
+    connection = connect(Talkative)
+    signals.message_handled.connect(listen)
+    for frame in ({'type': 'ECHO'}, {'type': 'FAIL'}, {'type': 'NOBODY'}, 'bad'):
+        connection.send(frame)
+    assert heard == [('ECHO', 'ok'), ('FAIL', 'server_error'), (None, 'unknown_type'), (None, 'invalid_json')]
+    signals.message_handled.disconnect(listen)
+
+
+def test_an_end_that_is_not_ordinary_is_one_line_in_the_log_with_what_an_operator_needs(connect, login, alice, caplog):
+    connection, other = connect(Talkative, cookies=login(alice)), connect(Talkative)
+    row = Socket.objects.get(channel_name=connection.name)
+    caplog.set_level('INFO', 'sockets')
+    other.disconnect(1001), connection.disconnect(1006)
+    record, = [record for record in caplog.records if record.name == 'sockets']
+    assert (record.user_id, record.path, record.code, record.reason, record.server, record.socket_id) == (
+        alice.pk, '/page/', 1006, None, 'daphne.response.test!', row.pk)
+    assert 0 <= record.age < 10 and 0 <= record.silence < 10
+    assert 'alice' not in record.getMessage() and '192.0.2.1' not in record.getMessage()

@@ -1,0 +1,229 @@
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from channels import DEFAULT_CHANNEL_LAYER, channel_layers
+from django.contrib.sessions.models import Session
+from django.db import OperationalError
+from django.utils import timezone
+
+from sockets import RoutedSocketHandler, presence, signals
+from sockets.models import Socket
+
+from .client import Connection
+from .conftest import OUR_LAYERS
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Noted(RoutedSocketHandler):
+    """Notes its disconnects: of whom, with which message, and whether the row was still there."""
+
+    ended = []
+
+    def disconnect(self, message, **kwargs):
+        self.ended.append((self.socket.channel_name, self.user.get_username(), message.get('code'), kwargs))
+
+
+@pytest.fixture(autouse=True)
+def nothing_noted():
+    Noted.ended.clear()
+
+
+@pytest.fixture
+def dead(monkeypatch):
+    """A list of servers that the layer finds dead."""
+    dead = []
+    layer = channel_layers[DEFAULT_CHANNEL_LAYER]
+    monkeypatch.setattr(layer, 'dead_servers', lambda servers=(): [*dead, *()], raising=False)
+    monkeypatch.setattr(layer, 'forget_server', dead.remove, raising=False)
+    return dead
+
+
+def row(n, server='dead!', **fields):
+    return Socket.objects.create(channel_name='{}{}'.format(server, n), path='/room/x/', **fields)
+
+
+def test_a_row_knows_its_server(layer):
+    assert row(1).server == Socket.objects.get().server == 'dead!'
+
+
+def test_all_rows_of_a_dead_server_go_each_with_its_disconnect_function_and_its_signal_once(
+        connect, dead, alice, django_assert_num_queries):
+    living = connect(Noted, '/room/x/', r'^/room/(?P<room>\w+)/$')
+    row(1, user=alice), row(2)
+    told = []
+
+    def listen(socket, code, reason, **kwargs):
+        told.append((socket.channel_name, code, reason))
+    signals.socket_disconnected.connect(listen)
+    dead.append('dead!')
+    assert Socket.objects.purge_dead() == 2
+    assert sorted(Noted.ended) == [('dead!1', 'alice', None, {'room': 'x'}), ('dead!2', '', None, {'room': 'x'})]
+    assert sorted(told) == [('dead!{}'.format(n), None, 'The server of this connection is gone.') for n in (1, 2)]
+    assert dead == [] and Socket.objects.get().channel_name == living.name
+    assert Socket.objects.purge_dead() == 0 and len(Noted.ended) == 2
+
+
+def test_as_many_go_as_are_asked_for_and_the_server_is_not_forgotten_before_all_have(layer, dead):
+    for n in range(5):
+        row(n)
+    dead.append('dead!')
+    assert Socket.objects.purge_dead(at_most=3) == 3 and dead == ['dead!']
+    assert Socket.objects.purge_dead(at_most=3) == 2 and dead == []
+
+
+def test_rows_whose_path_no_route_leads_to_go_with_their_signal(layer, dead):
+    told = []
+
+    def listen(sender, socket, **kwargs):
+        told.append((sender, socket.channel_name))
+    signals.socket_disconnected.connect(listen)
+    row(1)
+    dead.append('dead!')
+    assert Socket.objects.purge_dead() == 1
+    assert told == [(Socket, 'dead!1')]
+
+
+def test_connects_and_messages_look_for_the_dead_in_passing_but_not_all_the_time(connect, dead, monkeypatch):
+    monkeypatch.setattr(presence, '_next_look', [None])
+    clock = [1000.0]
+    monkeypatch.setattr(presence, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
+    looks = []
+    monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self, at_most: looks.append(at_most))
+    for _ in range(3):
+        connect(Noted)
+        Socket.objects.send_json({})
+    assert looks == []
+    clock[0] += 11
+    for _ in range(3):
+        connect(Noted)
+        Socket.objects.send_json({})
+    assert looks == [presence.IN_PASSING]
+    clock[0] += 11
+    Socket.objects.send_json({})
+    assert looks == [presence.IN_PASSING] * 2
+
+
+def test_nobody_looks_in_passing_who_is_told_not_to_or_is_in_a_transaction(layer, monkeypatch, settings):
+    from django.db import transaction
+    monkeypatch.setattr(presence, '_next_look', [0])
+    monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self, at_most: pytest.fail('looked'))
+    with transaction.atomic():
+        Socket.objects.send_json({})
+    settings.SOCKETS = {'PURGE_INTERVAL': None}
+    monkeypatch.setattr(presence, '_next_look', [0])
+    Socket.objects.send_json({})
+
+
+def test_a_purge_removes_the_silent_closes_the_expired_and_asks_the_quiet(connect, alice, login, dead):
+    def minutes_ago(n):
+        return timezone.now() - timedelta(minutes=n)
+    quiet, silent, expired, lively = connect(Noted), connect(Noted), connect(Noted, cookies=login(alice)), connect(Noted)
+    for connection in (quiet, silent, expired, lively):
+        connection.messages()
+    Socket.objects.filter(channel_name=quiet.name).update(last_ping=minutes_ago(3))
+    Socket.objects.filter(channel_name=silent.name).update(last_ping=minutes_ago(6), active=False)
+    Session.objects.update(expire_date=minutes_ago(0))
+    assert presence.purge() == 2
+    assert quiet.received() == [{'type': 'PING'}]
+    assert [message['close'] for message in silent.messages()] == [1000]
+    assert [message['close'] for message in expired.messages()] == [4401]
+    assert lively.messages() == []
+    assert {name for name, *_ in Noted.ended} == {silent.name, expired.name}
+
+
+def test_users_that_were_switched_off_by_an_update_are_found(connect, alice, login):
+    connection = connect(Noted, cookies=login(alice))
+    type(alice).objects.update(is_active=False)
+    assert presence.revoke_inactive() == 1
+    assert connection.messages()[-1]['close'] == 4401
+
+
+def test_a_disconnect_that_the_database_does_not_hear_of_is_told_again(connect, monkeypatch, caplog):
+    connection = connect(Noted)
+    remove, away = Socket.remove, [True, True]
+
+    def fail(self):
+        if away and away.pop():
+            raise OperationalError('away')
+        return remove(self)
+    monkeypatch.setattr(Socket, 'remove', fail)
+    monkeypatch.setattr(presence, 'keep_house', lambda: None)
+    connection.disconnect(1001)
+    housekeeper = presence.Housekeeper()
+    assert Socket.objects.count() == 1 and Noted.ended == []
+    housekeeper.look()
+    assert Socket.objects.count() == 1 and Noted.ended == []
+    housekeeper.look()
+    assert Socket.objects.count() == 0 and [code for _, _, code, _ in Noted.ended] == [1001]
+    housekeeper.look()
+    assert len(Noted.ended) == 1
+    assert caplog.text.count('will be told again') == 1
+
+
+def test_a_process_has_one_housekeeper_which_survives_what_goes_wrong(monkeypatch, caplog):
+    looks = []
+
+    def look(self):
+        looks.append(None)
+        raise OperationalError('away')
+    monkeypatch.setattr(presence.Housekeeper, 'look', look)
+
+    def sleep(seconds):
+        if len(looks) >= 5:
+            raise SystemExit
+    monkeypatch.setattr(presence, 'time', SimpleNamespace(sleep=sleep))
+    presence.keep_house(), presence.keep_house()
+    for thread in presence.threading.enumerate():
+        if isinstance(thread, presence.Housekeeper):
+            thread.join(5)
+    assert len(looks) == 5
+    assert caplog.text.count('Housekeeping waits: OperationalError: away') == 1
+
+
+@pytest.mark.parametrize('layer', OUR_LAYERS, indirect=True)
+def test_a_live_server_loses_no_row_to_a_purge(layer, connect):
+    connection = connect(Noted)
+    assert presence.purge() == 0 == len(Noted.ended)
+    assert Socket.objects.get().channel_name == connection.name
+
+
+def test_a_frame_keeps_a_row_alive_at_the_cost_of_one_write_in_a_while(connect, settings, monkeypatch):
+    from sockets import handlers
+    clock = [5000.0]
+    monkeypatch.setattr(handlers, 'time', SimpleNamespace(monotonic=lambda: clock[0], perf_counter=time.perf_counter))
+    connection = connect(RoutedSocketHandler)
+    long_ago = timezone.now() - timedelta(hours=1)
+    Socket.objects.update(active=False, last_ping=long_ago)
+    connection.send({'type': 'NONSENSE'})
+    assert Socket.objects.get().last_ping == long_ago
+    clock[0] += 16
+    connection.send('no JSON at all')
+    after = Socket.objects.get()
+    assert after.active and after.last_ping > long_ago
+    Socket.objects.update(last_ping=long_ago)
+    clock[0] += 14
+    connection.send({'type': 'NONSENSE'})
+    assert Socket.objects.get().last_ping == long_ago
+    settings.SOCKETS = {'LAST_PING_RESOLUTION': 10}
+    connection.send({'type': 'NONSENSE'})
+    assert Socket.objects.get().last_ping > long_ago
+
+
+def test_what_goes_out_proves_nothing(connect):
+    connect(RoutedSocketHandler)
+    long_ago = timezone.now() - timedelta(hours=1)
+    Socket.objects.update(last_ping=long_ago)
+    Socket.objects.send_json({})
+    Socket.objects.get().send_json({})
+    assert Socket.objects.get().last_ping == long_ago
+
+
+def test_a_message_of_a_client_that_is_not_there_makes_no_row(layer, connect):
+    connect(Noted)
+    ghost = Connection('/page/', connect=False)
+    ghost.send({'type': 'PING'})
+    ghost.disconnect()
+    assert Socket.objects.count() == 1 and Noted.ended == []
