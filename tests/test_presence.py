@@ -120,7 +120,8 @@ def test_nobody_looks_in_passing_who_is_told_not_to_or_is_in_a_transaction(layer
 def test_a_purge_removes_the_silent_closes_the_expired_and_asks_the_quiet(connect, alice, login, dead):
     def minutes_ago(n):
         return timezone.now() - timedelta(minutes=n)
-    quiet, silent, expired, lively = connect(Noted), connect(Noted), connect(Noted, cookies=login(alice)), connect(Noted)
+    quiet, silent, lively = (connect(Noted) for _ in range(3))
+    expired = connect(Noted, cookies=login(alice))
     for connection in (quiet, silent, expired, lively):
         connection.messages()
     Socket.objects.filter(channel_name=quiet.name).update(last_ping=minutes_ago(3))

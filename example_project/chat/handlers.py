@@ -1,8 +1,4 @@
 """A handler class of our own, for every socket that wants to know who else is at its path."""
-from datetime import timedelta
-
-from django.utils import timezone
-
 from sockets import RoutedSocketHandler
 from sockets.models import Socket
 
@@ -35,11 +31,3 @@ class PresenceHandler(RoutedSocketHandler):
     def who(self, content):
         # A returned dict is the reply: it carries the ref of the frame that asked.
         return {'type': 'HERE', 'people': sorted(set(people_at(self.path)))}
-
-    def connect(self, message, **kwargs):
-        # A server that was killed leaves its rows behind. Pages say PING every 20 seconds, so whoever was silent for
-        # a minute is asked for a sign of life, and is forgotten if that has been done before.
-        silent = Socket.objects.filter(path=self.path, last_ping__lt=timezone.now() - timedelta(minutes=1))
-        silent.purge_inactive(in_last_mins=1)
-        silent.cleanup_stale()
-        super().connect(message, **kwargs)

@@ -27,10 +27,9 @@ end
 _RING = """
 local function ring(prefix, channel)
     local bell = prefix .. 'bell:' .. channel
-    if redis.call('LLEN', bell) < 100 then
-        redis.call('RPUSH', bell, 1)
-        redis.call('EXPIRE', bell, 60)
-    end
+    local rung = redis.call('LLEN', bell)
+    if rung < 100 then redis.call('RPUSH', bell, 1) end
+    if rung == 0 then redis.call('EXPIRE', bell, 60) end
 end
 """
 _HEAD = """
@@ -104,14 +103,15 @@ return 0
 
 # ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
 _TAKE = _FINISH + """
-local prefix, at = ARGV[1], now()
+local prefix, at, bells = ARGV[1], now(), {}
 if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
 for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
     finish(prefix, connection, redis.call('HGET', prefix .. 'busy', connection), at)
 end
 for index = 6, #ARGV do
     local channel = ARGV[index]
-    while true do
+    -- Nothing else has connections that wait.
+    while string.sub(channel, 1, 10) == 'websocket.' do
         local connection = redis.call('LPOP', prefix .. 'ready:' .. channel)
         if not connection then break end
         if redis.call('HEXISTS', prefix .. 'busy', connection) == 0 then
@@ -132,8 +132,9 @@ for index = 6, #ARGV do
         redis.call('LPOP', prefix .. 'queue:' .. channel)
         return {entry}
     end
-    redis.call('DEL', prefix .. 'bell:' .. channel)
+    bells[#bells + 1] = prefix .. 'bell:' .. channel
 end
+if #bells > 0 then redis.call('DEL', unpack(bells)) end
 return {}
 """
 

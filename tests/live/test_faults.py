@@ -86,6 +86,9 @@ class Hall:
         for _ in range(3):
             await fleet.close_many(await self.open(100, *servers))
         await self.rows_are(0, 10)
+        self.note_memory()
+
+    def note_memory(self):
         self.memory = {program: self.memory_of(program) for program in self.servers.programs}
 
     def memory_of(self, program):
@@ -523,17 +526,23 @@ def test_a_client_never_reads(hall):
         server = hall.servers.runsockets()
         await hall.warm_up(server)
         readers = await hall.open(20, server)
+
+        async def shout(times):
+            for n in range(times):
+                readers[0].send({'type': 'SHOUT', 'content': {'type': 'NEWS', 'n': n, 'text': 'x' * 64000}, 'ref': n})
+                for reader in readers:
+                    while (await reader.receive())['type'] != 'NEWS':
+                        pass
+
+        await shout(200)
+        hall.note_memory()
         deaf = subprocess.Popen([sys.executable, '-m', 'tests.live.fleet', str(server.port), '/hall/', '1'],
                                 stdout=subprocess.PIPE, cwd=str(programs.ROOT))
         assert deaf.stdout.readline() == b'open\n'
         deaf.send_signal(signal.SIGSTOP)
         try:
-            text, since = 'x' * 64000, time.monotonic()
-            for n in range(600):
-                readers[0].send({'type': 'SHOUT', 'content': {'type': 'NEWS', 'n': n, 'text': text}, 'ref': n})
-                for reader in readers:
-                    while (await reader.receive())['type'] != 'NEWS':
-                        pass
+            since = time.monotonic()
+            await shout(600)
             took = await hall.rows_are(20, 10)
             assert time.monotonic() - since < 60
             while True:
