@@ -1,4 +1,5 @@
 """Who is connected, and fan-out to them."""
+import logging
 from datetime import timedelta
 from functools import partial
 
@@ -7,6 +8,8 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from . import messages, signals, transport
+
+logger = logging.getLogger('sockets')
 
 
 class BaseModel(models.Model):
@@ -166,8 +169,12 @@ def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):
     """Close the connections of ``rows``, which have been removed, and run what is to run when they end."""
     if not rows:
         return
-    transport.send_many([row.channel_name for row in rows], {
-        'text': messages.encode(messages.reconnect(details)), 'close': code})
+    try:
+        transport.send_many([row.channel_name for row in rows], {
+            'text': messages.encode(messages.reconnect(details)), 'close': code})
+    except Exception:
+        # Their rows are gone all the same, and so is what they may do.
+        logger.exception('Could not tell %d connections that they end: %s', len(rows), details)
     # Who was silent or whose server is gone may have ended in any way.
     known = code if code == messages.CLOSE_LOGIN_REQUIRED else None
     for row in rows:

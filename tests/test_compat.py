@@ -30,7 +30,8 @@ def test_daphne_can_close_with_codes_that_autobahn_keeps_to_itself(code, called)
         def sendClose(self, code):
             calls.append(('sendClose', code))
 
-        def sendCloseFrame(self, code, isReply):
+        def sendCloseFrame(self, code, reasonUtf8, isReply):
+            assert reasonUtf8 == (b'restart' if code == 1012 else None)
             calls.append(('sendCloseFrame', code))
 
     calls = []

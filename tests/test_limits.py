@@ -8,6 +8,8 @@ import pytest
 from sockets import RoutedSocketHandler, handlers, signals
 from sockets.models import Socket
 
+from .conftest import OUR_LAYERS
+
 pytestmark = pytest.mark.django_db
 
 
@@ -81,10 +83,11 @@ def test_a_good_frame_makes_up_for_the_bad_ones_before_it_and_our_own_mistakes_d
     assert Socket.objects.count() == 1
 
 
+@pytest.mark.parametrize('layer', OUR_LAYERS[:1], indirect=True)
 def test_limits_are_off_or_generous_by_default(connect):
     connection = connect(Talkative)
     connection.messages()
-    assert len([connection.send({'type': 'ECHO'}) for _ in range(300)]) == 300
+    assert all(connection.send({'type': 'ECHO'}) == [{'type': 'ECHO'}] for _ in range(50))
     for _ in range(99):
         assert connection.send('bad')[0]['code'] == 'invalid_json'
     assert connection.messages() == []

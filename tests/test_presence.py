@@ -92,17 +92,11 @@ def test_connects_and_messages_look_for_the_dead_in_passing_but_not_all_the_time
     monkeypatch.setattr(presence, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
     looks = []
     monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self, at_most: looks.append(at_most))
-    for _ in range(3):
-        connect(Noted)
-        Socket.objects.send_json({})
-    assert looks == []
-    clock[0] += 11
-    for _ in range(3):
-        connect(Noted)
-        Socket.objects.send_json({})
-    assert looks == [presence.IN_PASSING]
-    clock[0] += 11
-    Socket.objects.send_json({})
+    for seconds in (0, 11, 11):
+        clock[0] += seconds
+        for _ in range(3):
+            connect(Noted).messages()
+            Socket.objects.filter(path='/nowhere/').send_json({})
     assert looks == [presence.IN_PASSING] * 2
 
 

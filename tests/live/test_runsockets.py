@@ -160,6 +160,19 @@ def test_frames_are_put_together_and_what_is_no_utf8_closes_its_connection_with_
     asyncio.run(scenario())
 
 
+def test_a_frame_over_the_limit_is_an_error_and_one_far_over_it_is_not_even_read(alone):
+    async def scenario():
+        server = alone.runsockets()
+        connection = await fleet.Connection.open(server.port)
+        assert (await connection.ask({'type': 'ECHO', 'text': 'x' * (2 * 1024 * 1024)}))['code'] == 'too_large'
+        assert await connection.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+        # Its length is all that is sent of it.
+        connection.writer.write(bytes([0x81, 0x80 | 127]) + (5 * 1024 * 1024).to_bytes(8, 'big') + bytes(4))
+        assert await connection.receive() == 1009
+        await fleet.eventually(lambda: alone.rows() == 0, 5)
+    asyncio.run(scenario())
+
+
 def test_a_message_for_another_channel_is_consumed(alone):
     # A project may have consumers of its own, which runserver runs as well.
     async def scenario():
