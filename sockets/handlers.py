@@ -21,8 +21,8 @@ _NOT_LOADED = object()
 class RoutedSocketHandler(transport.Consumer):
     """A websocket whose frames are dispatched on their type. An instance serves one frame of one connection.
 
-    ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function;
-    the last that matches wins. ``login_required`` closes connections without a user with 4401.
+    ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or a
+    ``Route`` of them with a rate; the last that matches wins. ``login_required`` closes connections without a user with 4401.
     """
 
     routes = (
@@ -47,6 +47,10 @@ class RoutedSocketHandler(transport.Consumer):
 
     @classmethod
     def _resolve(cls, entry):
+        if isinstance(entry, Route):
+            entry, rate = (entry.pattern, entry.function), entry.rate
+        else:
+            rate = None
         try:
             pattern, function = entry
         except (TypeError, ValueError):
@@ -61,7 +65,7 @@ class RoutedSocketHandler(transport.Consumer):
         try:
             if not isinstance(function, Function):
                 function = Function(function, 'content')
-            return Route(pattern, function)
+            return Route(pattern, function, rate)
         except TypeError as error:
             raise ImproperlyConfigured('{}.routes, {!r}: {}'.format(cls.__name__, entry, error)) from error
 
@@ -173,9 +177,7 @@ class RoutedSocketHandler(transport.Consumer):
         try:
             content = messages.decode(message.get('text'), conf.MAX_MESSAGE_SIZE)
             ref = content.get(messages.REF)
-            rate = conf.MAX_FRAMES_PER_SECOND
-            if rate is not None and not visitor.takes_token(time.monotonic(), rate):
-                raise FrameError(messages.RATE_LIMITED, 'At most {} frames a second.'.format(rate))
+            self._check_rate(visitor, content)
             self._in_frame = True
             if self.login_required and not self.user.is_authenticated:
                 raise ConnectionRevoked('Log in to use this socket.')
@@ -324,6 +326,16 @@ class RoutedSocketHandler(transport.Consumer):
         if isinstance(error, transport.DenyConnection):
             return messages.NOT_ALLOWED
         return 'ok' if isinstance(error, transport.ChannelSocketException) else messages.SERVER_ERROR
+
+    def _check_rate(self, visitor, content):
+        """Refuse a frame beyond the rate of its route, or of all frames whose route has none."""
+        rate, route = conf.MAX_FRAMES_PER_SECOND, None
+        if self.route_table.has_rates:
+            matched = self.route_table.match(content.get(messages.TYPE))
+            if matched is not None and matched.rate is not None:
+                rate, route = matched.rate, matched
+        if rate is not None and not visitor.takes_token(time.monotonic(), rate, route):
+            raise FrameError(messages.RATE_LIMITED, 'At most {} frames a second.'.format(rate))
 
     def _count_bad_frame(self, visitor, outcome):
         """Close a connection that sends nothing but rubbish, or does not slow down."""

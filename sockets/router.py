@@ -40,14 +40,17 @@ class SocketRouter:
         return '<SocketRouter {}>'.format(
             '{}.{}'.format(self.view.__qualname__, self.name) if self.view else 'on no view')
 
-    def route(self, pattern):
-        """Send contents whose type is ``pattern`` (``str``), or matches it (compiled regex), to the function."""
+    def route(self, pattern, rate=None):
+        """Send contents whose type is ``pattern`` (``str``), or matches it (compiled regex), to the function.
+
+        ``rate`` is how many of them a connection may send in a second, instead of ``MAX_FRAMES_PER_SECOND``.
+        """
         # Also TypeError for @socket.route without a pattern, where it is the function.
-        Route(pattern, None)
+        Route(pattern, None, rate)
 
         def decorate(function):
             self._check_open()
-            self._routes.append((pattern, Function(function, 'content')))
+            self._routes.append(Route(pattern, Function(function, 'content'), rate))
             return function
         return decorate
 

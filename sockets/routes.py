@@ -73,13 +73,13 @@ class Function:
 class Route:
     """A pattern and the function that answers it.
 
-    ``pattern`` is a ``str`` (the type equals it) or a compiled regex (``.match``, from the start); anything else
-    raises ``TypeError``.
+    ``pattern`` is a ``str`` (the type equals it) or a compiled regex (``.match``, from the start). ``rate`` is how many
+    contents of one connection it takes in a second, if it has a limit of its own. ``TypeError`` for anything else.
     """
 
-    __slots__ = ('pattern', 'function')
+    __slots__ = ('pattern', 'function', 'rate')
 
-    def __init__(self, pattern, function):
+    def __init__(self, pattern, function, rate=None):
         is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
         if not is_regex and not isinstance(pattern, str):
             raise TypeError("A route's pattern is a str or a compiled regex of str, not {!r}; "
@@ -89,8 +89,11 @@ class Route:
         if isinstance(pattern, str) and len(pattern) > MAX_TYPE_LENGTH:
             raise TypeError('A type has at most {} characters, {:.20}... has {}.'.format(
                 MAX_TYPE_LENGTH, pattern, len(pattern)))
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or rate <= 0):
+            raise TypeError("A route's rate is a number of frames a second, not {!r}.".format(rate))
         self.pattern = pattern
         self.function = function
+        self.rate = rate
 
     def __repr__(self):
         pattern = self.pattern if isinstance(self.pattern, str) else self.pattern.pattern
@@ -109,6 +112,7 @@ class RouteTable:
         self._routes = list(routes)
         self._exact = {}
         self._regexes = []
+        self.has_rates = any(route.rate is not None for route in self._routes)
         for rank, route in enumerate(self._routes):
             if isinstance(route.pattern, str):
                 self._exact[route.pattern] = (rank, route)

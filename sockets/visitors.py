@@ -5,13 +5,14 @@ import time
 class Visitor:
     """A connection as this process knows it: when its row last said that it is alive, and how it behaves."""
 
-    __slots__ = ('noted', 'tokens', 'refilled', 'bad_frames')
+    __slots__ = ('since', 'noted', 'buckets', 'bad_frames')
 
     def __init__(self, now):
+        self.since = now
         # Never, as far as we know.
         self.noted = None
-        self.tokens = None
-        self.refilled = now
+        # Per route, or None for all others: tokens, and when they were counted.
+        self.buckets = {}
         self.bad_frames = 0
 
     def is_due(self, now, resolution):
@@ -21,12 +22,12 @@ class Visitor:
         self.noted = now
         return True
 
-    def takes_token(self, now, rate):
-        """Whether another frame is within ``rate`` frames a second: a bucket that holds those of two seconds."""
+    def takes_token(self, now, rate, route=None):
+        """Whether another frame is within ``rate`` frames a second: a bucket, ``route``'s, that holds those of two."""
         full = max(2 * rate, 1)
-        tokens = full if self.tokens is None else min(full, self.tokens + (now - self.refilled) * rate)
-        self.refilled = now
-        self.tokens = tokens - 1 if tokens >= 1 else tokens
+        tokens, counted = self.buckets.get(route, (full, now))
+        tokens = min(full, tokens + (now - counted) * rate)
+        self.buckets[route] = tokens - 1 if tokens >= 1 else tokens, now
         return tokens >= 1
 
 
@@ -61,7 +62,7 @@ class Visitors:
 
     def _sweep(self, now):
         for name, visitor in list(self._visitors.items()):
-            if now - max(visitor.noted or 0, visitor.refilled) > self.forget_after:
+            if now - max(visitor.noted or 0, visitor.since) > self.forget_after:
                 self._visitors.pop(name, None)
 
 

@@ -4,9 +4,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from django.views.generic import View
 
-from sockets import RoutedSocketHandler, handlers, signals
+from sockets import RoutedSocketHandler, SocketRouter, handlers, signals
 from sockets.models import Socket
+from sockets.routes import Route
 
 from .conftest import OUR_LAYERS
 
@@ -117,3 +119,40 @@ def test_an_end_that_is_not_ordinary_is_one_line_in_the_log_with_what_an_operato
         alice.pk, '/page/', 1006, None, 'daphne.response.test!', row.pk)
     assert 0 <= record.age < 10 and 0 <= record.silence < 10
     assert 'alice' not in record.getMessage() and '192.0.2.1' not in record.getMessage()
+
+
+def test_a_route_has_a_rate_of_its_own_whatever_the_others_may(connect, settings, clock):
+    settings.SOCKETS = {'MAX_FRAMES_PER_SECOND': 1}
+    handler = type('Rated', (Talkative,), {'routes': (
+        *Talkative.routes, Route('FAST', lambda socket, content: content, rate=3), Route('SLOW', 'on_slow', rate=0.5)),
+        'on_slow': lambda socket, content: content})
+    connection = connect(handler)
+    connection.messages()
+    for type_, taken in (('FAST', 6), ('SLOW', 1), ('ECHO', 2)):
+        answers = [connection.send({'type': type_})[0]['type'] for _ in range(taken + 1)]
+        assert answers == [type_] * taken + ['ERROR']
+    clock[0] += 1
+    assert [connection.send({'type': type_})[0]['type'] for type_ in ('FAST', 'SLOW', 'ECHO')] == [
+        'FAST', 'ERROR', 'ECHO']
+
+
+def test_a_view_gives_a_route_its_rate(connect, clock):
+    class Page(View):
+        socket = SocketRouter()
+
+        @socket.route('MOVE', rate=1)
+        def on_move(socket):
+            return {'type': 'MOVED'}
+
+    class Other(View):
+        socket = SocketRouter(handler=Page.socket.Handler)
+
+    connection = connect(Other.socket.Handler)
+    connection.messages()
+    assert [connection.send({'type': 'MOVE'})[0]['type'] for _ in range(3)] == ['MOVED', 'MOVED', 'ERROR']
+
+
+@pytest.mark.parametrize('rate', ['5/s', 0, -1, True])
+def test_a_rate_is_a_number_of_frames_a_second(rate):
+    with pytest.raises(TypeError, match="A route's rate is a number of frames a second, not "):
+        SocketRouter().route('MOVE', rate=rate)
