@@ -21,8 +21,9 @@ _NOT_LOADED = object()
 class RoutedSocketHandler(transport.Consumer):
     """A websocket whose frames are dispatched on their type. An instance serves one frame of one connection.
 
-    ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or a
-    ``Route`` of them with a rate; the last that matches wins. ``login_required`` closes connections without a user with 4401.
+    ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or
+    a ``Route`` of the two and a rate; the last that matches wins. ``login_required`` closes connections without a user
+    with 4401.
     """
 
     routes = (

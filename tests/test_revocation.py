@@ -1,7 +1,7 @@
 import pytest
 from django.contrib.auth import get_user_model, login, logout
 from django.contrib.sessions.models import Session
-from django.db import connection, transaction
+from django.db import connections, transaction
 from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
 
@@ -87,7 +87,7 @@ def test_nothing_happens_to_a_connection_before_the_transaction_is_sure(connect,
 
 def test_saving_an_active_user_or_a_live_session_asks_nothing_about_sockets(alice):
     request = browser_of('db', alice)
-    with CaptureQueriesContext(connection) as queries:
+    with CaptureQueriesContext(connections['default']) as queries:
         alice.save()
         request.session.save()
     assert queries.captured_queries
