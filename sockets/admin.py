@@ -1,4 +1,4 @@
-"""Connections in Django's admin, to look at."""
+"""Connections in Django's admin, to look at and to end."""
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 
@@ -18,5 +18,19 @@ class SocketAdmin(admin.ModelAdmin):
     def get_search_fields(self, request):
         return ('path', 'channel_name', 'user_ip', 'user__' + get_user_model().USERNAME_FIELD)
 
+    actions = ['revoke']
+
     def has_add_permission(self, request):
         return False
+
+    def get_actions(self, request):
+        actions = super().get_actions(request)
+        # Django 1.11 and 2.0 know no allowed_permissions.
+        if not self.has_delete_permission(request):
+            actions.pop('revoke', None)
+        return actions
+
+    def revoke(self, request, queryset):
+        count = queryset.revoke()
+        self.message_user(request, 'Closed {} connections. Who logs in again may come back.'.format(count))
+    revoke.short_description = 'Close selected connections and take their right away'

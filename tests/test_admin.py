@@ -1,6 +1,7 @@
 import pytest
 from django.contrib.auth import get_user_model
 
+from sockets import RoutedSocketHandler
 from sockets.models import Socket
 
 
@@ -40,3 +41,23 @@ def test_connections_can_be_read_and_not_made_or_changed(staff, sockets):
     row.refresh_from_db()
     assert row.path != '/other/'
     assert staff.get('/admin/sockets/socket/add/').status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize('may_delete', [True, False])
+def test_selected_connections_are_revoked_by_those_who_may_delete_them(client, connect, alice, may_delete):
+    from django.contrib.auth.models import Permission
+    connection, other = connect(RoutedSocketHandler), connect(RoutedSocketHandler)
+    connection.messages(), other.messages()
+    alice.is_staff = True
+    alice.save()
+    alice.user_permissions.set(Permission.objects.filter(codename__in=['view_socket', 'change_socket'] + [
+        'delete_socket'] * may_delete))
+    client.force_login(alice)
+    response = client.post('/admin/sockets/socket/', {
+        'action': 'revoke', '_selected_action': [Socket.objects.get(channel_name=connection.name).pk]}, follow=True)
+    assert response.status_code == 200
+    told = connection.messages()
+    assert [message['close'] for message in told] == [4401] * may_delete
+    assert (b'Closed 1 connections' in response.content) == may_delete
+    assert other.messages() == [] and Socket.objects.count() == 2 - may_delete
