@@ -11,6 +11,9 @@ from . import messages, signals, transport
 
 logger = logging.getLogger('sockets')
 
+# Rows of a dead server that are removed before their disconnect functions run.
+_PART = 100
+
 
 class BaseModel(models.Model):
     """When a row was made, and when it was last saved."""
@@ -83,12 +86,15 @@ class SocketQuerySet(models.QuerySet):
         """
         count = 0
         for server in transport.dead_servers(self.values_list('server', flat=True).order_by().distinct()):
-            left = None if at_most is None else at_most - count
-            removed = self.filter(server=server)[:left].remove()
-            end(removed, 'The server of this connection is gone.', messages.CLOSE_RESTART)
-            count += len(removed)
-            if count == at_most:
-                break
+            removed = True
+            while removed:
+                # In parts: what has been removed by a process that dies has no disconnect function to run any more.
+                part = _PART if at_most is None else min(_PART, at_most - count)
+                removed = self.filter(server=server)[:part].remove()
+                end(removed, 'The server of this connection is gone.', messages.CLOSE_RESTART)
+                count += len(removed)
+                if count == at_most:
+                    return count
             transport.forget_server(server)
         return count
 

@@ -74,6 +74,18 @@ def test_as_many_go_as_are_asked_for_and_the_server_is_not_forgotten_before_all_
     assert Socket.objects.purge_dead(at_most=3) == 2 and dead == []
 
 
+def test_many_rows_go_in_parts(layer, dead, monkeypatch):
+    from sockets import models
+    monkeypatch.setattr(models, '_PART', 3)
+    parts = []
+    monkeypatch.setattr(models, 'end', lambda rows, details, code: parts.append(len(rows)))
+    for n in range(7):
+        row(n)
+    dead.append('dead!')
+    assert Socket.objects.purge_dead() == 7 and dead == []
+    assert parts == [3, 3, 1, 0]
+
+
 def test_rows_whose_path_no_route_leads_to_go_with_their_signal(layer, dead):
     told = []
 
