@@ -42,3 +42,11 @@ def test_what_is_left_of_the_long_dead_is_swept_away(tmp_path):
         os.utime(str(tmp_path / name), (then, then))
     FileLeases(str(tmp_path)).hold('mine!')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['mine_', 'new']
+
+
+def test_a_server_that_cannot_have_a_lease_serves_without_one_and_judges_nobody(tmp_path, caplog):
+    (tmp_path / 'a file').write_text('')
+    leases = FileLeases(str(tmp_path / 'a file' / 'directory'))
+    leases.hold('mine!'), leases.hold('mine!')
+    assert caplog.text.count('mine! has no lease') == 1
+    assert leases.dead(['server!']) == []

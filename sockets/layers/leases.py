@@ -1,4 +1,5 @@
 """Which servers of this machine live: each holds a lock on a file of its name, which the kernel takes from the dead."""
+import logging
 import os
 import re
 import tempfile
@@ -9,6 +10,8 @@ try:
 except ImportError:
     # Windows, where nobody is found dead.
     fcntl = None
+
+logger = logging.getLogger('sockets')
 
 # Seconds that the file of a dead server is kept for somebody to find.
 _KEPT = 7 * 86400
@@ -30,15 +33,23 @@ class FileLeases:
         if fcntl is None or server in self._held:
             return
         path = self._path(server)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        self._sweep(os.path.dirname(path))
-        self._held[server] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._held[server], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._held[server] = None
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            self._sweep(os.path.dirname(path))
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            logger.warning('%s has no lease, so if it is killed, its rows are only found by their silence: %s',
+                           server, error)
+        else:
+            self._held[server] = file
 
     def dead(self, servers):
         """Return those of ``servers`` that had a lease on this machine and hold it no more."""
-        return [server for server in servers if server not in self._held and self._is_dead(server)] \
-            if self._held else []
+        if not any(file is not None for file in self._held.values()):
+            return []
+        return [server for server in servers if server not in self._held and self._is_dead(server)]
 
     def forget(self, server):
         """Forget a dead server."""
