@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, messages, security, transport
+from . import conf, limits, messages, security, transport
 from .exceptions import ConnectionRevoked, FrameError, MailboxFull, TooManyConnections
 from .routes import Function, Route, RouteTable
 from .visitors import visitors
@@ -178,7 +178,7 @@ class RoutedSocketHandler(transport.Consumer):
         try:
             content = messages.decode(message.get('text'), conf.MAX_MESSAGE_SIZE)
             ref = content.get(messages.REF)
-            self._check_rate(visitor, content)
+            limits.check_rate(visitor, self.route_table, content)
             self._in_frame = True
             if self.login_required and not self.user.is_authenticated:
                 raise ConnectionRevoked('Log in to use this socket.')
@@ -190,7 +190,11 @@ class RoutedSocketHandler(transport.Consumer):
         except Exception as error:
             outcome = self._outcome(error)
             self._attempt(self._fail, error, ref)
-            self._attempt(self._count_bad_frame, visitor, outcome)
+            code = limits.code_after(visitor, outcome)
+            if code is not None:
+                logger.info('Closing %s at %r with %d: its last %d frames were %s', self.channel_name, self.path, code,
+                            visitor.bad_frames, outcome)
+                self._attempt(self._close_if_open, code)
         else:
             visitor.bad_frames = 0
             if reply is not None and not self.closed:
@@ -230,15 +234,7 @@ class RoutedSocketHandler(transport.Consumer):
             self.peer(request), request.META.get('HTTP_X_FORWARDED_FOR') or request.META.get('HTTP_X_REAL_IP'))
         if self.login_required and not self._user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
-        self._count_connections()
-
-    def _count_connections(self):
-        from .models import Socket
-        for limit, who in (
-                (conf.MAX_CONNECTIONS_PER_USER, {'user': self._user.pk}),
-                (conf.MAX_CONNECTIONS_PER_ADDRESS, {'user_ip': self._user_ip})):
-            if limit is not None and None not in who.values() and Socket.objects.filter(**who).count() >= limit:
-                raise TooManyConnections('You have {} connections; close one first.'.format(limit))
+        limits.check_connections(self._user, self._user_ip)
 
     def opening(self):
         # The row comes before the accept: the client's first frame may reach another worker right after it.
@@ -327,29 +323,6 @@ class RoutedSocketHandler(transport.Consumer):
         if isinstance(error, transport.DenyConnection):
             return messages.NOT_ALLOWED
         return 'ok' if isinstance(error, transport.ChannelSocketException) else messages.SERVER_ERROR
-
-    def _check_rate(self, visitor, content):
-        """Refuse a frame beyond the rate of its route, or of all frames whose route has none."""
-        rate, route = conf.MAX_FRAMES_PER_SECOND, None
-        if self.route_table.has_rates:
-            matched = self.route_table.match(content.get(messages.TYPE))
-            if matched is not None and matched.rate is not None:
-                rate, route = matched.rate, matched
-        if rate is not None and not visitor.takes_token(time.monotonic(), rate, route):
-            raise FrameError(messages.RATE_LIMITED, 'At most {} frames a second.'.format(rate))
-
-    def _count_bad_frame(self, visitor, outcome):
-        """Close a connection that sends nothing but rubbish, or does not slow down."""
-        if outcome not in (messages.INVALID_JSON, messages.INVALID_MESSAGE, messages.UNKNOWN_TYPE, messages.TOO_LARGE,
-                           messages.RATE_LIMITED):
-            visitor.bad_frames = 0
-            return
-        visitor.bad_frames += 1
-        if conf.MAX_BAD_FRAMES is not None and visitor.bad_frames >= conf.MAX_BAD_FRAMES:
-            code = messages.CLOSE_RATE_LIMITED if outcome == messages.RATE_LIMITED else messages.CLOSE_RUBBISH
-            logger.info('Closing %s at %r with %d after %d bad frames', self.channel_name, self.path, code,
-                        visitor.bad_frames)
-            self._close_if_open(code)
 
     def _note_life(self):
         from .models import Socket

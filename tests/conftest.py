@@ -29,6 +29,12 @@ def reactor():
     thread.join(10)
 
 
+@pytest.fixture(autouse=True)
+def nobody_keeps_house(monkeypatch):
+    """Keep a test from leaving a thread behind that looks at the next one's rows."""
+    monkeypatch.setattr('sockets.presence.keep_house', lambda: None)
+
+
 @contextlib.contextmanager
 def using_layer(layer, routing=()):
     """Make ``layer`` the default one, as a worker would use it."""

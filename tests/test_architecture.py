@@ -16,7 +16,8 @@ AT_IMPORT = {
     'compat': set(),
     'conf': set(),
     'exceptions': set(),
-    'handlers': {'conf', 'exceptions', 'messages', 'routes', 'security', 'transport', 'visitors'},
+    'handlers': {'conf', 'exceptions', 'limits', 'messages', 'routes', 'security', 'transport', 'visitors'},
+    'limits': {'conf', 'exceptions', 'messages'},
     'messages': {'exceptions'},
     'models': {'messages', 'signals', 'transport'},
     'presence': {'conf', 'models', 'transport'},
@@ -36,6 +37,7 @@ IN_FUNCTIONS = {
     'checks': {'handlers', 'transport'},
     'compat': {'daphne'},
     'handlers': {'auth', 'models', 'presence', 'signals'},
+    'limits': {'models'},
     'models': {'presence'},
     'router': {'handlers'},
     'server': {'twisted'},
@@ -47,7 +49,7 @@ LAYERS = {
     'inmemory': {'asgiref', 'leases', 'mailboxes', 'twisted'},
     'leases': set(),
     'mailboxes': set(),
-    'redis': {'asgi_redis', 'connections', 'inmemory', 'mailboxes', 'redis', 'scripts', 'twisted'},
+    'redis': {'asgi_redis', 'connections', 'inmemory', 'leases', 'mailboxes', 'redis', 'scripts', 'twisted'},
     'scripts': set(),
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}

@@ -8,7 +8,8 @@ from asgiref import conformance
 from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import threads
 
-from sockets.layers import RedisChannelLayer
+from sockets.layers import RedisChannelLayer, leases
+from sockets.layers import redis as redis_layer
 from sockets.layers.redis import OutOfMemory
 
 from . import servers
@@ -446,22 +447,21 @@ def test_of_a_connection_that_is_told_to_close_only_the_end_is_heard(make_layer,
 @pytest.fixture
 def quick(monkeypatch):
     """Leases that are short enough to wait for."""
-    from sockets.layers import redis as module
-    monkeypatch.setattr(module, '_SIGN_OF_LIFE', 0.05)
-    monkeypatch.setattr(module, '_SERVER_LEASE', 0.2)
-    monkeypatch.setattr(module, '_SUSPICION', 0.15)
-    monkeypatch.setattr(module, '_GRACE', 0.3)
+    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(leases, '_LEASE', 0.2)
+    monkeypatch.setattr(leases, '_SUSPICION', 0.15)
+    monkeypatch.setattr(leases, '_GRACE', 0.3)
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
 def test_a_server_that_says_no_more_that_it_lives_is_dead_after_a_while(make_layer, quick, hosts):
     server, other = make_layer(hosts), make_layer(hosts)
-    server._say_alive('server!')
+    server._leases.renew('server!')
     assert other.dead_servers() == []
     time.sleep(0.25)
     # It may be that Redis has slept, and everybody is late: it gets another chance to speak.
     assert other.dead_servers() == []
-    server._say_alive('server!')
+    server._leases.renew('server!')
     time.sleep(0.16)
     assert other.dead_servers() == []
     time.sleep(0.1)
@@ -480,7 +480,7 @@ def test_a_server_that_nobody_has_heard_of_has_some_time_to_speak(make_layer, qu
         assert time.monotonic() < deadline
         looks += 1
         if looks > 2:
-            layer._say_alive('late!')
+            layer._leases.renew('late!')
         time.sleep(0.05)
     assert looks >= 6
 

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from sockets import RoutedSocketHandler, presence, signals
 from sockets.models import Socket
+from sockets.presence import keep_house
 
 from .client import Connection
 from .conftest import OUR_LAYERS
@@ -157,7 +158,6 @@ def test_a_disconnect_that_the_database_does_not_hear_of_is_told_again(connect, 
             raise OperationalError('away')
         return remove(self)
     monkeypatch.setattr(Socket, 'remove', fail)
-    monkeypatch.setattr(presence, 'keep_house', lambda: None)
     connection.disconnect(1001)
     housekeeper = presence.Housekeeper()
     assert Socket.objects.count() == 1 and Noted.ended == []
@@ -182,7 +182,7 @@ def test_a_process_has_one_housekeeper_which_survives_what_goes_wrong(monkeypatc
         if len(looks) >= 5:
             raise SystemExit
     monkeypatch.setattr(presence, 'time', SimpleNamespace(sleep=sleep))
-    presence.keep_house(), presence.keep_house()
+    keep_house(), keep_house()
     for thread in presence.threading.enumerate():
         if isinstance(thread, presence.Housekeeper):
             thread.join(5)

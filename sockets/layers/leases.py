@@ -1,4 +1,4 @@
-"""Which servers of this machine live: each holds a lock on a file of its name, which the kernel takes from the dead."""
+"""Which servers live: what a layer knows of that, on one machine by locks on files, on many through Redis."""
 import logging
 import os
 import re
@@ -13,15 +13,23 @@ except ImportError:
 
 logger = logging.getLogger('sockets')
 
+# A server says each half second that it lives; who has said nothing for two is suspected. Only who stays silent for
+# another second and a half, while Redis is there to hear it, is dead: when Redis or the machine was stopped, everybody
+# is late. Who has never been heard of, as after a restart of Redis, has ten seconds to speak.
+SIGN_OF_LIFE = 0.5
+_LEASE = 2
+_SUSPICION = 1.5
+_GRACE = 10
+
 # Seconds that the file of a dead server is kept for somebody to find.
 _KEPT = 7 * 86400
 
 
 class FileLeases:
-    """The leases of the servers in this process, and a look at those of others.
+    """The leases of the servers in this process, and a look at those of others on this machine.
 
-    Only a process that holds one itself judges others: a shell may see another directory for temporary files than the
-    servers do.
+    Each server holds a lock on a file of its name, which the kernel takes from the dead. Only a process that holds one
+    itself judges others: a shell may see another directory for temporary files than the servers do.
     """
 
     def __init__(self, directory=None):
@@ -83,3 +91,32 @@ class FileLeases:
     def _path(self, server):
         directory = self.directory or os.path.join(tempfile.gettempdir(), 'sockets-{}'.format(os.getuid()))
         return os.path.join(directory, re.sub(r'[^\w.-]', '_', server))
+
+
+class RedisLeases:
+    """The leases of all servers on a Redis, or on several.
+
+    ``run(script, index, args)`` runs a script on one of ``count`` shards, ``shard_of(server)`` says on which.
+    """
+
+    def __init__(self, run, shard_of, count, prefix):
+        self.run = run
+        self.shard_of = shard_of
+        self.count = count
+        self.prefix = prefix
+
+    def renew(self, server):
+        """Say that ``server`` lives."""
+        self.run('alive', self.shard_of(server), [self.prefix, int(_LEASE * 1000), server])
+
+    def dead(self, servers):
+        """Return all that are dead of those that have ever been heard of, and hear of ``servers`` from now on."""
+        by_shard = {index: [] for index in range(self.count)}
+        for server in servers:
+            by_shard[self.shard_of(server)].append(server)
+        return [server.decode() for index, names in by_shard.items() for server in self.run('dead', index, [
+            self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), *names])]
+
+    def forget(self, server):
+        """Forget a dead server."""
+        self.run('forget', self.shard_of(server), [self.prefix, server])

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .connections import AWAY, Bells, Pipe, Reader, pause
 from .inmemory import InMemoryChannelLayer
+from .leases import SIGN_OF_LIFE, RedisLeases
 from .mailboxes import FRAMES, end_of
 from .scripts import VERSION
 
@@ -26,14 +27,6 @@ logger = logging.getLogger('sockets')
 _PATIENCE = 2
 # Names in one entry of send_many(): about 40 kB of them.
 _NAMES_PER_ENTRY = 1000
-
-# A server says each half second that it lives; who has said nothing for two is suspected. Only who stays silent for
-# another second and a half, while Redis is there to hear it, is dead: when Redis or the machine was stopped, everybody
-# is late. Who has never been heard of, as after a restart of Redis, has ten seconds to speak.
-_SIGN_OF_LIFE = 0.5
-_SERVER_LEASE = 2
-_SUSPICION = 1.5
-_GRACE = 10
 
 # Seconds that a daphne which stops waits for its clients to answer a close.
 _FAREWELL = 3
@@ -80,6 +73,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._read_here = set()
         self._thread = threading.local()
         self._tickets = set()
+        self._leases = RedisLeases(self._run, self.consistent_hash, self.ring_size, self.prefix)
         self._tokens = itertools.count()
         self._renewed = 0
         self._ends_at_exit = False
@@ -153,12 +147,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def dead_servers(self, servers=()):
         """Return the servers, prefixes of channel names, that are gone: of all that were heard of, and ``servers``."""
-        by_shard = {index: [] for index in range(self.ring_size)}
-        for server in servers:
-            by_shard[self.consistent_hash(server)].append(server)
         try:
-            return [server.decode() for index, names in by_shard.items() for server in self._run('dead', index, [
-                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), *names])]
+            return self._leases.dead(servers)
         except AWAY as error:
             # Nobody is dead just because we cannot ask.
             self._trouble.begins(error)
@@ -193,7 +183,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def forget_server(self, server):
         """Forget a dead server, of which nothing is left."""
-        self._run('forget', self.consistent_hash(server), [self.prefix, server])
+        self._leases.forget(server)
 
     def receive(self, channels, block=False):
         """Return the channel and content of a message, or ``(None, None)``; ``block`` waits for one.
@@ -439,9 +429,12 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _keep_leases(self):
         """Say that the servers of this process live, and that its threads are at work on the frames that they took."""
         while True:
-            time.sleep(min(_SIGN_OF_LIFE, self.lease / 3))
-            for server in list(self._read_here):
-                self._say_alive(server)
+            time.sleep(min(SIGN_OF_LIFE, self.lease / 3))
+            try:
+                for server in list(self._read_here):
+                    self._leases.renew(server)
+            except redis.exceptions.RedisError as error:
+                self._trouble.begins(error)
             now = time.monotonic()
             if now - self._renewed < self.lease / 3:
                 continue
@@ -454,12 +447,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                         self._run('renew', index, [self.prefix, int(self.lease * 1000), *at_work])
                 except redis.exceptions.RedisError as error:
                     self._trouble.begins(error)
-
-    def _say_alive(self, server):
-        try:
-            self._run('alive', self.consistent_hash(server), [self.prefix, int(_SERVER_LEASE * 1000), server])
-        except redis.exceptions.RedisError as error:
-            self._trouble.begins(error)
 
     # Reading for a server
 
