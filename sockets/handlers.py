@@ -361,12 +361,22 @@ class RoutedSocketHandler(transport.Consumer):
         self._row = row = removed or Socket.objects.select_related('user', 'session').filter(
             channel_name=self.channel_name).first()
         self._adopt(row)
-        if row is None or not (removed or row.remove()):
+        if row is None:
+            return self._look_again(message, kwargs)
+        if not (removed or row.remove()):
             return
         self._announce_end(message.get('code'), getattr(message, 'reason', None))
         self._attempt(functools.partial(self.disconnect, message, **kwargs))
         self._attempt(self._call, self.disconnect_function, message, kwargs)
         row.pk = None
+
+    def _look_again(self, message, kwargs):
+        """Come back to an end without a row: where no order is kept, it may have overtaken its connect."""
+        looks = getattr(message, 'looks', 0)
+        if looks < 3 and not self.is_in_order:
+            from . import presence
+            message.looks = looks + 1
+            presence.try_again(functools.partial(type(self), message, **kwargs))
 
     def _remove_row(self, code):
         if self._row.remove():

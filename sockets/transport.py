@@ -174,6 +174,11 @@ class Consumer(WebsocketConsumer):
         """The name under which the layer reaches this connection."""
         return self.message.reply_channel.name
 
+    @property
+    def is_in_order(self):
+        """Whether the layer hands over the frames of a connection one after another, as ours do."""
+        return getattr(self.message.channel_layer, 'keeps_order', False)
+
     def opening(self):
         """Called once, just before the connection is accepted."""
 

@@ -31,8 +31,10 @@ def reactor():
 
 @pytest.fixture(autouse=True)
 def nobody_keeps_house(monkeypatch):
-    """Keep a test from leaving a thread behind that looks at the next one's rows."""
-    monkeypatch.setattr('sockets.presence.keep_house', lambda: None)
+    """Keep a test from leaving work, or a thread that does it, to the next one."""
+    from sockets import presence
+    presence._unfinished.clear()
+    monkeypatch.setattr(presence, 'keep_house', lambda: None)
 
 
 @contextlib.contextmanager

@@ -170,6 +170,27 @@ def test_a_disconnect_that_the_database_does_not_hear_of_is_told_again(connect, 
     assert caplog.text.count('will be told again') == 1
 
 
+def test_a_disconnect_that_overtakes_its_connect_runs_once_all_the_same(layer, connect):
+    connect(Noted).messages()
+    hasty = Connection('/page/', connect=False)
+    hasty.disconnect()
+    hasty.connect()
+    housekeeper = presence.Housekeeper()
+    housekeeper.look(), housekeeper.look()
+    # Ours would not have let it pass.
+    in_order = hasattr(layer, 'keeps_order')
+    assert Socket.objects.count() == 1 + in_order
+    assert [name for name, *_ in Noted.ended] == ([] if in_order else [hasty.name])
+
+
+def test_an_end_that_nothing_began_is_not_looked_for_for_ever(layer, connect):
+    connect(Noted)
+    Connection('/page/', connect=False).disconnect()
+    for _ in range(5):
+        presence.Housekeeper().look()
+    assert not presence._unfinished
+
+
 def test_a_process_has_one_housekeeper_which_survives_what_goes_wrong(monkeypatch, caplog):
     looks = []
 

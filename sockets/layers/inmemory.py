@@ -55,6 +55,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
     """
 
     extensions = ['groups', 'flush', 'twisted']
+    keeps_order = True
 
     def __init__(self, expiry=60, group_expiry=86400, capacity=100, channel_capacity=None, server_capacity=100000,
                  lease=5):

@@ -56,6 +56,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     """
 
     extensions = ['groups', 'flush', 'twisted']
+    keeps_order = True
 
     def __init__(self, expiry=60, hosts=None, prefix='sockets:', *args, server_capacity=10000, lease=10, **kwargs):
         if 'services' in kwargs:
