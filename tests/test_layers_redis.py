@@ -1,3 +1,4 @@
+import gc
 import threading
 import time
 
@@ -374,11 +375,13 @@ def test_a_redis_that_is_away_is_waited_out_and_said_once(tmp_path, caplog):
     assert caplog.text.count('Redis is back') == 1
 
 
-def test_a_process_that_serves_locally_keeps_its_frames_to_itself(make_layer, reactor, commands):
+def test_a_process_that_serves_locally_keeps_its_frames_to_itself(make_layer, reactor, commands, monkeypatch):
+    # That a server lives, which it says twice a second, is not what is counted.
+    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 60)
     layer = make_layer()
     layer.serve_locally()
     server = Server(reactor, layer, 'local!')
-    time.sleep(0.1)
+    time.sleep(0.7)
     commands()
     for n in range(50):
         layer.send('websocket.receive', frame(n, 'local!a'))
@@ -524,3 +527,17 @@ def test_a_process_that_ends_in_good_order_lets_its_connections_go(make_layer):
     assert in_thread(lambda: other.receive(['websocket.receive'])) == (None, None)
     layer._end_all()
     assert in_thread(lambda: other.receive(['websocket.receive']))[1]['n'] == 1
+
+
+def test_a_layer_that_nobody_needs_any_more_leaves_no_thread_behind(make_layer, quick):
+    def threads_of_layers():
+        return {thread for thread in threading.enumerate() if thread.name == 'sockets-leases'}
+    before = threads_of_layers()
+    layers = [make_layer()]
+    layers[0].send('websocket.receive', frame(0))
+    assert in_thread(lambda: layers[0].receive(['websocket.receive']))[1]['n'] == 0
+    thread, = threads_of_layers() - before
+    layers.clear()
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 
 import asgi_redis
 import msgpack
@@ -77,7 +78,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._leases = RedisLeases(self._run, self.consistent_hash, self.ring_size, self.prefix)
         self._tokens = itertools.count()
         self._renewed = 0
-        self._ends_at_exit = False
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
@@ -379,9 +379,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _open(self, index, token, entry, connection=None):
         channel, _, payload = entry.split(b'|', 2)
         if connection is not None:
-            if not self._tickets and not self._ends_at_exit:
-                self._ends_at_exit = True
-                atexit.register(self._end_all)
             ticket = self._thread.ticket = _Ticket(index, connection, token)
             self._tickets.add(ticket)
             self._renew_from_now_on()
@@ -424,30 +421,30 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if self._renewer is None or not self._renewer.is_alive():
             with self._lock:
                 if self._renewer is None or not self._renewer.is_alive():
-                    self._renewer = threading.Thread(target=self._keep_leases, daemon=True, name='sockets-leases')
+                    self._renewer = threading.Thread(
+                        target=_keep_leases, args=(weakref.ref(self),), daemon=True, name='sockets-leases')
                     self._renewer.start()
+                    atexit.register(_let_go, weakref.ref(self))
 
-    def _keep_leases(self):
+    def _renew(self):
         """Say that the servers of this process live, and that its threads are at work on the frames that they took."""
-        while True:
-            time.sleep(min(SIGN_OF_LIFE, self.lease / 3))
+        try:
+            for server in list(self._read_here):
+                self._leases.renew(server)
+        except redis.exceptions.RedisError as error:
+            self._trouble.begins(error)
+        now = time.monotonic()
+        if now - self._renewed < self.lease / 3:
+            return
+        self._renewed = now
+        for index in range(self.ring_size):
+            at_work = [part for ticket in list(self._tickets) if ticket.index == index
+                       for part in (ticket.connection, ticket.token)]
             try:
-                for server in list(self._read_here):
-                    self._leases.renew(server)
+                if at_work:
+                    self._run('renew', index, [self.prefix, int(self.lease * 1000), *at_work])
             except redis.exceptions.RedisError as error:
                 self._trouble.begins(error)
-            now = time.monotonic()
-            if now - self._renewed < self.lease / 3:
-                continue
-            self._renewed = now
-            for index in range(self.ring_size):
-                at_work = [part for ticket in list(self._tickets) if ticket.index == index
-                           for part in (ticket.connection, ticket.token)]
-                try:
-                    if at_work:
-                        self._run('renew', index, [self.prefix, int(self.lease * 1000), *at_work])
-                except redis.exceptions.RedisError as error:
-                    self._trouble.begins(error)
 
     # Reading for a server
 
@@ -502,6 +499,25 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _check(self, channel, message):
         assert isinstance(message, dict), 'message is not a dict'
         assert channel in FRAMES or self.valid_channel_name(channel), 'Channel name not valid'
+
+
+def _keep_leases(layer):
+    """Renew the leases of the layer that the weak reference ``layer`` leads to, for as long as it is there."""
+    wait = SIGN_OF_LIFE
+    while True:
+        time.sleep(wait)
+        alive = layer()
+        if alive is None:
+            return
+        wait = min(SIGN_OF_LIFE, alive.lease / 3)
+        alive._renew()
+        del alive
+
+
+def _let_go(layer):
+    alive = layer()
+    if alive is not None:
+        alive._end_all()
 
 
 class _Trouble:
