@@ -205,7 +205,7 @@ class SocketServer(Server):
         self.factory.ws_factory.protocol = SocketProtocol
         # A frame over the limit gets an ERROR, one far over it is not even read: autobahn closes with 1009.
         self.factory.ws_factory.setProtocolOptions(
-            utf8validateIncoming=False, maxMessagePayloadSize=4 * conf.MAX_MESSAGE_SIZE)
+            utf8validateIncoming=False, maxMessagePayloadSize=4 * conf.MAX_MESSAGE_SIZE, failByDrop=False)
         if self.listening is not None:
             # A blocking accept() would stop the reactor.
             self.listening.setblocking(False)

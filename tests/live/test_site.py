@@ -104,7 +104,8 @@ def test_logging_out_sends_the_connection_away(site):
     assert isinstance(member.ask({'type': 'HELLO'})['user_id'], int)
     site.python('from django.contrib.sessions.models import Session; Session.objects.filter(pk={!r}).delete()'
                 .format(key))
-    assert member.ask({'type': 'HELLO'})['type'] == 'RECONNECT'
+    # It is told at once, and not when it next says something.
+    assert member.receive()['type'] == 'RECONNECT'
     assert member.receive() == 4401
 
 
