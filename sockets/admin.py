@@ -12,13 +12,12 @@ class SocketAdmin(admin.ModelAdmin):
     list_filter = ('active', 'created', 'last_ping')
     list_select_related = ('user',)
     ordering = ('-id',)
+    actions = ['revoke']
     fields = readonly_fields = (
         'user', 'session', 'path', 'channel_name', 'user_ip', 'active', 'last_ping', 'created', 'modified')
 
     def get_search_fields(self, request):
         return ('path', 'channel_name', 'user_ip', 'user__' + get_user_model().USERNAME_FIELD)
-
-    actions = ['revoke']
 
     def has_add_permission(self, request):
         return False

@@ -63,8 +63,12 @@ def _is_number_or_none(value):
     return value is None or _is_number(value)
 
 
+def _is_count(value):
+    return _is_number(value) and isinstance(value, int)
+
+
 def _is_count_or_none(value):
-    return value is None or _is_number(value) and isinstance(value, int)
+    return value is None or _is_count(value)
 
 
 def _is_list(value):
@@ -78,20 +82,9 @@ def _are_networks(value):
         return False
 
 
-@register('sockets')
-def check_database(app_configs=None, **kwargs):
-    """W004: a worker that connects to the database anew for every frame."""
-    database = settings.DATABASES.get(DEFAULT_DB_ALIAS, {})
-    # SQLite's connections cost nothing.
-    if database.get('CONN_MAX_AGE', 0) != 0 or 'sqlite' in database.get('ENGINE', 'sqlite'):
-        return []
-    return [Warning('CONN_MAX_AGE is 0: a worker connects to the database anew for every frame that uses it.',
-                    hint="Add 'CONN_MAX_AGE': 60 to DATABASES['default'].", id='sockets.W004')]
-
-
 _VALUES = (
     ('CHANNEL_LAYER', lambda value: isinstance(value, str), 'Give a name of CHANNEL_LAYERS.'),
-    ('MAX_MESSAGE_SIZE', lambda value: _is_number(value) and isinstance(value, int), 'Give a number of bytes.'),
+    ('MAX_MESSAGE_SIZE', _is_count, 'Give a number of bytes.'),
     ('SEND_TIMEOUT', _is_number, 'Give a number of seconds.'),
     ('LAST_PING_RESOLUTION', _is_number, 'Give a number of seconds.'),
     ('PURGE_INTERVAL', _is_number_or_none, 'Give a number of seconds, or None.'),
@@ -104,6 +97,17 @@ _VALUES = (
     ('REQUIRE_ORIGIN', lambda value: isinstance(value, bool), 'Give True or False.'),
     ('TRUSTED_PROXIES', _are_networks, "Give a list like ['127.0.0.1', '10.0.0.0/8', 'unix']."),
 )
+
+
+@register('sockets')
+def check_database(app_configs=None, **kwargs):
+    """W004: a worker that connects to the database anew for every frame."""
+    database = settings.DATABASES.get(DEFAULT_DB_ALIAS, {})
+    # SQLite's connections cost nothing.
+    if database.get('CONN_MAX_AGE', 0) != 0 or 'sqlite' in database.get('ENGINE', 'sqlite'):
+        return []
+    return [Warning('CONN_MAX_AGE is 0: a worker connects to the database anew for every frame that uses it.',
+                    hint="Add 'CONN_MAX_AGE': 60 to DATABASES['default'].", id='sockets.W004')]
 
 
 @register('sockets')

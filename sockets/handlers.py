@@ -168,7 +168,8 @@ class RoutedSocketHandler(transport.Consumer):
             raise
         except Exception as error:
             self._attempt(self._refuse, error)
-        self._tidy()
+        from . import presence
+        presence.in_passing()
 
     def raw_receive(self, message, **kwargs):
         ref, began, outcome = None, time.perf_counter(), 'ok'
@@ -334,10 +335,6 @@ class RoutedSocketHandler(transport.Consumer):
             pattern = None if self.route is None else self.route.pattern
             signals.announce(signals.message_handled, sender=type(self), socket=self, duration=duration,
                              route=getattr(pattern, 'pattern', pattern), outcome=outcome)
-
-    def _tidy(self):
-        from . import presence
-        presence.in_passing()
 
     def _turn_away(self, error, ref=None):
         logger.info('Turned away %s at %r: %s', self.channel_name, self.path, error.details)

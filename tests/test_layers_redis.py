@@ -491,7 +491,7 @@ def test_a_server_that_nobody_has_heard_of_has_some_time_to_speak(make_layer, qu
 def test_a_server_says_that_it_lives_while_it_reads_and_a_redis_that_has_forgotten_learns_of_it_again(
         make_layer, quick, reactor):
     server, other = make_layer(), make_layer()
-    threads.blockingCallFromThread(reactor, server._read, 'reads!')
+    threads.blockingCallFromThread(reactor, server.deliver_to, 'reads!', print)
     for _ in range(10):
         assert other.dead_servers(['reads!']) == []
         time.sleep(0.05)

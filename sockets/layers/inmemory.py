@@ -58,7 +58,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
     keeps_order = True
 
     def __init__(self, expiry=60, group_expiry=86400, capacity=100, channel_capacity=None, server_capacity=100000,
-                 lease=5):
+                 lease=5, leases=None):
         super().__init__(expiry=expiry, group_expiry=group_expiry, capacity=capacity,
                          channel_capacity=channel_capacity)
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._next_sweep = 0
         self._waiters = []
         self._deliveries = {}
-        self._leases = FileLeases()
+        self._leases = FileLeases() if leases is None else leases
         self._patience = None
         self._relief_is_due = False
         self._asked = {}

@@ -104,6 +104,12 @@ class RedisLeases:
         self.shard_of = shard_of
         self.count = count
         self.prefix = prefix
+        # The servers of this process.
+        self.held = set()
+
+    def hold(self, server):
+        """Have ``server`` be one of those to ``renew`` from now on."""
+        self.held.add(server)
 
     def renew(self, server):
         """Say that ``server`` lives."""

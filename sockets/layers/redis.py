@@ -68,14 +68,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         super().__init__(expiry, hosts, '{}{}:'.format(prefix, VERSION), *args, **kwargs)
         self.server_capacity = server_capacity
         self.lease = lease
+        self._leases = RedisLeases(self._run, self.consistent_hash, self.ring_size, self.prefix)
+        # It holds them for the servers that it delivers to.
         self._local = InMemoryChannelLayer(
             expiry=self.expiry, group_expiry=self.group_expiry, capacity=self.capacity,
-            channel_capacity=dict(self.channel_capacity), server_capacity=max(server_capacity, 100000))
+            channel_capacity=dict(self.channel_capacity), server_capacity=max(server_capacity, 100000),
+            leases=self._leases)
         self._serves_locally = False
         self._read_here = set()
         self._thread = threading.local()
         self._tickets = set()
-        self._leases = RedisLeases(self._run, self.consistent_hash, self.ring_size, self.prefix)
         self._tokens = itertools.count()
         self._renewed = 0
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
@@ -429,7 +431,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _renew(self):
         """Say that the servers of this process live, and that its threads are at work on the frames that they took."""
         try:
-            for server in list(self._read_here):
+            for server in list(self._leases.held):
                 self._leases.renew(server)
         except redis.exceptions.RedisError as error:
             self._trouble.begins(error)
