@@ -27,6 +27,10 @@ THREAD_PATIENCE = 0.01
 # Bytes that may wait for a client that does not read, before it is cut off. Its fan-outs would fill our memory.
 BACKLOG = 4 * 1024 * 1024
 
+# Seconds that a client has to answer a close. Whatever it has not read by then, the close included, is lost to it, and
+# one that is still sending reads late; autobahn gives it one.
+CLOSE_TIMEOUT = 5
+
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.
 DRAIN_TIMEOUT = 10
 
@@ -205,7 +209,8 @@ class SocketServer(Server):
         self.factory.ws_factory.protocol = SocketProtocol
         # A frame over the limit gets an ERROR, one far over it is not even read: autobahn closes with 1009.
         self.factory.ws_factory.setProtocolOptions(
-            utf8validateIncoming=False, maxMessagePayloadSize=4 * conf.MAX_MESSAGE_SIZE, failByDrop=False)
+            utf8validateIncoming=False, maxMessagePayloadSize=4 * conf.MAX_MESSAGE_SIZE, failByDrop=False,
+            closeHandshakeTimeout=CLOSE_TIMEOUT)
         if self.listening is not None:
             # A blocking accept() would stop the reactor.
             self.listening.setblocking(False)

@@ -81,6 +81,7 @@ def on_later(socket, content):
 
 def slow_page(request):
     from django.http import HttpResponse
+    note('start', 'page', 0)
     time.sleep(float(request.GET.get('seconds', 0)))
     return HttpResponse('pid {}'.format(os.getpid()))
 

@@ -135,6 +135,10 @@ def test_a_client_that_floods_is_closed_with_1013_and_its_row_goes(servers):
         flood.send({'type': 'WORK', 'connection': 'flood', 'n': 0, 'seconds': 1.5})
         for n in range(1, 200):
             flood.send({'type': 'WORK', 'connection': 'flood', 'n': n})
+        # A client that had more to send when autobahn's one second was over was reset by it, and never saw the code.
+        await asyncio.sleep(0)
+        time.sleep(2.5)
+        flood.send({'type': 'ECHO'})
         assert await flood.receive() == 1013
         assert await bystander.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
         await fleet.eventually(lambda: servers.rows() == 1)
@@ -233,7 +237,7 @@ def test_sigterm_lets_functions_finish_answers_their_clients_and_leaves_no_row(s
         busy.send({'type': 'WORK', 'connection': 'busy', 'n': 0, 'seconds': 1.5, 'ref': 'last words'})
         loop = asyncio.get_event_loop()
         slow = loop.run_in_executor(None, page, server.port, 1.5)
-        await fleet.eventually(lambda: servers.pid_at_work('busy', 0))
+        await fleet.eventually(lambda: servers.pid_at_work('busy', 0) and servers.pid_at_work('page', 0))
         server.process.send_signal(signal.SIGTERM)
         begin = loop.time()
         assert [await connection.receive() for connection in idle] == [1012] * 19
