@@ -12,10 +12,10 @@ class SocketsConfig(AppConfig):
 
     def ready(self):
         compat.heal_postgresql()
-        compat.heal_daphne()
         from django.apps import apps
 
-        from . import checks, presence, transport  # noqa: F401, checks register themselves
+        from . import checks, presence, protocol, transport  # noqa: F401, checks register themselves
+        protocol.install()
         transport.install(on_worker_process=presence.keep_house)
         # What is missing is for the checks to say.
         if apps.is_installed('django.contrib.auth') and apps.is_installed('django.contrib.sessions'):

@@ -34,23 +34,3 @@ def heal_postgresql():
             return strict(0 if offset == timedelta(0) else offset)
         utc_tzinfo_factory.healed = True
         base.utc_tzinfo_factory = utc_tzinfo_factory
-
-
-def heal_daphne():
-    """Let daphne close with the codes of RFC 6455 below 3000, such as 1011.
-
-    Its ``serverClose`` goes through autobahn's public ``sendClose``, which refuses them with an exception and leaves
-    the connection open. daphne itself closes with 1013 the way we do it here. A restart (1012) says so in its reason.
-    """
-    from daphne.ws_protocol import WebSocketProtocol
-    server_close = WebSocketProtocol.serverClose
-    if hasattr(server_close, 'healed'):
-        return
-
-    def serverClose(self, code=True):
-        if code is not True and 1000 < code < 3000:
-            self.sendCloseFrame(code=code, reasonUtf8=b'restart' if code == 1012 else None, isReply=False)
-        else:
-            server_close(self, code)
-    serverClose.healed = True
-    WebSocketProtocol.serverClose = serverClose

@@ -9,9 +9,7 @@ import time
 
 from channels.worker import Worker
 from daphne.server import Server
-from daphne.ws_protocol import WebSocketProtocol
 
-from . import conf
 from .layers.mailboxes import FRAMES
 from .presence import keep_house
 
@@ -23,13 +21,6 @@ PAGES = ('http.request',)
 # Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing
 # but compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
 THREAD_PATIENCE = 0.01
-
-# Bytes that may wait for a client that does not read, before it is cut off. Its fan-outs would fill our memory.
-BACKLOG = 4 * 1024 * 1024
-
-# Seconds that a client has to answer a close. Whatever it has not read by then, the close included, is lost to it, and
-# one that is still sending reads late; autobahn gives it one.
-CLOSE_TIMEOUT = 5
 
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.
 DRAIN_TIMEOUT = 10
@@ -51,119 +42,6 @@ class WorkerThread(threading.Thread):
                 logger.exception('The worker of %s died; here is the next one', self.name)
                 # Not as fast as it can die.
                 time.sleep(0.1)
-
-
-class Unmasker:
-    """What takes the mask of RFC 6455, section 5.3, off a frame: autobahn's without its loop over each byte."""
-
-    def __init__(self, mask):
-        self.mask = mask
-        self.done = 0
-
-    def pointer(self):
-        return self.done
-
-    def process(self, data):
-        size, start = len(data), self.done % 4
-        self.done += size
-        key = ((self.mask[start:] + self.mask[:start]) * (size // 4 + 1))[:size]
-        return (int.from_bytes(data, 'little') ^ int.from_bytes(key, 'little')).to_bytes(size, 'little')
-
-
-class SocketProtocol(WebSocketProtocol):
-    """daphne's protocol, at less cost for each frame.
-
-    A text that goes to many connections one after another is framed once for all. What comes in is unmasked and checked
-    to be UTF-8 at once, not byte by byte. What goes out is written at once, not in the reactor's next round.
-
-    Whoever is silent is pinged, also if something is sent to it all the time: that proves nothing. Whoever does not
-    read is cut off.
-    """
-
-    # What was sent since the client has stopped reading; None while it reads.
-    backlog = None
-
-    def onOpen(self):
-        super().onOpen()
-        # Instead of the HTTP channel that this connection came through.
-        self.transport.unregisterProducer()
-        self.transport.registerProducer(self, True)
-
-    # What the transport calls (twisted.internet.interfaces.IPushProducer)
-
-    def pauseProducing(self):
-        # The transport says so at each write.
-        if self.backlog is None:
-            self.backlog = 0
-
-    def resumeProducing(self):
-        self.backlog = None
-
-    def stopProducing(self):
-        pass
-
-    # autobahn describes all that it reads and writes to a log that daphne throws away.
-
-    def dataReceived(self, data):
-        self._dataReceived(data)
-
-    def sendData(self, data, sync=False, chopsize=None):
-        if sync or chopsize or self.send_queue:
-            super().sendData(data, sync, chopsize)
-        else:
-            self.transport.write(data)
-
-    def onFrameBegin(self):
-        if self.current_frame.mask:
-            self.current_frame_masker = Unmasker(self.current_frame.mask)
-        super().onFrameBegin()
-
-    def onMessageEnd(self):
-        # autobahn tells listeners besides, of which there are none.
-        if not self.failedByMe:
-            self.onMessage(b''.join(self.message_data), self.message_is_binary)
-        self.message_data = None
-
-    def onMessage(self, payload, isBinary):
-        if self.muted:
-            return
-        self.packets_received += 1
-        self.last_data = time.time()
-        message = {'reply_channel': self.reply_channel, 'path': self.request_info['path'],
-                   'order': self.packets_received}
-        try:
-            message.update({'bytes': payload} if isBinary else {'text': payload.decode('utf-8')})
-        except UnicodeDecodeError:
-            self.sendCloseFrame(code=self.CLOSE_STATUS_CODE_INVALID_PAYLOAD, isReply=False)
-            return
-        try:
-            self.channel_layer.send('websocket.receive', message)
-        except self.channel_layer.ChannelFull:
-            # As daphne does.
-            self.muted = True
-            logger.warning('Closing %s with 1013: too many of its frames wait', self.reply_channel)
-            self.sendCloseFrame(code=1013, isReply=False)
-
-    def serverSend(self, content, binary=False):
-        if self.state == self.STATE_CONNECTING:
-            self.serverAccept()
-        if self.state != self.STATE_OPEN:
-            return
-        # The same object: a fan-out's connections share one message.
-        if getattr(self.factory, 'framed', None) is not content:
-            payload = content if binary else content.encode('utf8')
-            self.factory.framed, self.factory.frame = content, self.factory.prepareMessage(payload, binary)
-        frame = self.factory.frame
-        if self.backlog is not None:
-            self.backlog += len(frame.payload)
-            if self.backlog > BACKLOG:
-                logger.warning('Cutting off %s, which does not read: %d bytes wait', self.reply_channel, self.backlog)
-                return self.transport.abortConnection()
-        self.sendPreparedMessage(frame)
-        # TLS has none.
-        write_now = getattr(self.transport, 'doWrite', None)
-        if write_now is not None and self.backlog is None:
-            write_now()
 
 
 class SocketServer(Server):
@@ -204,13 +82,7 @@ class SocketServer(Server):
             raise self.failure
 
     def begin(self):
-        # daphne makes its factory when it runs.
         from twisted.internet import defer, reactor
-        self.factory.ws_factory.protocol = SocketProtocol
-        # A frame over the limit gets an ERROR, one far over it is not even read: autobahn closes with 1009.
-        self.factory.ws_factory.setProtocolOptions(
-            utf8validateIncoming=False, maxMessagePayloadSize=4 * conf.MAX_MESSAGE_SIZE, failByDrop=False,
-            closeHandshakeTimeout=CLOSE_TIMEOUT)
         if self.listening is not None:
             # A blocking accept() would stop the reactor.
             self.listening.setblocking(False)

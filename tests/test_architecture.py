@@ -21,11 +21,12 @@ AT_IMPORT = {
     'messages': {'exceptions'},
     'models': {'messages', 'signals', 'transport'},
     'presence': {'conf', 'models', 'transport'},
+    'protocol': {'conf', 'daphne'},
     'revocation': {'auth', 'models'},
     'router': {'routes'},
     'routes': set(),
     'security': {'conf'},
-    'server': {'channels', 'conf', 'daphne', 'layers', 'presence'},
+    'server': {'channels', 'daphne', 'layers', 'presence'},
     'signals': set(),
     'transport': {'channels', 'conf', 'exceptions', 'signals'},
     'visitors': set(),
@@ -33,12 +34,12 @@ AT_IMPORT = {
 # What its functions may import besides, when the apps are loaded.
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
-    'apps': {'checks', 'presence', 'revocation', 'transport'},
+    'apps': {'checks', 'presence', 'protocol', 'revocation', 'transport'},
     'checks': {'handlers', 'transport'},
-    'compat': {'daphne'},
     'handlers': {'auth', 'models', 'presence', 'signals'},
     'limits': {'models'},
     'models': {'presence'},
+    'protocol': {'daphne'},
     'router': {'handlers'},
     'server': {'twisted'},
 }

@@ -2,7 +2,6 @@ import sys
 from datetime import timedelta
 
 import pytest
-from daphne.ws_protocol import WebSocketProtocol
 
 from sockets import compat
 
@@ -19,25 +18,6 @@ def test_the_modules_of_djangos_six_can_be_imported():
 def test_the_importer_does_not_claim_what_is_not_its_own():
     from django.utils import six
     assert six._importer.find_spec('no.such.module') is None
-
-
-@pytest.mark.parametrize('code, called', [
-    (True, ('sendClose', 1000)), (1000, ('sendClose', 1000)), (4401, ('sendClose', 4401)),
-    (1011, ('sendCloseFrame', 1011)), (1012, ('sendCloseFrame', 1012)),
-])
-def test_daphne_can_close_with_codes_that_autobahn_keeps_to_itself(code, called):
-    class Protocol:
-        def sendClose(self, code):
-            calls.append(('sendClose', code))
-
-        def sendCloseFrame(self, code, reasonUtf8, isReply):
-            assert reasonUtf8 == (b'restart' if code == 1012 else None)
-            calls.append(('sendCloseFrame', code))
-
-    calls = []
-    compat.heal_daphne()
-    WebSocketProtocol.serverClose(Protocol(), code)
-    assert calls == [called]
 
 
 def test_a_connection_to_postgresql_is_believed_to_be_utc(settings):
