@@ -64,11 +64,11 @@ class Fleet:
         return self.start('runsockets', '-m', 'django', 'runsockets', '127.0.0.1:{}'.format(port), *args, port=port,
                           **kwargs)
 
-    def daphne(self):
+    def daphne(self, *args):
         port = servers.free_port()
         # The layer of soak_site, whose settings the environment names.
         return self.start('daphne', '-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
-                          '-b', '127.0.0.1', '-p', str(port), 'tests.live.asgi:channel_layer', port=port)
+                          '-b', '127.0.0.1', '-p', str(port), *args, 'tests.live.asgi:channel_layer', port=port)
 
     def worker(self, *args):
         worker = self.start('worker', '-m', 'django', 'runworker', *args)

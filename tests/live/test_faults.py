@@ -175,9 +175,15 @@ def test_half_of_the_clients_close(hall, shape):
     asyncio.run(scenario())
 
 
-def test_clients_vanish_while_they_are_spoken_to(hall):
+@pytest.mark.parametrize('shape', ['`runsockets`', 'daphne and a worker'])
+def test_clients_vanish_while_they_are_spoken_to(hall, shape):
     async def scenario():
-        server = hall.servers.runsockets('--ping-interval', '2', '--ping-timeout', '3')
+        options = '--ping-interval', '2', '--ping-timeout', '3'
+        if shape == '`runsockets`':
+            server = hall.servers.runsockets(*options)
+        else:
+            server = hall.servers.daphne(*options)
+            hall.servers.worker()
         await hall.warm_up(server)
         stays, = await hall.open(1, server)
         crowd = subprocess.Popen([sys.executable, '-m', 'tests.live.fleet', str(server.port), '/hall/', '20'],
@@ -186,7 +192,7 @@ def test_clients_vanish_while_they_are_spoken_to(hall):
         crowd.send_signal(signal.SIGSTOP)
         since, n = time.monotonic(), 0
         try:
-            # daphne's own ping is put off by whatever goes out.
+            # daphne's own ping was put off by whatever goes out.
             while hall.rows() > 1 and time.monotonic() - since < 12:
                 n += 1
                 stays.send({'type': 'SHOUT', 'content': {'type': 'NEWS', 'n': n}, 'ref': n})
@@ -201,8 +207,7 @@ def test_clients_vanish_while_they_are_spoken_to(hall):
                     continue
                 break
             await hall.came_true('20 clients vanish and are spoken to ten times a second',
-                                 '`runsockets --ping-interval 2 --ping-timeout 3`', [stays], 'what was sent to them',
-                                 took)
+                                 '{}, `{}`'.format(shape, ' '.join(options)), [stays], 'what was sent to them', took)
         finally:
             crowd.kill()
             crowd.wait()
