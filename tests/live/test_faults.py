@@ -19,6 +19,8 @@ import pytest
 from .. import servers as programs
 from . import fleet
 
+pytestmark = pytest.mark.alone
+
 DOCUMENT = programs.ROOT / 'docs' / 'reliability.md'
 BEGIN, END = '<!-- faults -->\n', '<!-- end of faults -->\n'
 HEADS = ('What was done', 'To what', 'Connections', 'Lost', 'Rows true again')

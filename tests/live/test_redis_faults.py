@@ -10,6 +10,8 @@ from sockets.layers.redis import OutOfMemory
 
 from . import fleet
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope='module')
 def redis(tmp_path_factory):

@@ -15,6 +15,8 @@ import pytest
 from .. import servers as programs
 from . import fleet
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope='module')
 def redis(tmp_path_factory):

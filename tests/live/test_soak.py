@@ -13,6 +13,8 @@ import pytest
 
 from . import fleet
 
+pytestmark = pytest.mark.alone
+
 SECONDS = int(os.environ.get('SOAK_SECONDS', 60))
 CLIENTS = int(os.environ.get('SOAK_CLIENTS', 200))
 # Seconds between two bursts of one client, each of one to three frames. 200 clients send about 300 frames a second.
