@@ -46,6 +46,10 @@ setup(
         # Django 2.2 imports cgi, which left Python in 3.13.
         'legacy-cgi; python_version >= "3.13"',
     ],
+    entry_points={
+        # Named like the module, so that "pytest_plugins = [...]" may name it, too.
+        'pytest11': ['sockets.pytest_plugin = sockets.pytest_plugin'],
+    },
     extras_require={
         # psycopg2 2.8 does not import on Python 3.11; sockets/compat.py makes Django 2.2 get on with 2.9.
         'postgres': ['psycopg2-binary>=2.9,<3'],

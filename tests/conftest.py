@@ -10,6 +10,9 @@ from django.utils.module_loading import import_string
 
 from . import client, servers
 
+# Whether or not this package is installed.
+pytest_plugins = ['sockets.pytest_plugin']
+
 
 @pytest.fixture(scope='session')
 def redis_url(tmp_path_factory):

@@ -22,12 +22,14 @@ AT_IMPORT = {
     'models': {'messages', 'signals', 'transport'},
     'presence': {'conf', 'models', 'transport'},
     'protocol': {'conf', 'daphne'},
+    'pytest_plugin': set(),
     'revocation': {'auth', 'models'},
     'router': {'routes'},
     'routes': set(),
     'security': {'conf'},
     'server': {'channels', 'daphne', 'layers', 'presence'},
     'signals': set(),
+    'testing': {'channels', 'conf', 'layers', 'messages', 'models', 'presence', 'transport'},
     'transport': {'channels', 'conf', 'exceptions', 'signals'},
     'visitors': set(),
 }
@@ -40,6 +42,7 @@ IN_FUNCTIONS = {
     'limits': {'models'},
     'models': {'presence'},
     'protocol': {'daphne'},
+    'pytest_plugin': {'testing'},
     'router': {'handlers'},
     'server': {'twisted'},
 }

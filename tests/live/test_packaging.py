@@ -76,6 +76,13 @@ def test_the_sdist_holds_every_file_of_the_package_its_tests_and_its_licence(dis
     assert {'LICENSE', 'README.md', 'CHANGELOG.md', 'tox.ini', 'tests/settings.py'} <= names
 
 
+def test_the_wheel_tells_pytest_of_its_fixture(wheel):
+    archive = zipfile.ZipFile(str(wheel))
+    name, = [name for name in archive.namelist() if name.endswith('.dist-info/entry_points.txt')]
+    assert archive.read(name).decode().split() == [
+        '[pytest11]', 'sockets.pytest_plugin', '=', 'sockets.pytest_plugin']
+
+
 def test_the_wheel_is_named_after_the_version_of_the_package(wheel):
     import sockets
     assert wheel.name == 'django_channels_router-{}-py3-none-any.whl'.format(sockets.__version__)
