@@ -1,14 +1,14 @@
 """Fixtures: the layers that everything must work on, and connections through them."""
-import contextlib
 import threading
 
 import django
 import pytest
-from channels import DEFAULT_CHANNEL_LAYER, channel_layers, route_class
-from channels.asgi import ChannelLayerWrapper
 from django.utils.module_loading import import_string
 
-from . import client, servers
+from sockets.testing import sandbox
+
+from . import servers
+from .client import Connection
 
 # Whether or not this package is installed.
 pytest_plugins = ['sockets.pytest_plugin']
@@ -40,19 +40,6 @@ def nobody_keeps_house(monkeypatch):
     monkeypatch.setattr(presence, 'keep_house', lambda: None)
 
 
-@contextlib.contextmanager
-def using_layer(layer, routing=()):
-    """Make ``layer`` the default one, as a worker would use it."""
-    old = channel_layers[DEFAULT_CHANNEL_LAYER]
-    wrapper = ChannelLayerWrapper(layer, DEFAULT_CHANNEL_LAYER, list(routing))
-    wrapper.router.check_default()
-    channel_layers.set(DEFAULT_CHANNEL_LAYER, wrapper)
-    try:
-        yield wrapper
-    finally:
-        channel_layers.set(DEFAULT_CHANNEL_LAYER, old)
-
-
 STOCK_LAYERS = ['asgiref.inmemory.ChannelLayer', 'asgi_redis.RedisChannelLayer']
 OUR_LAYERS = ['sockets.layers.InMemoryChannelLayer', 'sockets.layers.RedisChannelLayer']
 
@@ -64,22 +51,15 @@ def layer(request):
     options = {'hosts': [request.getfixturevalue('redis_url')]} if 'Redis' in request.param else {}
     layer = import_string(request.param)(**options)
     layer.flush()
-    client._inboxes.clear()
-    with using_layer(layer):
+    with sandbox(layer, routing=[]):
         yield layer
 
 
 @pytest.fixture
 def connect(layer, db):
     """A function that routes a handler class at ``path`` and returns an open connection to it."""
-    routed = set()
-
-    def open_connection(handler, path='/page/', pattern=None, **kwargs):
-        if (handler, path) not in routed:
-            routed.add((handler, path))
-            channel_layers[DEFAULT_CHANNEL_LAYER].router.root.routing.insert(
-                0, route_class(handler, path=pattern or '^{}$'.format(path)))
-        return client.Connection(path, **kwargs)
+    def open_connection(handler, path='/page/', **options):
+        return Connection(path, handler=handler, **options)
     return open_connection
 
 

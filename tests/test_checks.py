@@ -8,8 +8,8 @@ from django.apps import apps
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, checks, router
+from sockets.testing import sandbox
 
-from .conftest import using_layer
 from .servers import ROOT
 
 
@@ -90,7 +90,7 @@ def only(monkeypatch):
         from asgiref.inmemory import ChannelLayer
         monkeypatch.setattr(checks, 'attached_routers', set(routers))
         monkeypatch.setattr(checks, '_unbuilt_on', lambda known: [(h, h.__name__) for h in handlers])
-        with using_layer(ChannelLayer(), routing):
+        with sandbox(ChannelLayer(), routing):
             return checks.check_routing()
     return check
 

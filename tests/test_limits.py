@@ -41,11 +41,11 @@ def test_one_user_has_as_many_connections_as_it_may(connect, settings, login, al
 
 def test_one_address_has_as_many_connections_as_it_may(connect, settings):
     settings.SOCKETS = {'MAX_CONNECTIONS_PER_ADDRESS': 1}
-    connect(Talkative, client=('192.0.2.1', 1))
-    assert connect(Talkative, client=('192.0.2.1', 2)).messages()[-1] == {'close': 4429}
-    assert connect(Talkative, client=('192.0.2.2', 1)).messages() == [{'accept': True}]
+    connect(Talkative, address='192.0.2.1')
+    assert connect(Talkative, address='192.0.2.1').messages()[-1] == {'close': 4429}
+    assert connect(Talkative, address='192.0.2.2').messages() == [{'accept': True}]
     # A unix socket has no address.
-    assert [connect(Talkative, client=None).messages() for _ in range(2)] == [[{'accept': True}]] * 2
+    assert [connect(Talkative, address=None).messages() for _ in range(2)] == [[{'accept': True}]] * 2
 
 
 def test_frames_beyond_the_rate_are_answered_with_an_error_that_carries_their_ref(connect, settings, clock):

@@ -52,7 +52,7 @@ def test_a_row_knows_its_server(layer):
 
 def test_all_rows_of_a_dead_server_go_each_with_its_disconnect_function_and_its_signal_once(
         connect, dead, alice, django_assert_num_queries):
-    living = connect(Noted, '/room/x/', r'^/room/(?P<room>\w+)/$')
+    living = connect(Noted, '/room/x/', pattern=r'^/room/(?P<room>\w+)/$')
     row(1, user=alice), row(2)
     told = []
 

@@ -12,9 +12,9 @@ from channels.test import ChannelTestCase, WSClient, apply_routes
 from sockets import RoutedSocketHandler, signals, transport
 from sockets.exceptions import MailboxFull
 from sockets.models import Socket
+from sockets.testing import sandbox
 
-from . import client
-from .conftest import using_layer
+from .client import Connection
 
 MESSAGE = {'text': '{}'}
 
@@ -30,8 +30,8 @@ def small_layer(settings):
             super().send(channel, message)
 
     settings.SOCKETS = {'SEND_TIMEOUT': 0.2}
-    with using_layer(Layer(capacity=3)) as wrapper:
-        yield wrapper
+    with sandbox(Layer(capacity=3)):
+        yield channel_layers['default']
 
 
 def test_a_full_mailbox_is_waited_for_and_nothing_is_lost(small_layer):
@@ -100,7 +100,7 @@ def test_a_layer_that_can_send_to_many_is_asked_to(settings):
             return channel_names[2:]
 
     asked = []
-    with using_layer(Batching()):
+    with sandbox(Batching()):
         assert transport.send_many(['a!1', 'a!2', 'b!1', 'b!2', 'b!3'], MESSAGE) == 5
     # What was refused, and only that, is tried again.
     assert asked == [['a!1', 'a!2', 'b!1', 'b!2', 'b!3'], ['b!1', 'b!2', 'b!3'], ['b!3']]
@@ -128,14 +128,14 @@ def test_a_path_whose_frames_are_routed_is_accepted_as_channels_would(layer):
         message.reply_channel.send({'text': '"plain channels"'})
 
     channel_layers['default'].router.root.routing.insert(0, route('websocket.receive', receive, path='^/plain/'))
-    plain = client.Connection('/plain/')
+    plain = Connection('/plain/')
     assert plain.messages() == [{'accept': True}]
     assert plain.send({'x': 1}) == ['plain channels']
-    assert client.Connection('/nowhere/').messages() == [{'close': True}]
+    assert Connection('/nowhere/').messages() == [{'close': True}]
 
 
 def test_the_routing_is_walked_with_its_url_arguments(layer):
-    with using_layer(layer, [
+    with sandbox(layer, [
         include([route_class(RoutedSocketHandler, path=r'^(?P<room>\w+)/$')], path=r'^/(?P<site>\w+)/'),
         route('http.request', len),
     ]):
