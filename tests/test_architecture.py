@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / 'sockets'
 AT_IMPORT = {
     '__init__': {'router'},
     'admin': {'models'},
+    'ages': set(),
     'apps': {'compat'},
     'auth': {'exceptions'},
     'checks': {'conf', 'router'},

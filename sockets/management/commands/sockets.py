@@ -9,6 +9,7 @@ from django.db.models import Count
 from django.utils import timezone
 
 from sockets import messages, presence, transport
+from sockets.ages import age
 from sockets.models import Socket
 
 LINES = 20
@@ -133,12 +134,3 @@ class Command(BaseCommand):
         self.stdout.write('\n{}'.format(title))
         for line in lines:
             self.stdout.write('  ' + '  '.join(value.ljust(width) for value, width in zip(line, widths)).rstrip())
-
-
-def age(delta):
-    """Return a ``timedelta`` as people say it."""
-    seconds = max(0, int(delta.total_seconds()))
-    for name, size in (('d', 86400), ('h', 3600), ('min', 60)):
-        if seconds >= 2 * size:
-            return '{} {}'.format(seconds // size, name)
-    return '{} s'.format(seconds)
