@@ -3,10 +3,11 @@
 Rows that are deleted in any way that Django knows of (with their session or user, by the admin, by a queryset) are
 connections that are closed.
 """
+from collections import namedtuple
 from functools import partial
 
 from django.apps import apps
-from django.contrib.auth import get_user_model
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
@@ -16,6 +17,15 @@ from django.utils import timezone
 
 from . import auth
 from .models import Socket, end
+
+# Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
+SESSIONS_READ = 100000
+
+# What is asked for in one query; SQLite knew no more than 999 parameters.
+_PART = 500
+
+# Primary keys of users, keys of sessions, how many connections, and whether no session can have been overlooked.
+LoggedOut = namedtuple('LoggedOut', 'users sessions connections found_all')
 
 
 def install():
@@ -29,6 +39,57 @@ def install():
             post_save.connect(_user_saved, sender=model, dispatch_uid='sockets')
     if SessionBase.cycle_key.__name__ != 'cycle_key_with_sockets':
         SessionBase.cycle_key = _with_sockets(SessionBase.cycle_key)
+
+
+def log_out(rows):
+    """End the sessions of the users of ``rows`` everywhere, and those of its anonymous connections, and close what they
+    have open with 4401. Return ``LoggedOut``.
+
+    A session in the database is found by its connections, or among the ``SESSIONS_READ`` that expire last. Other
+    engines cannot be searched: there, connections are closed and sessions go on.
+    """
+    users = set(rows.order_by().exclude(user=None).values_list('user', flat=True))
+    sessions, found_all = _sessions_of(users)
+    removed = rows.filter(user=None).remove()
+    for part in _parts(users):
+        removed += Socket.objects.filter(user__in=part).remove()
+    sessions.update(row.session_id for row in removed if row.session_id is not None)
+    for part in _parts(sessions):
+        # Opened before they logged in.
+        removed += Socket.objects.filter(session__in=part).remove()
+    try:
+        # Before anybody is told, or who is quick comes back.
+        for session in sessions:
+            auth.session_store().delete(session)
+    finally:
+        transaction.on_commit(partial(end, removed, 'You have been logged out.'))
+    return LoggedOut(users, sessions, len(removed), found_all)
+
+
+def can_search_sessions():
+    """Return whether the engine of sessions has a table of them."""
+    return hasattr(auth.session_store(), 'get_model_class')
+
+
+def _sessions_of(users):
+    """Return the keys of the sessions of ``users`` as far as they can be found, and whether those are all."""
+    if not users or not can_search_sessions():
+        return set(), not users
+    names = {str(pk) for pk in users}
+    sessions = auth.session_store().get_model_class().objects
+    live = sessions.filter(expire_date__gt=timezone.now()).order_by('-expire_date')
+    keys, found_all = set(), True
+    for number, session in enumerate(live[:SESSIONS_READ + 1].iterator()):
+        if number == SESSIONS_READ:
+            found_all = False
+        elif session.get_decoded().get(SESSION_KEY) in names:
+            keys.add(session.pk)
+    return keys, found_all
+
+
+def _parts(values):
+    values = list(values)
+    return [values[start:start + _PART] for start in range(0, len(values), _PART)]
 
 
 def _row_goes(instance, using, **kwargs):

@@ -1,11 +1,14 @@
+from datetime import timedelta
+
 import pytest
 from django.contrib.auth import get_user_model, login, logout
 from django.contrib.sessions.models import Session
 from django.db import connections, transaction
 from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from sockets import RoutedSocketHandler
+from sockets import RoutedSocketHandler, revocation
 from sockets.models import Socket
 
 from .test_presence import Noted, nothing_noted  # noqa: F401, a fixture
@@ -130,7 +133,6 @@ def test_a_child_or_a_proxy_of_the_user_is_the_user(connect, login, alice):  # n
     from django.db.models.signals import post_save
     proxy = type('Proxy', (get_user_model(),), {'__module__': 'tests.test_revocation', 'Meta': type(
         'Meta', (), {'proxy': True, 'app_label': 'auth'})})
-    from sockets import revocation
     revocation.install()
     mine = connect(Noted, cookies=login(alice))
     mine.messages()
@@ -162,3 +164,64 @@ def test_a_layer_that_is_away_keeps_no_disconnect_function_from_running(connect,
     assert Socket.objects.revoke() == 1
     assert [name for name, *_ in Noted.ended] == [mine.name]
     assert 'Could not tell 1 connections that they end' in caplog.text
+
+
+@pytest.mark.parametrize('engine', ['db', 'cached_db', 'cache', 'file', 'signed_cookies'])
+def test_a_user_is_logged_out_of_every_session_that_can_be_searched(connect, settings, alice, engine, tmp_path):
+    settings.SESSION_ENGINE = 'django.contrib.sessions.backends.' + engine
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    settings.CACHES = {'default': {'BACKEND': 'django.core.cache.backends.locmem.LocMemCache'}}
+    bob = get_user_model().objects.create_user('bob')
+    here, there, without, his = (browser_of(engine, user) for user in (alice, alice, alice, bob))
+    mine, elsewhere, bobs = (connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
+                             for request in (here, there, his))
+    for connection in (mine, elsewhere, bobs):
+        connection.messages()
+    ended = revocation.log_out(Socket.objects.filter(channel_name=mine.name))
+    searched = engine in ('db', 'cached_db')
+    theirs = {request.session.session_key for request in (here, there, without)}
+    assert ended == ({alice.pk}, theirs if searched else set(), 2, searched)
+    assert ends(mine) == ends(elsewhere) == [4401] and ends(bobs) == []
+    assert sorted((name, user) for name, user, _, _ in Noted.ended) == sorted(
+        (connection.name, 'alice') for connection in (mine, elsewhere))
+    for request in (here, there, without, his):
+        again = type(request.session)(request.session.session_key)
+        assert ('_auth_user_id' in again) == (request is his or not searched)
+
+
+def test_an_anonymous_connection_is_logged_out_with_its_session(connect, settings, alice):
+    request = browser_of('db')
+    cookies = {settings.SESSION_COOKIE_NAME: request.session.session_key}
+    mine, other_tab, nobody, hers = (connect(Noted, cookies=each) for each in (
+        cookies, cookies, None, {settings.SESSION_COOKIE_NAME: browser_of('db', alice).session.session_key}))
+    for connection in (mine, other_tab, nobody, hers):
+        connection.messages()
+    ended = revocation.log_out(Socket.objects.filter(channel_name__in=[mine.name, nobody.name]))
+    assert ended == (set(), {request.session.session_key}, 3, True)
+    assert [ends(connection) for connection in (mine, other_tab, nobody, hers)] == [[4401], [4401], [4401], []]
+    assert Session.objects.count() == Socket.objects.count() == 1
+
+
+def test_looking_for_sessions_ends_and_says_so(connect, settings, alice, monkeypatch):
+    requests = [browser_of('db', alice) for _ in range(4)]
+    mine = connect(Noted, cookies={settings.SESSION_COOKIE_NAME: requests[0].session.session_key})
+    mine.messages()
+    # Whoever has a connection is found in any case; of the others, those that expire last.
+    Session.objects.filter(pk=requests[0].session.session_key).update(expire_date=timezone.now() + timedelta(hours=1))
+    monkeypatch.setattr(revocation, 'SESSIONS_READ', 2)
+    ended = revocation.log_out(Socket.objects.all())
+    assert not ended.found_all and len(ended.sessions) == 3 and requests[0].session.session_key in ended.sessions
+    monkeypatch.setattr(revocation, 'SESSIONS_READ', 1)
+    connect(Noted, cookies={settings.SESSION_COOKIE_NAME: Session.objects.get().pk})
+    assert revocation.log_out(Socket.objects.all()).found_all and not Session.objects.exists()
+    assert ends(mine) == [4401]
+
+
+def test_who_is_told_is_no_longer_logged_in(connect, settings, alice, monkeypatch):
+    request = browser_of('db', alice)
+    mine = connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
+    mine.messages()
+    seen = []
+    monkeypatch.setattr(revocation, 'end', lambda rows, details: seen.append((len(rows), Session.objects.count())))
+    revocation.log_out(Socket.objects.all())
+    assert seen == [(1, 0)]
