@@ -1,35 +1,333 @@
-"""Connections in Django's admin, to look at and to end."""
-from django.contrib import admin
-from django.contrib.auth import get_user_model
+"""Connections in Django's admin: to look at, to speak to, to end."""
+from datetime import timedelta
 
+import django
+from django import forms
+from django.conf import settings
+from django.contrib import admin, auth
+from django.contrib import messages as notices
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextareaWidget
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_ipv46_address
+from django.db.models import Q
+from django.template.response import TemplateResponse
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.timezone import template_localtime
+
+from . import conf, messages, revocation, transport
+from .ages import age
+from .exceptions import FrameError
 from .models import Socket
+
+# Of what was sent, and of names, that are shown and kept in the log.
+_CHARACTERS = 500
+_NAMES = 10
+
+# Servers that are offered; the search takes any.
+_SERVERS = 20
+
+
+class ChoiceFilter(admin.SimpleListFilter):
+    """A filter of ``options``: a value for the address, its label, and a function that returns its ``Q``."""
+
+    options = ()
+
+    def lookups(self, request, model_admin):
+        return [(value, label) for value, label, _ in self.options]
+
+    def queryset(self, request, queryset):
+        if self.value() is None:
+            return queryset
+        for value, _, condition in self.options:
+            if value == self.value():
+                return queryset.filter(condition())
+        # An action on everything that matches must not be one on everything.
+        raise IncorrectLookupParameters('{}={}'.format(self.parameter_name, self.value()))
+
+
+class StateFilter(ChoiceFilter):
+    title = parameter_name = 'state'
+    options = (('alive', 'alive', lambda: Q(active=True)),
+               ('asked', 'asked, no answer yet', lambda: Q(active=False)))
+
+
+class LoginFilter(ChoiceFilter):
+    title = parameter_name = 'login'
+    options = (('yes', 'logged in', lambda: Q(user__isnull=False)),
+               ('no', 'anonymous', lambda: Q(user__isnull=True)))
+
+
+def _ago(**span):
+    return timezone.now() - timedelta(**span)
+
+
+class AgeFilter(ChoiceFilter):
+    title = parameter_name = 'age'
+    options = (('1min', 'less than a minute', lambda: Q(created__gt=_ago(minutes=1))),
+               ('1h', 'less than an hour', lambda: Q(created__gt=_ago(hours=1))),
+               ('over-1h', 'more than an hour', lambda: Q(created__lte=_ago(hours=1))),
+               ('over-1d', 'more than a day', lambda: Q(created__lte=_ago(days=1))))
+
+
+class SeenFilter(ChoiceFilter):
+    title = 'last seen'
+    parameter_name = 'seen'
+    options = (('1min', 'within a minute', lambda: Q(last_ping__gt=_ago(minutes=1))),
+               ('over-2min', 'over 2 minutes ago', lambda: Q(last_ping__lte=_ago(minutes=2))),
+               ('over-1h', 'over an hour ago', lambda: Q(last_ping__lte=_ago(hours=1))))
+
+
+class ServerFilter(admin.SimpleListFilter):
+    title = parameter_name = 'server'
+
+    def lookups(self, request, model_admin):
+        """Return the first servers that hold connections, each a step in the index: ``distinct()`` reads every row."""
+        rows = Socket.objects.order_by('server').values_list('server', flat=True)
+        servers, server = [], ''
+        for _ in range(_SERVERS):
+            server = rows.filter(server__gt=server).first()
+            if server is None:
+                break
+            servers.append((server, server))
+        return servers
+
+    def queryset(self, request, queryset):
+        return queryset if self.value() is None else queryset.filter(server=self.value())
+
+
+class SendForm(forms.Form):
+    """What is asked before an action; ``explain`` says what it will do, ``run`` does it and says what was done."""
+
+    button = 'Send'
+    content = forms.CharField(label='JSON', widget=AdminTextareaWidget,
+                              help_text='A JSON object with a type, such as {"type": "BACK_SOON"}.')
+
+    def clean_content(self):
+        try:
+            content = messages.decode(self.cleaned_data['content'], conf.MAX_MESSAGE_SIZE)
+            # What JSON may say and we do not, such as 1e999.
+            messages.encode(content)
+        except FrameError as error:
+            raise ValidationError(error.details)
+        except TypeError as error:
+            raise ValidationError(str(error))
+        return content
+
+    def explain(self, rows, count):
+        return ['This goes to {}.'.format(_count(count, 'connection'))]
+
+    def run(self, request, rows, count):
+        content = self.cleaned_data['content']
+        handed = rows.send_json(content)
+        text = messages.encode(content)
+        return 'Handed to {} of {}: {}{}'.format(
+            handed, _count(count, 'connection'), text[:_CHARACTERS], '...' * (len(text) > _CHARACTERS)), handed >= count
+
+
+class CloseForm(forms.Form):
+    button = 'Close'
+    code = forms.IntegerField(label='Close code', widget=AdminIntegerFieldWidget, initial=messages.CLOSE_NORMAL,
+                              help_text='1000 says that all is well; 4000 to 4999 are codes of your own.')
+
+    def clean_code(self):
+        try:
+            return transport.close_code(self.cleaned_data['code'])
+        except ValueError as error:
+            raise ValidationError(str(error))
+
+    def explain(self, rows, count):
+        return ['This closes {}. Who wants to may connect again.'.format(_count(count, 'connection'))]
+
+    def run(self, request, rows, count):
+        code = self.cleaned_data['code']
+        told = rows.close(code)
+        return 'Told {} of {} to close with {}. Rows go as their connections close.'.format(
+            told, _count(count, 'connection'), code), told >= count
+
+
+class LogOutForm(forms.Form):
+    button = 'Log out'
+
+    def explain(self, rows, count):
+        users = set(rows.order_by().exclude(user=None).values_list('user', flat=True))
+        strangers = rows.filter(user=None).count()
+        said = []
+        if users and revocation.can_search_sessions():
+            said.append('This ends the sessions of {} in every browser, and closes all their connections with 4401, '
+                        'selected or not.'.format(_names(users)))
+        elif users:
+            said.append('This closes all connections of {} with 4401, selected or not. They stay logged in: {} keeps '
+                        'sessions where they cannot be searched. A new password, or an account that is not active, '
+                        'ends those.'.format(_names(users), settings.SESSION_ENGINE))
+        if strangers:
+            said.append('{} anonymous: this ends the session, if the database keeps one, and closes the '
+                        'connection.'.format(_count(strangers, 'connection is', 'connections are')))
+        return said
+
+    def run(self, request, rows, count):
+        ended = revocation.log_out(rows)
+        # Of oneself, too: what is left of this session must not be saved.
+        if request.user.pk in ended.users or request.session.session_key in ended.sessions:
+            auth.logout(request)
+        text = 'Ended {} and closed {}.'.format(
+            _count(len(ended.sessions), 'session'), _count(ended.connections, 'connection'))
+        if ended.users:
+            text += ' Users: {}.'.format(_names(ended.users))
+        if not ended.found_all:
+            text += ' They may have more sessions, which could not be searched; a new password ends those.'
+        return text, ended.found_all
+
+
+def _count(number, one, many=None):
+    return '{} {}'.format(number, one if number == 1 else many or one + 's')
+
+
+def _names(users):
+    """Return the names of the first of ``users``, a set of primary keys, and how many more there are."""
+    first = auth.get_user_model()._default_manager.filter(pk__in=sorted(users)[:_NAMES])
+    names = ', '.join(user.get_username() for user in first)
+    return names + (' and {} more'.format(len(users) - _NAMES) if len(users) > _NAMES else '')
 
 
 @admin.register(Socket)
 class SocketAdmin(admin.ModelAdmin):
-    list_display = ('id', 'user', 'path', 'user_ip', 'active', 'last_ping', 'created')
-    list_display_links = ('id', 'path')
-    list_filter = ('active', 'created', 'last_ping')
+    list_display = ('user', 'path', 'user_ip', 'age', 'last_seen', 'server')
+    list_display_links = ('path',)
+    list_filter = (StateFilter, LoginFilter, AgeFilter, SeenFilter, ServerFilter)
     list_select_related = ('user',)
+    # One count of what matches is enough.
+    show_full_result_count = False
     ordering = ('-id',)
-    actions = ['revoke']
+    # What get_search_results() looks into.
+    search_fields = ('path', 'user_ip', 'channel_name', 'server', 'user')
+    actions = ('send_json', 'close', 'log_out')
+    # Not the session: its key is as good as a password.
     fields = readonly_fields = (
-        'user', 'session', 'path', 'channel_name', 'user_ip', 'active', 'last_ping', 'created', 'modified')
+        'user', 'path', 'user_ip', 'server', 'channel_name', 'active', 'last_ping', 'created', 'modified')
 
-    def get_search_fields(self, request):
-        return ('path', 'channel_name', 'user_ip', 'user__' + get_user_model().USERNAME_FIELD)
+    def age(self, row):
+        return _moment(row.created, '{}')
+    age.short_description = 'open for'
+    age.admin_order_field = '-created'
+
+    def last_seen(self, row):
+        ago = _moment(row.last_ping, '{} ago')
+        if row.active:
+            return ago
+        return format_html('{} <img src="{}" alt="asked, no answer yet" title="asked, no answer yet">',
+                           ago, static('admin/img/icon-alert.svg'))
+    last_seen.admin_order_field = 'last_ping'
+
+    def get_search_results(self, request, queryset, search_term):
+        """Look for each term in the one column that it looks like, which has an index; ``OR`` would read every row."""
+        for term in search_term.split():
+            if term.startswith('/'):
+                condition = Q(path__startswith=term)
+            elif '!' in term:
+                condition = Q(server=term) if term.endswith('!') else Q(channel_name=term)
+            elif _is_address(term):
+                condition = Q(user_ip=term)
+            else:
+                users = auth.get_user_model()._default_manager
+                condition = Q(user__in=users.filter(**{users.model.USERNAME_FIELD + '__startswith': term}))
+            queryset = queryset.filter(condition)
+        return queryset, False
+
+    def lookup_allowed(self, lookup, value):
+        # Or a session's key could be guessed letter by letter.
+        return not lookup.startswith('session') and super().lookup_allowed(lookup, value)
 
     def has_add_permission(self, request):
         return False
 
+    def has_change_permission(self, request, obj=None):
+        # Django 1.11 and 2.0 know no other permission to look, and would save what nobody has changed.
+        if django.VERSION >= (2, 1) or (obj is not None and request.method == 'POST'):
+            return False
+        return super().has_change_permission(request, obj)
+
+    def has_send_permission(self, request):
+        return request.user.has_perm('sockets.send_socket')
+
+    def has_close_permission(self, request):
+        return request.user.has_perm('sockets.close_socket')
+
+    def has_logout_permission(self, request):
+        return request.user.has_perm('sockets.logout_socket')
+
     def get_actions(self, request):
         actions = super().get_actions(request)
-        # Django 1.11 and 2.0 know no allowed_permissions.
-        if not self.has_delete_permission(request):
-            actions.pop('revoke', None)
+        # It shows all rows on its page, writes a log entry for each and asks the database about each.
+        actions.pop('delete_selected', None)
+        # Django 1.11 and 2.0 do not look at allowed_permissions.
+        for name in SocketAdmin.actions:
+            permission, = getattr(SocketAdmin, name).allowed_permissions
+            if not getattr(self, 'has_{}_permission'.format(permission))(request):
+                actions.pop(name, None)
         return actions
 
-    def revoke(self, request, queryset):
-        count = queryset.revoke()
-        self.message_user(request, 'Closed {} connections. Who logs in again may come back.'.format(count))
-    revoke.short_description = 'Close selected connections and take their right away'
+    def change_view(self, request, object_id, form_url='', extra_context=None):
+        # Django 1.11 and 2.0 would offer to save.
+        return super().change_view(request, object_id, form_url, dict(
+            extra_context or {}, show_save=False, show_save_and_continue=False))
+
+    def send_json(self, request, queryset):
+        return self._ask(request, queryset, 'send_json', SendForm)
+    send_json.short_description = 'Send JSON'
+    send_json.allowed_permissions = ('send',)
+
+    def close(self, request, queryset):
+        return self._ask(request, queryset, 'close', CloseForm)
+    close.short_description = 'Close with a code'
+    close.allowed_permissions = ('close',)
+
+    def log_out(self, request, queryset):
+        return self._ask(request, queryset, 'log_out', LogOutForm)
+    log_out.short_description = 'Log out everywhere'
+    log_out.allowed_permissions = ('logout',)
+
+    def _ask(self, request, queryset, action, form_class):
+        """Show the form of an action until it is valid; then do it, log it and go back to the list."""
+        count = queryset.count()
+        title = '{}: {}'.format(getattr(self, action).short_description, _count(count, 'connection'))
+        form = form_class(request.POST if 'confirmed' in request.POST else None)
+        if form.is_valid():
+            # Who logs out himself is nobody afterwards.
+            user = request.user.pk
+            text, is_all = form.run(request, queryset, count)
+            # One for all of them: their rows will be gone before somebody looks. (log_action() would link to a row.)
+            LogEntry.objects.create(user_id=user, content_type=ContentType.objects.get_for_model(Socket),
+                                    object_repr=title, action_flag=CHANGE, change_message=text)
+            self.message_user(request, text, notices.SUCCESS if is_all else notices.WARNING)
+            return None
+        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        across = request.POST.get('select_across') == '1'
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, 'admin/sockets/socket/action.html', dict(
+            self.admin_site.each_context(request),
+            title=title, opts=self.opts, media=self.media, form=form, explanation=form.explain(queryset, count),
+            # Django does nothing where nothing is selected; one stands for everything that matches.
+            hidden=[(ACTION_CHECKBOX_NAME, pk) for pk in (selected[:1] if across else selected)] + [
+                ('select_across', int(across)), ('action', action), ('confirmed', 'yes')],
+            back=request.get_full_path(),
+        ))
+
+
+def _moment(moment, text):
+    """Return how long ago ``moment`` was, within ``text``, and when that was for a mouse that rests on it."""
+    return format_html('<span title="{}">{}</span>', template_localtime(moment).strftime('%Y-%m-%d %H:%M:%S'),
+                       text.format(age(timezone.now() - moment)))
+
+
+def _is_address(text):
+    try:
+        validate_ipv46_address(text)
+    except ValidationError:
+        return False
+    return True

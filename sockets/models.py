@@ -136,13 +136,18 @@ class Socket(BaseModel):
                              related_name='sockets')
     path = models.CharField(max_length=255, db_index=True)
     active = models.BooleanField(default=True)
-    last_ping = models.DateTimeField(default=timezone.now)
-    user_ip = models.GenericIPAddressField(null=True, blank=True, unpack_ipv4=True)
+    last_ping = models.DateTimeField(default=timezone.now, db_index=True)
+    user_ip = models.GenericIPAddressField('address', null=True, blank=True, db_index=True, unpack_ipv4=True)
 
     objects = SocketQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=['active', 'last_ping'], name='sockets_active_last_ping')]
+        permissions = [
+            ('send_socket', 'Can send to socket'),
+            ('close_socket', 'Can close socket'),
+            ('logout_socket', 'Can log out the user of socket'),
+        ]
 
     def __str__(self):
         return '{} {}'.format(self.path, self.channel_name)

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / 'sockets'
 # What a module may import when it is imported, of ours and of the stack below.
 AT_IMPORT = {
     '__init__': {'router'},
-    'admin': {'models'},
+    'admin': {'ages', 'conf', 'exceptions', 'messages', 'models', 'revocation', 'transport'},
     'ages': set(),
     'apps': {'compat'},
     'auth': {'exceptions'},
