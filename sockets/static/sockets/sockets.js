@@ -1,0 +1,378 @@
+/**
+ * The browser's end of a socket: routes what the server sends, gets answers to what it is asked, and comes back when
+ * the connection was lost. An ES module that also sets the globals SocketRouter and SocketError.
+ */
+
+const DEFAULTS = {
+  timeout: 10000,           // ms that a request waits for its answer
+  heartbeat: 20000,         // ms of silence after which the server is asked for a sign of life
+  heartbeatTimeout: 10000,  // ms that it has to give one, and to let us in
+  minDelay: 1000,           // ms, at most, before the first new attempt; twice that before the next, and so on
+  maxDelay: 30000,          // ms, at most, before any
+  queueSize: 1000,          // frames that may wait for a connection
+  WebSocket: undefined,     // another class than the browser's
+};
+
+// With these the server says that coming back as we are is no use: rubbish, no login, not allowed.
+const FINAL = [4400, 4401, 4403];
+// And with this, that we should let it be for a while, as after many failures.
+const RATE_LIMITED = 4429;
+const MANY = 30;
+
+// Frames of the queue that are sent at a time; a layer takes 100 of a connection unless it is told otherwise.
+const BATCH = 50;
+
+// ms between two looks at the clock. It jumps while a laptop sleeps; timers only stop.
+const TICK = 5000;
+
+// Unlike any other page's, so that a server can know a ref again. (Without TLS there is no crypto.randomUUID().)
+const PAGE = Array.from(crypto.getRandomValues(new Uint32Array(3)), number => number.toString(36)).join('') + '-';
+let lastRef = 0;
+const newRef = () => PAGE + ++lastRef;
+
+/** Why a request has no answer: `code` and `details`, and of an ERROR its `errors` and the whole `content`. */
+export class SocketError extends Error {
+  constructor(code, details, content) {
+    super(details);
+    Object.assign(this, {name: 'SocketError', code, details, errors: content?.errors, content});
+  }
+}
+
+/**
+ * A socket at `path` (that of the page if none is given), which connects at once and whenever it must.
+ *
+ * Events, each a CustomEvent: `state`, `open`, `close`, `reconnect`, `error`.
+ */
+export class SocketRouter extends EventTarget {
+  #url;
+  #options;
+  #routes = [];
+  #default;
+  #state = 'closed';
+  #ws = null;
+  #timer;
+  #failures = 0;
+  #stopWatching = null;
+  #queue = new Set();    // entries that wait for a connection, in order
+  #waiting = new Map();  // ref -> the entry of a request without an answer, in order
+
+  constructor(path = globalThis.location?.pathname, options = {}) {
+    super();
+    this.#url = address(path);
+    this.#options = withDefaults(options);
+    this.open();
+  }
+
+  /** 'connecting', 'open', 'waiting' (for the next attempt), 'offline' or 'closed'. */
+  get state() {
+    return this.#state;
+  }
+
+  /**
+   * Call `fn(content, socket)` for each frame whose type equals the string `pattern`, or matches the RegExp from the
+   * start. The route defined last wins.
+   */
+  route(pattern, fn) {
+    if (typeof pattern !== 'string' && !(pattern instanceof RegExp)) {
+      throw new TypeError(`A route is for a type: route('CHAT', fn) or route(/GAME_.+/, fn), not ${pattern}.`);
+    }
+    mustBeFunction(fn, `route(${pattern}, fn)`);
+    let matches = type => type === pattern;
+    if (pattern instanceof RegExp) {
+      // Sticky at 0 is "from the start". A copy: lastIndex is nobody else's.
+      const fromStart = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, '') + 'y');
+      matches = type => typeof type === 'string' && (fromStart.lastIndex = 0, fromStart.test(type));
+    }
+    this.#routes.unshift({matches, fn});
+    return this;
+  }
+
+  /** Call `fn(content, socket)` for each frame that no route matches. */
+  default(fn) {
+    mustBeFunction(fn, 'default(fn)');
+    this.#default = fn;
+    return this;
+  }
+
+  /** Send a frame, now or when there is a connection. Throws SocketError if it is closed or the queue is full. */
+  send(type, fields) {
+    this.#push({text: encode(type, fields)});
+  }
+
+  /**
+   * Send a frame and return a promise of its answer. It is rejected with a SocketError: by an ERROR, after `timeout`
+   * ms ('timeout'), when two connections were lost over it ('connection_lost'), by close() and codes that are final
+   * ('closed'), by `signal` ('aborted'), and when too much waits ('queue_full').
+   */
+  request(type, fields, {timeout = this.#options.timeout, signal} = {}) {
+    return new Promise((resolve, reject) => {
+      mustBeNumber(timeout, 'timeout');
+      const ref = newRef();
+      const entry = {text: encode(type, fields, ref), isResent: false};
+      const settle = (how, value) => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', abort);
+        this.#waiting.delete(ref);
+        this.#queue.delete(entry);
+        how(value);
+      };
+      entry.answer = content => settle(resolve, content);
+      entry.fail = (...args) => settle(reject, new SocketError(...args));
+      const abort = () => entry.fail('aborted', `The request ${type} was aborted.`);
+      if (!signal?.aborted) this.#push(entry);
+      this.#waiting.set(ref, entry);
+      const timer = after(timeout, () => entry.fail('timeout', `No answer to ${type} within ${timeout} ms.`));
+      signal?.addEventListener('abort', abort);
+      if (signal?.aborted) abort();
+    });
+  }
+
+  /** Connect now, unless there is a connection: after a close(), a final code, or instead of waiting. */
+  open() {
+    if (!this.#ws) this.#connect();
+  }
+
+  /** Close the connection and stay closed until open(). Requests under way are rejected, what is queued is dropped. */
+  close(code = 1000, reason = '') {
+    this.#ws?.close(code, reason);
+    this.#leave('closed', code, reason);
+  }
+
+  // A connection's life, in the order in which things happen.
+
+  #connect() {
+    const ws = this.#ws = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.#url);
+    ws.onopen = () => {
+      this.#flush();
+      this.#expectFrame();
+      this.#become('open');
+      this.#emit('open');
+    };
+    ws.onmessage = event => this.#receive(event.data);
+    ws.onclose = event => this.#leave(FINAL.includes(event.code) ? 'closed' : 'waiting', event.code, event.reason);
+    ws.onerror = () => {};  // a close follows; outside of browsers, an error that nobody hears would be thrown
+    this.#orGiveUp('The server did not let us in');
+    this.#watch();
+    this.#become('connecting');
+  }
+
+  // Send what is queued. A server closes who lets too many frames wait, so the next go when it has handled these.
+  #flush() {
+    if (!this.#isOpen) return;
+    for (const entry of [...this.#queue].slice(0, BATCH)) {
+      this.#ws.send(entry.text);
+      this.#queue.delete(entry);
+    }
+    if (!this.#queue.size) return;
+    const ref = newRef();
+    const next = () => {
+      clearTimeout(timer);
+      this.#waiting.delete(ref);
+      this.#flush();
+    };
+    const timer = after(this.#options.heartbeatTimeout, next);
+    this.#waiting.set(ref, {answer: next, fail: next, isResent: true});
+    this.#ws.send(encode('PING', {}, ref));
+  }
+
+  #receive(text) {
+    this.#expectFrame();
+    try {
+      this.#dispatch(JSON.parse(text));
+    } catch (error) {
+      // Of a routed function, most likely. It is no reason to end the connection.
+      (globalThis.reportError ?? console.error)(error);
+    }
+  }
+
+  #dispatch(content) {
+    const {type, ref} = content;
+    if (type === 'RECONNECT') return this.#emit('reconnect', content);
+    // The connection is good. (Who is refused gets an ERROR or RECONNECT first.)
+    if (type !== 'ERROR' || ref !== undefined) this.#failures = 0;
+    if (type === 'PING') return this.#ws.send(encode('PING'));
+    const request = this.#waiting.get(ref);
+    if (request) {
+      return type === 'ERROR' ? request.fail(content.code, content.details, content) : request.answer(content);
+    }
+    // Answers a PING, or a request that did not wait for it.
+    if (typeof ref === 'string' && ref.startsWith(PAGE)) return;
+    if (type === 'ERROR') {
+      if (this.#emit('error', content)) console.warn(`The server says ${content.code}: ${content.details}`);
+      return;
+    }
+    const fn = this.#routes.find(route => route.matches(type))?.fn ?? this.#default;
+    if (fn) return fn(content, this);
+    console.warn(`No route for the type ${type}. Add socket.route('${type}', fn) or socket.default(fn).`);
+  }
+
+  // Wait for a frame, ask for one, give up.
+  #expectFrame() {
+    this.#setTimer(this.#options.heartbeat, () => this.#probe());
+  }
+
+  #probe() {
+    this.#ws.send(encode('PING', {}, newRef()));
+    this.#orGiveUp('The server gave no sign of life');
+  }
+
+  #orGiveUp(reason) {
+    const ms = this.#options.heartbeatTimeout;
+    this.#setTimer(ms, () => this.#leave('waiting', 1006, `${reason} within ${ms} ms.`));
+  }
+
+  // Let go of the connection, if there is one, and become `state`.
+  #leave(state, code, reason) {
+    const ws = this.#ws;
+    const wasOpen = this.#state === 'open';
+    this.#ws = null;
+    this.#setTimer(Infinity);
+    if (ws) {
+      // Its own close event can take a minute when nobody is there any more.
+      ws.onopen = ws.onmessage = ws.onclose = null;
+      ws.close();
+    }
+    let delay;
+    if (state === 'closed') {
+      this.#stopWatching?.();
+      this.#queue.clear();
+      for (const request of [...this.#waiting.values()]) request.fail('closed', `The socket was closed with ${code}.`);
+    } else {
+      this.#queueAgain();
+    }
+    if (state === 'waiting') {
+      if (code === RATE_LIMITED) this.#failures = MANY;
+      const longest = Math.min(this.#options.maxDelay, this.#options.minDelay * 2 ** this.#failures);
+      this.#failures = Math.min(this.#failures + 1, MANY);
+      // Anywhere in that time, so that the pages of a restarted server do not come back all at once.
+      delay = Math.random() * longest;
+      this.#setTimer(delay, () => this.#connect());
+    }
+    this.#become(state, delay);
+    if (wasOpen) this.#emit('close', {code, reason, reconnects: state !== 'closed'});
+  }
+
+  #queueAgain() {
+    const again = [];
+    for (const entry of [...this.#waiting.values()].filter(entry => !this.#queue.has(entry))) {
+      if (entry.isResent) {
+        entry.fail('connection_lost', 'The connection was lost, twice. Whether the server got this, nobody knows.');
+      } else {
+        entry.isResent = true;
+        entry.text = JSON.stringify({...JSON.parse(entry.text), resent: true});
+        again.push(entry);
+      }
+    }
+    this.#queue = new Set([...again, ...this.#queue]);
+  }
+
+  #push(entry) {
+    if (this.#state === 'closed') throw new SocketError('closed', 'The socket is closed. Call its open() first.');
+    // Nothing overtakes the queue.
+    if (this.#isOpen && !this.#queue.size) return this.#ws.send(entry.text);
+    const size = this.#queue.size;
+    if (size >= this.#options.queueSize) throw new SocketError('queue_full', `${size} frames wait for a connection.`);
+    this.#queue.add(entry);
+  }
+
+  // Not while it closes: what is sent then is lost.
+  get #isOpen() {
+    return this.#ws?.readyState === 1;
+  }
+
+  // What happens to the page: networks come and go, laptops sleep, browsers keep pages for their back button.
+  #watch() {
+    if (this.#stopWatching) return;
+    const controller = new AbortController();
+    const sleep = () => this.#leave('offline', 1006, 'The page went offline.');
+    const wake = () => this.#state === 'open' ? this.#probe() : this.open();
+    const wakeUnlessOffline = () => this.#state !== 'offline' && wake();
+    const listeners = {
+      offline: sleep,
+      online: wake,
+      pagehide: sleep,
+      pageshow: event => event.persisted && wake(),
+      visibilitychange: () => document.hidden || wakeUnlessOffline(),
+    };
+    for (const [type, listener] of Object.entries(listeners)) {
+      globalThis.addEventListener?.(type, listener, {signal: controller.signal});
+    }
+    let before = Date.now();
+    const ticks = setInterval(() => {
+      if (Date.now() - before > 2 * TICK) wakeUnlessOffline();
+      before = Date.now();
+    }, TICK);
+    this.#stopWatching = () => {
+      controller.abort();
+      clearInterval(ticks);
+      this.#stopWatching = null;
+    };
+  }
+
+  #setTimer(ms, fn) {
+    clearTimeout(this.#timer);
+    this.#timer = after(ms, fn);
+  }
+
+  #become(state, delay) {
+    const previous = this.#state;
+    this.#state = state;
+    if (state !== previous) this.#emit('state', {state, previous, delay});
+  }
+
+  #emit(type, detail) {
+    return this.dispatchEvent(new CustomEvent(type, {detail, cancelable: true}));
+  }
+}
+
+function address(path) {
+  try {
+    const url = new URL(path, globalThis.location?.href);
+    url.protocol = url.protocol.replace('http', 'ws');
+    url.hash = '';
+    if (/^wss?:$/.test(url.protocol)) return url.href;
+  } catch {
+    // The same as an address of another kind.
+  }
+  throw new TypeError(`A socket is at a path or an address: '/room/lobby/' or 'wss://example.com/', not ${path}.`);
+}
+
+function withDefaults(options) {
+  for (const [name, value] of Object.entries(options)) {
+    if (!(name in DEFAULTS)) {
+      throw new TypeError(`There is no option ${name}. There are ${Object.keys(DEFAULTS).join(', ')}.`);
+    }
+    if (name === 'WebSocket') mustBeFunction(value, name);
+    else mustBeNumber(value, name);
+  }
+  return {...DEFAULTS, ...options};
+}
+
+function mustBeFunction(value, what) {
+  if (typeof value !== 'function') throw new TypeError(`${what} needs a function, not ${value}.`);
+}
+
+function mustBeNumber(value, name) {
+  if (!(typeof value === 'number' && value > 0)) {
+    throw new TypeError(`${name} is a number such as ${DEFAULTS[name]}, not ${value}.`);
+  }
+}
+
+function encode(type, fields = {}, ref) {
+  if (typeof type !== 'string') throw new TypeError(`A type is a string such as 'CHAT', not ${type}.`);
+  // A Map or a FormData would be an object without fields.
+  if (Object.prototype.toString.call(fields) !== '[object Object]') {
+    throw new TypeError(`Fields are an object such as {text: 'Hello'}, not ${fields}.`);
+  }
+  for (const name of ['type', 'ref', 'resent']) {
+    if (name in fields) throw new TypeError(`The field ${name} is not yours to set. Choose another name.`);
+  }
+  return JSON.stringify({type, ...fields, ref});
+}
+
+function after(ms, fn) {
+  // What is longer, as Infinity is, a timer takes for 0.
+  return ms < 2 ** 31 ? setTimeout(fn, ms) : undefined;
+}
+
+Object.assign(globalThis, {SocketRouter, SocketError});

@@ -1,0 +1,773 @@
+// The logic of sockets.js, with a clock and a WebSocket of our own: node --test tests/browser_client.test.mjs
+import assert from 'node:assert/strict';
+import {webcrypto} from 'node:crypto';
+import {getEventListeners} from 'node:events';
+import {readFileSync} from 'node:fs';
+import {beforeEach, test} from 'node:test';
+
+// What Node 18 lacks.
+globalThis.crypto ??= webcrypto;
+globalThis.CustomEvent ??= class extends Event {
+  constructor(type, {detail = null, ...options} = {}) {
+    super(type, options);
+    this.detail = detail;
+  }
+};
+
+// The server's end of a connection. The client's end is what it has in common with a WebSocket.
+class Connection {
+  static all = [];
+  static get last() { return Connection.all.at(-1); }
+
+  readyState = 0;
+  sent = [];
+
+  constructor(url) {
+    this.url = url;
+    Connection.all.push(this);
+  }
+
+  send(text) {
+    assert.notEqual(this.readyState, 0);
+    if (this.readyState === 1) this.sent.push(JSON.parse(text));
+  }
+
+  close(...args) {
+    this.closedWith ??= args;
+    this.readyState = Math.max(this.readyState, 2);
+  }
+
+  accept() {
+    this.readyState = 1;
+    this.onopen({});
+    return this;
+  }
+
+  push(content) {
+    this.onmessage?.({data: typeof content === 'string' ? content : JSON.stringify(content)});
+  }
+
+  end(code = 1006, reason = '') {
+    this.readyState = 3;
+    this.onclose?.({code, reason});
+  }
+
+  // What was sent since the last look.
+  take() {
+    return this.sent.splice(0);
+  }
+}
+
+// Timers, and the time of day. They part ways while a laptop sleeps.
+const clock = {
+  now: 0,
+  timers: new Map(),
+  lastId: 0,
+  set(fn, ms, every) {
+    this.timers.set(++this.lastId, {fn, at: this.now + ms, every});
+    return this.lastId;
+  },
+  advance(ms) {
+    const end = this.now + ms;
+    for (;;) {
+      const [id, timer] = [...this.timers].sort((a, b) => a[1].at - b[1].at)[0] ?? [];
+      if (!timer || timer.at > end) break;
+      this.now = timer.at;
+      timer.every ? timer.at += timer.every : this.timers.delete(id);
+      timer.fn();
+    }
+    this.now = end;
+  },
+  asleep: 0,
+};
+globalThis.setTimeout = (fn, ms) => clock.set(fn, ms);
+globalThis.setInterval = (fn, ms) => clock.set(fn, ms, ms);
+globalThis.clearTimeout = globalThis.clearInterval = id => clock.timers.delete(id);
+Date.now = () => clock.now + clock.asleep;
+
+// A page.
+const page = new EventTarget();
+globalThis.addEventListener = page.addEventListener.bind(page);
+globalThis.location = {href: 'https://example.com/room/lobby/?a=1#b', pathname: '/room/lobby/'};
+globalThis.document = {hidden: false};
+globalThis.WebSocket = Connection;
+const happens = (type, fields = {}) => page.dispatchEvent(Object.assign(new Event(type), fields));
+
+// Node takes a .js file for a module only if a package.json says so, and a browser needs none.
+const read = name => readFileSync(new URL(`../sockets/static/sockets/${name}`, import.meta.url), 'utf8');
+const source = read('sockets.js');
+const load = async extra => import(`data:text/javascript,${encodeURIComponent(source + extra)}`);
+const {SocketRouter, SocketError} = await load('');
+
+let random, reported, warnings, socket;
+Math.random = () => random;
+globalThis.reportError = error => reported.push(error.message);
+console.warn = text => warnings.push(text);
+
+beforeEach(() => {
+  socket?.close();
+  random = 0.5;
+  [reported, warnings, Connection.all, document.hidden] = [[], [], [], false];
+  assert.equal(clock.timers.size, 0, 'A closed socket leaves no timer behind.');
+});
+
+function connect(options) {
+  socket = new SocketRouter('/room/lobby/', options);
+  return Connection.last.accept();
+}
+
+// The next connection, once its delay is over.
+function reconnected() {
+  while (socket.state === 'waiting') clock.advance(1);
+  return Connection.last.accept();
+}
+
+// A request whose failure may go unnoticed.
+function ask(...args) {
+  const answer = socket.request(...args);
+  answer.catch(() => {});
+  return answer;
+}
+
+function details(type) {
+  const seen = [];
+  socket.addEventListener(type, event => seen.push(event.detail));
+  return seen;
+}
+
+// How a promise has ended, or 'pending'.
+async function outcome(promise) {
+  return Promise.race([promise.then(value => value, error => error), new Promise(setImmediate).then(() => 'pending')]);
+}
+
+const codeOf = async promise => (await outcome(promise)).code;
+const types = frames => frames.map(frame => frame.type);
+
+
+test('a frame goes to the route that equals its type', () => {
+  const connection = connect(), seen = [];
+  socket.route('CHAT', (content, self) => seen.push(content.text, self === socket));
+  connection.push({type: 'CHAT', text: 'hi'});
+  assert.deepEqual(seen, ['hi', true]);
+});
+
+test('a regular expression matches from the start, whatever its flags are', () => {
+  for (const pattern of [/GAME_.+/, /GAME_.+/g, /GAME_.+/y, /game_.+/i]) {
+    const connection = connect(), seen = [];
+    pattern.lastIndex = 3;
+    socket.route(pattern, content => seen.push(content.type));
+    for (const type of ['GAME_OVER', 'MY_GAME_OVER', 'GAME_', 'GAME_ON', 5, undefined]) connection.push({type});
+    assert.deepEqual(seen, ['GAME_OVER', 'GAME_ON']);
+    assert.equal(pattern.lastIndex, 3);
+    socket.close();
+  }
+});
+
+test('the route defined last wins, and default takes the rest', () => {
+  const connection = connect(), seen = [];
+  socket.route('A', () => seen.push('first')).route(/A|B/, () => seen.push('pattern'));
+  connection.push({type: 'A'});
+  socket.default(content => seen.push(content)).route('A', () => seen.push('last'));
+  for (const type of ['A', 'B', 'C']) connection.push({type});
+  connection.push({connected: true});
+  assert.deepEqual(seen, ['pattern', 'last', 'pattern', {type: 'C'}, {connected: true}]);
+  assert.deepEqual(warnings, []);
+});
+
+test('a frame for which there is no route is told to the console', () => {
+  connect().push({type: 'CHAT'});
+  assert.deepEqual(warnings, ["No route for the type CHAT. Add socket.route('CHAT', fn) or socket.default(fn)."]);
+});
+
+test('a function that raises is reported and the next frame arrives', () => {
+  const connection = connect(), seen = [];
+  socket.route('BAD', () => { throw new Error('a bug'); }).route('GOOD', () => seen.push('good'));
+  connection.push({type: 'BAD'});
+  connection.push('no JSON');
+  connection.push('null');
+  connection.push({type: 'GOOD'});
+  assert.deepEqual(seen, ['good']);
+  assert.equal(reported[0], 'a bug');
+  assert.equal(reported.length, 3);
+  assert.equal(socket.state, 'open');
+});
+
+test('misuse says what to do', async () => {
+  connect();
+  const misuses = [
+    [() => socket.route(5, () => {}), /route\('CHAT', fn\)/],
+    [() => socket.route('CHAT'), /route\(CHAT, fn\) needs a function, not undefined/],
+    [() => socket.default('fn'), /default\(fn\) needs a function/],
+    [() => socket.send(), /A type is a string/],
+    [() => socket.send('CHAT', 'hello'), /Fields are an object such as \{text: 'Hello'\}, not hello/],
+    [() => socket.send('CHAT', null), /Fields are an object/],
+    [() => socket.send('CHAT', ['a']), /Fields are an object/],
+    [() => socket.send('CHAT', new Map()), /Fields are an object/],
+    [() => socket.send('CHAT', {ref: 5}), /ref is not yours to set/],
+    [() => socket.send('CHAT', {n: 5n}), TypeError],
+    [() => new SocketRouter('http://['), /A socket is at a path or an address/],
+    [() => new SocketRouter('mailto:you'), /A socket is at a path or an address/],
+    [() => new SocketRouter('/', {timout: 5}), /no option timout. There are timeout, heartbeat/],
+    [() => new SocketRouter('/', {timeout: '5'}), /timeout is a number such as 10000, not 5/],
+    [() => new SocketRouter('/', {heartbeat: NaN}), /heartbeat is a number/],
+    [() => new SocketRouter('/', {minDelay: 0}), /minDelay is a number/],
+    [() => new SocketRouter('/', {WebSocket: 'ws'}), /WebSocket needs a function/],
+  ];
+  for (const [misuse, message] of misuses) {
+    assert.throws(misuse, message);
+    assert.throws(misuse, TypeError);
+  }
+  await assert.rejects(socket.request('BET', 5), TypeError);
+  await assert.rejects(socket.request('BET', {}, {timeout: '5'}), TypeError);
+  assert.equal(Connection.all.length, 1);
+});
+
+test('a path is one of the page, and an address is taken as it is', () => {
+  const urls = [[undefined, 'wss://example.com/room/lobby/'], ['/a/?b=c#d', 'wss://example.com/a/?b=c'],
+                ['ws://other.example/a/', 'ws://other.example/a/'], ['https://other.example', 'wss://other.example/'],
+                [new URL('http://other.example/'), 'ws://other.example/']];
+  for (const [path, url] of urls) {
+    socket = new SocketRouter(path);
+    assert.equal(Connection.last.url, url);
+    socket.close();
+  }
+});
+
+test('pages need no import', () => {
+  assert.equal(globalThis.SocketRouter, SocketRouter);
+  assert.equal(globalThis.SocketError, SocketError);
+});
+
+test('what is sent before there is a connection is sent in order when there is one', () => {
+  socket = new SocketRouter();
+  const fields = {n: 1};
+  socket.send('FIRST', fields);
+  fields.n = 2;
+  ask('SECOND');
+  socket.send('THIRD');
+  socket.addEventListener('open', () => socket.send('FOURTH'));
+  const connection = Connection.last.accept();
+  socket.send('FIFTH');
+  const frames = connection.take();
+  assert.deepEqual(types(frames), ['FIRST', 'SECOND', 'THIRD', 'FOURTH', 'FIFTH']);
+  assert.deepEqual(frames[0], {type: 'FIRST', n: 1});
+  assert.deepEqual(Object.keys(frames[1]), ['type', 'ref']);
+});
+
+test('a full queue takes nothing more and loses nothing', async () => {
+  socket = new SocketRouter('/', {queueSize: 2});
+  socket.send('FIRST');
+  const answer = ask('SECOND');
+  assert.throws(() => socket.send('THIRD'), {name: 'SocketError', code: 'queue_full'});
+  assert.equal(await codeOf(ask('THIRD')), 'queue_full');
+  assert.deepEqual(types(Connection.last.accept().take()), ['FIRST', 'SECOND']);
+  assert.equal(await outcome(answer), 'pending');
+});
+
+test('a long queue is sent in parts, each when the server has handled the one before', () => {
+  socket = new SocketRouter();
+  const send = (from, to) => { for (let n = from; n < to; n++) socket.send('NOTE', {n}); };
+  const numbers = frames => frames.filter(({type}) => type === 'NOTE').map(({n}) => n);
+  const upTo = count => [...Array(count).keys()];
+  send(0, 120);
+  const connection = Connection.last.accept(), all = [];
+  const take = () => {
+    const frames = connection.take();
+    all.push(...frames);
+    return frames;
+  };
+  const first = take();
+  assert.deepEqual(types(first).slice(49), ['NOTE', 'PING']);
+  send(120, 130);
+  connection.push({type: 'CHAT'});
+  assert.deepEqual(take(), []);
+  connection.push({type: 'ACK', ref: first[50].ref});
+  assert.deepEqual(types(take()).slice(49), ['NOTE', 'PING']);
+  // Who does not answer that, but says something else, gets the next part all the same.
+  clock.advance(9999);
+  connection.push({type: 'CHAT'});
+  assert.deepEqual(take(), []);
+  clock.advance(1);
+  assert.deepEqual(types(take()).filter(type => type !== 'NOTE'), []);
+  send(130, 131);
+  take();
+  assert.deepEqual(numbers(all), upTo(131));
+});
+
+test('what is left of a long queue is sent on the next connection', () => {
+  socket = new SocketRouter();
+  for (let n = 0; n < 60; n++) ask('BET', {n});
+  Connection.last.accept().end();
+  assert.equal(clock.timers.size, 60 + 2);
+  const [again, ping] = [reconnected(), 50];
+  const first = again.take();
+  again.push({type: 'ACK', ref: first[ping].ref});
+  const frames = [...first.slice(0, ping), ...again.take()];
+  assert.deepEqual(frames.map(({n}) => n), [...Array(60).keys()]);
+  assert.deepEqual(frames.map(({resent = false}) => resent), [...Array(50).fill(true), ...Array(10).fill(false)]);
+});
+
+test('what is sent while the connection closes waits for the next one', () => {
+  const connection = connect();
+  connection.readyState = 2;
+  for (let n = 0; n < 120; n++) socket.send('LATE');
+  connection.end(1012);
+  const again = reconnected();
+  assert.deepEqual(types(again.sent).slice(49), ['LATE', 'PING']);
+  // The rest of the queue, too.
+  again.readyState = 2;
+  again.push({type: 'ACK', ref: again.sent.at(-1).ref});
+  again.end(1012);
+  const third = reconnected();
+  third.push({type: 'ACK', ref: third.sent.at(-1).ref});
+  assert.equal(types(third.sent).filter(type => type === 'LATE').length, 70);
+});
+
+test('a request is resolved by the answer with its ref', async () => {
+  const connection = connect(), routed = [];
+  socket.default(content => routed.push(content));
+  const [one, two] = [ask('BET', {amount: 5}), ask('FOLD')];
+  const [bet, fold] = connection.take();
+  assert.deepEqual({...bet, ref: null}, {type: 'BET', amount: 5, ref: null});
+  connection.push({type: 'ACK', ref: fold.ref});
+  connection.push({type: 'BET_TAKEN', total: 9, ref: bet.ref});
+  assert.deepEqual(await one, {type: 'BET_TAKEN', total: 9, ref: bet.ref});
+  assert.equal((await two).type, 'ACK');
+  assert.deepEqual(routed, []);
+});
+
+test('a request is rejected by an ERROR with its ref', async () => {
+  const connection = connect(), problems = details('error');
+  const answer = ask('BET');
+  const content = {type: 'ERROR', code: 'invalid_content', details: 'Look.', errors: {amount: ['Too much.']},
+                   ref: connection.take()[0].ref};
+  connection.push(content);
+  const error = await outcome(answer);
+  assert.ok(error instanceof SocketError && error instanceof Error);
+  assert.equal(String(error), 'SocketError: Look.');
+  assert.deepEqual({code: error.code, details: error.details, errors: error.errors, content: error.content},
+                   {code: 'invalid_content', details: 'Look.', errors: content.errors, content});
+  assert.deepEqual(problems, []);
+});
+
+test('a request is rejected after its timeout, and a later answer is dropped', async () => {
+  const connection = connect({heartbeat: Infinity});
+  socket.default(() => assert.fail('It was routed.'));
+  const [usual, short, endless] = [
+    ask('BET'), ask('BET', {}, {timeout: 10}), ask('BET', {}, {timeout: Infinity})];
+  clock.advance(10);
+  assert.equal(await codeOf(short), 'timeout');
+  clock.advance(9989);
+  assert.equal(await outcome(usual), 'pending');
+  clock.advance(1);
+  assert.equal(await codeOf(usual), 'timeout');
+  const refs = connection.take().map(frame => frame.ref);
+  connection.push({type: 'BET_TAKEN', ref: refs[0]});
+  connection.push({type: 'ERROR', code: 'server_error', ref: refs[1]});
+  clock.advance(10 ** 10);
+  connection.push({type: 'ACK', ref: refs[2]});
+  assert.equal((await endless).type, 'ACK');
+  assert.deepEqual(warnings, []);
+});
+
+test('a request that timed out in the queue is not sent any more', async () => {
+  socket = new SocketRouter('/', {timeout: 5});
+  const answer = ask('BET');
+  clock.advance(5);
+  assert.equal(await codeOf(answer), 'timeout');
+  assert.deepEqual(Connection.last.accept().take(), []);
+});
+
+test('a request can be aborted, before and after it is sent', async () => {
+  socket = new SocketRouter();
+  const controllers = [new AbortController(), new AbortController(), new AbortController()];
+  const [queued, sent] = controllers.slice(0, 2).map(({signal}) => ask('BET', {}, {signal}));
+  controllers[0].abort();
+  assert.equal(await codeOf(queued), 'aborted');
+  const connection = Connection.last.accept();
+  assert.equal(connection.take().length, 1);
+  controllers[1].abort();
+  assert.equal(await codeOf(sent), 'aborted');
+  assert.equal(await codeOf(ask('BET', {}, {signal: controllers[0].signal})), 'aborted');
+  assert.deepEqual(connection.take(), []);
+  const answered = ask('BET', {}, {signal: controllers[2].signal});
+  assert.equal(getEventListeners(controllers[2].signal, 'abort').length, 1);
+  connection.push({type: 'ACK', ref: connection.take()[0].ref});
+  assert.equal((await answered).type, 'ACK');
+  assert.equal(getEventListeners(controllers[2].signal, 'abort').length, 0);
+});
+
+test('no two pages make the same ref, and no ref is made twice', async () => {
+  const other = await load('\n');
+  const connection = connect();
+  for (let n = 0; n < 3; n++) ask('BET');
+  const refs = connection.take().map(frame => frame.ref);
+  connection.end();
+  ask('BET');
+  refs.push(...reconnected().take().map(frame => frame.ref));
+  const stranger = new other.SocketRouter();
+  stranger.request('BET').catch(() => {});
+  refs.push(Connection.last.accept().take()[0].ref);
+  stranger.close();
+  // The first three were sent twice.
+  assert.equal(new Set(refs).size, 5);
+  assert.equal(new Set(refs.map(ref => ref.split('-')[0])).size, 2);
+});
+
+test('the ref of another page is no answer of ours', () => {
+  const connection = connect(), seen = [];
+  socket.route('SAID', content => seen.push(content.ref));
+  connection.push({type: 'SAID', ref: 'theirs-1'});
+  assert.deepEqual(seen, ['theirs-1']);
+});
+
+test('it comes back after every code but the final ones', () => {
+  for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4000]) {
+    const connection = connect(), closes = details('close');
+    connection.end(code, 'why');
+    assert.equal(socket.state, 'waiting');
+    assert.deepEqual(closes, [{code, reason: 'why', reconnects: true}]);
+    clock.advance(1000);
+    assert.equal(Connection.all.length, 2);
+    socket.close();
+    Connection.all = [];
+  }
+});
+
+test('it stays away after a final code until it is told otherwise', async () => {
+  for (const code of [4400, 4401, 4403]) {
+    const connection = connect(), closes = details('close');
+    const answer = ask('BET');
+    connection.end(code);
+    assert.equal(socket.state, 'closed');
+    assert.deepEqual(closes, [{code, reason: '', reconnects: false}]);
+    assert.equal(await codeOf(answer), 'closed');
+    happens('online');
+    clock.advance(10 ** 6);
+    assert.equal(Connection.all.length, 1);
+    socket.open();
+    assert.equal(socket.state, 'connecting');
+    assert.deepEqual(Connection.last.accept().take(), []);
+    socket.close();
+    Connection.all = [];
+  }
+});
+
+test('a delay is anywhere between nothing and twice what it was before, up to a limit', () => {
+  const connection = connect(), states = details('state');
+  random = 0.75;
+  connection.end();
+  for (let n = 0; n < 7; n++) {
+    clock.advance(states.at(-1).delay - 1);
+    assert.equal(socket.state, 'waiting');
+    clock.advance(1);
+    assert.equal(socket.state, 'connecting');
+    Connection.last.end();
+  }
+  assert.deepEqual(states.filter(({state}) => state === 'waiting').map(({delay}) => delay / random),
+                   [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+  random = 0;
+  clock.advance(30000);
+  Connection.last.end();
+  assert.equal(states.at(-1).delay, 0);
+});
+
+test('delays begin anew when a connection has proved good, not when it has opened', () => {
+  random = 1;
+  const states = details.bind(null, 'state');
+  connect({heartbeat: Infinity}).end();
+  const seen = states();
+  const lose = (...frames) => {
+    const connection = reconnected();
+    for (const frame of frames) connection.push(frame);
+    connection.end();
+    return seen.at(-1).delay;
+  };
+  assert.equal(lose(), 2000);
+  // What is said to who is not let in.
+  assert.equal(lose({type: 'ERROR', code: 'server_error'}), 4000);
+  assert.equal(lose({type: 'RECONNECT'}), 8000);
+  assert.equal(lose({type: 'PING'}), 1000);
+  assert.equal(lose(), 2000);
+});
+
+test('who was too much comes back late', () => {
+  random = 1;
+  const connection = connect(), states = details('state');
+  connection.push({type: 'ACK'});
+  connection.push({type: 'ERROR', code: 'rate_limited', details: 'You have 3 connections; close one first.'});
+  connection.end(4429);
+  assert.equal(states.at(-1).delay, 30000);
+  reconnected().push({type: 'PING'});
+  Connection.last.end();
+  assert.equal(states.at(-1).delay, 1000);
+});
+
+test('a request without an answer is sent again once, before what is queued, and marked', async () => {
+  const connection = connect();
+  const lost = [ask('BET', {amount: 1}), ask('BET', {amount: 2})];
+  socket.send('CHAT');
+  const [first, second] = connection.take();
+  connection.push({type: 'ACK', ref: first.ref});
+  connection.end();
+  const queued = ask('FOLD');
+  const again = reconnected();
+  const frames = again.take();
+  assert.deepEqual(frames[0], {...second, resent: true});
+  assert.deepEqual(frames.slice(1), [{type: 'FOLD', ref: frames[1].ref}]);
+  again.end();
+  assert.equal(await codeOf(lost[1]), 'connection_lost');
+  assert.equal((await lost[0]).type, 'ACK');
+  const third = reconnected();
+  assert.deepEqual(third.take(), [{type: 'FOLD', ref: frames[1].ref, resent: true}]);
+  third.push({type: 'FOLDED', ref: frames[1].ref});
+  assert.equal((await queued).type, 'FOLDED');
+});
+
+test('an attempt that fails costs a request nothing', async () => {
+  const connection = connect({timeout: Infinity});
+  const answer = ask('BET');
+  connection.end();
+  for (let n = 0; n < 5; n++) {
+    clock.advance(30000);
+    Connection.last.end();
+  }
+  assert.equal(await outcome(answer), 'pending');
+  assert.equal(reconnected().take()[0].resent, true);
+});
+
+test('a server that is silent is asked, and any frame of it will do', () => {
+  const connection = connect();
+  clock.advance(19000);
+  connection.push({type: 'CHAT'});
+  clock.advance(19999);
+  assert.deepEqual(connection.take(), []);
+  clock.advance(1);
+  const [ping] = connection.take();
+  assert.deepEqual(Object.keys(ping), ['type', 'ref']);
+  clock.advance(9999);
+  connection.push({type: 'ACK', ref: ping.ref});
+  clock.advance(19999);
+  assert.deepEqual(connection.take(), []);
+  assert.equal(socket.state, 'open');
+  assert.equal(warnings.length, 1);
+});
+
+test('a server that gives no sign of life is left', async () => {
+  const connection = connect(), closes = details('close');
+  const answer = ask('BET', {}, {timeout: Infinity});
+  clock.advance(30000);
+  assert.equal(socket.state, 'waiting');
+  assert.deepEqual(connection.closedWith, []);
+  assert.deepEqual(closes, [
+    {code: 1006, reason: 'The server gave no sign of life within 10000 ms.', reconnects: true}]);
+  const again = reconnected();
+  // Whatever it does now, it is another connection's.
+  const [{ref}] = again.take();
+  connection.push({type: 'BET_TAKEN', ref});
+  connection.end(4401);
+  assert.equal(socket.state, 'open');
+  assert.equal(await outcome(answer), 'pending');
+});
+
+test('a server that does not let us in is left', () => {
+  socket = new SocketRouter();
+  const closes = details('close');
+  clock.advance(10000);
+  assert.equal(socket.state, 'waiting');
+  // There was none that could be closed.
+  assert.deepEqual(closes, []);
+});
+
+test("the server's PING is answered", () => {
+  const connection = connect();
+  connection.push({type: 'PING'});
+  assert.deepEqual(connection.take(), [{type: 'PING'}]);
+});
+
+test('a laptop that slept asks at once', () => {
+  const connection = connect();
+  clock.advance(5000);
+  clock.asleep += 3600000;
+  clock.advance(5000);
+  assert.deepEqual(types(connection.take()), ['PING']);
+  clock.advance(10000);
+  assert.equal(socket.state, 'waiting');
+});
+
+test('a laptop that slept, and a page that is seen again, do not wait for the next attempt', () => {
+  const wakeUps = [
+    () => { clock.asleep += 3600000; clock.advance(5000); },
+    () => happens('visibilitychange'),
+    () => happens('online'),
+    () => happens('pageshow', {persisted: true}),
+    () => socket.open(),
+  ];
+  for (const wakeUp of wakeUps) {
+    random = 1;
+    connect({minDelay: 20000}).end();
+    Connection.all = [];
+    clock.advance(5000);
+    assert.equal(socket.state, 'waiting');
+    wakeUp();
+    assert.equal(socket.state, 'connecting');
+    wakeUp();
+    assert.equal(Connection.all.length, 1);
+    socket.close();
+  }
+});
+
+test('a page that is seen again asks, one that is hidden does not', () => {
+  const connection = connect();
+  document.hidden = true;
+  happens('visibilitychange');
+  happens('pageshow', {persisted: false});
+  assert.deepEqual(connection.take(), []);
+  document.hidden = false;
+  happens('visibilitychange');
+  assert.deepEqual(types(connection.take()), ['PING']);
+  happens('online');
+  assert.deepEqual(types(connection.take()), ['PING']);
+});
+
+test('a page that is offline tries nothing until it is online', async () => {
+  const connection = connect(), states = details('state'), closes = details('close');
+  const answer = ask('BET', {}, {timeout: Infinity});
+  happens('offline');
+  happens('offline');
+  happens('visibilitychange');
+  clock.advance(10 ** 6);
+  socket.send('CHAT');
+  assert.deepEqual(connection.closedWith, []);
+  assert.deepEqual(closes, [{code: 1006, reason: 'The page went offline.', reconnects: true}]);
+  happens('online');
+  const frames = Connection.last.accept().take();
+  assert.deepEqual(frames.map(({type, resent}) => [type, resent]), [['BET', true], ['CHAT', undefined]]);
+  assert.deepEqual(states.map(({state}) => state), ['offline', 'connecting', 'open']);
+  assert.equal(await outcome(answer), 'pending');
+  assert.equal(Connection.all.length, 2);
+});
+
+test('a page that goes into the back button\'s cache closes, and comes back when it does', () => {
+  const connection = connect();
+  happens('pagehide', {persisted: true});
+  assert.deepEqual(connection.closedWith, []);
+  assert.equal(socket.state, 'offline');
+  happens('pageshow', {persisted: true});
+  Connection.last.accept();
+  assert.equal(socket.state, 'open');
+});
+
+test('going offline ends the wait for an attempt, too', () => {
+  connect().end();
+  happens('offline');
+  clock.advance(10 ** 6);
+  assert.equal(Connection.all.length, 1);
+});
+
+test('close() closes and stays closed, and open() opens', async () => {
+  const connection = connect(), closes = details('close');
+  const answer = ask('BET');
+  socket.send('BYE');
+  socket.close(4000, 'enough');
+  assert.deepEqual(connection.closedWith, [4000, 'enough']);
+  assert.deepEqual(types(connection.take()), ['BET', 'BYE']);
+  assert.deepEqual(closes, [{code: 4000, reason: 'enough', reconnects: false}]);
+  const error = await outcome(answer);
+  assert.equal(error.code, 'closed');
+  assert.equal(error.details, 'The socket was closed with 4000.');
+  assert.throws(() => socket.send('CHAT'), {code: 'closed', details: 'The socket is closed. Call its open() first.'});
+  assert.equal(await codeOf(ask('BET')), 'closed');
+  connection.end(4000);
+  for (const type of ['offline', 'online', 'visibilitychange']) happens(type);
+  socket.close();
+  assert.equal(clock.timers.size, 0);
+  assert.equal(closes.length, 1);
+  socket.open();
+  socket.open();
+  assert.equal(Connection.all.length, 2);
+  assert.deepEqual(Connection.last.accept().take(), []);
+  happens('offline');
+  assert.equal(socket.state, 'offline');
+});
+
+test('close() drops what is queued', async () => {
+  socket = new SocketRouter();
+  socket.send('CHAT');
+  const answer = ask('BET');
+  socket.close();
+  assert.equal(await codeOf(answer), 'closed');
+  socket.open();
+  assert.deepEqual(Connection.last.accept().take(), []);
+});
+
+test('a code of the page\'s own can be made final', () => {
+  const connection = connect();
+  socket.addEventListener('close', event => { if (event.detail.code === 4000) socket.close(); });
+  connection.end(4000);
+  clock.advance(10 ** 6);
+  assert.equal(socket.state, 'closed');
+  assert.equal(Connection.all.length, 1);
+});
+
+test('a badge hears of every state', () => {
+  socket = new SocketRouter();
+  assert.equal(socket.state, 'connecting');
+  const states = details('state'), opens = details('open');
+  Connection.last.accept().end(1012);
+  reconnected();
+  socket.close();
+  assert.deepEqual(states, [
+    {state: 'open', previous: 'connecting', delay: undefined},
+    {state: 'waiting', previous: 'open', delay: 500},
+    {state: 'connecting', previous: 'waiting', delay: undefined},
+    {state: 'open', previous: 'connecting', delay: undefined},
+    {state: 'closed', previous: 'open', delay: undefined},
+  ]);
+  assert.equal(opens.length, 2);
+  assert.throws(() => { socket.state = 'open'; }, TypeError);
+});
+
+test('RECONNECT is an event, also when it answers a request', async () => {
+  const connection = connect(), reconnects = details('reconnect');
+  socket.default(() => assert.fail('It was routed.'));
+  const answer = ask('BET');
+  const content = {type: 'RECONNECT', details: 'Your session is gone.', ref: connection.take()[0].ref};
+  connection.push(content);
+  assert.deepEqual(reconnects, [content]);
+  connection.end(4401);
+  assert.equal(await codeOf(answer), 'closed');
+});
+
+test('an ERROR that answers no request is an event, and told to the console unless that is prevented', () => {
+  const connection = connect(), problems = details('error');
+  const content = {type: 'ERROR', code: 'unknown_type', details: 'No route for the type CHATT.'};
+  connection.push(content);
+  assert.deepEqual(warnings, ['The server says unknown_type: No route for the type CHATT.']);
+  socket.addEventListener('error', event => event.preventDefault());
+  connection.push(content);
+  assert.deepEqual(problems, [content, content]);
+  assert.equal(warnings.length, 1);
+});
+
+test('another WebSocket can be used', () => {
+  class Other extends Connection {}
+  connect({WebSocket: Other});
+  assert.ok(Connection.last instanceof Other);
+});
+
+test('the types name every member and every option', () => {
+  const types = read('sockets.d.ts');
+  const names = (head, pattern) => {
+    const body = types.slice(types.indexOf(head)).split('\n}\n')[0];
+    return [...new Set([...body.matchAll(pattern)].map(match => match[1]))].sort();
+  };
+  const members = names('class SocketRouter', /^  (?:readonly )?(\w+)[<(:]/gm);
+  assert.deepEqual(members.filter(name => !name.endsWith('EventListener')),
+                   Object.getOwnPropertyNames(SocketRouter.prototype).sort());
+  const options = /There are (.+)\./;
+  assert.throws(() => new SocketRouter('/', {x: 1}), ({message}) => {
+    assert.deepEqual(names('interface SocketOptions', /^  (\w+)\?:/gm), options.exec(message)[1].split(', ').sort());
+    return true;
+  });
+});
