@@ -66,14 +66,16 @@ def package_files(tree):
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel, tree):
     names = {name for name in zipfile.ZipFile(str(wheel)).namelist() if '.dist-info/' not in name}
     assert names == package_files(tree)
-    assert 'sockets/migrations/0001_initial.py' in names
+    assert {'sockets/migrations/0001_initial.py', 'sockets/static/sockets/sockets.js',
+            'sockets/static/sockets/sockets.d.ts', 'sockets/templatetags/sockets.py'} <= names
 
 
 def test_the_sdist_holds_every_file_of_the_package_its_tests_and_its_licence(dist, tree):
     sdist, = dist.glob('*.tar.gz')
     names = {name.partition('/')[2] for name in tarfile.open(str(sdist)).getnames()}
     assert package_files(tree) <= names
-    assert {'LICENSE', 'README.md', 'CHANGELOG.md', 'tox.ini', 'tests/settings.py'} <= names
+    assert {'LICENSE', 'README.md', 'CHANGELOG.md', 'tox.ini', 'tests/settings.py',
+            'tests/browser_client.test.mjs'} <= names
 
 
 def test_the_wheel_tells_pytest_of_its_fixture(wheel):

@@ -1,0 +1,26 @@
+import re
+
+from django.core.management import call_command
+from django.template import Context, Template
+
+SCRIPT = re.compile(r'<script type="module" src="(.+)"></script>$')
+
+
+def source():
+    return SCRIPT.match(Template('{% load sockets %}{% socket_script %}').render(Context())).group(1)
+
+
+def test_the_script_is_a_static_file(settings):
+    assert source() == '/static/sockets/sockets.js'
+    settings.STATIC_URL = 'https://cdn.example.com/a&b/'
+    assert source() == 'https://cdn.example.com/a&amp;b/sockets/sockets.js'
+
+
+def test_the_storage_of_static_files_names_the_script(settings, tmp_path):
+    settings.INSTALLED_APPS = ['django.contrib.staticfiles', *settings.INSTALLED_APPS]
+    settings.STATICFILES_STORAGE = 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'
+    settings.STATIC_ROOT = str(tmp_path)
+    settings.DEBUG = False
+    call_command('collectstatic', interactive=False, verbosity=0, ignore_patterns=['admin'])
+    name = re.match(r'/static/(sockets/sockets\.[0-9a-f]{12}\.js)$', source()).group(1)
+    assert 'class SocketRouter' in (tmp_path / name).read_text()
