@@ -26,11 +26,15 @@ def find_program(name, *directories):
     """Return the path of ``name``; without it the test is skipped, or fails where nothing may be skipped."""
     path = shutil.which(name, path=os.pathsep.join([os.environ.get('PATH', ''), *directories]))
     if path is None:
-        message = '{} is not installed'.format(name)
-        if os.environ.get('SOCKETS_REQUIRE_LIVE'):
-            pytest.fail(message)
-        pytest.skip(message)
+        give_up('{} is not installed'.format(name))
     return path
+
+
+def give_up(message):
+    """Skip the test for want of something that is none of ours; fail it where nothing may be skipped."""
+    if os.environ.get('SOCKETS_REQUIRE_LIVE'):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def wait_for_port(port, process, log, seconds=30):
