@@ -150,8 +150,8 @@ def commands():
 
 
 def test_every_block_is_of_a_kind_that_is_tested_here():
-    assert {block.language for block in BLOCKS} == {'bash', 'ini', 'json', 'python'}
-    assert len(blocks('python')) == 2 and len(blocks('json')) == 2
+    assert {block.language for block in BLOCKS} == {'bash', 'ini', 'js', 'json', 'python'}
+    assert len(blocks('python')) == 2 and len(blocks('json')) == 2 and len(blocks('js')) == 1
 
 
 def test_the_first_picture_is_a_view(db):
@@ -181,6 +181,8 @@ def test_five_minutes_lead_to_a_page_that_says_what_it_should(project, run, open
     question, answer = (json.loads(block.text) for block in blocks('json'))
     assert client.ask(question) == answer
     client.close()
+    assert browser.execute_async_script('import("/static/sockets/sockets.js").then(async () => {' + blocks('js')[0].text
+                                        + 'return sum}).then(arguments[0], arguments[0])') == 5
 
 
 def test_the_files_do_what_is_said_of_them(project):
