@@ -10,10 +10,24 @@ def name_of(user, session):
     return session.get('name', '')
 
 
+def name_at(row):
+    """Return what the person of the connection ``row`` is called."""
+    return name_of(row.user, row.session.get_decoded() if row.session else {}) or 'Guest'
+
+
 def people_at(path):
-    """Return the names of those who are at ``path``: one for each connection, so a second tab counts twice."""
-    here = Socket.objects.filter(path=path, active=True).select_related('user', 'session')
-    return [name_of(row.user, row.session.get_decoded() if row.session else {}) or 'Guest' for row in here]
+    """Return who is at ``path``, once for however many windows: dicts of a name and the id of a connection."""
+    people = {}
+    for row in Socket.objects.filter(path=path).select_related('user', 'session').order_by('pk'):
+        people.setdefault(row.user_id or row.session_id, {'id': row.pk, 'name': name_at(row)})
+    return sorted(people.values(), key=lambda person: person['name'].lower())
+
+
+def windows_of(row):
+    """Return all connections at the path of ``row`` of the person whose connection that is."""
+    if row.user_id:
+        return Socket.objects.filter(path=row.path, user=row.user_id)
+    return Socket.objects.filter(path=row.path, user=None, session=row.session_id)
 
 
 class PresenceHandler(RoutedSocketHandler):
@@ -30,4 +44,4 @@ class PresenceHandler(RoutedSocketHandler):
 
     def who(self, content):
         # A returned dict is the reply: it carries the ref of the frame that asked.
-        return {'type': 'HERE', 'people': sorted(set(people_at(self.path)))}
+        return {'type': 'HERE', 'people': people_at(self.path)}

@@ -1,6 +1,8 @@
-"""The pages of the chat, and the websocket that lives beside one of them."""
+"""The pages of the chat, and the websockets that live beside two of them."""
 import random
 import re
+from collections import Counter
+from datetime import timedelta
 
 from django.contrib import messages
 from django.contrib.auth.mixins import UserPassesTestMixin
@@ -11,14 +13,19 @@ from django.views.generic import FormView, TemplateView
 
 from sockets import SocketRouter
 from sockets.exceptions import FrameError
-from sockets.messages import INVALID_CONTENT, UNKNOWN_TYPE
+from sockets.messages import CLOSE_NOT_ALLOWED, INVALID_CONTENT, NOT_ALLOWED, UNKNOWN_TYPE
 from sockets.models import Socket
 
 from .forms import AnnounceForm, EnterForm
-from .handlers import PresenceHandler, name_of, people_at
+from .handlers import PresenceHandler, name_at, name_of, people_at, windows_of
+from .models import Kick, Message
 
 ROOMS = ('lobby', 'django', 'tea')
 MAX_TEXT = 500
+# Messages that somebody who comes in gets to see.
+HISTORY = 50
+# Seconds that the pulse shows.
+PULSE = 60
 
 
 class Home(FormView):
@@ -34,7 +41,7 @@ class Home(FormView):
         return {**super().get_form_kwargs(), 'user': self.request.user}
 
     def get_context_data(self, **kwargs):
-        rooms = [(room, len(set(people_at(reverse('room', args=[room]))))) for room in ROOMS]
+        rooms = [(room, len(people_at(reverse('room', args=[room])))) for room in ROOMS]
         return super().get_context_data(
             rooms=rooms, name=name_of(self.request.user, self.request.session), **kwargs)
 
@@ -62,25 +69,41 @@ class Room(TemplateView):
 
     @socket.connect
     def on_connect(socket, message, room):
-        socket.send_action('NOTE', text='Welcome to {}, {}.'.format(room, socket.name))
+        if Kick.objects.applies_to(room, socket.socket):
+            socket.send_action('KICKED')
+            return socket.close(CLOSE_NOT_ALLOWED)
         # A second tab is no second arrival.
-        if people_at(socket.path).count(socket.name) == 1:
+        if windows_of(socket.socket).count() == 1:
             Socket.objects.filter(path=socket.path).send_action('JOINED', name=socket.name)
 
     @socket.disconnect
-    def on_disconnect(socket):
+    def on_disconnect(socket, room):
         # The row is deleted by now, so no queryset finds it; its user and session are still at hand.
-        if socket.name not in people_at(socket.path):
+        if not windows_of(socket.socket).exists() and not Kick.objects.applies_to(room, socket.socket):
             Socket.objects.filter(path=socket.path).send_action('LEFT', name=socket.name)
 
-    @socket.route('SAY')
-    def say(socket, content):
+    @socket.route('HISTORY')
+    def history(socket, content, room):
+        after = content.get('after') if isinstance(content.get('after'), int) else 0
+        said = Message.objects.filter(room=room, pk__gt=after).order_by('-pk')[:HISTORY]
+        return {'type': 'HISTORY', 'messages': [message.content() for message in reversed(said)]}
+
+    @socket.route('SAY', rate=20)
+    def say(socket, content, room):
         text = content.get('text')
         text = text.strip() if isinstance(text, str) else ''
         if not 1 <= len(text) <= MAX_TEXT:
             raise FrameError(INVALID_CONTENT, 'A message has 1 to {} characters.'.format(MAX_TEXT))
-        Socket.objects.filter(path=socket.path).send_json({
-            'type': 'SAID', 'name': socket.name, 'text': text, 'at': timezone.now()})
+        said, is_new = Message.objects.say(room, socket.name, text, content.get('ref'))
+        # Also if it is not new: we may have been stopped right here. The pages know it by its id.
+        Socket.objects.filter(path=socket.path).exclude(pk=socket.socket.pk).send_json(said.content())
+        if is_new:
+            Socket.objects.filter(path=reverse('pulse')).send_action('BEAT')
+        return said.content()
+
+    @socket.route('TYPING', rate=1)
+    def typing(socket):
+        Socket.objects.filter(path=socket.path).exclude(pk=socket.socket.pk).send_action('TYPING', name=socket.name)
 
     @socket.route(re.compile(r'/d([1-9][0-9]{0,2})$'))
     def roll(socket, content):
@@ -88,10 +111,38 @@ class Room(TemplateView):
         Socket.objects.filter(path=socket.path).send_action('NOTE', text='{} rolls {} of {}.'.format(
             socket.name, random.randint(1, sides), sides))
 
+    @socket.route('KICK')
+    def kick(socket, content, room):
+        if not socket.user.has_perm('chat.add_kick'):
+            raise FrameError(NOT_ALLOWED, 'Only moderators may kick.')
+        row = Socket.objects.filter(path=socket.path, pk=content.get('id') if isinstance(content.get('id'), int) else 0)
+        row = row.select_related('user', 'session').first()
+        if row is None:
+            raise FrameError(INVALID_CONTENT, 'They have left already.')
+        Kick.objects.create(room=room, user=row.user, session_key=None if row.user_id else row.session_id)
+        windows_of(row).send_action('KICKED')
+        windows_of(row).revoke()
+        Socket.objects.filter(path=socket.path).send_action('LEFT', name=name_at(row), by=socket.name)
+
     @socket.default_route
     def unknown(socket, content):
         raise FrameError(UNKNOWN_TYPE, 'This room does not know {!r:.40}. Try /d6 or /d20.'.format(
             content.get('type')))
+
+
+class Pulse(TemplateView):
+    """Messages per second in all rooms, as they are said."""
+
+    template_name = 'chat/pulse.html'
+    socket = SocketRouter()
+
+    @socket.connect
+    def on_connect(socket):
+        now = timezone.now()
+        said = Message.objects.filter(at__gt=now - timedelta(seconds=PULSE)).values_list('at', flat=True)
+        counts = Counter(int((now - at).total_seconds()) for at in said)
+        # The oldest second first.
+        socket.send_action('PULSE', counts=[counts[ago] for ago in reversed(range(PULSE))])
 
 
 class Announce(UserPassesTestMixin, FormView):

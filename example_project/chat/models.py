@@ -1,0 +1,64 @@
+from datetime import timedelta
+
+from django.db import IntegrityError, models, transaction
+from django.utils import timezone
+
+
+class MessageManager(models.Manager):
+    def say(self, room, name, text, ref):
+        """Return the message, and whether it is new: it is not if ``name`` said it before, in the frame ``ref``."""
+        if not isinstance(ref, str) or len(ref) > 64:
+            return self.create(room=room, name=name, text=text), True
+        try:
+            # Not get_or_create(), which reads first: SQLite refuses a transaction that begins to write after that.
+            with transaction.atomic():
+                return self.create(room=room, name=name, ref=ref, text=text), True
+        except IntegrityError:
+            return self.get(room=room, name=name, ref=ref), False
+
+
+class Message(models.Model):
+    """What somebody said in a room."""
+
+    room = models.CharField(max_length=40)
+    name = models.CharField(max_length=150)
+    text = models.CharField(max_length=500)
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    # The frame that brought it. A page that did not hear our answer sends it again after a restart of the server.
+    ref = models.CharField(max_length=64, null=True, editable=False)
+
+    objects = MessageManager()
+
+    class Meta:
+        indexes = [models.Index(fields=['room', 'id'], name='chat_message_room')]
+        unique_together = [('room', 'name', 'ref')]
+
+    def __str__(self):
+        return '{} in {}: {}'.format(self.name, self.room, self.text)
+
+    def content(self):
+        """Return it as the page gets it."""
+        return {'type': 'SAID', 'id': self.pk, 'name': self.name, 'text': self.text, 'at': self.at}
+
+
+class KickManager(models.Manager):
+    def applies_to(self, room, row):
+        """Whether the person of the connection ``row`` has been kicked out of ``room`` not long ago."""
+        who = {'user': row.user_id} if row.user_id else {'session_key': row.session_id}
+        return self.filter(room=room, at__gt=timezone.now() - Kick.LASTS, **who).exists()
+
+
+class Kick(models.Model):
+    """Somebody who has to stay out of a room for a while."""
+
+    LASTS = timedelta(minutes=5)
+
+    room = models.CharField(max_length=40)
+    user = models.ForeignKey('auth.User', null=True, blank=True, on_delete=models.CASCADE)
+    session_key = models.CharField(max_length=40, null=True, blank=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    objects = KickManager()
+
+    def __str__(self):
+        return '{} out of {}'.format(self.user or self.session_key, self.room)
