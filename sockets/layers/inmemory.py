@@ -170,6 +170,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Return which of ``servers``, prefixes of channel names, were processes of this machine that are gone."""
         return self._leases.dead(servers)
 
+    def live_servers(self, servers):
+        """Return which of ``servers``, prefixes of channel names, are processes of this machine."""
+        return self._leases.alive(servers)
+
     def forget_server(self, server):
         """Forget a dead server, of which nothing is left."""
         self._leases.forget(server)

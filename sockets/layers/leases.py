@@ -59,6 +59,10 @@ class FileLeases:
             return []
         return [server for server in servers if server not in self._held and self._is_dead(server)]
 
+    def alive(self, servers):
+        """Return those of ``servers`` that hold a lease on this machine."""
+        return [server for server in servers if self._is_locked(server)]
+
     def forget(self, server):
         """Forget a dead server."""
         try:
@@ -76,17 +80,23 @@ class FileLeases:
                 pass
 
     def _is_dead(self, server):
+        return self._is_locked(server) is False
+
+    def _is_locked(self, server):
+        """Return whether anybody holds the lock of ``server``; ``None`` if there is none."""
+        if fcntl is None:
+            return None
         try:
             file = os.open(self._path(server), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            return None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
+            return True
         finally:
             os.close(file)
-        return True
+        return False
 
     def _path(self, server):
         directory = self.directory or os.path.join(tempfile.gettempdir(), 'sockets-{}'.format(os.getuid()))
@@ -122,6 +132,10 @@ class RedisLeases:
             by_shard[self.shard_of(server)].append(server)
         return [server.decode() for index, names in by_shard.items() for server in self.run('dead', index, [
             self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), *names])]
+
+    def alive(self, servers=()):
+        """Return all whose sign of life is good, whether they are among ``servers`` or not."""
+        return [server.decode() for index in range(self.count) for server in self.run('living', index, [self.prefix])]
 
     def forget(self, server):
         """Forget a dead server."""

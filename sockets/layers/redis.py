@@ -157,6 +157,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             self._trouble.begins(error)
             return []
 
+    def live_servers(self, servers=()):
+        """Return the servers, prefixes of channel names, that have just said that they live."""
+        return self._leases.alive(servers)
+
     def statistics(self):
         """Return how many messages wait, by channel, and how many were dropped, by server. For operators: it looks at
         every key of each Redis.

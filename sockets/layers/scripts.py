@@ -193,6 +193,9 @@ end
 return dead
 """
 
+# ARGV: prefix.
+_LIVING = _NOW + "return redis.call('ZRANGEBYSCORE', ARGV[1] .. 'servers', now(), '+inf')"
+
 # ARGV: prefix, server.
 _FORGET = """
 redis.call('ZREM', ARGV[1] .. 'servers', ARGV[2])
@@ -202,4 +205,4 @@ redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[2])
 # Name to digest and text.
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in (
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
-    ('alive', _ALIVE), ('dead', _DEAD), ('forget', _FORGET))}
+    ('alive', _ALIVE), ('dead', _DEAD), ('living', _LIVING), ('forget', _FORGET))}
