@@ -1,14 +1,30 @@
-"""What ``manage.py check`` says about a project: each finding with an id, the reason and the remedy."""
+"""What ``manage.py check`` says about a project: each finding with an id, the reason and the remedy.
+
+None of them asks a database, Redis or anybody else. docs/checks.md is the list.
+"""
 import difflib
 import ipaddress
+import re
 
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import Error, Warning, register
 from django.db import DEFAULT_DB_ALIAS
 
-from . import conf
-from .router import attached_routers
+from . import conf, security
+from .router import ViewInRouting, attached_routers
+from .routes import covers
+
+# The mailboxes that all connections share on a stock layer, what comes of it when they are full, and how many messages
+# they should hold: a message to so many connections is as many messages.
+_SHARED = (
+    ('websocket.receive', 'daphne closes connections with 1013 when more frames wait'),
+    ('daphne.response.x!', 'a message to more connections has to wait'),
+)
+_ROOM = 1000
+
+# Seconds: Channels' default for group_expiry, which is daphne's for its --websocket_timeout.
+_DAY = 86400
 
 _APPS = (
     ('channels', 'sockets.E001', 'runserver and runworker are its commands'),
@@ -111,23 +127,124 @@ def check_database(app_configs=None, **kwargs):
 
 
 @register('sockets')
-def check_routing(app_configs=None, **kwargs):
-    """E004, E005: the channel layer; W003: handlers that no routing leads to; E008: URL arguments not there."""
-    alias = conf.CHANNEL_LAYER
-    if not apps.is_installed('channels'):
+def check_origins(app_configs=None, **kwargs):
+    """W008: hosts of which none can be that of a page."""
+    if not _can_look():
         return []
+    name = 'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']"
+    hosts = settings.ALLOWED_HOSTS if conf.ALLOWED_ORIGINS is None else conf.ALLOWED_ORIGINS
+    # With DEBUG, no host at all means this machine.
+    if not _is_list(hosts) or any(security.origin_allowed('http://' + host, host) for host in (*hosts, 'localhost')):
+        return []
+    return [Warning('{} is {!r}: the websocket of every page is refused with HTTP 403.'.format(name, hosts),
+                    hint="Name the hosts of your pages, without http:// and port: {} = ['example.com'].".format(name),
+                    id='sockets.W008')]
+
+
+@register('sockets')
+def check_layer(app_configs=None, **kwargs):
+    """E010: a layer that cannot read what it writes; W005: one with little room; W006: groups that end early."""
+    layer = _usable_layer()
+    if layer is None:
+        return []
+    return [*_unreadable(layer), *_narrow(layer), *_short_lived(layer)]
+
+
+@register('sockets', deploy=True)
+def check_processes(app_configs=None, **kwargs):
+    """W007: an in-memory layer, where several processes are to be expected (``check --deploy``)."""
+    layer = _usable_layer()
+    if layer is None or not layer.local_only():
+        return []
+    return [Warning('The in-memory layer reaches its own process only: what a second server, a shell, a task or a WSGI '
+                    'server sends arrives nowhere.', id='sockets.W007', hint=(
+                        "Set 'BACKEND': 'sockets.layers.RedisChannelLayer' and 'CONFIG': {{'hosts': "
+                        "['redis://127.0.0.1:6379/0']}} in CHANNEL_LAYERS[{!r}]. If one runsockets is all there is: "
+                        "SILENCED_SYSTEM_CHECKS = ['sockets.W007'].".format(conf.CHANNEL_LAYER)))]
+
+
+def _can_look():
+    """Whether there is anything to look at, as ``check_installed`` and ``check_settings`` say."""
+    return apps.is_installed('channels') and isinstance(getattr(settings, 'SOCKETS', {}), dict)
+
+
+def _usable_layer():
+    """Return the channel layer, or ``None`` if ``check_routing`` says what is wrong with it."""
+    if not _can_look():
+        return None
+    from . import transport
+    return transport.channel_layer() if transport.routing_error(conf.CHANNEL_LAYER) is None else None
+
+
+def _unreadable(layer):
+    if not hasattr(layer, 'deserialize'):
+        return
+    try:
+        layer.deserialize(layer.serialize({'text': ''}))
+    except TypeError as error:
+        import msgpack
+        yield Error('CHANNEL_LAYERS[{!r}] cannot read what it writes, and each worker dies of its first message: {}. '
+                    'msgpack {} has overwritten the msgpack-python that asgi_redis needs.'.format(
+                        conf.CHANNEL_LAYER, error, '.'.join(map(str, msgpack.version))), id='sockets.E010', hint=(
+                    "Type: pip uninstall -y msgpack; pip install --force-reinstall --no-deps msgpack-python "
+                    "'autobahn<25'. Or set 'BACKEND': 'sockets.layers.RedisChannelLayer', which reads both."))
+
+
+def _narrow(layer):
+    # Those that know send_many() have room for each connection.
+    if hasattr(layer, 'send_many') or not hasattr(layer, 'get_capacity'):
+        return
+    ours, config = 'RedisChannelLayer', "'channel_capacity': {'websocket.*': 10000, 'daphne.response.*': 10000}"
+    rooms = [layer.get_capacity(channel) for channel, _ in _SHARED]
+    if layer.local_only():
+        # The stock one looks at nothing else.
+        ours, config, rooms = 'InMemoryChannelLayer', "'capacity': 10000", [layer.capacity] * len(_SHARED)
+    effects = [effect for (_, effect), room in zip(_SHARED, rooms) if room < _ROOM]
+    if effects:
+        yield Warning('CHANNEL_LAYERS[{!r}] holds {} messages for all connections together: {}.'.format(
+                          conf.CHANNEL_LAYER, min(rooms), ', and '.join(effects)), id='sockets.W005',
+                      # Ours asks no Sentinel.
+                      hint='Add {} to its CONFIG{}.'.format(config, '' if hasattr(layer, 'services') else (
+                          ", or set 'BACKEND': 'sockets.layers.{}', which has room for each".format(ours))))
+
+
+def _short_lived(layer):
+    expiry = getattr(layer, 'group_expiry', _DAY)
+    if expiry < _DAY:
+        yield Warning("CHANNEL_LAYERS[{!r}] has 'group_expiry': {}. Servers close a websocket after as many seconds; "
+                      'one that --websocket_timeout keeps open longer drops out of its groups.'.format(
+                          conf.CHANNEL_LAYER, expiry), id='sockets.W006',
+                      hint="Set 'group_expiry': {} in its CONFIG, or leave it out.".format(_DAY))
+
+
+@register('sockets')
+def check_routing(app_configs=None, **kwargs):
+    """E004, E005, E009: the channel layer and its routing; W003: handlers that it does not lead to; E008: URL arguments
+    not there; W009, W010: routes and paths that never match.
+    """
+    if not _can_look():
+        return []
+    alias = conf.CHANNEL_LAYER
     if alias not in getattr(settings, 'CHANNEL_LAYERS', {}):
         return [Error('CHANNEL_LAYERS has no {!r}.'.format(alias), id='sockets.E004', hint=(
             "Add CHANNEL_LAYERS = {{{!r}: {{'BACKEND': 'sockets.layers.InMemoryChannelLayer', "
             "'ROUTING': '<project>.routing.channel_routing'}}}}.".format(alias)))]
     from . import transport
-    reason = transport.routing_error(alias)
-    if reason is not None:
-        return [Error("CHANNEL_LAYERS[{!r}] cannot be used. {}".format(alias, reason), id='sockets.E005',
-                      hint='Correct its BACKEND, CONFIG or ROUTING.')]
+    error = transport.routing_error(alias)
+    if isinstance(error, ViewInRouting):
+        return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is no consumer.'.format(
+                          alias, error.view.__name__), hint=error.remedy, obj=error.view, id='sockets.E009')]
+    if error is not None:
+        return [Error('CHANNEL_LAYERS[{!r}] cannot be used. {}: {}'.format(alias, type(error).__name__, error),
+                      hint='Correct its BACKEND, CONFIG or ROUTING.', id='sockets.E005')]
     _import_views()
-    routed = transport.routed_consumers(alias)
-    return _unrouted([consumer for consumer, _ in routed]) + _missing_arguments(routed)
+    routed = transport.routed(alias)
+    return [*_unrouted(routed), *_missing_arguments(routed), *_hidden_routes(routed), *_hidden_paths(routed)]
+
+
+def _is_ours(entry):
+    from .handlers import RoutedSocketHandler
+    return isinstance(entry.consumer, type) and issubclass(entry.consumer, RoutedSocketHandler)
 
 
 def _import_views():
@@ -138,8 +255,8 @@ def _import_views():
         pass  # Django's own check of the URLconf says what is wrong with it.
 
 
-def _unrouted(consumers):
-    classes = [consumer for consumer in consumers if isinstance(consumer, type)]
+def _unrouted(routed):
+    classes = [entry.consumer for entry in routed if isinstance(entry.consumer, type)]
     names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers}
     return [
         Warning('{} is in no routing: its websocket will be refused.'.format(name), obj=handler, id='sockets.W003',
@@ -162,16 +279,61 @@ def _unbuilt_on(known):
 
 
 def _missing_arguments(routed):
-    from .handlers import RoutedSocketHandler
-    found = []
-    for handler, names in routed:
-        if not (isinstance(handler, type) and issubclass(handler, RoutedSocketHandler)):
-            continue
-        for function in handler.functions():
+    for entry in filter(_is_ours, routed):
+        names = {name for regexes in entry.conditions for regex in regexes.values() for name in regex.groupindex}
+        for function in entry.consumer.functions():
             for name in function.missing(names):
-                found.append(Error(
-                    '{}() needs {!r}, which the path of {} does not give.'.format(
-                        function.function.__qualname__, name, handler.__name__),
-                    hint=r'Name it in the path, as in (?P<{}>\w+), or give it a default.'.format(name),
-                    obj=handler, id='sockets.E008'))
-    return found
+                yield Error('{}() needs {!r}, which the path of {} does not give.'.format(
+                                function.function.__qualname__, name, entry.consumer.__name__),
+                            hint=r'Name it in the path, as in (?P<{}>\w+), or give it a default.'.format(name),
+                            obj=entry.consumer, id='sockets.E008')
+
+
+def _hidden_routes(routed):
+    """Say which routes of a class another one of the same class hides. A class may hide those of its bases."""
+    classes = dict.fromkeys(
+        cls for entry in filter(_is_ours, routed) for cls in entry.consumer.__mro__ if hasattr(cls, 'own_routes'))
+    for handler in classes:
+        routes = handler.own_routes()
+        for index, route in enumerate(routes):
+            later = next((other for other in routes[index + 1:] if covers(other.pattern, route.pattern)), None)
+            if later is not None:
+                yield Warning('{!r} of {} can never match: {!r}, defined after it, takes all that it would.'.format(
+                                  route, handler.__name__, later), obj=handler, id='sockets.W009',
+                              hint='Remove one of them, or define the one that is to win last.')
+
+
+def _hidden_paths(routed):
+    for index, entry in enumerate(routed):
+        if not _is_ours(entry):
+            continue
+        earlier = next((other for other in routed[:index] if _takes_all(other, entry)), None)
+        name, path = entry.consumer.__name__, _path(entry)
+        if earlier is not None:
+            yield Warning('The path {} of {} can never match: {} of {} comes before it.'.format(
+                              path, name, _path(earlier), getattr(earlier.consumer, '__name__', earlier.consumer)),
+                          obj=entry.consumer, id='sockets.W010',
+                          hint='Remove one of them, move it up in the ROUTING, or end the other path with $.')
+        first = next((regexes['path'].pattern for regexes in entry.conditions if 'path' in regexes), '')
+        if _WITHOUT_SLASH.match(first):
+            yield Warning('The path {} of {} can never match: a path begins with a slash.'.format(path, name),
+                          obj=entry.consumer, id='sockets.W010',
+                          hint="Write path=r'^/{}'.".format(first.lstrip('^')))
+
+
+# A name, and nothing that would make its first letter optional.
+_WITHOUT_SLASH = re.compile(r'\^?\w(?![*?{])[^|]*$')
+
+
+def _path(entry):
+    """Return the path of an entry of a routing as it is written there."""
+    return ' + '.join(repr(regexes['path'].pattern) for regexes in entry.conditions if 'path' in regexes) or '(any)'
+
+
+def _takes_all(entry, other):
+    """Whether ``entry`` of a routing takes all that would come to ``other``, as far as that can be told."""
+    *around, own = entry.conditions
+    # Each of them sees what those before it have left over.
+    theirs = other.conditions[len(around):]
+    return (other.channels <= entry.channels and theirs and other.conditions[:len(around)] == tuple(around) and
+            all(name in theirs[0] and covers(regex, theirs[0][name]) for name, regex in own.items()))

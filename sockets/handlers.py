@@ -71,6 +71,12 @@ class RoutedSocketHandler(transport.Consumer):
             raise ImproperlyConfigured('{}.routes, {!r}: {}'.format(cls.__name__, entry, error)) from error
 
     @classmethod
+    def own_routes(cls):
+        """Return the routes that this class adds to those of its bases."""
+        inherited = {id(entry) for base in cls.__mro__[1:] for entry in vars(base).get('routes', ())}
+        return [route for entry, route in zip(cls.routes, cls.route_table) if id(entry) not in inherited]
+
+    @classmethod
     def functions(cls):
         """Return the ``Function`` of every route and hook."""
         functions = [route.function for route in cls.route_table]

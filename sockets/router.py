@@ -10,6 +10,26 @@ from .routes import Function, Route
 attached_routers = weakref.WeakSet()
 
 
+class ViewInRouting(ImproperlyConfigured):
+    """A routing names a view where its Handler belongs. ``remedy`` is what to write instead."""
+
+    def __init__(self, view, name):
+        self.view = view
+        self.remedy = 'Write route_class({}.{}.Handler, path=...).'.format(view.__name__, name)
+        super().__init__('A routing names the view {}, which is no consumer. {}'.format(view.__name__, self.remedy))
+
+
+def refuse_views(consumer):
+    """Raise ``ViewInRouting`` if ``consumer``, which a routing names, is a view with a router, or the router."""
+    # What as_view() returns knows its view.
+    view = getattr(consumer, 'view_class', consumer)
+    for router in attached_routers:
+        if consumer is router:
+            raise ViewInRouting(router.view, router.name)
+        if isinstance(view, type) and getattr(view, router.name, None) is router:
+            raise ViewInRouting(view, router.name)
+
+
 class SocketRouter:
     """Decorators that fill a view's route table, and the ``Handler`` class that serves it.
 

@@ -1,8 +1,12 @@
 """Which function answers which type. Standard library only."""
 import inspect
+import re
 
 # The longest type that is routed, in characters: a name, not a payload to run regexes over.
 MAX_TYPE_LENGTH = 255
+
+# A regex that is but a text.
+_LITERAL = re.compile(r'\^?([^\\^$.|?*+(){}[\]]+)\$$')
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -99,6 +103,21 @@ class Route:
         pattern = self.pattern if isinstance(self.pattern, str) else self.pattern.pattern
         function = getattr(self.function, 'function', self.function)
         return '<Route {!r} -> {}>'.format(pattern, getattr(function, '__qualname__', function))
+
+
+def covers(pattern, other):
+    """Whether ``pattern`` matches all that ``other`` does, as far as that can be told.
+
+    It can when both are the same, and when ``other`` matches one text only: a ``str``, or a regex like ``^/page/$``.
+    """
+    if pattern == other:
+        return True
+    if not isinstance(other, str):
+        literal = _LITERAL.match(other.pattern)
+        if literal is None or other.flags != _LITERAL.flags:
+            return False
+        other = literal.group(1)
+    return pattern == other if isinstance(pattern, str) else bool(pattern.match(other))
 
 
 class RouteTable:

@@ -13,7 +13,7 @@ from channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnec
 from channels.generic.websockets import WebsocketConsumer
 from channels.handler import AsgiRequest
 from channels.message import Message
-from channels.routing import Include, Router, connect_consumer, null_consumer
+from channels.routing import Include, Route, Router, connect_consumer, null_consumer
 from channels.signals import worker_process_ready, worker_ready
 
 from . import conf
@@ -21,14 +21,19 @@ from .exceptions import MailboxFull
 from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
-           'close_code', 'dead_servers', 'disconnect', 'forget_server', 'install', 'routing_error', 'routed_consumers',
-           'send', 'send_many', 'server_prefix', 'statistics']
+           'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'install', 'routing_error',
+           'routed', 'send', 'send_many', 'server_prefix', 'statistics']
 
 logger = logging.getLogger('sockets')
 
 # Seconds between two tries at a full mailbox. A stock daphne looks into its own every 0.05 s when idle and
 # empties it without pause once it has looked (daphne.server.Server.backend_reader_sync).
 _RETRY_INTERVAL = 0.01
+
+
+def channel_layer():
+    """Return the channel layer that fan-out sends through."""
+    return channel_layers[conf.CHANNEL_LAYER]
 
 
 def close_code(code):
@@ -60,7 +65,7 @@ def send_many(channel_names, message):
 
     The others belong to servers that took nothing for ``SEND_TIMEOUT`` seconds: they are logged, not raised.
     """
-    return _send_many(channel_layers[conf.CHANNEL_LAYER], channel_names, message)
+    return _send_many(channel_layer(), channel_names, message)
 
 
 def disconnect(channel_name, path, code, row, reason):
@@ -68,7 +73,7 @@ def disconnect(channel_name, path, code, row, reason):
 
     Return whether there is such a consumer of ours. Nothing of what it raises comes back.
     """
-    layer = channel_layers[conf.CHANNEL_LAYER]
+    layer = channel_layer()
     content = {'reply_channel': channel_name, 'path': path, 'code': code, 'order': 0}
     message = Message(content, 'websocket.disconnect', layer)
     message.row, message.reason = row, reason
@@ -84,7 +89,7 @@ def disconnect(channel_name, path, code, row, reason):
 
 def dead_servers(prefixes=()):
     """Return the servers that are gone: of ``prefixes``, and of what the layer has heard of. None on stock layers."""
-    look = getattr(channel_layers[conf.CHANNEL_LAYER], 'dead_servers', None)
+    look = getattr(channel_layer(), 'dead_servers', None)
     return [] if look is None else look(prefixes)
 
 
@@ -93,13 +98,13 @@ def statistics():
 
     Empty where the layer does not count, or is in another process.
     """
-    count = getattr(channel_layers[conf.CHANNEL_LAYER], 'statistics', None)
+    count = getattr(channel_layer(), 'statistics', None)
     return {} if count is None else count()
 
 
 def forget_server(prefix):
     """Have the layer forget a dead server, of which no row is left."""
-    channel_layers[conf.CHANNEL_LAYER].forget_server(prefix)
+    channel_layer().forget_server(prefix)
 
 
 def _send_many(layer, channel_names, message):
@@ -242,35 +247,49 @@ class Consumer(WebsocketConsumer):
 
 
 def routing_error(alias):
-    """Return why the layer ``alias`` cannot be used, as a sentence, or ``None``. Opens no connection."""
+    """Return why the layer ``alias`` cannot be used, as an exception, or ``None``. Opens no connection."""
     try:
         channel_layers[alias]
     except Exception as error:
-        return '{}: {}'.format(type(error).__name__, error)
+        return error
 
 
-def routed_consumers(alias):
-    """Return what the routing of the layer ``alias`` leads to: pairs of consumer and its URL argument names."""
-    def walk(entry, names):
+Routed = collections.namedtuple('Routed', 'consumer channels conditions')
+Routed.__doc__ = """An entry of a routing. ``conditions`` are the regexes of each ``include`` around it, and its own:
+dicts, by what they are about (``path``). What an ``include`` has matched is taken off what the next one sees.
+"""
+
+
+def routed(alias):
+    """Return what the routing of the layer ``alias`` leads to: a list of ``Routed``, in order. The first one wins."""
+    def walk(entry, conditions):
         if isinstance(entry, Include):
-            names = names.union(*(prefix.groupindex for prefix in entry.prefixes.values()))
             for child in entry.routing:
-                yield from walk(child, names)
+                yield from walk(child, (*conditions, entry.prefixes))
         elif hasattr(entry, 'consumer'):
-            yield entry.consumer, names.union(*(regex.groupindex for regex in entry.filters.values()))
-    return list(walk(channel_layers[alias].router.root, frozenset()))
+            yield Routed(entry.consumer, set(entry.channels), (*conditions, entry.filters))
+    # The root is an include of everything.
+    return [found for entry in channel_layers[alias].router.root.routing for found in walk(entry, ())]
 
 
-def install(on_worker_process):
+def install(on_worker_process, check_consumer):
     """Make workers refuse websockets that no route matches, which Channels would accept and leave open.
 
-    ``on_worker_process`` is called once in each ``runworker``.
+    ``on_worker_process`` is called once in each ``runworker``; ``check_consumer`` with what a routing names, and may
+    raise: Channels' own word about what is no consumer is hard to understand, and late.
     """
-    worker_ready.connect(_refuse_unrouted, dispatch_uid='sockets')
+    worker_ready.connect(_prepare, dispatch_uid='sockets')
     worker_process_ready.connect(lambda **kwargs: on_worker_process(), weak=False, dispatch_uid='sockets')
+    resolve = Route._resolve_consumer
+
+    def _resolve_consumer(self, consumer):
+        consumer = resolve(self, consumer)
+        check_consumer(consumer)
+        return consumer
+    Route._resolve_consumer = _resolve_consumer
 
 
-def _refuse_unrouted(sender, **kwargs):
+def _prepare(sender, **kwargs):
     for entry in sender.channel_layer.router.root.routing:
         if getattr(entry, 'consumer', None) is connect_consumer:
             entry.consumer = unrouted_consumer

@@ -13,7 +13,7 @@ AT_IMPORT = {
     'ages': set(),
     'apps': {'compat'},
     'auth': {'exceptions'},
-    'checks': {'conf', 'router'},
+    'checks': {'conf', 'router', 'routes', 'security'},
     'compat': set(),
     'conf': set(),
     'exceptions': set(),
@@ -37,7 +37,7 @@ AT_IMPORT = {
 # What its functions may import besides, when the apps are loaded.
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
-    'apps': {'checks', 'presence', 'protocol', 'revocation', 'transport'},
+    'apps': {'checks', 'presence', 'protocol', 'revocation', 'router', 'transport'},
     'checks': {'handlers', 'transport'},
     'handlers': {'auth', 'models', 'presence', 'signals'},
     'limits': {'models'},

@@ -1,15 +1,21 @@
+import re
+import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import msgpack
 import pytest
-from channels import route_class
+from channels import channel_layers, include, route, route_class
 from django.apps import apps
+from django.core.checks import run_checks
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, checks, router
 from sockets.testing import sandbox
 
+from .conftest import OUR_LAYERS, STOCK_LAYERS
 from .servers import ROOT
 
 
@@ -154,12 +160,206 @@ def test_every_router_of_a_view_is_known_to_the_check():
     assert Page.socket in router.attached_routers
 
 
-@pytest.mark.django_db
-def test_a_check_runs_no_query(only, django_assert_num_queries):
-    with django_assert_num_queries(0):
-        only([])
-        checks.check_installed()
-        checks.check_settings()
+@pytest.fixture
+def findings(settings, monkeypatch):
+    """A function that returns the ids of what all checks say about a layer, which nobody has made before."""
+    def check(backend='sockets.layers.InMemoryChannelLayer', routing=(), deploy=False, **config):
+        monkeypatch.setattr(channel_layers, 'backends', {})
+        monkeypatch.setattr(checks, '_unrouted', lambda routed: [])
+        settings.CHANNEL_LAYERS = {'default': {'BACKEND': backend, 'CONFIG': config, 'ROUTING': routing}}
+        return ids(run_checks(tags=['sockets'], include_deployment_checks=deploy))
+    return check
+
+
+ROOMY = {'channel_capacity': {'websocket.*': 10000, 'daphne.response.*': 10000}}
+SENTINEL = {'hosts': [('localhost', 1)], 'services': ['master']}
+
+
+@pytest.mark.parametrize('backend, config, found', [
+    ('asgiref.inmemory.ChannelLayer', {}, ['sockets.W005']),
+    # It looks at no channel_capacity.
+    ('asgiref.inmemory.ChannelLayer', ROOMY, ['sockets.W005']),
+    ('asgiref.inmemory.ChannelLayer', {'capacity': 10000}, []),
+    ('asgi_redis.RedisChannelLayer', {}, ['sockets.W005']),
+    ('asgi_redis.RedisChannelLayer', {'channel_capacity': {'websocket.*': 10000}}, ['sockets.W005']),
+    ('asgi_redis.RedisChannelLayer', ROOMY, []),
+    ('asgi_redis.RedisSentinelChannelLayer', SENTINEL, ['sockets.W005']),
+    ('asgi_redis.RedisSentinelChannelLayer', dict(SENTINEL, **ROOMY), []),
+    ('sockets.layers.InMemoryChannelLayer', {}, []),
+    ('sockets.layers.RedisChannelLayer', {}, []),
+    ('sockets.layers.RedisChannelLayer', {'group_expiry': 3600}, ['sockets.W006']),
+    ('sockets.layers.RedisChannelLayer', {'group_expiry': 86400}, []),
+    ('sockets.layers.RedisChannelLayer', {'group_expiry': 100000}, []),
+])
+def test_a_layer_with_little_room_or_short_lived_groups_is_pointed_out(findings, backend, config, found):
+    assert findings(backend, **config) == found
+
+
+def test_the_remedy_for_little_room_can_be_typed(findings):
+    for backend, config, words in (
+            ('asgiref.inmemory.ChannelLayer', {}, ["'sockets.layers.InMemoryChannelLayer'", "'capacity': 10000"]),
+            ('asgi_redis.RedisChannelLayer', {}, ["'sockets.layers.RedisChannelLayer'", str(ROOMY)[1:-1]])):
+        findings(backend, **config)
+        message, = checks.check_layer()
+        assert all(word in message.hint for word in words)
+    # Ours would refuse it.
+    findings('asgi_redis.RedisSentinelChannelLayer', **SENTINEL)
+    assert 'sockets.layers' not in checks.check_layer()[0].hint
+
+
+def test_a_msgpack_that_the_stock_layer_cannot_use_is_named_with_the_line_to_type(findings, monkeypatch):
+    unpackb = msgpack.unpackb
+    assert findings('asgi_redis.RedisChannelLayer', **ROOMY) == []
+    # As msgpack 1.0 and later do.
+    monkeypatch.setattr(msgpack, 'unpackb', lambda packed, raw=False: unpackb(packed, raw=raw))
+    monkeypatch.setattr(msgpack, 'version', (1, 0, 8))
+    assert findings('asgi_redis.RedisChannelLayer', **ROOMY) == ['sockets.E010']
+    message, = checks.check_layer()
+    assert "argument 'encoding'" in message.msg and 'msgpack 1.0.8' in message.msg
+    assert 'pip uninstall -y msgpack; pip install --force-reinstall' in message.hint
+    assert findings('sockets.layers.RedisChannelLayer') == []
+
+
+def test_an_in_memory_layer_in_production_is_pointed_out_by_check_deploy(findings):
+    for backend in 'asgiref.inmemory.ChannelLayer', 'sockets.layers.InMemoryChannelLayer':
+        assert findings(backend, capacity=1000) == []
+        assert findings(backend, capacity=1000, deploy=True) == ['sockets.W007']
+    assert findings('sockets.layers.RedisChannelLayer', deploy=True) == []
+
+
+@pytest.mark.parametrize('debug, hosts, sockets, found', [
+    (False, [], {}, ['sockets.W008']),
+    (True, [], {}, []),
+    (False, ['example.com'], {}, []),
+    (False, ['.example.com'], {}, []),
+    (False, ['[::1]'], {}, []),
+    (False, ['*'], {}, []),
+    (False, ['https://example.com'], {}, ['sockets.W008']),
+    (False, ['example.com:8000'], {}, ['sockets.W008']),
+    (False, ['example.com'], {'ALLOWED_ORIGINS': []}, ['sockets.W008']),
+    (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'https://example.org']}, ['sockets.W008']),
+    (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'example.org']}, []),
+    (False, [], {'ALLOWED_ORIGINS': ['*']}, []),
+    # That is said by another check.
+    (False, [], {'ALLOWED_ORIGINS': 'example.com'}, ['sockets.E007']),
+])
+def test_hosts_that_refuse_every_page_are_pointed_out(findings, settings, debug, hosts, sockets, found):
+    settings.DEBUG, settings.ALLOWED_HOSTS, settings.SOCKETS = debug, hosts, sockets
+    assert findings() == found
+
+
+def test_a_routing_that_names_a_view_is_told_its_handler(findings):
+    class Page(View):
+        socket = SocketRouter()
+
+    assert findings(routing={'websocket.connect': Page.socket.Handler}) == []
+    assert findings(routing={'websocket.connect': Page}) == ['sockets.E009']
+    message, = checks.check_routing()
+    assert message.hint == 'Write route_class(Page.socket.Handler, path=...).' and message.obj is Page
+
+
+class Base(RoutedSocketHandler):
+    routes = (*RoutedSocketHandler.routes, ('ADD', 'on_add'), (re.compile('MOVE_'), 'on_add'))
+
+    def on_add(self, content):
+        pass
+
+
+@pytest.mark.parametrize('patterns, hidden', [
+    (['SUB'], []),
+    (['SUB', 'SUB'], ["'SUB'"]),
+    (['SUB', re.compile('S')], ["'SUB'"]),
+    (['SUB', re.compile('S$')], []),
+    (['SUB', re.compile('s')], []),
+    # The last one wins, so this one is reached.
+    ([re.compile('S'), 'SUB'], []),
+    ([re.compile('S.*'), re.compile('S.*')], ["'S.*'"]),
+    ([re.compile('S.*'), re.compile('S.*', re.IGNORECASE)], []),
+    ([re.compile('^SUB$'), 'SUB'], ["'^SUB$'"]),
+    ([re.compile('^SUB$', re.IGNORECASE), 'SUB'], []),
+    (['SUB', 'MUL', 'SUB', re.compile('.')], ["'SUB'", "'MUL'", "'SUB'"]),
+    # What a class has from its bases it may take over.
+    (['ADD'], []),
+    ([re.compile('.')], []),
+    (['ADD', 'ADD'], ["'ADD'"]),
+])
+def test_a_route_that_another_one_of_its_class_hides_is_named(only, patterns, hidden):
+    handler = type('Handler', (Base,), {'routes': (*Base.routes, *((pattern, 'on_add') for pattern in patterns))})
+    messages = only([route_class(handler)])
+    assert ids(messages) == ['sockets.W009'] * len(hidden)
+    for message, pattern in zip(messages, hidden):
+        assert message.msg.startswith('<Route {} -> Base.on_add> of Handler can never match'.format(pattern))
+
+
+def test_a_view_may_take_over_what_another_view_answers_but_not_twice(only):
+    class Page(View):
+        socket = SocketRouter(handler=Base)
+
+        @socket.route('ADD')
+        def on_add(socket):
+            pass
+
+    class Twice(View):
+        socket = SocketRouter(handler=Page.socket.Handler)
+
+        @socket.route('ADD')
+        def on_add(socket):
+            pass
+
+        @socket.route('ADD')
+        def on_add_again(socket):
+            pass
+
+    assert only([route_class(Page.socket.Handler)]) == []
+    message, = only([route_class(Twice.socket.Handler)])
+    assert message.id == 'sockets.W009' and message.obj is Twice.socket.Handler
+    assert 'Twice.on_add>' in message.msg and 'Twice.on_add_again>' in message.msg
+
+
+def to(path=None, handler=RoutedSocketHandler):
+    return route_class(handler, **({} if path is None else {'path': path}))
+
+
+@pytest.mark.parametrize('routing, hidden', [
+    ([to('^/a/$'), to('^/b/$')], []),
+    ([to('^/a/$'), to('^/a/$')], ["'^/a/$'"]),
+    ([to('^/a'), to('^/a/$')], ["'^/a/$'"]),
+    ([to('^/a/$'), to('^/a')], []),
+    ([to(r'^/(?P<n>\d+)/$'), to('^/5/$')], ["'^/5/$'"]),
+    ([to(), to('^/a/$')], ["'^/a/$'"]),
+    ([to('^/a/$'), to()], []),
+    ([include([to('^b/$')], path='^/a/'), include([to('^b/$')], path='^/a/')], ["'^/a/' + '^b/$'"]),
+    ([include([to('^b/$')], path='^/a/'), include([to('^b/$')], path='^/c/')], []),
+    ([to('^/a/'), include([to('^b/$')], path='^/a/')], ["'^/a/' + '^b/$'"]),
+    ([include([to()], path='^/a/'), to('^/a/$')], []),
+    # It takes the frames, not the connect.
+    ([route('websocket.receive', len, path='^/a/$'), to('^/a/$')], []),
+    ([to('a/$')], ["'a/$'"]), ([to('^a/$')], ["'^a/$'"]),
+    ([to('a?/$'), to('^b|/c')], []),
+    ([include([to('^b/$')], path='^a/')], ["'^a/' + '^b/$'"]),
+])
+def test_a_path_that_cannot_match_is_named(only, routing, hidden):
+    messages = only(routing)
+    assert ids(messages) == ['sockets.W010'] * len(hidden)
+    for message, path in zip(messages, hidden):
+        assert message.msg.startswith('The path {} of RoutedSocketHandler can never match'.format(path))
+
+
+@pytest.mark.parametrize('backend', STOCK_LAYERS + OUR_LAYERS + ['asgi_redis.RedisSentinelChannelLayer'])
+def test_no_check_asks_a_database_or_redis(findings, settings, monkeypatch, backend):
+    # Nothing may, in a test without a database.
+    settings.DATABASES = {'default': {'ENGINE': 'django.db.backends.postgresql'}}
+    asked = []
+    monkeypatch.setattr(socket.socket, 'connect', lambda self, address: asked.append(address))
+    config = SENTINEL if 'Sentinel' in backend else {'hosts': ['redis://127.0.0.1:1']} if 'Redis' in backend else {}
+    assert 'sockets.W004' in findings(backend, deploy=True, **config)
+    assert asked == []
+
+
+def test_the_list_of_checks_in_the_documentation_is_complete():
+    known = set(re.findall(r"sockets\.[EW]\d{3}", Path(checks.__file__).read_text()))
+    told = re.findall(r'^\| `(sockets\.[EW]\d{3})` \|', (ROOT / 'docs/checks.md').read_text(), re.MULTILINE)
+    assert sorted(known) == sorted(told)
 
 
 SETTINGS = '''
@@ -188,7 +388,7 @@ PROJECT = '''
     routing = [{routing}]
 '''
 APPS = ['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions', 'channels', 'sockets']
-LAYERS = {'default': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': 'project.routing'}}
+LAYERS = {'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': 'project.routing'}}
 ROUTED = "route_class(MyPage.socket.Handler, path='^/mypage/$')"
 
 

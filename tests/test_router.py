@@ -2,11 +2,13 @@ import copy
 import re
 
 import pytest
+from channels import route, route_class
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
+from sockets.router import ViewInRouting
 
 
 class Page(View):
@@ -185,3 +187,22 @@ def test_a_forgotten_app_is_named_where_the_router_is_made(monkeypatch):
 
 def test_a_router_can_be_copied():
     assert copy.copy(SocketRouter()).view is None
+
+
+class NewPage(Page):
+    """A view that shares its base's websocket."""
+
+
+@pytest.mark.parametrize('consumer, name', [
+    (Page, 'Page'), (Page.socket, 'Page'), (Page.as_view(), 'Page'), (NewPage, 'NewPage'),
+    (__name__ + '.Page', 'Page')])
+def test_a_view_in_a_routing_is_told_to_name_its_handler(consumer, name):
+    for make in route_class, lambda consumer: route('websocket.connect', consumer):
+        with pytest.raises(ViewInRouting, match=r'names the view {0}, .* route_class\({0}.socket.H'.format(name)):
+            make(consumer)
+
+
+def test_what_is_no_view_of_ours_is_for_channels_to_judge():
+    with pytest.raises(ValueError, match='channel_names'):
+        route_class(View)
+    assert route('http.request', View.as_view())

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from sockets.routes import Function, Route, RouteTable
+from sockets.routes import Function, Route, RouteTable, covers
 
 
 def call(function, kwargs=None, argument='content'):
@@ -145,3 +145,14 @@ def test_only_regexes_defined_after_an_exact_route_are_tried_for_it():
     routes = table(CountingRegex(), 'A', CountingRegex(), CountingRegex())
     routes.match('A')
     assert CountingRegex.tried == 2
+
+
+@pytest.mark.parametrize('pattern, other, expected', [
+    ('A', 'A', True), ('A', 'B', False), ('A', re.compile('A$'), True), ('A', re.compile('^A$'), True),
+    ('A', re.compile('A'), False), ('A', re.compile('^A$', re.IGNORECASE), False),
+    (re.compile('A'), 'AB', True), (re.compile('B'), 'AB', False), (re.compile('^/a'), re.compile('^/a/b/$'), True),
+    (re.compile('a|b'), re.compile('a|b'), True), (re.compile('.*'), re.compile('a|b'), False),
+    (re.compile('a'), re.compile('a', re.IGNORECASE), False), (re.compile('a.c'), re.compile(r'a\.c$'), False),
+])
+def test_a_pattern_covers_another_if_that_can_be_told(pattern, other, expected):
+    assert covers(pattern, other) is expected

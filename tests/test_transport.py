@@ -139,9 +139,10 @@ def test_the_routing_is_walked_with_its_url_arguments(layer):
         include([route_class(RoutedSocketHandler, path=r'^(?P<room>\w+)/$')], path=r'^/(?P<site>\w+)/'),
         route('http.request', len),
     ]):
-        consumers = transport.routed_consumers('default')
-    assert (RoutedSocketHandler, frozenset({'site', 'room'})) in consumers
-    assert (len, frozenset()) in consumers
+        room, page = transport.routed('default')[:2]
+    assert (room.consumer, page.consumer, page.channels) == (RoutedSocketHandler, len, {'http.request'})
+    assert [regexes['path'].pattern for regexes in room.conditions] == [r'^/(?P<site>\w+)/', r'^(?P<room>\w+)/$']
+    assert page.conditions == ({},)
 
 
 def test_channels_is_imported_by_the_transport_alone():
