@@ -23,7 +23,7 @@ _SHARED = (
 )
 _ROOM = 1000
 
-# Seconds: Channels' default for group_expiry, which is daphne's for its --websocket_timeout.
+# Seconds: the default of group_expiry, which in turn is what daphne takes where no --websocket_timeout is given.
 _DAY = 86400
 
 _APPS = (

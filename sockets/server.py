@@ -61,9 +61,11 @@ class SocketServer(Server):
         spare_threads = getattr(channel_layer.channel_layer, 'spare_threads', None)
         if spare_threads is not None:
             spare_threads(THREAD_PATIENCE)
+        # It completes the routing.
+        Worker(channel_layer, signal_handlers=False).ready()
         self.workers = [WorkerThread(channel_layer, FRAMES) for _ in range(threads)]
         self.workers += [WorkerThread(channel_layer, PAGES) for _ in range(page_threads)]
-        # What a project sends to consumers of its own, as to a queue of jobs.
+        # What a project sends to consumers of its own, as to a queue of jobs, and what the doctor asks.
         others = set(channel_layer.router.channels).difference(FRAMES, PAGES)
         if others:
             self.workers.append(WorkerThread(channel_layer, sorted(others)))
@@ -71,7 +73,6 @@ class SocketServer(Server):
     def run(self):
         """Serve until SIGTERM or SIGINT. ``OSError`` if there is nothing to listen on."""
         from twisted.internet import reactor
-        Worker(self.channel_layer, signal_handlers=False).ready()
         for worker in self.workers:
             worker.start()
         keep_house()

@@ -6,6 +6,8 @@ has returned, and its worker exits when that flush meets a full channel.
 import collections
 import functools
 import logging
+import os
+import socket
 import time
 
 from channels import Channel, Group, channel_layers
@@ -21,14 +23,18 @@ from .exceptions import MailboxFull
 from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
-           'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'install', 'routing_error',
-           'routed', 'send', 'send_many', 'server_prefix', 'statistics']
+           'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'install',
+           'live_servers', 'redis_info', 'round_trip', 'routing_error', 'routed', 'send', 'send_many', 'server_prefix',
+           'statistics']
 
 logger = logging.getLogger('sockets')
 
 # Seconds between two tries at a full mailbox. A stock daphne looks into its own every 0.05 s when idle and
 # empties it without pause once it has looked (daphne.server.Server.backend_reader_sync).
 _RETRY_INTERVAL = 0.01
+
+# What a worker on a layer of several processes answers: ``manage.py sockets doctor`` asks.
+DOCTOR = 'sockets.doctor'
 
 
 def channel_layer():
@@ -93,6 +99,14 @@ def dead_servers(prefixes=()):
     return [] if look is None else look(prefixes)
 
 
+def live_servers(prefixes):
+    """Return the servers that are there: of ``prefixes``, and of what the layer has heard of. ``None`` on stock layers,
+    which do not know.
+    """
+    look = getattr(channel_layer(), 'live_servers', None)
+    return None if look is None else look(prefixes)
+
+
 def statistics():
     """Return what waits in the layer and what was dropped: ``{'waiting': {channel: n}, 'dropped': {server: n}}``.
 
@@ -105,6 +119,37 @@ def statistics():
 def forget_server(prefix):
     """Have the layer forget a dead server, of which no row is left."""
     channel_layer().forget_server(prefix)
+
+
+def round_trip(seconds):
+    """Send a message through the layer to ourselves; return whether it came back within ``seconds``."""
+    layer = channel_layer()
+    name = layer.new_channel(DOCTOR + '?')
+    layer.send(name, {'n': 1})
+    return _wait_for(layer, name, seconds) is not None
+
+
+def ask_worker(seconds):
+    """Send a message to any worker; return its answer, a dict of who it is, or ``None`` after ``seconds``."""
+    layer = channel_layer()
+    name = layer.new_channel(DOCTOR + '?')
+    layer.send(DOCTOR, {'reply_channel': name})
+    return _wait_for(layer, name, seconds)
+
+
+def _wait_for(layer, name, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        channel, message = layer.receive([name])
+        if channel is not None:
+            return message
+        time.sleep(0.001)
+
+
+def redis_info():
+    """Return what each Redis behind the layer says of itself (``INFO``); an empty list if there is none."""
+    layer = channel_layer()
+    return [layer.connection(index).info() for index in range(getattr(layer, 'ring_size', 0))]
 
 
 def _send_many(layer, channel_names, message):
@@ -290,9 +335,18 @@ def install(on_worker_process, check_consumer):
 
 
 def _prepare(sender, **kwargs):
-    for entry in sender.channel_layer.router.root.routing:
+    router = sender.channel_layer.router
+    for entry in router.root.routing:
         if getattr(entry, 'consumer', None) is connect_consumer:
             entry.consumer = unrouted_consumer
+    # Who could ask a worker that shares its layer with nobody?
+    if DOCTOR not in router.channels and not sender.channel_layer.local_only():
+        router.add_route(Route(DOCTOR, answer_doctor))
+
+
+def answer_doctor(message):
+    """What a worker does with a message of ``manage.py sockets doctor``: say who it is."""
+    send(message.channel_layer, message.reply_channel.name, {'process': os.getpid(), 'host': socket.gethostname()})
 
 
 def unrouted_consumer(message, **kwargs):

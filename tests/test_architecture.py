@@ -16,6 +16,7 @@ AT_IMPORT = {
     'checks': {'conf', 'router', 'routes', 'security'},
     'compat': set(),
     'conf': set(),
+    'doctor': {'messages', 'models', 'transport'},
     'exceptions': set(),
     'handlers': {'conf', 'exceptions', 'limits', 'messages', 'routes', 'security', 'transport', 'visitors'},
     'limits': {'conf', 'exceptions', 'messages'},

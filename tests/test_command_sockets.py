@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, presence
+from sockets import RoutedSocketHandler, doctor, presence
 from sockets.models import Socket
 
 pytestmark = pytest.mark.django_db
@@ -82,6 +83,15 @@ def test_it_sends_to_those_who_are_meant_and_closes_them(run, hall, filters, tol
 def test_misuse_is_one_sentence(run, db, layer, args, said):
     with pytest.raises(CommandError, match='(?s)' + said.replace('{', r'\{').replace('[', r'\[')):
         run(*args)
+
+
+def test_a_project_with_errors_is_spoken_to_by_the_doctor_only(run, db, settings, monkeypatch):
+    settings.SOCKETS = {'MAX_MESAGE_SIZE': 5}
+    monkeypatch.setattr(doctor, 'examine_database', lambda: [])
+    with pytest.raises(SystemCheckError, match='sockets.E006'):
+        call_command('sockets', skip_checks=False)
+    with pytest.raises(SystemExit):
+        call_command('sockets', 'doctor', skip_checks=False)
 
 
 def test_it_purges_once(run, hall):

@@ -1,4 +1,5 @@
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from channels.test import ChannelTestCase, WSClient, apply_routes
 from sockets import RoutedSocketHandler, signals, transport
 from sockets.exceptions import MailboxFull
 from sockets.models import Socket
-from sockets.testing import sandbox
+from sockets.testing import sandbox, work
 
 from .client import Connection
 
@@ -143,6 +144,16 @@ def test_the_routing_is_walked_with_its_url_arguments(layer):
     assert (room.consumer, page.consumer, page.channels) == (RoutedSocketHandler, len, {'http.request'})
     assert [regexes['path'].pattern for regexes in room.conditions] == [r'^/(?P<site>\w+)/', r'^(?P<room>\w+)/$']
     assert page.conditions == ({},)
+
+
+def test_a_worker_says_who_it_is_unless_its_layer_reaches_nobody_else(layer):
+    layer.send(transport.DOCTOR, {'reply_channel': 'sockets.doctor?x'})
+    work()
+    channel, message = layer.receive(['sockets.doctor?x'])
+    assert (message is None) == channel_layers['default'].local_only()
+    assert message is None or message['process'] == os.getpid()
+    assert [entry.consumer for entry in transport.routed('default')].count(transport.answer_doctor) == (
+        message is not None)
 
 
 def test_channels_is_imported_by_the_transport_alone():

@@ -1,5 +1,6 @@
 """``manage.py sockets``: who is connected, and what an operator does about it."""
 import json
+import sys
 import time
 
 from django.contrib.auth import get_user_model
@@ -8,7 +9,7 @@ from django.db import connections
 from django.db.models import Count
 from django.utils import timezone
 
-from sockets import messages, presence, transport
+from sockets import doctor, messages, presence, transport
 from sockets.ages import age
 from sockets.models import Socket
 
@@ -16,10 +17,13 @@ LINES = 20
 
 
 class Command(BaseCommand):
-    help = 'Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close).'
+    help = ('Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close), and '
+            'tries each part of the site (doctor).')
+    # The doctor says it in its own way.
+    requires_system_checks = False
 
     def add_arguments(self, parser):
-        parser.add_argument('action', nargs='?', default='list', choices=('list', 'purge', 'send', 'close'))
+        parser.add_argument('action', nargs='?', default='list', choices=('list', 'purge', 'send', 'close', 'doctor'))
         parser.add_argument('content', nargs='?', help='send: a JSON object, such as \'{"type": "BACK_SOON"}\'')
         parser.add_argument('--path', help='only connections at this path')
         parser.add_argument('--user', help='only connections of the user of this name')
@@ -30,10 +34,15 @@ class Command(BaseCommand):
         parser.add_argument('--code', type=int, default=messages.CLOSE_NORMAL, help='close: the close code')
         parser.add_argument('--every', type=float, metavar='SECONDS', help='purge: go on until stopped')
         parser.add_argument('--json', action='store_true', help='list: all of it, for scripts')
+        parser.add_argument('--url', help='doctor: a websocket to talk to, such as wss://example.com/mypage/')
 
     def handle(self, action, content, **options):
         if content is not None and action != 'send':
             raise CommandError('{} takes no {!r}.'.format(action, content))
+        if action == 'doctor':
+            return self.doctor(options['url'])
+        if not options.get('skip_checks'):
+            self.check()
         rows, is_filtered = self.chosen(options)
         if action in ('send', 'close') and not (is_filtered or options['all']):
             raise CommandError('Say whom: --path, --user, --server, --address, --inactive, or --all.')
@@ -124,6 +133,16 @@ class Command(BaseCommand):
         except ValueError as error:
             raise CommandError(str(error))
         self.stdout.write('Closed {} connections.'.format(count))
+
+    def doctor(self, url):
+        is_well = True
+        for name, ok, text, remedy in doctor.examine(url):
+            word, style = {True: ('ok', self.style.SUCCESS), False: ('BAD', self.style.ERROR)}.get(ok, ('--', str))
+            text = ' '.join('{} -> {}'.format(text, remedy).split()) if remedy else ' '.join(text.split())
+            self.stdout.write(style('{:4} {:13} {}'.format(word, name, text)))
+            is_well = is_well and ok is not False
+        if not is_well:
+            sys.exit(1)
 
     def table(self, title, heads, lines):
         """Write ``lines`` in columns, and nothing where there are none."""

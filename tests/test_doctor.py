@@ -1,0 +1,187 @@
+import contextlib
+import re
+import socket
+import threading
+import time
+
+import pytest
+import redis
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
+
+from sockets import doctor, transport
+from sockets.layers import InMemoryChannelLayer, RedisChannelLayer
+from sockets.layers.leases import FileLeases
+from sockets.models import Socket
+from sockets.testing import sandbox
+
+
+def found(findings):
+    return {name: (ok, text, remedy) for name, ok, text, remedy in findings}
+
+
+def test_a_site_without_a_worker_is_told_to_start_one(layer, transactional_db, monkeypatch):
+    monkeypatch.setattr(doctor, 'WORKER_PATIENCE', 0.05)
+    monkeypatch.setattr(doctor, 'examine_settings', lambda: [doctor.Finding('checks', True, 'Nothing to say.')])
+    examined = found(doctor.examine())
+    assert list(examined) == ['checks', 'database', 'layer', 'worker', 'server']
+    assert examined['database'][0] is examined['layer'][0] is True
+    assert re.match(r'\w+ answers in \d+\.\d ms; 0 connections\.$', examined['database'][1])
+    if transport.channel_layer().local_only():
+        assert examined['worker'][:2] == (None, 'Nobody to ask: an in-memory layer reaches its own process only.')
+    else:
+        assert examined['worker'][0] is False and 'manage.py runsockets' in examined['worker'][2]
+        assert re.search(r' Redis \d+\.', examined['layer'][1])
+
+
+def test_who_cannot_be_asked_is_a_finding_within_seconds(monkeypatch):
+    monkeypatch.setattr(doctor, 'PATIENCE', 0.05)
+    monkeypatch.setattr(doctor, 'examine_database', lambda: time.sleep(1))
+    monkeypatch.setattr(doctor, 'examine_layer', lambda: {}['no\nhost'])
+    began = time.monotonic()
+    examined = found(doctor.examine())
+    assert time.monotonic() - began < 1
+    assert examined['database'] == (
+        False, 'No answer within 0.05 s.', "Start the database, or correct DATABASES['default'].")
+    assert examined['layer'][:2] == (False, "KeyError: 'no\\nhost'") and 'Start Redis' in examined['layer'][2]
+    assert examined['worker'][:2] == examined['server'][:2] == (None, 'Not tried.')
+
+
+def test_what_the_checks_find_is_told_with_its_remedy(settings):
+    settings.SOCKETS = {'MAX_MESAGE_SIZE': 5}
+    settings.CHANNEL_LAYERS = {'default': settings.CHANNEL_LAYERS['default']}
+    settings.DATABASES = {'default': {'ENGINE': 'django.db.backends.postgresql'}}
+    examined = found(doctor.examine_settings())
+    assert examined['sockets.E006'][0] is False and "'MAX_MESSAGE_SIZE'" in examined['sockets.E006'][2]
+    assert examined['sockets.W004'][0] is None
+    settings.SILENCED_SYSTEM_CHECKS = ['sockets.E006', *examined]
+    assert doctor.examine_settings() == [doctor.Finding('checks', True, 'Nothing to say.')]
+
+
+def test_tables_that_are_not_there_are_named(db):
+    (app, last), = MigrationLoader(connection).graph.leaf_nodes('sockets')
+    MigrationRecorder(connection).record_unapplied(app, last)
+    (name, ok, text, remedy), = doctor.examine_database()
+    assert ok is False and text == 'Not migrated: sockets.{}.'.format(last)
+    assert remedy == 'Type: python manage.py migrate'
+
+
+def test_a_redis_that_throws_messages_away_is_bad(redis_url):
+    client = redis.StrictRedis.from_url(redis_url)
+    with sandbox(RedisChannelLayer(hosts=[redis_url])):
+        try:
+            client.config_set('maxmemory-policy', 'allkeys-lru')
+            assert doctor.examine_layer()[0].ok is True
+            client.config_set('maxmemory', '1gb')
+            (name, ok, text, remedy), = doctor.examine_layer()
+            assert ok is False and 'throws messages away (allkeys-lru)' in text and 'noeviction' in remedy
+        finally:
+            client.config_set('maxmemory', 0), client.config_set('maxmemory-policy', 'noeviction')
+
+
+def test_a_layer_that_loses_what_it_takes_is_bad(monkeypatch):
+    monkeypatch.setattr(doctor, 'PATIENCE', 0.1)
+    layer = InMemoryChannelLayer()
+    layer.send = lambda channel, message: None
+    with sandbox(layer):
+        assert doctor.examine_layer() == [doctor.Finding('layer', False, 'It takes messages and gives none back.')]
+
+
+def test_servers_of_a_redis_are_told_with_their_connections(db, redis_url):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='doctor:')
+    layer.flush()
+    with sandbox(layer):
+        assert doctor.examine_servers()[0][1:] == (False, 'None is running.', 'Type: python manage.py runsockets')
+        for name in ('one!a', 'one!b', 'dead!c'):
+            Socket.objects.create(channel_name=name, path='/')
+        layer._leases.renew('one!'), layer._leases.renew('two!')
+        assert doctor.examine_servers()[0][1:] == (True, 'one! (2 connections), two! (0 connections).', '')
+
+
+def test_two_processes_with_an_in_memory_layer_are_bad(db, tmp_path):
+    processes = FileLeases(str(tmp_path))
+    with sandbox(InMemoryChannelLayer(leases=FileLeases(str(tmp_path)))):
+        assert doctor.examine_servers()[0][1:] == (None, 'None holds a connection.', '')
+        # The second one has been killed, or is on another machine.
+        for server in ('one!', 'two!'):
+            Socket.objects.create(channel_name=server + 'a', path='/')
+        processes.hold('one!')
+        assert doctor.examine_servers()[0][1:] == (True, 'one! (1 connections).', '')
+        processes.hold('two!')
+        (name, ok, text, remedy), = doctor.examine_servers()
+        assert ok is False and text.startswith('2 processes') and 'sockets.layers.RedisChannelLayer' in remedy
+
+
+@contextlib.contextmanager
+def answering(*replies):
+    """Run a server of one connection that sends what it is told, and yield its address."""
+    with contextlib.closing(socket.socket()) as listening:
+        listening.bind(('127.0.0.1', 0))
+        listening.listen(1)
+        heard = []
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                for reply in replies:
+                    heard.append(connection.recv(65536))
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield 'ws://127.0.0.1:{}/page/?a=1'.format(listening.getsockname()[1]), heard
+        thread.join(5)
+
+
+def text_frame(payload):
+    size = len(payload)
+    return b'\x81' + (bytes([size]) if size < 126 else b'\x7e' + size.to_bytes(2, 'big')) + payload
+
+
+UPGRADED = b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n'
+ANSWER = text_frame(b'{"type": "GOT_HELLO", "ref": "sockets.doctor"}')
+
+
+@pytest.mark.parametrize('replies, ok, text', [
+    ([UPGRADED, ANSWER], True, 'answers in'),
+    # A greeting, one that is long, and a ping.
+    ([UPGRADED + text_frame(b'{}'), text_frame(b'{"a": "%s"}' % (200 * b'x')) + b'\x89\x00' + ANSWER], True,
+     'answers in'),
+    ([UPGRADED, b'\x88\x02' + (4401).to_bytes(2, 'big')], True, 'asks for a login'),
+    ([UPGRADED, b'\x88\x02' + (1011).to_bytes(2, 'big')], False, 'closes with 1011'),
+    ([UPGRADED, b'\x81'], False, 'ConnectionError: It has hung up.'),
+    ([b'HTTP/1.1 403 Forbidden\r\n\r\n'], False, 'is refused with HTTP 403'),
+    ([b'HTTP/1.1 404 Not Found\r\n\r\n'], False, 'answers with HTTP 404, as a page would'),
+    ([b'+PONG\r\n'], False, 'ConnectionError: It does not speak HTTP.'),
+    ([b''], False, 'ConnectionError: It does not speak HTTP.'),
+])
+def test_a_socket_is_talked_to(replies, ok, text):
+    with answering(*replies) as (url, heard):
+        finding, = doctor._try('websocket', lambda: doctor.examine_socket(url), 'Remedy.')
+    assert finding.ok is ok and text in finding.text and bool(finding.remedy) is not ok
+    host = url[len('ws://'):url.index('/page/')].encode()
+    assert heard[0].startswith(b'GET /page/?a=1 HTTP/1.1\r\nHost: %s\r\nOrigin: http://%s\r\n' % (host, host))
+
+
+@pytest.mark.parametrize('url', ['http://127.0.0.1/', 'ws:///page/', '127.0.0.1:8000'])
+def test_an_address_that_is_none_is_told(url):
+    (name, ok, text, remedy), = doctor.examine_socket(url)
+    assert ok is False and 'is no address' in text and 'ws://' in remedy
+
+
+@pytest.mark.parametrize('oks, code', [([True, None], 0), ([True, False, True], 1)])
+def test_the_command_prints_a_line_for_each_and_fails_if_one_is_bad(monkeypatch, capsys, oks, code):
+    monkeypatch.setattr(doctor, 'examine', lambda url: [
+        doctor.Finding('part', ok, 'Text\n  of {}.'.format(url), 'Remedy' if ok is False else '') for ok in oks])
+    if code:
+        with pytest.raises(SystemExit) as exit:
+            call_command('sockets', 'doctor', '--url', 'ws://x')
+        assert exit.value.code == code
+    else:
+        call_command('sockets', 'doctor', '--url', 'ws://x')
+    lines = {True: 'ok   part          Text of ws://x.', None: '--   part          Text of ws://x.',
+             False: 'BAD  part          Text of ws://x. -> Remedy'}
+    # A line each, and nobody sees colours in a file.
+    assert capsys.readouterr().out.splitlines() == [lines[ok] for ok in oks]
