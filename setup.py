@@ -55,6 +55,9 @@ setup(
         'postgres': ['psycopg2-binary>=2.9,<3'],
         'test': [
             'build',
+            # Two of what validates contents; neither is needed without them.
+            'djangorestframework<3.13',
+            'pydantic',
             'hypothesis',
             'psycopg2-binary>=2.9,<3',
             'pytest',

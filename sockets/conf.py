@@ -21,6 +21,8 @@ DEFAULTS = {
     # Frames of one connection, one after another, that may be answered with an ERROR for being rubbish or too many,
     # before it is closed. None: any number.
     'MAX_BAD_FRAMES': 100,
+    # Dotted paths of what stands around the functions of all handlers, the outermost first.
+    'MIDDLEWARE': (),
     # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS. None: ALLOWED_HOSTS.
     'ALLOWED_ORIGINS': None,
     # Refuse clients that send no Origin header, which every browser does.

@@ -1,4 +1,5 @@
 """One frame's life: from text to function to reply."""
+import copy
 import functools
 import logging
 import time
@@ -8,7 +9,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, limits, messages, security, transport
+from . import conf, contracts, limits, messages, middleware, security, transport
 from .exceptions import ConnectionRevoked, FrameError, MailboxFull, TooManyConnections
 from .routes import Function, Route, RouteTable
 from .visitors import visitors
@@ -22,8 +23,8 @@ class RoutedSocketHandler(transport.Consumer):
     """A websocket whose frames are dispatched on their type. An instance serves one frame of one connection.
 
     ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or
-    a ``Route`` of the two and a rate; the last that matches wins. ``login_required`` closes connections without a user
-    with 4401.
+    a ``Route`` of the two and options; the last that matches wins. ``login_required`` closes connections without a user
+    with 4401. ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
     """
 
     routes = (
@@ -31,6 +32,7 @@ class RoutedSocketHandler(transport.Consumer):
         (messages.PING, 'on_ping'),
     )
     login_required = False
+    middleware = ()
 
     # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override.
     connect_function = None
@@ -48,27 +50,22 @@ class RoutedSocketHandler(transport.Consumer):
 
     @classmethod
     def _resolve(cls, entry):
-        if isinstance(entry, Route):
-            entry, rate = (entry.pattern, entry.function), entry.rate
-        else:
-            rate = None
-        try:
-            pattern, function = entry
-        except (TypeError, ValueError):
+        if not isinstance(entry, Route) and not (isinstance(entry, (tuple, list)) and len(entry) == 2):
             raise ImproperlyConfigured("{}.routes has {!r}, which is no pair like ('TYPE', 'method_name').".format(
                 cls.__name__, entry))
-        name = function
-        if isinstance(name, str):
-            function = getattr(cls, name, None)
-            if function is None:
-                raise ImproperlyConfigured('{0}.routes sends {1!r} to {2!r}, but {0} has no method {2}().'.format(
-                    cls.__name__, pattern, name))
         try:
-            if not isinstance(function, Function):
-                function = Function(function, 'content')
-            return Route(pattern, function, rate)
+            route = copy.copy(entry) if isinstance(entry, Route) else Route(*entry)
+            name = route.function
+            if isinstance(name, str):
+                route.function = getattr(cls, name, None)
+                if route.function is None:
+                    raise ImproperlyConfigured('{0}.routes sends {1!r} to {2!r}, but {0} has no method {2}().'.format(
+                        cls.__name__, route.pattern, name))
+            if not isinstance(route.function, Function):
+                route.function = Function(route.function, 'content')
         except TypeError as error:
             raise ImproperlyConfigured('{}.routes, {!r}: {}'.format(cls.__name__, entry, error)) from error
+        return route
 
     @classmethod
     def own_routes(cls):
@@ -102,9 +99,23 @@ class RoutedSocketHandler(transport.Consumer):
         self._load()
         return self._session
 
+    @property
+    def request(self):
+        """The opening HTTP request: ``path``, ``GET``, ``COOKIES``, ``META``, ``user``, ``session``."""
+        if self._request is None:
+            if self.is_connect:
+                self._request = self.handshake()
+            else:
+                row = self.socket
+                if row is None:
+                    raise ConnectionRevoked()
+                self._request = self.handshake(row.handshake)
+            self._request.session, self._request.user = self.session, self.user
+        return self._request
+
     def send_json(self, content):
         """Send the ``dict`` ``content`` to this connection now; ``TypeError`` for what JSON cannot be made of."""
-        self.deliver({'text': messages.encode(content)})
+        self.deliver(_message(self.encode(content)))
 
     def send_action(self, type, **fields):
         """Send ``{'type': type, **fields}`` to this connection now."""
@@ -116,11 +127,28 @@ class RoutedSocketHandler(transport.Consumer):
         """Accept the connection."""
         self.accept()
 
+    def decode(self, text, data):
+        """Return the content of a frame, which is ``text`` or the ``bytes`` ``data``; the other one is ``None``.
+
+        ``ValueError`` or ``FrameError`` for a frame that cannot be understood.
+        """
+        return messages.decode(text)
+
+    def encode(self, content):
+        """Return the frame, ``str`` or ``bytes``, of ``content``; ``TypeError`` for what cannot be one."""
+        return messages.encode(content)
+
     def receive(self, content, **kwargs):
         """Dispatch ``content`` to its route and return what the function returned."""
         route = self.route = self.route_table.match(content.get(messages.TYPE))
-        function = self._default_function if route is None else route.function
-        return function(self, content, kwargs)
+        if route is None:
+            return self._default_function(self, content, kwargs)
+        if route.has_contract:
+            content = contracts.check(route, self, content)
+        return route.function(self, content, kwargs)
+
+    # A method of (self, data) takes binary frames; what it returns, ``bytes`` or a ``dict``, is the reply.
+    on_bytes = None
 
     def default_route(self, content):
         """Answer a content whose type no route matches."""
@@ -156,7 +184,11 @@ class RoutedSocketHandler(transport.Consumer):
     # A frame's life, in the order in which things happen. Nothing may escape to the worker: it would exit.
 
     _row = _NOT_LOADED
-    _user = _session = None
+    _user = _session = _request = None
+    # What a middleware sees: 'connect', 'receive' or 'disconnect'.
+    event = None
+    # The content as it arrived.
+    content = None
     _in_frame = False
     # What matched the frame, once something has.
     route = None
@@ -165,11 +197,11 @@ class RoutedSocketHandler(transport.Consumer):
         try:
             self._identify()
             self.join_groups(**kwargs)
-            self.connect(message, **kwargs)
-            if not self.closed:
-                self.accept()
-                self._call(self.connect_function, message, kwargs)
-                self._save_session()
+            self._pass_on('connect', None)
+            if not (self.accepted or self.closed):
+                # A middleware that does not pass it on.
+                raise transport.DenyConnection()
+            self._save_session()
         except transport.ConsumeLater:
             raise
         except Exception as error:
@@ -183,15 +215,16 @@ class RoutedSocketHandler(transport.Consumer):
         if visitor.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
             self._attempt(self._note_life)
         try:
-            content = messages.decode(message.get('text'), conf.MAX_MESSAGE_SIZE)
-            ref = content.get(messages.REF)
+            content = self.content = self._decode(message.get('text'), message.get('bytes'))
+            if isinstance(content, dict):
+                ref = content.get(messages.REF)
             limits.check_rate(visitor, self.route_table, content)
             self._in_frame = True
             if self.login_required and not self.user.is_authenticated:
                 raise ConnectionRevoked('Log in to use this socket.')
-            result = self.receive(content, **kwargs)
+            result = self._pass_on('receive', content)
             self._save_session()
-            reply = self._reply(result if isinstance(result, dict) else None, ref)
+            reply = self._reply(result, ref)
         except transport.ConsumeLater:
             raise
         except Exception as error:
@@ -205,7 +238,7 @@ class RoutedSocketHandler(transport.Consumer):
         else:
             visitor.bad_frames = 0
             if reply is not None and not self.closed:
-                self._attempt(self.deliver, {'text': reply})
+                self._attempt(self.deliver, reply)
         finally:
             self._in_frame = False
             self._announce_handled(time.perf_counter() - began, outcome)
@@ -225,10 +258,52 @@ class RoutedSocketHandler(transport.Consumer):
         except Exception:
             logger.exception('%s at %r failed', type(self).__name__, self.path)
 
+    def _decode(self, text, data):
+        messages.check_size(data or '' if text is None else text, conf.MAX_MESSAGE_SIZE)
+        if data is not None and self.on_bytes is not None:
+            return data
+        try:
+            content = self.decode(text, data)
+        except ValueError as error:
+            raise FrameError(messages.INVALID_JSON, 'This frame cannot be decoded: {}.'.format(error))
+        if not isinstance(content, dict):
+            raise FrameError(messages.INVALID_MESSAGE, 'A frame is an object with a type.')
+        return content
+
+    def _pass_on(self, event, content):
+        """Pass a connect, a content or a disconnect through the middleware to the functions; return their result."""
+        self.event = event
+        return self._middleware()(self, content)
+
+    @classmethod
+    def _middleware(cls):
+        entries = (*conf.MIDDLEWARE, *cls.middleware)
+        built = cls.__dict__.get('_chain')
+        if built is None or built[0] != entries:
+            # Once for each class, and for each SOCKETS['MIDDLEWARE'] that a test may set.
+            built = cls._chain = entries, middleware.chain(entries, cls._innermost)
+        return built[1]
+
+    def _innermost(self, content):
+        """Call the functions of what came through the middleware."""
+        if self.event == 'receive':
+            return self.on_bytes(content) if isinstance(content, bytes) else self.receive(content, **self.kwargs)
+        if self.event == 'connect':
+            self.connect(self.message, **self.kwargs)
+            if self.closed:
+                return
+            self.accept()
+            function = self.connect_function
+        else:
+            self._attempt(functools.partial(self.disconnect, self.message, **self.kwargs))
+            function = self.disconnect_function
+        if function is not None:
+            function(self, self.message, self.kwargs)
+
     def _identify(self):
         """Find out who knocks, and raise for whom the door stays shut."""
         from . import auth
-        request = self.handshake()
+        request = self._request = self.handshake()
         if not security.origin_allowed(request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')):
             logger.warning('Refused a websocket to %.100r from the foreign origin %r. If it is yours, add its host to '
                            "ALLOWED_HOSTS or SOCKETS['ALLOWED_ORIGINS'].",
@@ -237,6 +312,7 @@ class RoutedSocketHandler(transport.Consumer):
         self._row = None
         self._session = auth.session_from_cookie(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         self._user = auth.user_of(self._session)
+        request.session, request.user = self._session, self._user
         self._user_ip = security.client_ip(
             self.peer(request), request.META.get('HTTP_X_FORWARDED_FOR') or request.META.get('HTTP_X_REAL_IP'))
         if self.login_required and not self._user.is_authenticated:
@@ -258,6 +334,7 @@ class RoutedSocketHandler(transport.Consumer):
             user_ip=self._user_ip,
             session_id=auth.row_session_key(self._session),
             user=self._user if self._user.is_authenticated else None,
+            handshake=self.handshake_text(),
         )
         try:
             row.save(force_insert=True)
@@ -312,12 +389,12 @@ class RoutedSocketHandler(transport.Consumer):
             content, code = messages.error(messages.NOT_ALLOWED, 'You may not do this.'), messages.CLOSE_NOT_ALLOWED
         elif isinstance(error, transport.ChannelSocketException):
             if ref is not None and not self.closed:
-                self.deliver({'text': self._reply(None, ref)})
+                self.deliver(self._reply(None, ref))
             return self._run_channels_exception(error)
         else:
             content = self._server_error('a frame', error)
         if not self.closed:
-            self.deliver({'text': self._reply(content, ref)})
+            self.deliver(self._reply(content, ref))
         if code is not None:
             self._close_if_open(code)
 
@@ -345,7 +422,7 @@ class RoutedSocketHandler(transport.Consumer):
     def _turn_away(self, error, ref=None):
         logger.info('Turned away %s at %r: %s', self.channel_name, self.path, error.details)
         if not self.closed:
-            self.deliver({'text': self._reply(messages.reconnect(error.details), ref)})
+            self.deliver(self._reply(messages.reconnect(error.details), ref))
         self._close_if_open(messages.CLOSE_LOGIN_REQUIRED)
 
     def _run_channels_exception(self, error):
@@ -369,8 +446,7 @@ class RoutedSocketHandler(transport.Consumer):
         if not (removed or row.remove()):
             return
         self._announce_end(message.get('code'), getattr(message, 'reason', None))
-        self._attempt(functools.partial(self.disconnect, message, **kwargs))
-        self._attempt(self._call, self.disconnect_function, message, kwargs)
+        self._attempt(self._pass_on, 'disconnect', None)
         row.pk = None
 
     def _look_again(self, message, kwargs):
@@ -400,7 +476,9 @@ class RoutedSocketHandler(transport.Consumer):
         """Load the row with its user and session, in one query, once; raise if they no longer hold."""
         if self._row is _NOT_LOADED:
             from .models import Socket
-            row = Socket.objects.select_related('user', 'session').filter(channel_name=self.channel_name).first()
+            # Few functions look at the handshake, which is long.
+            row = Socket.objects.select_related('user', 'session').defer('handshake').filter(
+                channel_name=self.channel_name).first()
             self._adopt(row)
             self._row = row
         if self._in_frame:
@@ -426,16 +504,15 @@ class RoutedSocketHandler(transport.Consumer):
         except UpdateError:
             raise ConnectionRevoked()
 
-    def _call(self, function, value, kwargs):
-        if function is not None:
-            function(self, value, kwargs)
-
-    def _reply(self, content, ref):
-        """Return the text that answers a frame, or ``None`` if it needs none."""
+    def _reply(self, result, ref):
+        """Return the message that answers a frame with ``result``, or ``None`` if it needs none."""
+        if isinstance(result, bytes):
+            return {'bytes': result}
+        content = result if isinstance(result, dict) else None
         if ref is not None:
             content = {messages.TYPE: messages.ACK} if content is None else content
             content = {**content, messages.REF: ref}
-        return None if content is None else messages.encode(content)
+        return None if content is None else _message(self.encode(content))
 
     def _server_error(self, what, error):
         logger.error('%s at %r raised in %s', type(self).__name__, self.path, what, exc_info=error)
@@ -457,6 +534,11 @@ class RoutedSocketHandler(transport.Consumer):
             raise
         except Exception:
             logger.exception('%s at %r failed', type(self).__name__, self.path)
+
+
+def _message(frame):
+    """Return the message that has daphne send ``frame``."""
+    return {'bytes': frame} if isinstance(frame, bytes) else {'text': frame}
 
 
 RoutedSocketHandler.resolve_routes()

@@ -7,6 +7,9 @@ from .exceptions import FrameError
 
 TYPE = 'type'
 REF = 'ref'
+# Whether a client has sent this frame before and got no answer.
+RESENT = 'resent'
+_ENVELOPE = TYPE, REF, RESENT
 
 # Types that both sides know.
 HELLO = 'HELLO'
@@ -52,16 +55,21 @@ def _refuse_constant(name):
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def decode(text, max_size):
-    """Return the content (``dict``) of the frame ``text``, of at most ``max_size`` bytes, or raise ``FrameError``.
+def check_size(frame, max_size):
+    """Raise ``FrameError`` if the frame, ``str`` or ``bytes``, is longer than ``max_size`` bytes."""
+    # A character is 1 to 4 bytes of UTF-8: most frames are decided without encoding them.
+    if len(frame) > max_size or isinstance(frame, str) and (
+            len(frame) * 4 > max_size < len(frame.encode('utf-8', 'surrogatepass'))):
+        raise FrameError(TOO_LARGE, 'A frame has at most {} bytes.'.format(max_size))
+
+
+def decode(text):
+    """Return the content (``dict``) of the frame ``text``, or raise ``FrameError``; ``None`` is a binary frame.
 
     The frame is untrusted: this is where it enters.
     """
     if text is None:
         raise FrameError(INVALID_MESSAGE, 'Binary frames are not understood; send a JSON object as text.')
-    # A character is 1 to 4 bytes of UTF-8: most frames are decided without encoding them.
-    if len(text) > max_size or len(text) * 4 > max_size < len(text.encode('utf-8', 'surrogatepass')):
-        raise FrameError(TOO_LARGE, 'A frame has at most {} bytes.'.format(max_size))
     try:
         content = _DECODER.decode(text)
     except RecursionError:
@@ -87,6 +95,11 @@ def encode(content):
         return _encoder().encode(content)
     except (ValueError, OverflowError, RecursionError) as error:
         raise TypeError('This message cannot be JSON: {}'.format(error)) from error
+
+
+def fields(content):
+    """Return ``content`` without what belongs to the envelope."""
+    return {key: value for key, value in content.items() if key not in _ENVELOPE}
 
 
 def error(code, details, **fields):

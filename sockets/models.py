@@ -40,6 +40,10 @@ class SocketQuerySet(models.QuerySet):
         """Send ``{'type': type, **fields}`` to every connection and return how many it was handed to."""
         return self.send_json({messages.TYPE: type, **fields})
 
+    def send(self, text=None, bytes=None):
+        """Send a frame of ``text`` (``str``) or ``bytes`` as it is; return how many connections it was handed to."""
+        return self._send(transport.frame(text, bytes))
+
     def close(self, code=messages.CLOSE_NORMAL):
         """Close every connection with ``code`` and return how many were told; their rows go as they close."""
         return self._send({'close': transport.close_code(code)})
@@ -138,6 +142,8 @@ class Socket(BaseModel):
     active = models.BooleanField(default=True)
     last_ping = models.DateTimeField(default=timezone.now, db_index=True)
     user_ip = models.GenericIPAddressField('address', null=True, blank=True, db_index=True, unpack_ipv4=True)
+    # Path, query string and headers of the request that opened it, as JSON: what socket.request is made of.
+    handshake = models.TextField(editable=False, default='')
 
     objects = SocketQuerySet.as_manager()
 
@@ -159,6 +165,10 @@ class Socket(BaseModel):
     def send_action(self, type, **fields):
         """Send ``{'type': type, **fields}`` to this connection; return 1, or 0 if its server took no message."""
         return self.send_json({messages.TYPE: type, **fields})
+
+    def send(self, text=None, bytes=None):
+        """Send a frame of ``text`` or ``bytes`` as it is; return 1, or 0 if its server took no message."""
+        return transport.send_many([self.channel_name], transport.frame(text, bytes))
 
     def close(self, code=messages.CLOSE_NORMAL):
         """Close this connection with ``code``; return 1, or 0 if its server took no message."""

@@ -60,17 +60,18 @@ class SocketRouter:
         return '<SocketRouter {}>'.format(
             '{}.{}'.format(self.view.__qualname__, self.name) if self.view else 'on no view')
 
-    def route(self, pattern, rate=None):
+    def route(self, pattern, **options):
         """Send contents whose type is ``pattern`` (``str``), or matches it (compiled regex), to the function.
 
-        ``rate`` is how many of them a connection may send in a second, instead of ``MAX_FRAMES_PER_SECOND``.
+        Options are those of ``sockets.routes.Route``: ``form``, ``login_required``, ``permission`` and ``rate``, which
+        counts instead of ``MAX_FRAMES_PER_SECOND``.
         """
         # Also TypeError for @socket.route without a pattern, where it is the function.
-        Route(pattern, None, rate)
+        Route(pattern, None, **options)
 
         def decorate(function):
             self._check_open()
-            self._routes.append(Route(pattern, Function(function, 'content'), rate))
+            self._routes.append(Route(pattern, Function(function, 'content'), **options))
             return function
         return decorate
 

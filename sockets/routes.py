@@ -2,6 +2,11 @@
 import inspect
 import re
 
+from . import coroutines
+
+_RATE = re.compile(r'(\d+(?:\.\d+)?)/(s|m|h)$')
+_SECONDS = {'s': 1, 'm': 60, 'h': 3600}
+
 # The longest type that is routed, in characters: a name, not a payload to run regexes over.
 MAX_TYPE_LENGTH = 255
 
@@ -16,10 +21,11 @@ class Function:
 
     ``argument`` is what its second argument is called: ``'content'`` or ``'message'``. The first is always the
     socket. The second gets the content under any name that is not a URL keyword argument; every other parameter
-    is filled from the URL by name. A signature that can never be called that way raises ``TypeError`` at once.
+    is filled from the URL by name. A signature that can never be called that way raises ``TypeError`` at once. An
+    ``async def`` is run to its end.
     """
 
-    __slots__ = ('function', 'argument', 'required', '_by_name', '_second', '_names', '_var_keyword')
+    __slots__ = ('function', 'argument', 'is_async', 'required', '_by_name', '_second', '_names', '_var_keyword')
 
     def __init__(self, function, argument):
         self.function = function
@@ -27,8 +33,8 @@ class Function:
         name = getattr(function, '__qualname__', repr(function))
         if not callable(function):
             raise TypeError('{!r} is not a function.'.format(function))
-        if inspect.iscoroutinefunction(function):
-            raise TypeError('{}() is async; a Channels 1.x worker can only call a plain function.'.format(name))
+        self.is_async = inspect.iscoroutinefunction(function) or (
+            not inspect.isroutine(function) and inspect.iscoroutinefunction(function.__call__))
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:
@@ -65,6 +71,10 @@ class Function:
 
     def __call__(self, socket, value, kwargs):
         """Call the function for ``socket`` with the content or message ``value`` and the URL's ``kwargs``."""
+        result = self._call(socket, value, kwargs)
+        return coroutines.run(result) if self.is_async else result
+
+    def _call(self, socket, value, kwargs):
         named = {k: v for k, v in kwargs.items() if k in self._names or self._var_keyword} if kwargs else {}
         if self._by_name:
             named[self.argument] = value
@@ -78,12 +88,15 @@ class Route:
     """A pattern and the function that answers it.
 
     ``pattern`` is a ``str`` (the type equals it) or a compiled regex (``.match``, from the start). ``rate`` is how many
-    contents of one connection it takes in a second, if it has a limit of its own. ``TypeError`` for anything else.
+    contents of one connection it takes: a number a second, or a text like ``'5/s'``, ``'30/m'`` or ``'100/h'``.
+    ``form`` validates the content (``sockets.contracts.clean``), and the function gets what it makes of it.
+    ``login_required`` and ``permission``, a name like ``'poker.bet'`` or several, say who may send it. ``TypeError`` for
+    anything else.
     """
 
-    __slots__ = ('pattern', 'function', 'rate')
+    __slots__ = ('pattern', 'function', 'rate', 'form', 'login_required', 'permissions', 'has_contract')
 
-    def __init__(self, pattern, function, rate=None):
+    def __init__(self, pattern, function, rate=None, form=None, login_required=False, permission=()):
         is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
         if not is_regex and not isinstance(pattern, str):
             raise TypeError("A route's pattern is a str or a compiled regex of str, not {!r}; "
@@ -93,11 +106,18 @@ class Route:
         if isinstance(pattern, str) and len(pattern) > MAX_TYPE_LENGTH:
             raise TypeError('A type has at most {} characters, {:.20}... has {}.'.format(
                 MAX_TYPE_LENGTH, pattern, len(pattern)))
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or rate <= 0):
-            raise TypeError("A route's rate is a number of frames a second, not {!r}.".format(rate))
+        if not (form is None or callable(form)):
+            raise TypeError("A route's form is a class of forms, or a function of the content, not {!r}.".format(form))
         self.pattern = pattern
         self.function = function
-        self.rate = rate
+        self.rate = None if rate is None else _per_second(rate)
+        self.form = form
+        self.login_required = bool(login_required)
+        self.permissions = (permission,) if isinstance(permission, str) else tuple(permission)
+        for name in self.permissions:
+            if not isinstance(name, str) or '.' not in name:
+                raise TypeError("A route's permission is called like 'app.may_do_this', not {!r}.".format(name))
+        self.has_contract = bool(form is not None or self.login_required or self.permissions)
 
     def __repr__(self):
         pattern = self.pattern if isinstance(self.pattern, str) else self.pattern.pattern
@@ -118,6 +138,15 @@ def covers(pattern, other):
             return False
         other = literal.group(1)
     return pattern == other if isinstance(pattern, str) else bool(pattern.match(other))
+
+
+def _per_second(rate):
+    if isinstance(rate, str) and _RATE.match(rate):
+        count, unit = _RATE.match(rate).groups()
+        rate = float(count) / _SECONDS[unit]
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or rate <= 0:
+        raise TypeError("A route's rate is a number of frames a second, or a text like '30/m', not {!r}.".format(rate))
+    return rate
 
 
 class RouteTable:

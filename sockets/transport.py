@@ -3,8 +3,10 @@
 Messages are handed to the channel layer at once. Channels' own pending store would hold them until the consumer
 has returned, and its worker exits when that flush meets a full channel.
 """
+import builtins
 import collections
 import functools
+import json
 import logging
 import os
 import socket
@@ -23,9 +25,9 @@ from .exceptions import MailboxFull
 from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
-           'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'install',
-           'live_servers', 'redis_info', 'round_trip', 'routing_error', 'routed', 'send', 'send_many', 'server_prefix',
-           'statistics']
+           'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
+           'install', 'live_servers', 'redis_info', 'round_trip', 'routing_error', 'routed', 'send', 'send_many',
+           'server_prefix', 'statistics']
 
 logger = logging.getLogger('sockets')
 
@@ -152,6 +154,15 @@ def redis_info():
     return [layer.connection(index).info() for index in range(getattr(layer, 'ring_size', 0))]
 
 
+def frame(text=None, bytes=None):
+    """Return the message that has daphne send a frame of one of the two; ``TypeError`` for anything else."""
+    if isinstance(text, str) and bytes is None:
+        return {'text': text}
+    if isinstance(bytes, builtins.bytes) and text is None:
+        return {'bytes': bytes}
+    raise TypeError("A frame is text='...' or bytes=b'...', not text={!r:.40}, bytes={!r:.40}.".format(text, bytes))
+
+
 def _send_many(layer, channel_names, message):
     hand_over = getattr(layer, 'send_many', None) or functools.partial(_send_one_by_one, layer)
     waiting = list(channel_names)
@@ -275,11 +286,27 @@ class Consumer(WebsocketConsumer):
         for name in self.connection_groups(**kwargs):
             Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
 
-    def handshake(self):
-        """Return the HTTP request that asked for this connection. Only the connect message carries it."""
-        content = dict(self.message.content, method='GET')
-        query = content.get('query_string') or ''
-        content['query_string'] = query.decode('utf-8', 'replace') if isinstance(query, bytes) else query
+    @property
+    def is_connect(self):
+        """Whether this is the connect message, which alone carries the handshake."""
+        return self.message.channel.name == 'websocket.connect'
+
+    def handshake_text(self):
+        """Return what ``handshake()`` needs of the connect message, as JSON."""
+        content = self.message.content
+        return json.dumps({
+            **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path')},
+            'query_string': _text(content.get('query_string') or ''),
+            'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
+        })
+
+    def handshake(self, text=None):
+        """Return the HTTP request that asked for this connection, of the connect message or of ``handshake_text()``."""
+        content = dict(self.message.content if text is None else json.loads(text), method='GET')
+        content['query_string'] = _text(content.get('query_string') or '')
+        content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
+        content['reply_channel'] = self.channel_name
+        content = {key: value for key, value in content.items() if value is not None}
         return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
 
     @staticmethod
@@ -289,6 +316,21 @@ class Consumer(WebsocketConsumer):
 
     def _send(self, content):
         send(self.message.channel_layer, self.channel_name, content)
+
+
+def _headers(content):
+    headers = content.get('headers') or ()
+    # Those of Channels' own test client.
+    return headers.items() if isinstance(headers, dict) else headers
+
+
+def _text(value):
+    # Headers are bytes of Latin-1 (RFC 7230, section 3.2.4), and what is beyond ASCII in a query string is escaped.
+    return value.decode('latin1') if isinstance(value, bytes) else value
+
+
+def _bytes(value):
+    return value.encode('latin1', 'replace') if isinstance(value, str) else value
 
 
 def routing_error(alias):

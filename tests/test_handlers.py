@@ -7,8 +7,9 @@ from django.contrib.sessions.models import Session
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, DataError
 from django.utils import timezone
+from django.views.generic import View
 
-from sockets import RoutedSocketHandler, messages
+from sockets import RoutedSocketHandler, SocketRouter, messages
 from sockets.models import Socket
 
 from .client import Connection
@@ -506,3 +507,120 @@ def test_what_ref_is_survives_whatever_it_is(connect):
     for ref in ('', 0, False, 'x' * 1000, [1], {'a': 1}, 1.5):
         assert poker.send({'type': 'NOTHING', messages.REF: ref}) == [{'type': 'ACK', 'ref': ref}]
     assert poker.send({'type': 'NOTHING', 'ref': None}) == []
+
+
+# What opened the connection.
+
+def on_request(socket):
+    request = socket.request
+    return {'type': 'REQUEST', 'path': request.path, 'get': request.GET.dict(), 'cookies': request.COOKIES,
+            'agent': request.META['HTTP_USER_AGENT'], 'address': request.META['REMOTE_ADDR'],
+            'user': request.user.get_username(), 'language': request.session.get('language'),
+            'host': request.get_host(), 'method': request.method}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_request_that_opened_a_connection_is_there_in_every_hook_and_frame(connect, login, alice, settings):
+    settings.ALLOWED_HOSTS = ['chat.example.com']
+    seen = []
+
+    class Page(View):
+        socket = SocketRouter()
+        route = socket.route('REQUEST')(on_request)
+
+        @socket.connect
+        def on_open(socket):
+            seen.append(on_request(socket))
+
+        @socket.disconnect
+        def on_close(socket):
+            seen.append(on_request(socket))
+
+    cookies = {**login(alice), 'flavour': 'löwe'}
+    page = connect(Page.socket.Handler, cookies=cookies, connect=False, headers={
+        'user-agent': 'Löwe', 'host': 'chat.example.com'})
+    page.handshake['query_string'] = b'a=1&b=%C3%A4'
+    page.connect()
+    page.received()
+    seen += page.send({'type': 'REQUEST'})
+    page.disconnect()
+    assert len(seen) == 3 and seen[0] == seen[1] == seen[2]
+    assert seen[0]['get'] == {'a': '1', 'b': 'ä'} and seen[0]['cookies']['flavour']
+    assert {key: seen[0][key] for key in ('path', 'address', 'user', 'host', 'method')} == {
+        'path': '/page/', 'address': '192.0.2.1', 'user': 'alice', 'host': 'chat.example.com', 'method': 'GET'}
+
+
+def test_the_request_costs_two_queries_and_only_those_who_ask_for_it(connect, count):
+    class Page(RoutedSocketHandler):
+        routes = ('ASK', lambda socket: {'path': socket.request.path}), ('WHO', lambda socket: {'id': socket.socket.pk})
+
+    page = connect(Page)
+    page.received()
+    with count(1):
+        page.send({'type': 'WHO'})
+    with count(2):
+        assert page.send({'type': 'ASK'}) == [{'path': '/page/'}]
+
+
+# Frames that are no JSON objects.
+
+class Pickled(RoutedSocketHandler):
+    """Speaks a language of its own: ``type;n``."""
+
+    routes = ('ADD', lambda socket, content: {'type': 'SUM', 'n': content['n'] + 1}),
+
+    def decode(self, text, data):
+        type, n = data.decode().split(';')
+        return {'type': type, 'n': int(n)}
+
+    def encode(self, content):
+        return '{};{}'.format(content['type'], content.get('n', content.get('code'))).encode()
+
+
+def test_a_handler_may_have_a_decoder_and_an_encoder_of_its_own(connect):
+    handler = connect(Pickled)
+    handler.messages()
+    for frame, came in ((b'ADD;1', b'SUM;2'), (b'NONE;1', b'ERROR;unknown_type'), (b'nonsense', b'ERROR;invalid_json'),
+                        (b'x' * 1024 * 1024 + b';1', b'ERROR;too_large')):
+        handler._put('websocket.receive', bytes=frame)
+        assert handler.messages() == [{'bytes': came}]
+
+
+def test_binary_frames_go_to_on_bytes_and_its_result_comes_back(connect):
+    class Echo(RoutedSocketHandler):
+        def on_bytes(self, data):
+            if data == b'json':
+                return {'type': 'JSON'}
+            if data == b'fail':
+                raise ValueError(data)
+            return data[::-1] if data != b'quiet' else None
+
+    echo, other = connect(Echo), connect(RoutedSocketHandler, '/other/')
+    for connection in (echo, other):
+        connection.messages()
+    for data, came in ((b'abc', {'bytes': b'cba'}), (b'json', {'text': '{"type":"JSON"}'})):
+        echo._put('websocket.receive', bytes=data)
+        assert echo.messages() == [came]
+    echo._put('websocket.receive', bytes=b'quiet')
+    assert echo.messages() == []
+    assert echo.send(b'fail')[0]['code'] == 'server_error'
+    assert echo.send(b'x' * (1024 * 1024 + 1))[0]['code'] == 'too_large'
+    assert echo.send({'type': 'PING', 'ref': 1}) == [{'type': 'ACK', 'ref': 1}]
+    assert other.send(b'abc')[0]['code'] == 'invalid_message'
+
+
+def test_text_and_bytes_are_sent_as_they_are(connect):
+    class Raw(RoutedSocketHandler):
+        def on_bytes(self, data):
+            self.send(text='text')
+            self.send(bytes=b'bytes')
+
+    raw = connect(Raw)
+    raw.messages()
+    raw._put('websocket.receive', bytes=b'go')
+    assert Socket.objects.send(text='to all') == Socket.objects.get().send(bytes=b'one') == 1
+    assert raw.messages() == [{'text': 'text'}, {'bytes': b'bytes'}, {'text': 'to all'}, {'bytes': b'one'}]
+    for frame in ({}, {'text': b'x'}, {'bytes': 'x'}, {'text': 'x', 'bytes': b'x'}, {'text': {'type': 'X'}}):
+        for target in (Socket.objects, Socket.objects.get()):
+            with pytest.raises(TypeError, match="A frame is text='...' or bytes=b'...'"):
+                target.send(**frame)

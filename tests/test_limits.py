@@ -151,7 +151,7 @@ def test_a_view_gives_a_route_its_rate(connect, clock):
     assert [connection.send({'type': 'MOVE'})[0]['type'] for _ in range(3)] == ['MOVED', 'MOVED', 'ERROR']
 
 
-@pytest.mark.parametrize('rate', ['5/s', 0, -1, True])
+@pytest.mark.parametrize('rate', ['5/d', 'often', '0/s', 0, -1, True])
 def test_a_rate_is_a_number_of_frames_a_second(rate):
-    with pytest.raises(TypeError, match="A route's rate is a number of frames a second, not "):
+    with pytest.raises(TypeError, match="A route's rate is a number of frames a second, or a text like '30/m', not "):
         SocketRouter().route('MOVE', rate=rate)

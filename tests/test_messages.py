@@ -11,12 +11,10 @@ from django.utils.translation import gettext_lazy
 from sockets import messages
 from sockets.exceptions import FrameError
 
-LIMIT = 1024 * 1024
-
 
 def test_what_is_encoded_is_decoded_again():
     content = {'type': 'CHAT', 'text': 'ünïcödé 😀', 'list': [1, 2.5, None, True, {'a': {}}]}
-    assert messages.decode(messages.encode(content), LIMIT) == content
+    assert messages.decode(messages.encode(content)) == content
 
 
 def test_content_is_encoded_as_django_does():
@@ -47,19 +45,21 @@ def test_content_nested_too_deeply_to_encode_is_a_type_error():
 
 @pytest.mark.parametrize('size, frame', [(17, '{"type": "ECHO"}'), (16, '{"type": "ECHO"}'), (18, '{"type": "Éé"}')])
 def test_a_frame_of_just_the_limit_is_read(size, frame):
-    assert messages.decode(frame, size)
+    messages.check_size(frame, size)
+    messages.check_size(frame.encode(), size)
 
 
 @pytest.mark.parametrize('size, frame', [(15, '{"type": "ECHO"}'), (15, '{"type": "Éé"}')])
 def test_a_frame_of_one_byte_more_is_too_large(size, frame):
-    with pytest.raises(FrameError) as error:
-        messages.decode(frame, size)
-    assert error.value.code == messages.TOO_LARGE
+    for form in (frame, frame.encode()):
+        with pytest.raises(FrameError) as error:
+            messages.check_size(form, size)
+        assert error.value.code == messages.TOO_LARGE
 
 
 def test_a_number_of_a_million_digits_is_refused_and_not_calculated():
     with pytest.raises(FrameError) as error:
-        messages.decode('{"n": %s}' % ('9' * 1000000), LIMIT)
+        messages.decode('{"n": %s}' % ('9' * 1000000))
     assert error.value.code == messages.INVALID_JSON
 
 

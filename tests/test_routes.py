@@ -46,14 +46,9 @@ def test_a_callable_object_and_a_bound_method_are_functions():
     assert call(Thing()) == call(Thing().method) == 'CONTENT'
 
 
-async def coroutine(socket, content):
-    pass
-
-
 @pytest.mark.parametrize('function, word', [
     (lambda: None, 'takes no argument'),
     (lambda *, content: None, 'takes no argument'),
-    (coroutine, 'async'),
     ('on_ping', 'not a function'),
     (None, 'not a function'),
 ])
@@ -156,3 +151,32 @@ def test_only_regexes_defined_after_an_exact_route_are_tried_for_it():
 ])
 def test_a_pattern_covers_another_if_that_can_be_told(pattern, other, expected):
     assert covers(pattern, other) is expected
+
+
+def test_an_async_function_is_run_to_its_end():
+    async def function(socket, content, room):
+        return [socket, content, room]
+
+    class Thing:
+        async def __call__(self, socket, content):
+            return content
+
+        async def method(self, socket):
+            return socket
+
+    assert call(function, {'room': 'a'}) == ['SOCKET', 'CONTENT', 'a']
+    assert call(Thing()) == 'CONTENT'
+    assert call(Thing().method) == 'SOCKET'
+
+
+@pytest.mark.parametrize('rate, per_second', [
+    (5, 5), (0.5, 0.5), ('5/s', 5), ('30/m', 0.5), ('1.5/s', 1.5), ('36/h', 0.01)])
+def test_a_rate_is_counted_by_the_second(rate, per_second):
+    assert Route('A', None, rate=rate).rate == per_second
+
+
+@pytest.mark.parametrize('options, word', [
+    ({'permission': 'bet'}, "'bet'"), ({'permission': ['poker.bet', 3]}, '3'), ({'form': 'BetForm'}, "'BetForm'")])
+def test_an_option_that_makes_no_sense_is_refused_at_once(options, word):
+    with pytest.raises(TypeError, match=word):
+        Route('A', None, **options)
