@@ -218,13 +218,7 @@ class RoutedSocketHandler(transport.Consumer):
             content = self.content = self._decode(message.get('text'), message.get('bytes'))
             if isinstance(content, dict):
                 ref = content.get(messages.REF)
-            limits.check_rate(visitor, self.route_table, content)
-            self._in_frame = True
-            if self.login_required and not self.user.is_authenticated:
-                raise ConnectionRevoked('Log in to use this socket.')
-            result = self._pass_on('receive', content)
-            self._save_session()
-            reply = self._reply(result, ref)
+            reply = self._answer(visitor, content, ref)
         except transport.ConsumeLater:
             raise
         except Exception as error:
@@ -269,6 +263,16 @@ class RoutedSocketHandler(transport.Consumer):
         if not isinstance(content, dict):
             raise FrameError(messages.INVALID_MESSAGE, 'A frame is an object with a type.')
         return content
+
+    def _answer(self, visitor, content, ref):
+        """Return the message that answers ``content``, or ``None`` if it needs none."""
+        limits.check_rate(visitor, self.route_table, content)
+        self._in_frame = True
+        if self.login_required and not self.user.is_authenticated:
+            raise ConnectionRevoked('Log in to use this socket.')
+        result = self._pass_on('receive', content)
+        self._save_session()
+        return self._reply(result, ref)
 
     def _pass_on(self, event, content):
         """Pass a connect, a content or a disconnect through the middleware to the functions; return their result."""
@@ -505,7 +509,7 @@ class RoutedSocketHandler(transport.Consumer):
             raise ConnectionRevoked()
 
     def _reply(self, result, ref):
-        """Return the message that answers a frame with ``result``, or ``None`` if it needs none."""
+        """Return the message that carries ``result`` to the client, or ``None`` if it gets none."""
         if isinstance(result, bytes):
             return {'bytes': result}
         content = result if isinstance(result, dict) else None

@@ -12,7 +12,7 @@ _BAD = (messages.INVALID_JSON, messages.INVALID_MESSAGE, messages.UNKNOWN_TYPE, 
 def check_rate(visitor, table, content):
     """Raise ``FrameError`` for a frame beyond the rate of its route, or of all frames whose route has none."""
     rate, route = conf.MAX_FRAMES_PER_SECOND, None
-    if table.has_rates:
+    if table.has_rates and isinstance(content, dict):
         matched = table.match(content.get(messages.TYPE))
         if matched is not None and matched.rate is not None:
             rate, route = matched.rate, matched

@@ -90,8 +90,8 @@ class Route:
     ``pattern`` is a ``str`` (the type equals it) or a compiled regex (``.match``, from the start). ``rate`` is how many
     contents of one connection it takes: a number a second, or a text like ``'5/s'``, ``'30/m'`` or ``'100/h'``.
     ``form`` validates the content (``sockets.contracts.clean``), and the function gets what it makes of it.
-    ``login_required`` and ``permission``, a name like ``'poker.bet'`` or several, say who may send it. ``TypeError`` for
-    anything else.
+    ``login_required`` and ``permission``, a name like ``'poker.bet'`` or several, say who may send it. ``TypeError``
+    for anything else.
     """
 
     __slots__ = ('pattern', 'function', 'rate', 'form', 'login_required', 'permissions', 'has_contract')

@@ -26,6 +26,7 @@ AT_IMPORT = {
     'messages': {'exceptions'},
     'middleware': set(),
     'models': {'messages', 'signals', 'transport'},
+    'multiplexing': {'exceptions', 'handlers', 'messages', 'transport', 'visitors'},
     'presence': {'conf', 'models', 'transport'},
     'protocol': {'conf', 'daphne'},
     'pytest_plugin': set(),
