@@ -121,6 +121,19 @@ class RoutedSocketHandler(transport.Consumer):
         """Send ``{'type': type, **fields}`` to this connection now."""
         self.send_json({messages.TYPE: type, **fields})
 
+    @property
+    def rooms(self):
+        """The names of the rooms that this connection is in; in a disconnect function, was in."""
+        return list(self.socket.memberships.values_list('name', flat=True))
+
+    def join(self, room):
+        """Enter the room ``room``, a ``str``, for ``Socket.objects.in_room(room)`` to find this connection."""
+        self.socket.join(room)
+
+    def leave(self, room):
+        """Leave the room ``room``. That happens by itself when the connection ends."""
+        self.socket.leave(room)
+
     # What a subclass may override.
 
     def connect(self, message, **kwargs):
@@ -370,7 +383,7 @@ class RoutedSocketHandler(transport.Consumer):
             # The view changed its mind before anyone heard of this connection: there is nothing to disconnect.
             if self._row not in (None, _NOT_LOADED):
                 self._remove_row(messages.CLOSE_NOT_ALLOWED)
-                self._row.pk = None
+                self._row.forget()
             self._close_if_open(messages.CLOSE_NOT_ALLOWED)
         elif isinstance(error, transport.ChannelSocketException):
             self._run_channels_exception(error)
@@ -451,7 +464,7 @@ class RoutedSocketHandler(transport.Consumer):
             return
         self._announce_end(message.get('code'), getattr(message, 'reason', None))
         self._attempt(self._pass_on, 'disconnect', None)
-        row.pk = None
+        row.forget()
 
     def _look_again(self, message, kwargs):
         """Come back to an end without a row: where no order is kept, it may have overtaken its connect."""

@@ -1,4 +1,5 @@
-"""Who is connected, and fan-out to them."""
+"""Who is connected, which rooms they are in, and fan-out to them."""
+import hashlib
 import logging
 from datetime import timedelta
 from functools import partial
@@ -27,6 +28,10 @@ class BaseModel(models.Model):
 
 class SocketQuerySet(models.QuerySet):
     """Connections to speak to. What is sent is on its way when a method returns, also inside a handler."""
+
+    def in_room(self, name):
+        """Return those connections that have joined the room ``name`` and not left it."""
+        return self.filter(memberships__key=Membership.key_of(name))
 
     def send_json(self, content):
         """Send the ``dict`` ``content`` to every connection and return how many it was handed to.
@@ -174,6 +179,25 @@ class Socket(BaseModel):
         """Close this connection with ``code``; return 1, or 0 if its server took no message."""
         return transport.send_many([self.channel_name], {'close': transport.close_code(code)})
 
+    def join(self, room):
+        """Enter the room of that name, whatever its characters or length; return whether this connection is in it now.
+
+        It leaves by ``leave()``, or as it ends.
+        """
+        if self.pk is None:
+            return False
+        membership, is_new = Membership.objects.get_or_create(
+            socket=self, key=Membership.key_of(room), defaults={'name': Membership.printable(room)})
+        if is_new and not type(self).objects.filter(pk=self.pk).exists():
+            # It has ended in the meantime, and whoever ended it has not seen this.
+            membership.delete()
+            return False
+        return True
+
+    def leave(self, room):
+        """Leave the room of that name; return whether this connection was in it."""
+        return bool(Membership.objects.filter(socket=self.pk, key=Membership.key_of(room)).delete()[0])
+
     def save(self, *args, **kwargs):
         """Save the row; ``server`` follows from the channel name."""
         self.server = transport.server_prefix(self.channel_name)
@@ -184,6 +208,39 @@ class Socket(BaseModel):
         # Not delete(), which closes the connection and runs its disconnect function (sockets.revocation).
         rows = type(self)._base_manager.using(self._state.db).filter(pk=self.pk)
         return bool(rows._raw_delete(rows.db))
+
+    def forget(self):
+        """Let go of what belonged to this connection, whose row has been removed and whose functions have run."""
+        self.memberships.all().delete()
+        self.pk = None
+
+
+class Membership(models.Model):
+    """That a connection is in a room."""
+
+    # No constraint: rows are removed without asking who refers to them, and what refers to none is in no queryset.
+    socket = models.ForeignKey(Socket, on_delete=models.CASCADE, related_name='memberships', db_constraint=False)
+    # Of the name, which no column could hold: databases limit length and characters, and some take "Tea" for "tea".
+    key = models.CharField(max_length=64)
+    name = models.TextField()
+
+    class Meta:
+        unique_together = [('key', 'socket')]
+
+    def __str__(self):
+        return self.name
+
+    @staticmethod
+    def key_of(name):
+        """Return the key of the room ``name``; ``TypeError`` if that is no ``str``."""
+        if not isinstance(name, str):
+            raise TypeError('A room is called by a str, not {!r:.40}.'.format(name))
+        return hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()
+
+    @staticmethod
+    def printable(name):
+        """Return ``name`` as every database can hold it."""
+        return name.encode('utf-8', 'replace').decode().replace('\0', '?')
 
 
 def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):
@@ -201,3 +258,4 @@ def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):
     for row in rows:
         if not transport.disconnect(row.channel_name, row.path, known, row, details):
             signals.announce(signals.socket_disconnected, sender=Socket, socket=row, code=known, reason=details)
+            row.forget()

@@ -9,7 +9,7 @@ from django.db import connections
 from django.utils import timezone
 
 from . import conf, transport
-from .models import Socket
+from .models import Membership, Socket
 
 logger = logging.getLogger('sockets')
 
@@ -52,6 +52,8 @@ def purge():
     silent = Socket.objects.filter(last_ping__lt=timezone.now() - timedelta(minutes=2))
     count = Socket.objects.purge_dead() + revoke_expired() + revoke_inactive() + silent.purge_inactive()
     silent.filter(active=True).cleanup_stale()
+    # Of processes that died between removing a row and leaving its rooms.
+    Membership.objects.exclude(socket_id__in=Socket.objects.values('pk')).delete()
     return count
 
 
