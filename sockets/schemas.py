@@ -1,0 +1,86 @@
+"""What a route's form wants, as JSON Schema: for machines that describe, generate and check."""
+import inspect
+
+# Django's and REST framework's fields of these names, and of classes built on them. The first that fits counts.
+_TYPES = (
+    ('ModelMultipleChoiceField', {'type': 'array'}),
+    ('MultipleChoiceField', {'type': 'array', 'items': {'type': 'string'}}),
+    ('TypedChoiceField', {}),
+    ('ModelChoiceField', {}),
+    ('ChoiceField', {'type': 'string'}),
+    ('NullBooleanField', {'type': ['boolean', 'null']}),
+    ('BooleanField', {'type': 'boolean'}),
+    ('FloatField', {'type': 'number'}),
+    ('DecimalField', {'type': ['number', 'string']}),
+    ('IntegerField', {'type': 'integer'}),
+    ('DateTimeField', {'type': 'string', 'format': 'date-time'}),
+    ('DateField', {'type': 'string', 'format': 'date'}),
+    ('TimeField', {'type': 'string', 'format': 'time'}),
+    ('DurationField', {'type': 'string'}),
+    ('EmailField', {'type': 'string', 'format': 'email'}),
+    ('URLField', {'type': 'string', 'format': 'uri'}),
+    ('UUIDField', {'type': 'string', 'format': 'uuid'}),
+    ('CharField', {'type': 'string'}),
+    ('DictField', {'type': 'object'}),
+)
+_LIMITS = (('min_length', 'minLength'), ('max_length', 'maxLength'), ('min_value', 'minimum'),
+           ('max_value', 'maximum'))
+
+
+def schema_of(form):
+    """Return the JSON Schema of the content that ``form`` takes (see ``sockets.contracts.clean``).
+
+    What cannot be known, such as what a function takes, is an object with any properties.
+    """
+    if hasattr(form, 'base_fields'):
+        return _of_fields(form, form.base_fields)
+    if hasattr(form, 'is_valid'):
+        return _of_fields(form, form().fields)
+    for name in ('model_json_schema', 'schema'):
+        if hasattr(form, name):
+            return getattr(form, name)()
+    return {'type': 'object', **({'description': inspect.getdoc(form)} if inspect.getdoc(form) else {})}
+
+
+def _of_fields(form, fields):
+    schema = {'type': 'object', 'properties': {name: _of_field(field) for name, field in fields.items()}}
+    required = [name for name, field in fields.items() if field.required]
+    if required:
+        schema['required'] = required
+    # Not that of the base class.
+    if form.__doc__:
+        schema['description'] = inspect.cleandoc(form.__doc__)
+    return schema
+
+
+def _of_field(field):
+    if hasattr(field, 'fields') and hasattr(field, 'run_validation'):
+        return _of_fields(type(field), field.fields)
+    if hasattr(field, 'child'):
+        return {'type': 'array', 'items': _of_field(field.child)}
+    names = [cls.__name__ for cls in type(field).__mro__]
+    schema = dict(next((schema for name, schema in _TYPES if name in names), {}))
+    for attribute, keyword in _LIMITS:
+        limit = getattr(field, attribute, None)
+        if isinstance(limit, (int, float)):
+            schema[keyword] = limit
+    choices = _choices(field)
+    if choices and schema.get('type') == 'array':
+        schema['items'] = {'type': 'string', 'enum': choices}
+    elif choices:
+        schema['enum'] = choices
+    text = getattr(field, 'help_text', None) or getattr(field, 'label', None)
+    if text:
+        schema['description'] = str(text)
+    return schema
+
+
+def _choices(field):
+    # Those of a model are rows: a query, and other ones tomorrow.
+    if hasattr(field, 'queryset') or not getattr(field, 'choices', None):
+        return []
+    choices = field.choices.items() if isinstance(field.choices, dict) else field.choices
+    found = []
+    for value, label in choices:
+        found += [value for value, _ in label] if isinstance(label, (list, tuple)) else [value]
+    return [value for value in found if value != '']
