@@ -33,6 +33,7 @@ AT_IMPORT = {
     'revocation': {'auth', 'models'},
     'router': {'routes'},
     'routes': {'coroutines'},
+    'schemas': set(),
     'security': {'conf'},
     'server': {'channels', 'daphne', 'layers', 'presence'},
     'signals': set(),

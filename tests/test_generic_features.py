@@ -8,8 +8,9 @@ from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
 from sockets.models import Socket
+from sockets.testing import work
 
-from .client import Connection, work
+from .client import Connection
 
 pytestmark = pytest.mark.django_db
 
@@ -131,7 +132,7 @@ def test_group_send_and_the_groups_of_a_connection(connect):
         def connection_groups(self, **kwargs):
             return ['of-{}'.format(kwargs['room'])]
 
-    tea, milk = [connect(Grouped, '/{}/'.format(room), r'^/(?P<room>\w+)/$') for room in ('tea', 'milk')]
+    tea, milk = [connect(Grouped, '/{}/'.format(room), pattern=r'^/(?P<room>\w+)/$') for room in ('tea', 'milk')]
     tea.messages(), milk.messages()
     Grouped.group_send('of-tea', text='{"type": "TEA"}')
     assert (tea.received(), milk.received()) == ([{'type': 'TEA'}], [])

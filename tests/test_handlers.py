@@ -538,10 +538,8 @@ def test_the_request_that_opened_a_connection_is_there_in_every_hook_and_frame(c
             seen.append(on_request(socket))
 
     cookies = {**login(alice), 'flavour': 'löwe'}
-    page = connect(Page.socket.Handler, cookies=cookies, connect=False, headers={
+    page = connect(Page.socket.Handler, '/page/?a=1&b=%C3%A4', cookies=cookies, headers={
         'user-agent': 'Löwe', 'host': 'chat.example.com'})
-    page.handshake['query_string'] = b'a=1&b=%C3%A4'
-    page.connect()
     page.received()
     seen += page.send({'type': 'REQUEST'})
     page.disconnect()
@@ -619,6 +617,7 @@ def test_text_and_bytes_are_sent_as_they_are(connect):
     raw = connect(Raw)
     raw.messages()
     raw._put('websocket.receive', bytes=b'go')
+    raw._settle()
     assert Socket.objects.send(text='to all') == Socket.objects.get().send(bytes=b'one') == 1
     assert raw.messages() == [{'text': 'text'}, {'bytes': b'bytes'}, {'text': 'to all'}, {'bytes': b'one'}]
     for frame in ({}, {'text': b'x'}, {'bytes': 'x'}, {'text': 'x', 'bytes': b'x'}, {'text': {'type': 'X'}}):

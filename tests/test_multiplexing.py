@@ -47,7 +47,7 @@ class All(SocketDemultiplexer):
 @pytest.fixture
 def all_(connect, alice, login):
     seen.clear()
-    return connect(All, '/all/tea/', r'^/all/(?P<room>\w+)/$', cookies=login(alice))
+    return connect(All, '/all/tea/', pattern=r'^/all/(?P<room>\w+)/$', cookies=login(alice))
 
 
 def on(stream, **payload):
@@ -88,7 +88,7 @@ def test_frames_without_a_stream_and_refs_of_the_envelope_are_ours(all_):
 
 
 def test_a_stream_that_wants_a_user_ends_the_connection_of_a_stranger(connect):
-    stranger = connect(All, '/all/tea/', r'^/all/(?P<room>\w+)/$')
+    stranger = connect(All, '/all/tea/', pattern=r'^/all/(?P<room>\w+)/$')
     stranger.messages()
     stranger._put('websocket.receive', text=json.dumps(on('secret', type='PING')))
     told = stranger.messages()

@@ -37,7 +37,7 @@ class Page(View):
 @pytest.fixture
 def open_page(connect):
     def open_one(path='/room/tea/', **kwargs):
-        page = connect(Page.socket.Handler, path, r'^/room/(?P<room>\w+)/$', **kwargs)
+        page = connect(Page.socket.Handler, path, pattern=r'^/room/(?P<room>\w+)/$', **kwargs)
         page.received()
         return page
     return open_one
@@ -125,7 +125,7 @@ class TutorialChat(View):
 
 def test_the_chat_of_the_channels_2_tutorial_in_a_few_lines(connect):
     one, two, other = [
-        connect(TutorialChat.socket.Handler, '/ws/chat/{}/'.format(room), r'^/ws/chat/(?P<room_name>\w+)/$')
+        connect(TutorialChat.socket.Handler, '/ws/chat/{}/'.format(room), pattern=r'^/ws/chat/(?P<room_name>\w+)/$')
         for room in ('lobby', 'lobby', 'kitchen')]
     for client in (one, two, other):
         client.messages()
