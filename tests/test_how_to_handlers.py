@@ -1,0 +1,131 @@
+"""Runs the blocks of docs/how-to/handlers.md, and does what the page says of them."""
+import hashlib
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Group, Permission
+
+from sockets import testing
+from sockets.models import Socket
+from sockets.testing import SocketClient, assert_received
+
+PAGE = (Path(__file__).resolve().parent.parent / 'docs/how-to/handlers.md').read_text()
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """A function that returns a module of the page; the page's modules can be imported as long as the test runs."""
+    for name, text in re.findall(r'^```python\n# (\S+)\.py\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL):
+        name = name.replace('/', '.')
+        package = name.partition('.')[0]
+        if package not in sys.modules:
+            monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+            sys.modules[package].__path__ = []
+        module = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        setattr(sys.modules[package], name.rpartition('.')[2], module)
+        exec(compile(text, name, 'exec'), module.__dict__)
+    with testing.sandbox():
+        yield sys.modules.__getitem__
+
+
+def code(client, type, **fields):
+    return client.request(type, **fields)['code']
+
+
+def test_what_a_frame_must_hold(page, alice):
+    handler = page('poker.bets').Table.socket.Handler
+    stranger, client = SocketClient('/t/', handler=handler).connect(), None
+    assert code(stranger, 'BET', amount=1, colour='red') == 'not_allowed'
+    client = SocketClient('/t/', handler=handler, user=alice).connect()
+    assert client.request('BET', amount='5', colour='red') == {'type': 'TAKEN', 'amount': 10}
+    error = client.request('BET', amount=0, colour='green')
+    assert error['code'] == 'invalid_content' and sorted(error['errors']) == ['amount', 'colour']
+    assert code(client, 'CLOSE_TABLE') == 'not_allowed'
+    alice.user_permissions.add(Permission.objects.get(codename='delete_socket'))
+    assert client.request('CLOSE_TABLE') == {'type': 'TABLE_CLOSED'}
+    assert [code(client, 'BET', amount=0) for _ in range(20)][-1] == 'rate_limited'
+    client = SocketClient('/p/', handler=page('poker.handlers').PokerHandler).connect()
+    assert client.request('BET', amount='5', colour='red') == {'type': 'TAKEN', 'amount': 5}
+
+
+def test_rooms(page, alice):
+    alice.is_staff = True
+    alice.save()
+    options = {'handler': page('chat.views').Chat.socket.Handler, 'pattern': r'^/chat/(?P<room>\w+)/$'}
+    one = SocketClient('/chat/tea/', user=alice, **options).connect()
+    two = SocketClient('/chat/tea/', **options).connect()
+    two.send('SAY', text='hi')
+    assert one.received() == two.received() == [{'type': 'SAID', 'text': 'hi'}]
+    assert two.request('WHISPER', text='psst') == {'type': 'HEARD', 'by': 1}
+    assert one.received() == [{'type': 'WHISPERED', 'text': 'psst'}]
+    two.close()
+    assert one.received() == [{'type': 'LEFT'}]
+    one.send('GO')
+    assert not Socket.objects.in_room('chat tea').exists()
+
+
+def test_async_functions(page, alice):
+    client = SocketClient('/w/', handler=page('weather.views').Weather.socket.Handler).connect()
+    assert client.request('FORECAST', cities=['Rome', 'Oslo']) == {
+        'type': 'FORECAST', 'users': 1, 'forecasts': [{'city': 'Rome', 'degrees': 4}, {'city': 'Oslo', 'degrees': 4}]}
+
+
+def test_middleware(page, monkeypatch):
+    middleware = page('site_wide.middleware')
+    client = SocketClient('/d/', handler=page('site_wide.handlers').DayHandler).connect()
+    assert client.request('ECHO') == {'type': 'ECHO'}
+    monkeypatch.setattr(middleware.Curfew, 'hour', 23)
+    assert code(client, 'ECHO') == 'not_allowed'
+    client.close()
+    assert [event for event, _ in middleware.timings] == ['connect', 'receive', 'receive', 'disconnect']
+
+
+def test_the_request(page, alice):
+    client = SocketClient('/page/?page=2', user=alice, headers={'accept-language': 'de'},
+                          handler=page('pages.views').Page.socket.Handler).connect()
+    assert client.request('WHENCE') == {'type': 'WHENCE', 'host': 'testserver', 'language': 'de', 'page': '2',
+                                        'cookies': ['sessionid']}
+
+
+def test_frames_that_are_no_json(page):
+    import msgpack
+    files = page('files.handlers')
+    client = SocketClient('/f/', handler=files.FileHandler).connect()
+    client.send_bytes(b'x')
+    assert client.received() == ['as it is', hashlib.sha256(b'x').digest()]
+    client = SocketClient('/m/', handler=files.MsgpackHandler).connect()
+    for data in (msgpack.packb({'type': 'ADD', 'n': 1}), b'\xc1'):
+        client.send_bytes(data)
+    answer, error = [msgpack.unpackb(frame, raw=False) for frame in client.received()]
+    assert answer == {'type': 'SUM', 'n': 2} and error['code'] == 'invalid_json'
+
+
+def test_several_handlers_over_one_connection(page):
+    client = SocketClient('/e/tea/', pattern=r'^/e/(?P<room>\w+)/$', handler=page('everything.handlers').Everything)
+    client.connect()
+    client.send_json({'stream': 'weather', 'payload': {'type': 'FORECAST', 'cities': []}})
+    client.send_json({'stream': 'chat', 'payload': {'type': 'GO', 'ref': 1}})
+    assert client.received() == [
+        {'stream': 'weather', 'payload': {'type': 'FORECAST', 'forecasts': [], 'users': 0}},
+        {'stream': 'chat', 'payload': {'type': 'ACK', 'ref': 1}}]
+
+
+def test_tell_pages_what_was_saved(page):
+    from django.db.models.signals import post_delete, post_save
+    client = SocketClient('/groups/', handler=page('pages.views').Page.socket.Handler).connect()
+    try:
+        group = Group.objects.create(name='a')
+        group.name = 'b'
+        group.save()
+        group.delete()
+    finally:
+        for signal in (post_save, post_delete):
+            assert signal.disconnect(page('shop.live').tell, sender=Group)
+    for type, name in (('GROUP_CREATED', 'a'), ('GROUP_UPDATED', 'b'), ('GROUP_DELETED', 'b')):
+        assert_received(client, type=type, name=name)
