@@ -38,8 +38,24 @@ def schema_of(form):
         return _of_fields(form, form().fields)
     for name in ('model_json_schema', 'schema'):
         if hasattr(form, name):
-            return getattr(form, name)()
+            return _inlined(getattr(form, name)())
     return {'type': 'object', **({'description': inspect.getdoc(form)} if inspect.getdoc(form) else {})}
+
+
+def _inlined(schema, definitions=None, inside=()):
+    """Return ``schema`` without references to definitions of its own, which would lead nowhere from another document."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions, inside) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if definitions is None:
+        definitions = schema.get('$defs') or schema.get('definitions') or {}
+    if '$ref' in schema:
+        name = schema['$ref'].rpartition('/')[2]
+        # A model may hold itself.
+        return {} if name in inside else _inlined(definitions.get(name, {}), definitions, (*inside, name))
+    return {key: _inlined(part, definitions, inside) for key, part in schema.items()
+            if key not in ('$defs', 'definitions')}
 
 
 def _of_fields(form, fields):

@@ -56,10 +56,15 @@ def test_a_serializer_is_a_schema_however_nested():
 def test_a_pydantic_model_tells_its_own_schema():
     pydantic = pytest.importorskip('pydantic')
 
-    class Bet(pydantic.BaseModel):
-        amount: int
+    class Chip(pydantic.BaseModel):
+        colour: str
 
-    assert schema_of(Bet)['properties']['amount']['type'] == 'integer'
+    # Not as annotations, whose names would be looked for in this module.
+    Bet = type('Bet', (pydantic.BaseModel,), {'__annotations__': {'amount': int, 'chip': Chip}, '__module__': __name__})
+    schema = schema_of(Bet)
+    assert schema['properties']['amount']['type'] == 'integer'
+    assert schema['properties']['chip']['properties']['colour']['type'] == 'string'
+    assert '$' not in str(schema)
 
 
 def test_what_a_function_takes_is_not_known():

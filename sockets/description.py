@@ -1,0 +1,216 @@
+"""What a project's sockets answer, read off their handlers: as text, as AsyncAPI and as TypeScript."""
+import inspect
+import json
+import re
+
+from django.utils.regex_helper import normalize
+
+from . import conf, messages, transport
+from .handlers import RoutedSocketHandler
+from .schemas import schema_of
+
+_OURS = frozenset(pattern for pattern, _ in RoutedSocketHandler.routes)
+
+
+class Endpoint:
+    """A path and the handler class that the routing leads to from there."""
+
+    def __init__(self, handler, pattern):
+        self.handler = handler
+        self.pattern = pattern
+        # MyPage of MyPageSocketHandler.
+        self.name = re.sub(r'(Socket)?Handler$', '', handler.__name__) or handler.__name__
+        self.address, self.parameters = address(pattern)
+
+    @property
+    def routes(self):
+        """The routes that can match: of those of one pattern, the last; HELLO and PING only if they were replaced."""
+        found = {}
+        for route in self.handler.route_table:
+            found.pop(route.pattern, None)
+            found[route.pattern] = route
+        base = {route.pattern: route.function.function for route in RoutedSocketHandler.route_table}
+        return [route for pattern, route in found.items() if route.function.function is not base.get(pattern)]
+
+    @property
+    def is_open(self):
+        """Whether contents of other types than those of the routes are taken, too."""
+        return self.handler.default_route is not RoutedSocketHandler.default_route
+
+
+def endpoints():
+    """Return the ``Endpoint`` of every handler of ours in the routing, in its order."""
+    found = []
+    for entry in transport.routed(conf.CHANNEL_LAYER):
+        if isinstance(entry.consumer, type) and issubclass(entry.consumer, RoutedSocketHandler):
+            paths = [conditions['path'].pattern for conditions in entry.conditions if 'path' in conditions]
+            found.append(Endpoint(entry.consumer, ''.join(path.lstrip('^') if n else path
+                                                          for n, path in enumerate(paths))))
+    return found
+
+
+def address(pattern):
+    """Return a path for the regular expression ``pattern``, such as ``/room/{room}/``, and the names in it."""
+    try:
+        form, names = normalize(pattern)[0]
+    except (IndexError, ValueError, NotImplementedError):
+        return pattern, []
+    path = form % {name: '{%s}' % name for name in names}
+    return path if path.startswith('/') else '/' + path, names
+
+
+def docstring(thing):
+    """Return the docstring of a function or class, or ``''``."""
+    return inspect.cleandoc(thing.__doc__ or '')
+
+
+def type_of(route):
+    """Return the type of a route as people write it: regular expressions between slashes."""
+    return route.pattern if isinstance(route.pattern, str) else '/{}/'.format(route.pattern.pattern)
+
+
+def as_text(found):
+    """Return the endpoints as text for people."""
+    lines = []
+    for endpoint in found:
+        if lines:
+            lines.append('')
+        lines.append('{}  {}.{}{}'.format(endpoint.address, endpoint.handler.__module__, endpoint.handler.__qualname__,
+                                          '  (login required)' if endpoint.handler.login_required else ''))
+        lines += ['    ' + line for line in docstring(endpoint.handler).splitlines()[:1]]
+        width = max([len(type_of(route)) for route in endpoint.routes] or [0])
+        for route in endpoint.routes:
+            said = [line for line in (docstring(route.function.function).partition('\n')[0], _options(route)) if line]
+            lines.append('  {}  {}'.format(type_of(route).ljust(width), '; '.join(said)).rstrip())
+            if route.form is not None:
+                schema = schema_of(route.form)
+                for name, field in schema.get('properties', {}).items():
+                    lines.append('      {}{}: {}'.format(
+                        name, '' if name in schema.get('required', ()) else '?', typescript(field)))
+        if endpoint.is_open:
+            lines.append('  (any other type)  {}'.format(
+                docstring(endpoint.handler.default_route).partition('\n')[0]).rstrip())
+    return '\n'.join(lines)
+
+
+def _options(route):
+    return ', '.join(filter(None, [
+        'login required' if route.login_required else '',
+        'permission ' + ', '.join(route.permissions) if route.permissions else '',
+        '{:g} a second'.format(route.rate) if route.rate is not None else '',
+    ]))
+
+
+def as_asyncapi(found, title, version):
+    """Return an AsyncAPI 3 document, as a ``dict``, of what clients may send and of what every handler answers."""
+    channels, operations = {}, {}
+    for endpoint in found:
+        name = _unused(endpoint.name, channels)
+        sent = {'HELLO': _message(_envelope({'const': messages.HELLO}), 'Who am I?'),
+                'PING': _message(_envelope({'const': messages.PING}), 'I am alive.')}
+        for route in endpoint.routes:
+            sent[_unused(re.sub(r'\W+', '_', type_of(route)).strip('_') or 'any', sent)] = _of_route(route)
+        channel = channels[name] = {
+            'address': endpoint.address, 'messages': {**sent, **{key: {'$ref': '#/components/messages/' + key}
+                                                                 for key in _ANSWERS}}}
+        if endpoint.parameters:
+            channel['parameters'] = {parameter: {} for parameter in endpoint.parameters}
+        if docstring(endpoint.handler):
+            channel['description'] = docstring(endpoint.handler)
+        for action, keys in (('receive', sent), ('send', _ANSWERS)):
+            operations['{}.{}'.format(name, action)] = {
+                'action': action, 'channel': {'$ref': '#/channels/' + name},
+                'messages': [{'$ref': '#/channels/{}/messages/{}'.format(name, key)} for key in keys]}
+    return {'asyncapi': '3.0.0', 'info': {'title': title, 'version': version}, 'defaultContentType': 'application/json',
+            'channels': channels, 'operations': operations, 'components': {'messages': _ANSWERS}}
+
+
+def _of_route(route):
+    type = ({'const': route.pattern} if isinstance(route.pattern, str) else
+            {'type': 'string', 'pattern': '^(?:{})'.format(route.pattern.pattern)})
+    schema = {} if route.form is None else schema_of(route.form)
+    payload = _envelope(type, schema)
+    return _message(payload, docstring(route.function.function).partition('\n')[0], _options(route))
+
+
+def _envelope(type, schema=None):
+    schema = dict(schema or {})
+    schema.update(type='object', properties={messages.TYPE: type, messages.REF: {}, **schema.get('properties', {})},
+                  required=[messages.TYPE, *schema.get('required', ())])
+    return schema
+
+
+def _message(payload, summary='', description=''):
+    message = {'payload': payload}
+    if summary:
+        message['summary'] = summary
+    if description:
+        message['description'] = description
+    return message
+
+
+_TEXT = {'type': 'string'}
+# What any handler may send of itself.
+_ANSWERS = {
+    'GOT_HELLO': _message({'type': 'object', 'properties': {'type': {'const': messages.GOT_HELLO}},
+                           'required': ['type', 'user_id', 'socket_id', 'path']}, 'The answer to HELLO.'),
+    'ACK': _message({'type': 'object', 'properties': {'type': {'const': messages.ACK}, 'ref': {}},
+                     'required': ['type', 'ref']}, 'The frame of this ref was handled, and there is no more to say.'),
+    'ERROR': _message({'type': 'object', 'required': ['type', 'code', 'details'], 'properties': {
+        'type': {'const': messages.ERROR}, 'code': _TEXT, 'details': _TEXT, 'errors': {'type': 'object'}, 'ref': {}}},
+        'The frame was not handled.'),
+    'RECONNECT': _message({'type': 'object', 'properties': {'type': {'const': messages.RECONNECT}, 'details': _TEXT},
+                           'required': ['type', 'details']}, 'The right to this connection is gone.'),
+}
+
+
+def _unused(name, taken):
+    number, unused = 1, name
+    while unused in taken:
+        number += 1
+        unused = '{}{}'.format(name, number)
+    return unused
+
+
+def as_typescript(found):
+    """Return an interface for each endpoint, for ``new SocketRouter<RoomMessages>()`` of ``sockets.js``."""
+    parts = ['// Made by "manage.py sockets describe --typescript": what may be sent, and what it must hold.']
+    taken = set()
+    for endpoint in found:
+        name = _unused(re.sub(r'\W', '_', endpoint.name) + 'Messages', taken)
+        taken.add(name)
+        sends, is_open = [], endpoint.is_open
+        for route in endpoint.routes:
+            if not isinstance(route.pattern, str):
+                is_open = True
+                continue
+            fields = 'Record<string, any>' if route.form is None else typescript(schema_of(route.form))
+            said = docstring(route.function.function).partition('\n')[0].replace('*/', '* /')
+            sends += ['    /** {} */'.format(said)] if said else []
+            sends.append('    {}: {{fields: {}; reply: any}};'.format(json.dumps(route.pattern), fields))
+        if is_open or not sends:
+            sends.append('    [type: string]: {fields: any; reply: any};')
+        parts.append('\n'.join([
+            '/** {} */'.format(endpoint.address.replace('*/', '* /')),
+            'export interface {} {{'.format(name), '  receives: Record<string, any>;', '  sends: {', *sends, '  };',
+            '}']))
+    return '\n\n'.join(parts)
+
+
+def typescript(schema):
+    """Return the TypeScript type of a JSON Schema; ``any`` for what has none."""
+    if 'enum' in schema or 'const' in schema:
+        return ' | '.join(json.dumps(value) for value in schema.get('enum', [schema.get('const')]))
+    if 'anyOf' in schema:
+        return ' | '.join(typescript(part) for part in schema['anyOf'])
+    if isinstance(schema.get('type'), list):
+        return ' | '.join(typescript({**schema, 'type': type}) for type in schema['type'])
+    if schema.get('type') == 'array':
+        return 'Array<{}>'.format(typescript(schema.get('items', {})))
+    if schema.get('type') == 'object' and schema.get('properties'):
+        required = schema.get('required', ())
+        return '{{{}}}'.format('; '.join(
+            '{}{}: {}'.format(json.dumps(name), '' if name in required else '?', typescript(field))
+            for name, field in schema['properties'].items()))
+    return {'string': 'string', 'integer': 'number', 'number': 'number', 'boolean': 'boolean', 'null': 'null',
+            'object': 'Record<string, any>'}.get(schema.get('type'), 'any')
