@@ -110,7 +110,8 @@ class SendForm(forms.Form):
 
     def clean_content(self):
         try:
-            content = messages.decode(self.cleaned_data['content'], conf.MAX_MESSAGE_SIZE)
+            messages.check_size(self.cleaned_data['content'], conf.MAX_MESSAGE_SIZE)
+            content = messages.decode(self.cleaned_data['content'])
             # What JSON may say and we do not, such as 1e999.
             messages.encode(content)
         except FrameError as error:

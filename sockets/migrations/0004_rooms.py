@@ -5,7 +5,7 @@ import django.db.models.deletion
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('sockets', '0002_socket_server'),
+        ('sockets', '0003_socket_admin'),
     ]
 
     operations = [
