@@ -59,6 +59,7 @@ setup(
             'djangorestframework<3.13',
             'pydantic',
             'hypothesis',
+            'jsonschema',
             'psycopg2-binary>=2.9,<3',
             'pytest',
             # The last one that runs with Django 2.2 and older.

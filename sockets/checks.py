@@ -258,6 +258,7 @@ def _import_views():
 
 def _unrouted(routed):
     classes = [entry.consumer for entry in routed if isinstance(entry.consumer, type)]
+    classes += [handler for consumer in classes for handler in getattr(consumer, 'streams', {}).values()]
     names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers}
     return [
         Warning('{} is in no routing: its websocket will be refused.'.format(name), obj=handler, id='sockets.W003',
@@ -270,11 +271,13 @@ def _unrouted(routed):
 def _unbuilt_on(known):
     """Return the handler classes, with their names, that no other class builds on: what is left to be routed."""
     from .handlers import RoutedSocketHandler
+    from .multiplexing import Stream
     found, classes = [], [RoutedSocketHandler]
     while classes:
         handler = classes.pop()
         classes += handler.__subclasses__()
-        if not handler.__subclasses__() and handler not in known and handler is not RoutedSocketHandler:
+        if not (handler.__subclasses__() or handler in known or handler is RoutedSocketHandler or
+                issubclass(handler, Stream)):
             found.append((handler, handler.__name__))
     return found
 

@@ -109,7 +109,7 @@ def as_asyncapi(found, title, version):
         sent = {'HELLO': _message(_envelope({'const': messages.HELLO}), 'Who am I?'),
                 'PING': _message(_envelope({'const': messages.PING}), 'I am alive.')}
         for route in endpoint.routes:
-            sent[_unused(re.sub(r'\W+', '_', type_of(route)).strip('_') or 'any', sent)] = _of_route(route)
+            sent[_unused(re.sub(r'[\W_]+', '_', type_of(route)).strip('_') or 'any', sent)] = _of_route(route)
         channel = channels[name] = {
             'address': endpoint.address, 'messages': {**sent, **{key: {'$ref': '#/components/messages/' + key}
                                                                  for key in _ANSWERS}}}

@@ -18,6 +18,7 @@ AT_IMPORT = {
     'conf': set(),
     'contracts': {'exceptions', 'messages'},
     'coroutines': set(),
+    'description': {'conf', 'handlers', 'messages', 'schemas', 'transport'},
     'doctor': {'messages', 'models', 'transport'},
     'exceptions': set(),
     'handlers': {'conf', 'contracts', 'exceptions', 'limits', 'messages', 'middleware', 'routes', 'security',
@@ -45,7 +46,7 @@ AT_IMPORT = {
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
     'apps': {'checks', 'presence', 'protocol', 'revocation', 'router', 'transport'},
-    'checks': {'handlers', 'transport'},
+    'checks': {'handlers', 'multiplexing', 'transport'},
     'handlers': {'auth', 'models', 'presence', 'signals'},
     'limits': {'models'},
     'models': {'presence'},

@@ -3,13 +3,14 @@ import json
 import sys
 import time
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from django.db.models import Count
 from django.utils import timezone
 
-from sockets import doctor, messages, presence, transport
+from sockets import description, doctor, messages, presence, transport
 from sockets.ages import age
 from sockets.models import Socket
 
@@ -17,13 +18,14 @@ LINES = 20
 
 
 class Command(BaseCommand):
-    help = ('Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close), and '
-            'tries each part of the site (doctor).')
+    help = ('Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close), '
+            'tries each part of the site (doctor), tells what its sockets answer (describe).')
     # The doctor says it in its own way.
     requires_system_checks = False
 
     def add_arguments(self, parser):
-        parser.add_argument('action', nargs='?', default='list', choices=('list', 'purge', 'send', 'close', 'doctor'))
+        parser.add_argument('action', nargs='?', default='list', choices=(
+            'list', 'purge', 'send', 'close', 'doctor', 'describe'))
         parser.add_argument('content', nargs='?', help='send: a JSON object, such as \'{"type": "BACK_SOON"}\'')
         parser.add_argument('--path', help='only connections at this path')
         parser.add_argument('--user', help='only connections of the user of this name')
@@ -34,6 +36,8 @@ class Command(BaseCommand):
         parser.add_argument('--code', type=int, default=messages.CLOSE_NORMAL, help='close: the close code')
         parser.add_argument('--every', type=float, metavar='SECONDS', help='purge: go on until stopped')
         parser.add_argument('--json', action='store_true', help='list: all of it, for scripts')
+        parser.add_argument('--asyncapi', action='store_true', help='describe: as AsyncAPI 3, in JSON')
+        parser.add_argument('--typescript', action='store_true', help='describe: as types for sockets.js')
         parser.add_argument('--url', help='doctor: a websocket to talk to, such as wss://example.com/mypage/')
 
     def handle(self, action, content, **options):
@@ -43,6 +47,8 @@ class Command(BaseCommand):
             return self.doctor(options['url'])
         if not options.get('skip_checks'):
             self.check()
+        if action == 'describe':
+            return self.describe(options)
         rows, is_filtered = self.chosen(options)
         if action in ('send', 'close') and not (is_filtered or options['all']):
             raise CommandError('Say whom: --path, --user, --server, --address, --inactive, or --all.')
@@ -143,6 +149,14 @@ class Command(BaseCommand):
             is_well = is_well and ok is not False
         if not is_well:
             sys.exit(1)
+
+    def describe(self, options):
+        found = description.endpoints()
+        if options['asyncapi']:
+            title = settings.ROOT_URLCONF.partition('.')[0]
+            self.stdout.write(json.dumps(description.as_asyncapi(found, title, '1'), indent=2))
+        else:
+            self.stdout.write(description.as_typescript(found) if options['typescript'] else description.as_text(found))
 
     def table(self, title, heads, lines):
         """Write ``lines`` in columns, and nothing where there are none."""
