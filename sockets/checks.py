@@ -271,13 +271,13 @@ def _unrouted(routed):
 def _unbuilt_on(known):
     """Return the handler classes, with their names, that no other class builds on: what is left to be routed."""
     from .handlers import RoutedSocketHandler
-    from .multiplexing import Stream
+    from .multiplexing import SocketDemultiplexer, Stream
     found, classes = [], [RoutedSocketHandler]
     while classes:
         handler = classes.pop()
         classes += handler.__subclasses__()
-        if not (handler.__subclasses__() or handler in known or handler is RoutedSocketHandler or
-                issubclass(handler, Stream)):
+        if not (handler.__subclasses__() or handler in known or issubclass(handler, Stream) or
+                handler in (RoutedSocketHandler, SocketDemultiplexer)):
             found.append((handler, handler.__name__))
     return found
 

@@ -43,7 +43,7 @@ def schema_of(form):
 
 
 def _inlined(schema, definitions=None, inside=()):
-    """Return ``schema`` without references to definitions of its own, which would lead nowhere from another document."""
+    """Return ``schema`` with its own definitions in place of references, which lead nowhere from another document."""
     if isinstance(schema, list):
         return [_inlined(part, definitions, inside) for part in schema]
     if not isinstance(schema, dict):

@@ -13,6 +13,7 @@ from django.core.checks import run_checks
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, checks, router
+from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import sandbox
 
 from .conftest import OUR_LAYERS, STOCK_LAYERS
@@ -120,6 +121,18 @@ def test_a_handler_class_in_no_routing_is_named(only):
     message, = only([], handlers=[Lonely])
     assert message.id == 'sockets.W003' and 'Lonely' in message.msg
     assert only([route_class(Lonely)], handlers=[Lonely]) == []
+
+
+def test_a_handler_that_serves_a_stream_is_routed_with_its_demultiplexer(only):
+    class Part(RoutedSocketHandler):
+        pass
+
+    class Whole(SocketDemultiplexer):
+        streams = {'part': Part}
+
+    assert only([route_class(Whole)], handlers=[Whole, Part]) == []
+    assert ids(only([], handlers=[Part, Whole])) == ['sockets.W003', 'sockets.W003']
+    assert not {handler for handler, _ in checks._unbuilt_on({})} & {*Whole._streams.values(), SocketDemultiplexer}
 
 
 def test_only_classes_that_nothing_builds_on_have_to_be_routed():
