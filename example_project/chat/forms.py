@@ -1,6 +1,8 @@
 from django import forms
 from django.contrib.auth import get_user_model
 
+MAX_TEXT = 500
+
 
 class EnterForm(forms.Form):
     name = forms.RegexField(
@@ -23,4 +25,18 @@ class EnterForm(forms.Form):
 
 
 class AnnounceForm(forms.Form):
-    text = forms.CharField(label='Announcement', max_length=500)
+    text = forms.CharField(label='Announcement', max_length=MAX_TEXT)
+
+
+# What frames must hold.
+
+class SayForm(forms.Form):
+    text = forms.CharField(max_length=MAX_TEXT)
+
+
+class HistoryForm(forms.Form):
+    after = forms.IntegerField(required=False)
+
+
+class KickForm(forms.Form):
+    id = forms.IntegerField()

@@ -13,15 +13,14 @@ from django.views.generic import FormView, TemplateView
 
 from sockets import SocketRouter
 from sockets.exceptions import FrameError
-from sockets.messages import CLOSE_NOT_ALLOWED, INVALID_CONTENT, NOT_ALLOWED, UNKNOWN_TYPE
+from sockets.messages import CLOSE_NOT_ALLOWED, INVALID_CONTENT, UNKNOWN_TYPE
 from sockets.models import Socket
 
-from .forms import AnnounceForm, EnterForm
+from .forms import MAX_TEXT, AnnounceForm, EnterForm, HistoryForm, KickForm, SayForm
 from .handlers import PresenceHandler, name_at, name_of, people_at, windows_of
 from .models import Kick, Message
 
 ROOMS = ('lobby', 'django', 'tea')
-MAX_TEXT = 500
 # Messages that somebody who comes in gets to see.
 HISTORY = 50
 # Seconds that the pulse shows.
@@ -82,19 +81,16 @@ class Room(TemplateView):
         if not windows_of(socket.socket).exists() and not Kick.objects.applies_to(room, socket.socket):
             Socket.objects.filter(path=socket.path).send_action('LEFT', name=socket.name)
 
-    @socket.route('HISTORY')
+    @socket.route('HISTORY', form=HistoryForm)
     def history(socket, content, room):
-        after = content.get('after') if isinstance(content.get('after'), int) else 0
-        said = Message.objects.filter(room=room, pk__gt=after).order_by('-pk')[:HISTORY]
+        """Return what was said after the message ``after``."""
+        said = Message.objects.filter(room=room, pk__gt=content['after'] or 0).order_by('-pk')[:HISTORY]
         return {'type': 'HISTORY', 'messages': [message.content() for message in reversed(said)]}
 
-    @socket.route('SAY', rate=20)
+    @socket.route('SAY', form=SayForm, rate=20)
     def say(socket, content, room):
-        text = content.get('text')
-        text = text.strip() if isinstance(text, str) else ''
-        if not 1 <= len(text) <= MAX_TEXT:
-            raise FrameError(INVALID_CONTENT, 'A message has 1 to {} characters.'.format(MAX_TEXT))
-        said, is_new = Message.objects.say(room, socket.name, text, content.get('ref'))
+        """Say something to the room."""
+        said, is_new = Message.objects.say(room, socket.name, content['text'], socket.content.get('ref'))
         # Also if it is not new: we may have been stopped right here. The pages know it by its id.
         Socket.objects.filter(path=socket.path).exclude(pk=socket.socket.pk).send_json(said.content())
         if is_new:
@@ -103,20 +99,20 @@ class Room(TemplateView):
 
     @socket.route('TYPING', rate=1)
     def typing(socket):
+        """Tell the others that something is on its way."""
         Socket.objects.filter(path=socket.path).exclude(pk=socket.socket.pk).send_action('TYPING', name=socket.name)
 
     @socket.route(re.compile(r'/d([1-9][0-9]{0,2})$'))
     def roll(socket, content):
+        """Roll a die of so many sides."""
         sides = int(content['type'][len('/d'):])
         Socket.objects.filter(path=socket.path).send_action('NOTE', text='{} rolls {} of {}.'.format(
             socket.name, random.randint(1, sides), sides))
 
-    @socket.route('KICK')
+    @socket.route('KICK', form=KickForm, permission='chat.add_kick')
     def kick(socket, content, room):
-        if not socket.user.has_perm('chat.add_kick'):
-            raise FrameError(NOT_ALLOWED, 'Only moderators may kick.')
-        row = Socket.objects.filter(path=socket.path, pk=content.get('id') if isinstance(content.get('id'), int) else 0)
-        row = row.select_related('user', 'session').first()
+        """Ask the person of the connection ``id`` to leave, and to stay away for a while."""
+        row = Socket.objects.filter(path=socket.path, pk=content['id']).select_related('user', 'session').first()
         if row is None:
             raise FrameError(INVALID_CONTENT, 'They have left already.')
         Kick.objects.create(room=room, user=row.user, session_key=None if row.user_id else row.session_id)
