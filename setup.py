@@ -51,6 +51,8 @@ setup(
         'pytest11': ['sockets.pytest_plugin = sockets.pytest_plugin'],
     },
     extras_require={
+        # scripts/docs; Sphinx 8.2 runs on Python 3.11 and later.
+        'docs': ['furo>=2025.7', 'myst-parser>=4,<5', 'sphinx>=8.2,<9'],
         # psycopg2 2.8 does not import on Python 3.11; sockets/compat.py makes Django 2.2 get on with 2.9.
         'postgres': ['psycopg2-binary>=2.9,<3'],
         'test': [

@@ -5,18 +5,18 @@ from django.dispatch import Signal
 
 logger = logging.getLogger('sockets')
 
-# socket: the row, just created; the connection has been accepted.
+#: ``socket``: the row, just created; the connection is about to be accepted.
 socket_connected = Signal()
 
-# socket: the row, just deleted (its values are still there); code: the close code, or None when it is not known;
-# reason: why it ended if that was ours to decide, such as 'Your session is gone.', or None.
+#: ``socket``: the row, just deleted (its values are still there); ``code``: the close code, or ``None`` when it is not
+#: known; ``reason``: why it ended if that was ours to decide, such as ``'Your session has expired.'``, or ``None``.
 socket_disconnected = Signal()
 
-# socket: the handler; route: the pattern that matched (a str), or None; duration: seconds; outcome: 'ok', the code of
-# the ERROR that answered it, or 'revoked'.
+#: ``socket``: the handler; ``route``: the pattern that matched (a ``str``), or ``None``; ``duration``: seconds;
+#: ``outcome``: ``'ok'``, the code of the ``ERROR`` that answered it, or ``'revoked'``.
 message_handled = Signal()
 
-# servers: a dict of how many messages each server (the prefix of its channels) did not take in time.
+#: ``servers``: a dict of how many messages each server (the prefix of its channels) did not take in time.
 messages_dropped = Signal()
 
 

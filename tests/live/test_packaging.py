@@ -4,20 +4,34 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import websocket
+
+from .. import servers
+from .conftest import Client
+from .documents import Document
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+FIRST_CONTACT = Document('README.md').section('Five minutes to a first socket')
 
 
-def run(*args, cwd):
+def environment(**variables):
+    """Return our environment with ``variables``, without what would lead to anything but an installed package."""
+    inherited = {key: value for key, value in os.environ.items()
+                 if key != 'PYTHONPATH' and not key.startswith('DJANGO')}
+    return dict(inherited, **variables)
+
+
+def run(*args, cwd, **variables):
     """Return what a command prints; the test fails with that if the command does."""
-    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH' and not key.startswith('DJANGO')}
-    process = subprocess.run([str(arg) for arg in args], cwd=str(cwd), env=env, stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    process = subprocess.run([str(arg) for arg in args], cwd=str(cwd), env=environment(**variables),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             universal_newlines=True)
     assert process.returncode == 0, process.stdout
     return process.stdout
 
@@ -49,13 +63,36 @@ def wheel(dist):
 
 
 @pytest.fixture(scope='module')
-def python(wheel, tmp_path_factory):
-    """The Python of a virtualenv that holds the wheel and what it asks for."""
+def virtualenv(wheel, tmp_path_factory):
+    """A virtualenv in which the first line of the README was run, and how many seconds that took."""
     directory = tmp_path_factory.mktemp('empty virtualenv')
     venv.create(str(directory), with_pip=True)
-    python = directory / ('Scripts' if os.name == 'nt' else 'bin') / 'python'
-    run(python, '-m', 'pip', 'install', wheel, cwd=directory)
-    return python
+    # The name leads to what we have built.
+    (directory / 'constraints.txt').write_text('django-channels-router @ {}\n'.format(wheel.as_uri()))
+    began = time.monotonic()
+    shell(FIRST_CONTACT.commands()[0], directory, cwd=directory)
+    return directory, time.monotonic() - began
+
+
+@pytest.fixture
+def python(virtualenv):
+    """The Python of a virtualenv that holds the wheel and what it asks for."""
+    return programs(virtualenv[0]) / 'python'
+
+
+def programs(directory):
+    return directory / ('Scripts' if os.name == 'nt' else 'bin')
+
+
+def activated(directory):
+    """Return the environment variables of who works in the virtualenv."""
+    return {'PYTHONPATH': '', 'PATH': os.pathsep.join([str(programs(directory)), os.environ['PATH']]),
+            'PIP_CONSTRAINT': (directory / 'constraints.txt').as_uri()}
+
+
+def shell(command, directory, cwd):
+    """Run a line of a shell in the virtualenv and return what it prints."""
+    return run('sh', '-c', command, cwd=cwd, **activated(directory))
 
 
 def package_files(tree):
@@ -116,3 +153,32 @@ def test_the_migrations_of_the_wheel_make_the_table_of_the_model(python, tmp_pat
     run(*django, 'migrate', '--settings=project', '--pythonpath=.', cwd=tmp_path)
     run(*django, 'makemigrations', '--check', '--dry-run', 'sockets', '--settings=project', '--pythonpath=.',
         cwd=tmp_path)
+
+
+def test_the_readme_leads_from_nothing_to_a_first_message_in_five_minutes_and_twenty_lines(virtualenv, tmp_path):
+    directory, seconds = virtualenv
+    began = time.monotonic()
+    shell('django-admin startproject mysite', directory, cwd=tmp_path)
+    project, lines = tmp_path / 'mysite', 0
+    for block in FIRST_CONTACT.all_blocks:
+        if block.file:
+            block.write(project)
+        # What one types to have a socket: without the page, for which everybody has one of their own.
+        if block.language == 'python':
+            lines += len([line for line in block.text.splitlines() if line.strip() and not line.startswith('#')])
+    assert lines <= 20
+    install, check, migrate, runserver = FIRST_CONTACT.commands()
+    assert shell(check, directory, cwd=project).startswith('System check identified no issues')
+    shell(migrate, directory, cwd=project)
+    port = servers.free_port()
+    server = servers.Program(['sh', '-c', 'exec {} 127.0.0.1:{}'.format(runserver, port)], tmp_path / 'runserver.log',
+                             cwd=project, env=activated(directory))
+    try:
+        servers.wait_for_port(port, server.process, server.log_path)
+        client = Client(websocket.create_connection('ws://127.0.0.1:{}/mypage/'.format(port), timeout=10))
+        assert client.ask({'type': 'ADD', 'a': 2, 'b': 3}) == {'type': 'SUM', 'sum': 5}
+        client.close()
+    finally:
+        server.stop()
+    # To read it takes longer than that.
+    assert seconds + time.monotonic() - began < 150

@@ -4,11 +4,14 @@ import json
 import os
 import re
 import shlex
+import socket
+import ssl
 import subprocess
 import sys
-import textwrap
+import urllib.request
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 import websocket
 
@@ -16,30 +19,12 @@ from sockets import conf, messages
 
 from .. import servers
 from .conftest import Client, eventually
+from .documents import Document, manage
 
-README = (servers.ROOT / 'README.md').read_text()
-
-
-class Block:
-    """A code block: its language, the file it names in its first line, and its text."""
-
-    def __init__(self, language, text):
-        self.language = language
-        self.text = text
-        name = re.match(r'# (\S+/\S+)\n', text)
-        self.file = name.group(1) if name else None
-
-
-BLOCKS = [Block(*match.groups()) for match in re.finditer(r'^```(\w+)\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)]
-
-
-def blocks(language, file=None):
-    return [block for block in BLOCKS if block.language == language and block.file == file]
-
-
-def file(name):
-    found, = [block.text for block in BLOCKS if block.file == name]
-    return found
+PAGE = Document('README.md')
+DEPLOY = Document('docs/how-to/deploy.md')
+README, BLOCKS = PAGE.text, PAGE.all_blocks
+blocks, file, commands = PAGE.blocks, PAGE.file, PAGE.commands
 
 
 # Routes for the examples that the README shows without theirs, and what they are said to do.
@@ -122,11 +107,8 @@ def project(tmp_path_factory):
     """A new project with every file that the README shows."""
     directory = tmp_path_factory.mktemp('readme')
     subprocess.check_call(servers.python_module('django', 'startproject', 'mysite', str(directory)))
-    for block in BLOCKS:
-        if block.file and block.file.startswith('mysite/'):
-            # Only the settings are said to be added to what is there.
-            with (directory / block.file).open('a' if block.file == 'mysite/settings.py' else 'w') as target:
-                target.write(block.text)
+    for block in PAGE.files('mysite') + DEPLOY.files('mysite'):
+        block.write(directory)
     (directory / 'mysite/tests_of_readme.py').write_text('FAN_OUT = {!r}\n{}'.format(fan_out_block(), MORE_TESTS))
     return directory
 
@@ -136,21 +118,8 @@ def fan_out_block():
     return [block.text for block in blocks('python')][1]
 
 
-def manage(project, *args, **environment):
-    process = subprocess.run([sys.executable, 'manage.py', *args], cwd=str(project), stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, env=servers.environment(PYTHONWARNINGS='ignore', **environment))
-    output = process.stdout.decode()
-    assert process.returncode == 0, output
-    return output
-
-
-def commands():
-    """Return the lines of all shell blocks."""
-    return [line for block in blocks('bash') for line in block.text.splitlines()]
-
-
 def test_every_block_is_of_a_kind_that_is_tested_here():
-    assert {block.language for block in BLOCKS} == {'bash', 'ini', 'js', 'json', 'python'}
+    assert {block.language for block in BLOCKS} == {'bash', 'html', 'ini', 'js', 'json', 'python'}
     assert len(blocks('python')) == 2 and len(blocks('json')) == 2 and len(blocks('js')) == 1
 
 
@@ -205,6 +174,8 @@ def test_production_runs_as_it_is_written(project, run, redis_url, database_url)
         text = text.replace(old, new)
     settings.write_text(text + "SECRET_KEY = 'x'\n")
     manage(project, 'migrate', DJANGO_SETTINGS_MODULE='mysite.production')
+    with psycopg2.connect(database_url) as database:
+        database.cursor().execute(DEPLOY.blocks('sql')[0].text)
     one = unit('/etc/systemd/system/mysite.service')
     program, *arguments = shlex.split(one['ExecStart'])
     assert 'python ' + ' '.join(arguments) in commands()
@@ -213,11 +184,12 @@ def test_production_runs_as_it_is_written(project, run, redis_url, database_url)
     key, value = one['Environment'].split('=')
     runsockets = run([sys.executable, *arguments], port, cwd=project, env={key: value})
     says_what_the_readme_says(project, port)
+    nginx_stands_in_front(project, run, port)
     runsockets.stop()
     assert runsockets.process.returncode == 0
     port = servers.free_port()
-    daphne = unit('/etc/systemd/system/mysite-daphne.service')
-    worker = unit('/etc/systemd/system/mysite-worker@.service')
+    daphne = unit('/etc/systemd/system/mysite-daphne.service', DEPLOY)
+    worker = unit('/etc/systemd/system/mysite-worker@.service', DEPLOY)
     program, *arguments = shlex.split(daphne['ExecStart'])
     assert os.path.basename(program) == 'daphne'
     arguments[arguments.index('8000')] = str(port)
@@ -239,10 +211,50 @@ def says_what_the_readme_says(project, port):
     client.close()
 
 
-def unit(name):
+def nginx_stands_in_front(project, run, port):
+    directory = project / 'nginx'
+    directory.mkdir()
+    (directory / 'static').mkdir()
+    (directory / 'static/hello.txt').write_text('hello')
+    subprocess.check_call([servers.find_program('openssl'), 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj',
+                           '/CN=example.com', '-keyout', 'key', '-out', 'certificate'], cwd=str(directory),
+                          stderr=subprocess.DEVNULL)
+    front, site = servers.free_port(), DEPLOY.file('/etc/nginx/conf.d/mysite.conf')
+    for old, new in (('listen 443 ssl', 'listen 127.0.0.1:{} ssl'.format(front)),
+                     ('server 127.0.0.1:8000', 'server 127.0.0.1:{}'.format(port)),
+                     ('/etc/ssl/certs/example.com.pem', str(directory / 'certificate')),
+                     ('/etc/ssl/private/example.com.key', str(directory / 'key')),
+                     ('/srv/mysite/static/', '{}/static/'.format(directory))):
+        assert old in site
+        site = site.replace(old, new)
+    (directory / 'nginx.conf').write_text(
+        'user root; daemon off; pid pid; error_log stderr; events {{}} http {{ access_log off; {} }}'.format(site))
+    run([servers.find_program('nginx', '/usr/sbin'), '-p', directory, '-c', 'nginx.conf'], front)
+    settings = project / 'mysite/behind_nginx.py'
+    settings.write_text(settings.read_text().replace('/srv/mysite/static/', '{}/static/'.format(directory)))
+    for command in DEPLOY.commands():
+        if command.startswith('python manage.py'):
+            manage(project, *command.split()[2:], DJANGO_SETTINGS_MODULE='mysite.behind_nginx')
+    # A client on another address than the proxy's, which says that it is a third.
+    raw = socket.create_connection(('127.0.0.1', front), source_address=('127.0.0.2', 0))
+    context = ssl.create_default_context(cafile=str(directory / 'certificate'))
+    context.check_hostname = False
+    secure = context.wrap_socket(raw, server_hostname='example.com')
+    client = Client(websocket.create_connection(
+        'wss://example.com/mypage/', timeout=10, socket=secure, origin='https://example.com',
+        header={'X-Forwarded-For': '203.0.113.9'}))
+    assert client.ask({'type': 'HELLO'})['user_ip'] == '127.0.0.2'
+    client.close()
+    request = urllib.request.Request(
+        'https://127.0.0.1:{}/static/hello.txt'.format(front), headers={'Host': 'example.com'})
+    with urllib.request.urlopen(request, context=context) as response:
+        assert response.read() == b'hello'
+
+
+def unit(name, page=PAGE):
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str
-    parser.read_string(file(name))
+    parser.read_string(page.file(name))
     assert parser['Install']['WantedBy'] == 'multi-user.target'
     return parser['Service']
 
@@ -255,7 +267,7 @@ def test_pip_is_told_names_that_exist():
 
 
 def test_the_settings_table_is_the_settings():
-    rows = re.findall(r'^\| `([A-Z_]+)` \| `(.+?)` \|', README, re.MULTILINE)
+    rows = re.findall(r'^\| `([A-Z_]+)` \| `(.+?)` \|', Document('docs/reference/settings.md').text, re.MULTILINE)
     assert {name: eval(default) for name, default in rows} == conf.DEFAULTS
 
 
@@ -283,13 +295,12 @@ def test_the_compatibility_table_is_the_matrix_that_is_tested():
     assert told == tested
 
 
-def test_the_repository_has_the_two_commands():
-    for name in ('scripts/example', 'scripts/test'):
+def test_the_repository_has_the_commands():
+    for name in ('scripts/docs', 'scripts/example', 'scripts/test'):
         assert '`{}`'.format(name) in README
         assert os.access(str(servers.ROOT / name), os.X_OK)
 
 
 def test_indented_text_is_no_accident():
     # A block that lost its fence would be shown and not be tested.
-    outside = re.sub(r'^```.*?^```$', '', README, flags=re.MULTILINE | re.DOTALL)
-    assert not re.search(r'^    \S', textwrap.dedent(outside), re.MULTILINE)
+    assert not re.search(r'^    \S', PAGE.outside_blocks(), re.MULTILINE)

@@ -1,4 +1,5 @@
 """``manage.py runsockets``: connections, pages and workers in one process, or in several behind one port."""
+import argparse
 import socket
 import sys
 
@@ -29,7 +30,7 @@ class Command(BaseCommand):
         parser.add_argument('-e', '--endpoint', action='append', dest='endpoints', default=[],
                             help='listen on a Twisted endpoint instead, such as ssl:443:privateKey=key.pem')
         parser.add_argument('--fd', type=int, dest='file_descriptor', help='listen on an inherited socket instead')
-        parser.add_argument('--parent', type=int, help=None)
+        parser.add_argument('--parent', type=int, help=argparse.SUPPRESS)
         parser.add_argument('--http-timeout', type=int, default=120, help='seconds that a page may take')
         parser.add_argument('--websocket-timeout', type=int, help='seconds that a websocket may stay open')
         parser.add_argument('--websocket-connect-timeout', type=int, default=20,
