@@ -1,4 +1,5 @@
 """Real servers: PostgreSQL, Redis, daphne, a worker, and a client that is none of ours."""
+import functools
 import json
 import socket
 import subprocess
@@ -26,6 +27,8 @@ class Site:
         self.port = servers.free_port()
         self.unix_socket = str(directory / 'daphne.sock')
         self.manage('migrate', '--verbosity', '0')
+        # Rows of others who were here before.
+        self.python('from sockets.models import Socket; Socket.objects.all().delete()')
         self.daphne = self.start('daphne', '-b', '127.0.0.1', '-p', self.port, '-u', self.unix_socket,
                                  'tests.live.asgi:channel_layer')
         self.worker = self.start('worker', 'runworker')
@@ -138,6 +141,21 @@ def open_browser(tmp_path_factory):
     yield open_window
     for window in windows:
         window.quit()
+
+
+@pytest.fixture(scope='session')
+def npm_packages(tmp_path_factory):
+    """A function that installs a package of npm, such as ``'axe-core@4.10.3'``, and returns its directory."""
+    def install(package):
+        directory = tmp_path_factory.mktemp('npm')
+        # What has been fetched before is good: it has a version.
+        fetched = subprocess.run([servers.find_program('npm'), 'install', '--no-audit', '--no-fund', '--prefer-offline',
+                                  '--prefix', str(directory), package],
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if fetched.returncode:
+            servers.give_up(fetched.stdout.decode())
+        return directory / 'node_modules' / package.rpartition('@')[0]
+    return functools.lru_cache(maxsize=None)(install)
 
 
 @pytest.fixture

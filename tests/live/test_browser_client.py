@@ -17,6 +17,7 @@ from .conftest import eventually
 
 DOCUMENT = (servers.ROOT / 'docs' / 'client.md').read_text()
 STATIC = servers.ROOT / 'sockets' / 'static' / 'sockets'
+TYPESCRIPT = 'typescript@5.9.3'
 
 
 def blocks(language):
@@ -74,19 +75,15 @@ table.request('BET', {amount: 5}).then(reply => reply.pot);
 '''
 
 
-def test_its_types(tmp_path):
-    node, npm = servers.find_program('node'), servers.find_program('npm')
-    code, output = execute([npm, 'install', '--no-audit', '--no-fund', '--prefix', tmp_path, 'typescript@5.9.3'])
-    if code:
-        servers.give_up(output)
+def test_its_types(npm_packages, tmp_path):
     sources = {'sockets.d.ts': (STATIC / 'sockets.d.ts').read_text(), 'errors.ts': TYPE_ERRORS}
     for number, block in enumerate(blocks('ts')):
         sources['block{}.ts'.format(number)] = block
     assert len(sources) == 4
     for name, text in sources.items():
         (tmp_path / name).write_text(text)
-    code, output = execute([node, 'node_modules/typescript/bin/tsc', '--noEmit', '--strict', '--target', 'es2022',
-                        '--lib', 'es2022,dom', *sources], cwd=str(tmp_path))
+    code, output = execute([servers.find_program('node'), npm_packages(TYPESCRIPT) / 'bin/tsc', '--noEmit', '--strict',
+                            '--target', 'es2022', '--lib', 'es2022,dom', *sources], cwd=str(tmp_path))
     assert code == 0, output
 
 

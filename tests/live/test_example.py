@@ -53,6 +53,7 @@ def example(request, run):
 
         def start(port):
             program = run([clone / 'scripts/example'], env={'PORT': str(port)}, start_new_session=True)
+            request.addfinalizer(lambda: kill(program))
             program.wait_for_log('Open http://127.0.0.1:{}/'.format(port), seconds=300)
             return program
 
@@ -75,9 +76,7 @@ def example(request, run):
 
         def kill(program):
             program.stop(signal.SIGKILL)
-    example = Example(start, kill)
-    yield example
-    example.kill()
+    yield Example(start, kill)
 
 
 class Person:
@@ -131,7 +130,7 @@ class Person:
         return [entry for entry in self.browser.get_log('browser') if entry['level'] == 'SEVERE']
 
 
-def test_two_people_chat(example, open_browser, tmp_path):
+def test_two_people_chat(example, open_browser):
     anna = Person(open_browser(), example.url)
     anna.go('/')
     anna.fill(name='Anna', room='lobby')
@@ -228,14 +227,9 @@ def test_the_pulse_beats_as_messages_are_said(example, open_browser):
 
 
 @pytest.mark.parametrize('example', ['redis'], indirect=True)
-def test_no_page_keeps_anybody_out(example, open_browser, tmp_path):
+def test_no_page_keeps_anybody_out(example, open_browser, npm_packages):
     """The rules of WCAG 2, levels A and AA, that axe can check; on a phone and a desk, in light and dark."""
-    npm = servers.find_program('npm')
-    fetched = subprocess.run([npm, 'install', '--no-audit', '--no-fund', '--prefix', str(tmp_path), AXE],
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if fetched.returncode:
-        servers.give_up(fetched.stdout.decode())
-    axe = (tmp_path / 'node_modules/axe-core/axe.min.js').read_text()
+    axe = (npm_packages(AXE) / 'axe.min.js').read_text()
     for width, height, colours in ((1000, 700, 'light'), (390, 844, 'dark')):
         alice = Person(open_browser(width, height), example.url)
         alice.browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {
