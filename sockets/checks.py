@@ -128,6 +128,20 @@ def check_database(app_configs=None, **kwargs):
 
 
 @register('sockets')
+def check_relations(app_configs=None, **kwargs):
+    """W011: foreign keys that would keep a connection's row from being removed."""
+    # An app without Socket has been told so.
+    if not apps.is_installed('sockets'):
+        return []
+    from .models import Socket
+    return [Warning('{} has a constraint, and rows of connections are removed without asking who refers to them: '
+                    'its database will refuse.'.format(relation.field), obj=relation.related_model,
+                    hint='Give it db_constraint=False, and delete its rows in a disconnect function.',
+                    id='sockets.W011')
+            for relation in Socket._meta.related_objects if relation.field.db_constraint]
+
+
+@register('sockets')
 def check_origins(app_configs=None, **kwargs):
     """W008: hosts of which none can be that of a page."""
     if not _can_look():

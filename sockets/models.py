@@ -211,7 +211,9 @@ class Socket(BaseModel):
 
     def forget(self):
         """Let go of what belonged to this connection, whose row has been removed and whose functions have run."""
-        self.memberships.all().delete()
+        # Not delete(), which is a transaction of its own: this is every connection.
+        rooms = Membership.objects.filter(socket=self.pk)
+        rooms._raw_delete(rooms.db)
         self.pk = None
 
 

@@ -46,7 +46,7 @@ AT_IMPORT = {
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
     'apps': {'checks', 'presence', 'protocol', 'revocation', 'router', 'transport'},
-    'checks': {'handlers', 'multiplexing', 'transport'},
+    'checks': {'handlers', 'models', 'multiplexing', 'transport'},
     'handlers': {'auth', 'models', 'presence', 'signals'},
     'limits': {'models'},
     'models': {'presence'},

@@ -13,6 +13,7 @@ from django.core.checks import run_checks
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, checks, router
+from sockets.models import Membership
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import sandbox
 
@@ -133,6 +134,14 @@ def test_a_handler_that_serves_a_stream_is_routed_with_its_demultiplexer(only):
     assert only([route_class(Whole)], handlers=[Whole, Part]) == []
     assert ids(only([], handlers=[Part, Whole])) == ['sockets.W003', 'sockets.W003']
     assert not {handler for handler, _ in checks._unbuilt_on({})} & {*Whole._streams.values(), SocketDemultiplexer}
+
+
+def test_a_foreign_key_that_would_keep_a_row_is_named(monkeypatch):
+    assert checks.check_relations() == []
+    field = Membership._meta.get_field('socket')
+    monkeypatch.setattr(field, 'db_constraint', True)
+    message, = checks.check_relations()
+    assert message.id == 'sockets.W011' and 'sockets.Membership.socket' in message.msg
 
 
 def test_only_classes_that_nothing_builds_on_have_to_be_routed():
