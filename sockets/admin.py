@@ -241,8 +241,8 @@ class SocketAdmin(admin.ModelAdmin):
         return queryset, False
 
     def lookup_allowed(self, lookup, value):
-        # Or a session's key could be guessed letter by letter.
-        return not lookup.startswith('session') and super().lookup_allowed(lookup, value)
+        # Or a session's key could be guessed letter by letter, and any other cookie.
+        return not lookup.startswith(('session', 'handshake')) and super().lookup_allowed(lookup, value)
 
     def has_add_permission(self, request):
         return False

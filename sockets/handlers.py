@@ -351,7 +351,8 @@ class RoutedSocketHandler(transport.Consumer):
             user_ip=self._user_ip,
             session_id=auth.row_session_key(self._session),
             user=self._user if self._user.is_authenticated else None,
-            handshake=self.handshake_text(),
+            # Whoever reads the database, or a copy of it, is not to be anybody's session.
+            handshake=self.handshake_text(secret_cookie=settings.SESSION_COOKIE_NAME),
         )
         try:
             row.save(force_insert=True)

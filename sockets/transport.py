@@ -291,13 +291,14 @@ class Consumer(WebsocketConsumer):
         """Whether this is the connect message, which alone carries the handshake."""
         return self.message.channel.name == 'websocket.connect'
 
-    def handshake_text(self):
-        """Return what ``handshake()`` needs of the connect message, as JSON."""
+    def handshake_text(self, secret_cookie):
+        """Return what ``handshake()`` needs of the connect message, as JSON, without the cookie of that name."""
         content = self.message.content
         return json.dumps({
             **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path')},
             'query_string': _text(content.get('query_string') or ''),
-            'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
+            'headers': [[name, _without(value, secret_cookie) if name == 'cookie' else value]
+                        for name, value in ([_text(name), _text(value)] for name, value in _headers(content))],
         })
 
     def handshake(self, text=None):
@@ -322,6 +323,10 @@ def _headers(content):
     headers = content.get('headers') or ()
     # Those of Channels' own test client.
     return headers.items() if isinstance(headers, dict) else headers
+
+
+def _without(cookies, name):
+    return ';'.join(part for part in cookies.split(';') if part.partition('=')[0].strip() != name)
 
 
 def _text(value):

@@ -168,7 +168,7 @@ def test_a_session_key_is_neither_shown_nor_guessed(staff, alice, login):
     make_rows(1, alice, session_id=key)
     for address in (LIST, '{}{}/change/'.format(LIST, Socket.objects.get().pk)):
         assert key.encode() not in staff.get(address).content
-    for lookup in ('session__gt=a', 'session__session_key__startswith=a', 'session=' + key):
+    for lookup in ('session__gt=a', 'session__session_key__startswith=a', 'session=' + key, 'handshake__contains=a'):
         assert staff.get(LIST + '?' + lookup).status_code == 400
 
 

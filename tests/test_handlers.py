@@ -537,13 +537,15 @@ def test_the_request_that_opened_a_connection_is_there_in_every_hook_and_frame(c
         def on_close(socket):
             seen.append(on_request(socket))
 
-    cookies = {**login(alice), 'flavour': 'löwe'}
+    cookies = {'colour': 'red', **login(alice), 'flavour': 'löwe'}
     page = connect(Page.socket.Handler, '/page/?a=1&b=%C3%A4', cookies=cookies, headers={
         'user-agent': 'Löwe', 'host': 'chat.example.com'})
     page.received()
     seen += page.send({'type': 'REQUEST'})
     page.disconnect()
-    assert len(seen) == 3 and seen[0] == seen[1] == seen[2]
+    # The session's cookie is nowhere but in the browser.
+    assert len(seen) == 3 and seen[0]['cookies'].pop(settings.SESSION_COOKIE_NAME)
+    assert seen[0] == seen[1] == seen[2]
     assert seen[0]['get'] == {'a': '1', 'b': 'ä'} and seen[0]['cookies']['flavour']
     assert {key: seen[0][key] for key in ('path', 'address', 'user', 'host', 'method')} == {
         'path': '/page/', 'address': '192.0.2.1', 'user': 'alice', 'host': 'chat.example.com', 'method': 'GET'}
