@@ -9,6 +9,7 @@ import re
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
 from . import conf, security
@@ -235,7 +236,7 @@ def _short_lived(layer):
 @register('sockets')
 def check_routing(app_configs=None, **kwargs):
     """E004, E005, E009: the channel layer and its routing; W003: handlers that it does not lead to; E008: URL arguments
-    not there; W009, W010: routes and paths that never match.
+    not there; E011: middleware that is none; W009, W010: routes and paths that never match.
     """
     if not _can_look():
         return []
@@ -254,7 +255,8 @@ def check_routing(app_configs=None, **kwargs):
                       hint='Correct its BACKEND, CONFIG or ROUTING.', id='sockets.E005')]
     _import_views()
     routed = transport.routed(alias)
-    return [*_unrouted(routed), *_missing_arguments(routed), *_hidden_routes(routed), *_hidden_paths(routed)]
+    return [*_unrouted(routed), *_missing_arguments(routed), *_broken_middleware(routed), *_hidden_routes(routed),
+            *_hidden_paths(routed)]
 
 
 def _is_ours(entry):
@@ -305,6 +307,15 @@ def _missing_arguments(routed):
                                 function.function.__qualname__, name, entry.consumer.__name__),
                             hint=r'Name it in the path, as in (?P<{}>\w+), or give it a default.'.format(name),
                             obj=entry.consumer, id='sockets.E008')
+
+
+def _broken_middleware(routed):
+    for entry in filter(_is_ours, routed):
+        try:
+            entry.consumer.build_middleware()
+        except ImproperlyConfigured as error:
+            yield Error(str(error), obj=entry.consumer, id='sockets.E011', hint=(
+                "Correct it in SOCKETS['MIDDLEWARE'], or in the middleware of the class."))
 
 
 def _hidden_routes(routed):

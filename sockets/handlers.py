@@ -290,10 +290,11 @@ class RoutedSocketHandler(transport.Consumer):
     def _pass_on(self, event, content):
         """Pass a connect, a content or a disconnect through the middleware to the functions; return their result."""
         self.event = event
-        return self._middleware()(self, content)
+        return self.build_middleware()(self, content)
 
     @classmethod
-    def _middleware(cls):
+    def build_middleware(cls):
+        """Return what connects, contents and disconnects pass through; ``ImproperlyConfigured`` names what is none."""
         entries = (*conf.MIDDLEWARE, *cls.middleware)
         built = cls.__dict__.get('_chain')
         if built is None or built[0] != entries:

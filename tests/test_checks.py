@@ -136,6 +136,20 @@ def test_a_handler_that_serves_a_stream_is_routed_with_its_demultiplexer(only):
     assert not {handler for handler, _ in checks._unbuilt_on({})} & {*Whole._streams.values(), SocketDemultiplexer}
 
 
+def test_middleware_that_is_none_is_named(only, settings):
+    class Plain(RoutedSocketHandler):
+        pass
+
+    class Broken(RoutedSocketHandler):
+        middleware = ['no.such.thing']
+
+    assert only([route_class(Plain)]) == []
+    message, = only([route_class(Broken)])
+    assert message.id == 'sockets.E011' and 'no.such.thing' in message.msg
+    settings.SOCKETS = {'MIDDLEWARE': ['tests.test_checks.nothing']}
+    assert 'tests.test_checks.nothing' in only([route_class(Plain)])[0].msg
+
+
 def test_a_foreign_key_that_would_keep_a_row_is_named(monkeypatch):
     assert checks.check_relations() == []
     field = Membership._meta.get_field('socket')
