@@ -303,7 +303,9 @@ class Consumer(WebsocketConsumer):
 
     def handshake(self, text=None):
         """Return the HTTP request that asked for this connection, of the connect message or of ``handshake_text()``."""
-        content = dict(self.message.content if text is None else json.loads(text), method='GET')
+        # A row may be older than this column.
+        content = dict(self.message.content if text is None else json.loads(text or '{}'), method='GET')
+        content['path'] = self.path
         content['query_string'] = _text(content.get('query_string') or '')
         content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
         content['reply_channel'] = self.channel_name

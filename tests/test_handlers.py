@@ -626,3 +626,13 @@ def test_text_and_bytes_are_sent_as_they_are(connect):
         for target in (Socket.objects, Socket.objects.get()):
             with pytest.raises(TypeError, match="A frame is text='...' or bytes=b'...'"):
                 target.send(**frame)
+
+
+def test_a_row_without_a_handshake_has_a_request_that_knows_its_path(connect):
+    class Page(RoutedSocketHandler):
+        routes = ('ASK', lambda socket: {'path': socket.request.path, 'cookies': socket.request.COOKIES}),
+
+    page = connect(Page)
+    page.received()
+    Socket.objects.update(handshake='')
+    assert page.send({'type': 'ASK'}) == [{'path': '/page/', 'cookies': {}}]

@@ -27,8 +27,6 @@ class Site:
         self.port = servers.free_port()
         self.unix_socket = str(directory / 'daphne.sock')
         self.manage('migrate', '--verbosity', '0')
-        # Rows of others who were here before.
-        self.python('from sockets.models import Socket; Socket.objects.all().delete()')
         self.daphne = self.start('daphne', '-b', '127.0.0.1', '-p', self.port, '-u', self.unix_socket,
                                  'tests.live.asgi:channel_layer')
         self.worker = self.start('worker', 'runworker')

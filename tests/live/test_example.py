@@ -46,6 +46,13 @@ def clone(tmp_path_factory):
     return clone
 
 
+@pytest.fixture(scope='module')
+def database_url():
+    """The URL of a PostgreSQL of its own: the example leaves rows, because nobody is there to see its servers end."""
+    with servers.postgres_server() as url:
+        yield url
+
+
 @pytest.fixture(params=['script', 'redis'])
 def example(request, run):
     if request.param == 'script':
