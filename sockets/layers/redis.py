@@ -527,21 +527,27 @@ def _let_go(layer):
 
 
 class _Trouble:
-    """Says once that Redis is away, and once that it is back."""
+    """Says once that Redis is away, and once that it is back, whichever threads notice."""
 
     def __init__(self):
         self.since = None
         self.tries = 0
+        self.lock = threading.Lock()
 
     def begins(self, error):
-        if self.since is None:
-            self.since = time.monotonic()
+        with self.lock:
+            is_news, self.since = self.since is None, self.since or time.monotonic()
+        if is_news:
             logger.error('Redis is away, trying again: %s', error)
 
     def is_over(self):
-        if self.since is not None:
-            logger.warning('Redis is back after %.1f s', time.monotonic() - self.since)
-            self.since, self.tries = None, 0
+        # Asked with each message; nearly always there is none.
+        if self.since is None:
+            return
+        with self.lock:
+            since, self.since, self.tries = self.since, None, 0
+        if since is not None:
+            logger.warning('Redis is back after %.1f s', time.monotonic() - since)
 
     def pause(self):
         self.tries += 1

@@ -609,4 +609,4 @@ def test_the_document_has_a_line_for_each_fault():
     for line in table.splitlines()[2:]:
         words = re.sub(r'SIG\w+|restarts|hangs for 20 s|90', '', line.split('|')[1]).split()
         assert all(word in source for word in words), line
-    assert len(table.splitlines()) == 2 + 29
+    assert len(table.splitlines()) == 2 + 30
