@@ -103,13 +103,10 @@ class RoutedSocketHandler(transport.Consumer):
     def request(self):
         """The opening HTTP request: ``path``, ``GET``, ``COOKIES``, ``META``, ``user``, ``session``."""
         if self._request is None:
-            if self.is_connect:
-                self._request = self.handshake()
-            else:
-                row = self.socket
-                if row is None:
-                    raise ConnectionRevoked()
-                self._request = self.handshake(row.handshake)
+            row = self.socket
+            if row is None:
+                raise ConnectionRevoked()
+            self._request = self.handshake(row.handshake)
             self._request.session, self._request.user = self.session, self.user
         return self._request
 
@@ -124,15 +121,18 @@ class RoutedSocketHandler(transport.Consumer):
     @property
     def rooms(self):
         """The names of the rooms that this connection is in; in a disconnect function, was in."""
-        return list(self.socket.memberships.values_list('name', flat=True))
+        return [] if self.socket is None else list(self.socket.memberships.values_list('name', flat=True))
 
     def join(self, room):
         """Enter the room ``room``, a ``str``, for ``Socket.objects.in_room(room)`` to find this connection."""
+        if self.socket is None:
+            raise RuntimeError('Cannot join {!r:.40} before the connection is accepted.'.format(room))
         self.socket.join(room)
 
     def leave(self, room):
         """Leave the room ``room``. That happens by itself when the connection ends."""
-        self.socket.leave(room)
+        if self.socket is not None:
+            self.socket.leave(room)
 
     # What a subclass may override.
 

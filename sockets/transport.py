@@ -286,11 +286,6 @@ class Consumer(WebsocketConsumer):
         for name in self.connection_groups(**kwargs):
             Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
 
-    @property
-    def is_connect(self):
-        """Whether this is the connect message, which alone carries the handshake."""
-        return self.message.channel.name == 'websocket.connect'
-
     def handshake_text(self, secret_cookie):
         """Return what ``handshake()`` needs of the connect message, as JSON, without the cookie of that name."""
         content = self.message.content

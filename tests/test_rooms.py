@@ -4,7 +4,7 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.views.generic import View
 
-from sockets import SocketRouter, presence
+from sockets import RoutedSocketHandler, SocketRouter, presence
 from sockets.models import Membership, Socket
 
 pytestmark = pytest.mark.django_db
@@ -99,6 +99,17 @@ def test_a_connection_that_has_ended_joins_nothing():
     assert not row.join('tea') and not Membership.objects.exists()
     row.forget()
     assert not row.join('tea')
+
+
+def test_rooms_wait_for_the_accept(connect, caplog):
+    class Early(RoutedSocketHandler):
+        def connect(self, message, **kwargs):
+            self.leave('tea')
+            assert self.rooms == []
+            self.join('tea')
+
+    assert 'accept' not in connect(Early).messages()[0]
+    assert "Cannot join 'tea' before the connection is accepted." in caplog.text
 
 
 def test_what_a_process_that_died_has_left_in_a_room_is_swept(open_page):
