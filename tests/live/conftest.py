@@ -9,6 +9,7 @@ import pytest
 import websocket
 
 from .. import servers
+from . import fleet
 
 
 @pytest.fixture(scope='session')
@@ -16,6 +17,14 @@ def database_url():
     """The URL of a real PostgreSQL."""
     with servers.postgres_server() as url:
         yield url
+
+
+@pytest.fixture(scope='module')
+def redis(tmp_path_factory):
+    """A Redis that a module may stop and start."""
+    redis = fleet.Redis(tmp_path_factory.mktemp('redis'))
+    yield redis
+    redis.stop()
 
 
 class Site:

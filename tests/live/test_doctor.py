@@ -14,13 +14,6 @@ DOCS = (servers.ROOT / 'docs/checks.md').read_text()
 
 
 @pytest.fixture(scope='module')
-def redis(tmp_path_factory):
-    redis = fleet.Redis(tmp_path_factory.mktemp('redis'))
-    yield redis
-    redis.stop()
-
-
-@pytest.fixture(scope='module')
 def running(tmp_path_factory, redis, database_url):
     running = fleet.Fleet(tmp_path_factory.mktemp('fleet'), database_url, redis)
     yield running

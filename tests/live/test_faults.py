@@ -40,13 +40,6 @@ def report():
         path.write_text(before + BEGIN + table + END + rest.partition(END)[2])
 
 
-@pytest.fixture(scope='module')
-def redis(tmp_path_factory):
-    redis = fleet.Redis(tmp_path_factory.mktemp('redis'))
-    yield redis
-    redis.stop()
-
-
 class Hall:
     """A site under observation: who is connected to ``/hall/``, what the rows say, and which hooks have run."""
 

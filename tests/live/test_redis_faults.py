@@ -14,13 +14,6 @@ pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope='module')
-def redis(tmp_path_factory):
-    redis = fleet.Redis(tmp_path_factory.mktemp('redis'))
-    yield redis
-    redis.stop()
-
-
-@pytest.fixture(scope='module')
 def running(tmp_path_factory, redis, database_url):
     """Two ``runsockets``, one daphne and one worker. Whatever Redis does, they must survive."""
     servers = fleet.Fleet(tmp_path_factory.mktemp('fleet'), database_url, redis)

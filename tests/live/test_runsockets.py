@@ -18,13 +18,6 @@ from . import fleet
 pytestmark = pytest.mark.alone
 
 
-@pytest.fixture(scope='module')
-def redis(tmp_path_factory):
-    redis = fleet.Redis(tmp_path_factory.mktemp('redis'))
-    yield redis
-    redis.stop()
-
-
 @pytest.fixture
 def servers(tmp_path, redis, database_url):
     servers = fleet.Fleet(tmp_path, database_url, redis)

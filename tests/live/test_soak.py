@@ -25,13 +25,6 @@ OUTAGE = 3
 
 
 @pytest.fixture
-def redis(tmp_path):
-    redis = fleet.Redis(tmp_path)
-    yield redis
-    redis.stop()
-
-
-@pytest.fixture
 def servers(tmp_path, redis, database_url):
     servers = fleet.Fleet(tmp_path, database_url, redis)
     yield servers
