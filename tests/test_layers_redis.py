@@ -543,3 +543,12 @@ def test_a_layer_that_nobody_needs_any_more_leaves_no_thread_behind(make_layer, 
     gc.collect()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_connection_is_no_longer_heard_before_it_is_told_to_close(make_layer, monkeypatch):
+    # A client that was quick to answer RECONNECT got one more frame through to a route.
+    layer, steps = make_layer(), []
+    run = layer._run
+    monkeypatch.setattr(layer, '_run', lambda name, index, args: (steps.append(name), run(name, index, args))[1])
+    layer.send_many(['server!a', 'server!b'], {'text': '{"type":"RECONNECT"}', 'close': 4401})
+    assert steps == ['close', 'put']

@@ -288,16 +288,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _send_entry(self, prefix, names, message):
         is_control = bool(message.get('close') or message.get('accept'))
-        refused = self._run('put', self.consistent_hash(prefix), [
-            self.prefix, prefix, 0 if is_control else self.server_capacity, int(self.expiry * 1000),
-            self.serialize({'to': names, 'message': message}), 0])
         if message.get('close'):
+            # First: a client that is told may say something before we are through.
             by_shard = {}
             for name in names:
                 by_shard.setdefault(self.consistent_hash(name), []).append(name)
             for index, closed in by_shard.items():
                 self._run('close', index, [self.prefix, int(self.expiry), *closed])
-        return refused
+        return self._run('put', self.consistent_hash(prefix), [
+            self.prefix, prefix, 0 if is_control else self.server_capacity, int(self.expiry * 1000),
+            self.serialize({'to': names, 'message': message}), 0])
 
     def _send_plain(self, channel, message):
         index = self.consistent_hash(channel) if '?' in channel else next(self._send_index_generator)
