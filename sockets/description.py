@@ -64,6 +64,11 @@ def docstring(thing):
     return inspect.cleandoc(thing.__doc__ or '')
 
 
+def summary(thing):
+    """Return the first line of the docstring of a function or class, or ``''``."""
+    return docstring(thing).partition('\n')[0]
+
+
 def type_of(route):
     """Return the type of a route as people write it: regular expressions between slashes."""
     return route.pattern if isinstance(route.pattern, str) else '/{}/'.format(route.pattern.pattern)
@@ -77,10 +82,11 @@ def as_text(found):
             lines.append('')
         lines.append('{}  {}.{}{}'.format(endpoint.address, endpoint.handler.__module__, endpoint.handler.__qualname__,
                                           '  (login required)' if endpoint.handler.login_required else ''))
-        lines += ['    ' + line for line in docstring(endpoint.handler).splitlines()[:1]]
+        if summary(endpoint.handler):
+            lines.append('    ' + summary(endpoint.handler))
         width = max([len(type_of(route)) for route in endpoint.routes] or [0])
         for route in endpoint.routes:
-            said = [line for line in (docstring(route.function.function).partition('\n')[0], _options(route)) if line]
+            said = [line for line in (summary(route.function.function), _options(route)) if line]
             lines.append('  {}  {}'.format(type_of(route).ljust(width), '; '.join(said)).rstrip())
             if route.form is not None:
                 schema = schema_of(route.form)
@@ -89,7 +95,7 @@ def as_text(found):
                         name, '' if name in schema.get('required', ()) else '?', typescript(field)))
         if endpoint.is_open:
             lines.append('  (any other type)  {}'.format(
-                docstring(endpoint.handler.default_route).partition('\n')[0]).rstrip())
+                summary(endpoint.handler.default_route)).rstrip())
     return '\n'.join(lines)
 
 
@@ -130,7 +136,7 @@ def _of_route(route):
             {'type': 'string', 'pattern': '^(?:{})'.format(route.pattern.pattern)})
     schema = {} if route.form is None else schema_of(route.form)
     payload = _envelope(type, schema)
-    return _message(payload, docstring(route.function.function).partition('\n')[0], _options(route))
+    return _message(payload, summary(route.function.function), _options(route))
 
 
 def _envelope(type, schema=None):
@@ -185,7 +191,7 @@ def as_typescript(found):
                 is_open = True
                 continue
             fields = 'Record<string, any>' if route.form is None else typescript(schema_of(route.form))
-            said = docstring(route.function.function).partition('\n')[0].replace('*/', '* /')
+            said = summary(route.function.function).replace('*/', '* /')
             sends += ['    /** {} */'.format(said)] if said else []
             sends.append('    {}: {{fields: {}; reply: any}};'.format(json.dumps(route.pattern), fields))
         if is_open or not sends:
