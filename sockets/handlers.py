@@ -245,7 +245,7 @@ class RoutedSocketHandler(transport.Consumer):
         else:
             visitor.bad_frames = 0
             if reply is not None and not self.closed:
-                self._attempt(self.deliver, reply)
+                self._attempt(self.deliver, reply, True)
         finally:
             self._in_frame = False
             self._announce_handled(time.perf_counter() - began, outcome)

@@ -31,9 +31,9 @@ class Stream:
         """Return the frame of ``content`` on this stream."""
         return self.connection.encode({STREAM: self.stream, PAYLOAD: content})
 
-    def deliver(self, message):
+    def deliver(self, message, is_last=False):
         """Hand a message to the connection."""
-        self.connection.deliver(message)
+        self.connection.deliver(message, is_last)
 
     def pass_on(self, event):
         """Have the functions of this stream run for a connect or a disconnect."""
@@ -51,7 +51,7 @@ class Stream:
             self._attempt(self._fail, error, ref)
         else:
             if reply is not None and not self.closed:
-                self.deliver(reply)
+                self.deliver(reply, is_last=True)
 
 
 class SocketDemultiplexer(RoutedSocketHandler):

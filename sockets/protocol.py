@@ -79,9 +79,17 @@ class SocketProtocol(WebSocketProtocol):
 
     def sendData(self, data, sync=False, chopsize=None):
         if sync or chopsize or self.send_queue:
-            super().sendData(data, sync, chopsize)
-        else:
-            self.transport.write(data)
+            return super().sendData(data, sync, chopsize)
+        transport, sent = self.transport, 0
+        # The transport would ask the reactor to be called back, and then not to be, for each frame that it could have
+        # written at once. (TLS has no such buffers.)
+        if getattr(transport, 'dataBuffer', None) == b'' and not getattr(transport, '_tempDataBuffer', True):
+            sent = transport.writeSomeData(data)
+            if isinstance(sent, Exception):
+                # The reactor finds out, and tells whom it should.
+                sent = 0
+        if sent < len(data):
+            transport.write(data[sent:])
 
     def onFrameBegin(self):
         if self.current_frame.mask:
@@ -130,10 +138,6 @@ class SocketProtocol(WebSocketProtocol):
                 logger.warning('Cutting off %s, which does not read: %d bytes wait', self.reply_channel, self.backlog)
                 return self.transport.abortConnection()
         self.sendPreparedMessage(frame)
-        # TLS has none.
-        write_now = getattr(self.transport, 'doWrite', None)
-        if write_now is not None and self.backlog is None:
-            write_now()
 
     def serverClose(self, code=True):
         # autobahn's sendClose() refuses the codes of RFC 6455, such as 1011, with an exception, and the connection

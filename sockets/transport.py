@@ -26,8 +26,8 @@ from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
-           'install', 'live_servers', 'redis_info', 'round_trip', 'routing_error', 'routed', 'send', 'send_many',
-           'server_prefix', 'statistics']
+           'install', 'live_servers', 'redis_info', 'round_trip', 'routing_error', 'routed', 'send', 'send_last',
+           'send_many', 'server_prefix', 'statistics']
 
 logger = logging.getLogger('sockets')
 
@@ -66,6 +66,22 @@ def send(layer, channel_name, message):
             return
         raise MailboxFull('{} has taken no message for {} s; is its server still running?'.format(
             server_prefix(channel_name), conf.SEND_TIMEOUT))
+
+
+def send_last(layer, channel_name, message):
+    """Hand over the last message of a frame, with which the worker need not wait for the layer; a failure is logged."""
+    send_later = getattr(layer, 'send_later', None)
+    if send_later is None:
+        return send(layer, channel_name, message)
+
+    def on_failure(error):
+        try:
+            if not isinstance(error, layer.ChannelFull):
+                raise error
+            send(layer, channel_name, message)
+        except Exception:
+            logger.exception('The answer to a frame of %s was lost', channel_name)
+    send_later(channel_name, message, on_failure)
 
 
 def send_many(channel_names, message):
@@ -254,10 +270,11 @@ class Consumer(WebsocketConsumer):
         self.accepted = True
         self._send({'accept': True})
 
-    def deliver(self, content):
+    def deliver(self, content, is_last=False):
         """Hand a message of daphne's protocol (``accept``, ``text``, ``bytes``, ``close``) to this connection.
 
-        What is not a refusal accepts the connection first, as daphne would. ``RuntimeError`` after a close.
+        What is not a refusal accepts the connection first, as daphne would. ``RuntimeError`` after a close. After what
+        ``is_last`` the consumer returns: it may go with whatever the worker asks of the layer next.
         """
         if self.closed:
             raise RuntimeError('Cannot send to {} once it has been closed.'.format(self.channel_name))
@@ -270,7 +287,7 @@ class Consumer(WebsocketConsumer):
             content.pop('accept', None)
         if content:
             self.closed = bool(content.get('close')) or refuses
-            self._send(content)
+            self._send(content, send_last if is_last else send)
 
     def close(self, code=1000):
         """Close the connection with ``code``; one that was not accepted yet is refused (HTTP 403)."""
@@ -312,8 +329,8 @@ class Consumer(WebsocketConsumer):
         """Return the address that opened the TCP connection of ``request``; ``None`` on a unix socket."""
         return request.META.get('REMOTE_ADDR')
 
-    def _send(self, content):
-        send(self.message.channel_layer, self.channel_name, content)
+    def _send(self, content, hand_over=send):
+        hand_over(self.message.channel_layer, self.channel_name, content)
 
 
 def _headers(content):

@@ -191,6 +191,19 @@ def test_what_nobody_receives_is_swept_away():
     assert len(boxes) == 0 and not boxes._boxes and not boxes._waiting and not boxes._lines
 
 
+def test_all_that_waits_for_a_server_is_taken_at_once_but_what_has_expired():
+    boxes = mailboxes()
+    for now, channel in enumerate(['a!1', 'a!1', 'a!2', 'b!1']):
+        boxes.put(channel, {'n': now}, now)
+    letters = boxes.take_all('a!', EXPIRY)
+    assert [(letter.channel, letter.message['n']) for letter in letters] == [('a!1', 1), ('a!2', 2)]
+    assert boxes.take_all('a!', EXPIRY) == []
+    assert boxes.take(['a!'], EXPIRY) == (None, None)
+    assert boxes.take(['b!'], EXPIRY)[0].message == {'n': 3}
+    # Nothing of it counts any more.
+    assert not boxes._boxes and not boxes._waiting and not boxes._lines
+
+
 def test_an_owner_at_work_gets_another_lease():
     boxes = mailboxes()
     frame(boxes, 1)

@@ -221,6 +221,99 @@ def test_a_server_that_is_full_refuses_and_can_still_be_told_to_close(make_layer
     layer.send('full!a', {'close': 1000})
 
 
+@pytest.fixture
+def writes(monkeypatch):
+    """What layers have written to their Redis: a list, an entry for each time."""
+    def send_packed_command(connection, command):
+        written.append(command)
+        write(connection, command)
+
+    written, write = [], redis.connection.Connection.send_packed_command
+    monkeypatch.setattr(redis.connection.Connection, 'send_packed_command', send_packed_command)
+    return written
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_the_last_word_of_a_frame_goes_when_its_thread_asks_for_more(make_layer, hosts):
+    worker, server, failures = make_layer(hosts), make_layer(hosts), []
+    for n in range(10):
+        # Of servers on each of the shards.
+        name = 'server{}!a'.format(n)
+        worker.send('websocket.receive', frame(n, name))
+        while worker.receive(['websocket.receive'])[0] is None:
+            pass
+        worker.send_later(name, {'text': str(n)}, failures.append)
+        assert server.receive(['server{}!'.format(n)]) == (None, None)
+        worker.receive(['websocket.receive'])
+        assert server.receive(['server{}!'.format(n)]) == (name, {'text': str(n)})
+    assert failures == []
+
+
+def test_the_last_word_of_a_frame_costs_no_round_trip(layer, writes):
+    for n in range(2):
+        layer.send('websocket.receive', frame(n))
+    layer.receive(['websocket.receive'])
+    del writes[:]
+    layer.send_later('server!a', {'text': 'last'}, None)
+    assert layer.receive(['websocket.receive'])[1]['n'] == 1
+    assert len(writes) == 1
+
+
+def test_the_last_word_of_a_frame_comes_before_what_is_said_after_it(make_layer, layer):
+    layer.send('websocket.receive', frame(0))
+    layer.receive(['websocket.receive'])
+    layer.send_later('server!a', {'text': 'last'}, None)
+    layer.send('server!a', {'text': 'after all'})
+    assert [layer.receive(['server!'])[1]['text'] for _ in range(2)] == ['last', 'after all']
+
+
+def test_a_close_and_what_no_frame_asked_for_go_at_once(make_layer, layer):
+    server = make_layer()
+    layer.send_later('server!a', {'text': 'nobody asked'}, None)
+    assert server.receive(['server!'])[1] == {'text': 'nobody asked'}
+    layer.send('websocket.receive', frame(0))
+    layer.receive(['websocket.receive'])
+    layer.send_later('server!a', {'close': 1000}, None)
+    assert server.receive(['server!'])[1] == {'close': 1000}
+
+
+def test_a_last_word_that_is_refused_comes_back_with_the_reason(make_layer, redis_url):
+    layer, errors = make_layer(server_capacity=1), []
+    layer.send('server!b', {'text': 'the only one'})
+    for n in range(2):
+        layer.send('websocket.receive', frame(n))
+    layer.receive(['websocket.receive'])
+    layer.send_later('server!a', {'text': 'too many'}, errors.append)
+    # The next frame comes all the same.
+    assert layer.receive(['websocket.receive'])[1]['n'] == 1
+    assert [type(error) for error in errors] == [layer.ChannelFull]
+    assert make_layer().receive(['server!'])[1] == {'text': 'the only one'}
+    layer.send_later('server!a', {'text': 'no room at all'}, errors.append)
+    client = redis.Redis.from_url(redis_url)
+    client.config_set('maxmemory', 1)
+    try:
+        layer.receive(['websocket.receive'])
+    finally:
+        client.config_set('maxmemory', 0)
+    assert [type(error) for error in errors[1:]] == [OutOfMemory]
+
+
+@pytest.mark.parametrize('trouble', ['the scripts are lost', 'the connection is lost'])
+def test_a_last_word_that_meets_trouble_is_sent_again(make_layer, layer, redis_url, trouble):
+    client, server, errors = redis.Redis.from_url(redis_url), make_layer(), []
+    layer.send('websocket.receive', frame(0))
+    layer.receive(['websocket.receive'])
+    layer.send_later('server!a', {'text': 'last'}, errors.append)
+    if trouble == 'the scripts are lost':
+        client.script_flush()
+    else:
+        client.execute_command('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+    layer.receive(['websocket.receive'])
+    assert errors == []
+    assert server.receive(['server!']) == ('server!a', {'text': 'last'})
+    assert server.receive(['server!']) == (None, None)
+
+
 def test_a_flood_fills_its_own_mailbox_and_its_end_still_arrives(make_layer):
     layer = make_layer(capacity=3)
     layer.send('websocket.connect', frame(0))
@@ -529,6 +622,22 @@ def test_a_process_that_ends_in_good_order_lets_its_connections_go(make_layer):
     assert in_thread(lambda: other.receive(['websocket.receive'])) == (None, None)
     layer._end_all()
     assert in_thread(lambda: other.receive(['websocket.receive']))[1]['n'] == 1
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_a_process_that_ends_in_good_order_says_its_last_word(make_layer, hosts):
+    for n in range(6):
+        layer, server = make_layer(hosts), make_layer(hosts)
+        name = 'server{}!a'.format(n)
+        layer.send('websocket.receive', frame(0, name))
+        while layer.receive(['websocket.receive'])[0] is None:
+            pass
+        layer.send_later(name, {'text': 'last'}, None)
+        layer._end_all()
+        # Nobody waits for what Redis says.
+        until = time.monotonic() + 5
+        while server.receive(['server{}!'.format(n)]) != (name, {'text': 'last'}):
+            assert time.monotonic() < until
 
 
 def test_a_layer_that_nobody_needs_any_more_leaves_no_thread_behind(make_layer, quick):

@@ -36,6 +36,49 @@ def test_daphne_can_close_with_codes_that_autobahn_keeps_to_itself(code, called)
     assert calls == [called]
 
 
+class Transport:
+    """What SocketProtocol needs of a TCP transport of Twisted's; it takes ``room`` bytes at once."""
+
+    def __init__(self, room, dataBuffer=b'', waiting=()):
+        self.room, self.dataBuffer, self._tempDataBuffer = room, dataBuffer, list(waiting)
+        self.at_once, self.later = [], []
+
+    def writeSomeData(self, data):
+        if isinstance(self.room, Exception):
+            return self.room
+        self.at_once.append(data[:self.room])
+        return len(data[:self.room])
+
+    def write(self, data):
+        self.later.append(data)
+
+
+@pytest.mark.parametrize('transport, at_once, later', [
+    (Transport(100), [b'frame'], []),
+    (Transport(2), [b'fr'], [b'ame']),
+    (Transport(0), [b''], [b'frame']),
+    (Transport(ConnectionError()), [], [b'frame']),
+    (Transport(100, dataBuffer=b'before'), [], [b'frame']),
+    (Transport(100, waiting=[b'before']), [], [b'frame']),
+])
+def test_a_frame_is_written_at_once_unless_something_waits_before_it(transport, at_once, later):
+    protocol = SocketProtocol()
+    protocol.transport, protocol.send_queue = transport, []
+    protocol.sendData(b'frame')
+    assert (transport.at_once, transport.later) == (at_once, later)
+
+
+def test_a_transport_that_hides_its_buffers_is_left_to_write_as_it_likes():
+    class Tls:
+        def write(self, data):
+            written.append(data)
+
+    written, protocol = [], SocketProtocol()
+    protocol.transport, protocol.send_queue = Tls(), []
+    protocol.sendData(b'frame')
+    assert written == [b'frame']
+
+
 def test_daphne_uses_it():
     from daphne.http_protocol import HTTPFactory
     assert HTTPFactory(None, send_channel='test!').ws_factory.protocol is SocketProtocol

@@ -31,11 +31,13 @@ class Pipe:
         self.pid = os.getpid()
         self.connection = connect(pool)
         self.waiting = collections.deque()
+        # Commands that go out with the next one.
+        self.held = []
 
     def run(self, name, args):
         """Run a script and return its reply."""
         digest, text = SCRIPTS[name]
-        self.connection.send_command('EVALSHA', digest, 0, *args)
+        self._send('EVALSHA', digest, 0, *args)
         while self.waiting:
             self._read_next()
         reply = self._reply()
@@ -50,7 +52,17 @@ class Pipe:
         """Have a script run. ``on_reply`` is called with its reply, or with an exception, when that is read."""
         self.waiting.append(on_reply)
         # Nobody may be there in time to hear that Redis has forgotten the script: it comes along.
-        self.connection.send_command('EVAL', SCRIPTS[name][1], 0, *args)
+        self._send('EVAL', SCRIPTS[name][1], 0, *args)
+
+    def hold(self, name, args, on_reply):
+        """Have a script run just before whatever is next; ``on_reply`` is as for ``post``."""
+        self.waiting.append(on_reply)
+        self.held += self.connection.pack_command('EVALSHA', SCRIPTS[name][0], 0, *args)
+
+    def let_go(self):
+        """Send what is held, if there is nothing that it could go with."""
+        if self.held:
+            self._send_packed([])
 
     def read(self):
         """Read the replies that are there to what was posted; wait for them when there are too many."""
@@ -65,10 +77,18 @@ class Pipe:
         self.waiting.popleft()(reply)
 
     def fail(self, error):
-        """Tell those who posted that nobody knows whether Redis has heard of it."""
+        """Tell those who wait for a reply that nobody knows whether Redis has heard of it."""
         self.connection.disconnect()
         while self.waiting:
             self.waiting.popleft()(error)
+
+    def _send(self, *command):
+        self._send_packed(self.connection.pack_command(*command))
+
+    def _send_packed(self, parts):
+        # In one write.
+        held, self.held = self.held, []
+        self.connection.send_packed_command([b''.join(held + parts)] if held else parts)
 
     def _reply(self):
         try:

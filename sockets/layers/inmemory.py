@@ -311,12 +311,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
                 self._relieve_later()
 
     def _deliver(self, delivery):
-        letters = []
         with self._lock:
             delivery.is_due = False
-            while not letters or letters[-1] is not None:
-                letters.append(self._mailboxes.take([delivery.server], time.monotonic())[0])
-        for letter in letters[:-1]:
+            letters = self._mailboxes.take_all(delivery.server, time.monotonic())
+        for letter in letters:
             try:
                 delivery.function(letter.channel, letter.message)
             except Exception:

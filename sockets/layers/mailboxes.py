@@ -135,6 +135,16 @@ class Mailboxes:
             self._settle(box)
             return letter, ticket
 
+    def take_all(self, server, now):
+        """Return every ``Letter`` for connections of ``server``, oldest first: what ``take`` returns one by one."""
+        box = self._boxes.pop((False, server), None)
+        if box is None:
+            return []
+        self._leave_line(box)
+        for letter in box.letters:
+            self._waiting.pop(letter.channel, None)
+        return [letter for letter in box.letters if letter.expires > now]
+
     def done(self, ticket):
         """End the handling of a frame; return the channel of the connection's next one, if it can be taken now.
 

@@ -130,6 +130,25 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if refused:
             raise self.ChannelFull(channel)
 
+    def send_later(self, channel, message, on_failure):
+        """Send ``message`` with the next thing that this thread asks of Redis, at the latest when it receives again.
+
+        For the last word of a consumer: it costs no round trip. ``on_failure`` is called, by ``receive``, with what
+        ``send`` would have raised. Outside of a frame, and to close, it is sent at once and does raise.
+        """
+        prefix = self.non_local_name(channel)
+        if (getattr(self._thread, 'ticket', None) is None or prefix == channel or prefix in self._read_here or
+                message.get('close')):
+            return self.send(channel, message)
+        self._check(channel, message)
+        failures = self._thread.__dict__.setdefault('failures', [])
+
+        def on_reply(reply):
+            if reply:
+                failures.append((channel, message, reply, on_failure))
+        index, args = self._entry(prefix, [channel], message)
+        self._on_pipe(index, lambda pipe: pipe.hold('put', args, on_reply))
+
     def send_many(self, channel_names, message):
         """Send ``message`` to many channels at the cost of one entry per server; return the names that were full."""
         servers, refused = {}, []
@@ -206,6 +225,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         try:
             while True:
                 found = self._take_from_any(channels)
+                self._account_for_failures()
                 left = deadline - time.monotonic()
                 if found is not None or not block or left <= 0:
                     self._trouble.is_over()
@@ -287,7 +307,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             self._local.send(connection, {'close': 1013})
 
     def _send_entry(self, prefix, names, message):
-        is_control = bool(message.get('close') or message.get('accept'))
         if message.get('close'):
             # First: a client that is told may say something before we are through.
             by_shard = {}
@@ -295,9 +314,14 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 by_shard.setdefault(self.consistent_hash(name), []).append(name)
             for index, closed in by_shard.items():
                 self._run('close', index, [self.prefix, int(self.expiry), *closed])
-        return self._run('put', self.consistent_hash(prefix), [
+        return self._run('put', *self._entry(prefix, names, message))
+
+    def _entry(self, prefix, names, message):
+        """Return on which shard, and with what arguments, 'put' brings ``message`` to the sockets ``names``."""
+        is_control = bool(message.get('close') or message.get('accept'))
+        return self.consistent_hash(prefix), [
             self.prefix, prefix, 0 if is_control else self.server_capacity, int(self.expiry * 1000),
-            self.serialize({'to': names, 'message': message}), 0])
+            self.serialize({'to': names, 'message': message}), 0]
 
     def _send_plain(self, channel, message):
         index = self.consistent_hash(channel) if '?' in channel else next(self._send_index_generator)
@@ -350,6 +374,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         except redis.exceptions.ResponseError as error:
             raise _explained(error)
 
+    def _on_all_pipes(self, function):
+        for index in list(self._thread.__dict__.get('pipes', ())):
+            self._on_pipe(index, function)
+
     # Receiving
 
     def _take_from_any(self, channels):
@@ -360,6 +388,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             channel, message = self._local.receive(servers)
             if channel is not None:
                 return channel, message
+        if self.ring_size > 1:
+            # What is held may be for a shard that we do not get to.
+            self._on_all_pipes(Pipe.let_go)
         done, self._thread.ticket = getattr(self._thread, 'ticket', None), None
         if done is not None:
             self._tickets.discard(done)
@@ -382,6 +413,20 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 return self._open(index, token, *reply)
         return None
 
+    def _account_for_failures(self):
+        """Send again what was to be sent later and met a lost connection or script; say why the rest was not sent."""
+        failures = self._thread.__dict__.get('failures')
+        while failures:
+            channel, message, reply, on_failure = failures.pop(0)
+            try:
+                if not isinstance(reply, Exception):
+                    raise self.ChannelFull(channel)
+                if not isinstance(reply, (redis.exceptions.ConnectionError, redis.exceptions.NoScriptError)):
+                    raise _explained(reply)
+                self.send(channel, message)
+            except Exception as error:
+                on_failure(error)
+
     def _open(self, index, token, entry, connection=None):
         channel, _, payload = entry.split(b'|', 2)
         if connection is not None:
@@ -398,6 +443,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _end_all(self):
         """Let go of the connections of a process that ends in good order, and asks for no more."""
         try:
+            self._on_all_pipes(Pipe.let_go)
             for ticket in list(self._tickets):
                 self._run('end', ticket.index, [self.prefix, ticket.connection, ticket.token])
         except redis.exceptions.RedisError as error:
