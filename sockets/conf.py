@@ -1,5 +1,6 @@
 """``settings.SOCKETS``, read when it is used, with every default in one place."""
 from django.conf import settings
+from django.core.signals import setting_changed
 
 DEFAULTS = {
     # Alias in CHANNEL_LAYERS that fan-out sends through.
@@ -36,4 +37,16 @@ def __getattr__(name):
     """Return the setting ``name``; ``AttributeError`` for a name that is not in ``DEFAULTS``."""
     if name not in DEFAULTS:
         raise AttributeError('{!r} is no setting of SOCKETS; there are: {}'.format(name, ', '.join(DEFAULTS)))
-    return getattr(settings, 'SOCKETS', {}).get(name, DEFAULTS[name])
+    # Each frame asks for several: from now on this is an attribute, of which Python asks nobody.
+    value = globals()[name] = getattr(settings, 'SOCKETS', {}).get(name, DEFAULTS[name])
+    return value
+
+
+def _forget(setting, **kwargs):
+    if setting == 'SOCKETS':
+        for name in DEFAULTS:
+            globals().pop(name, None)
+
+
+# Tests change settings, and say so with this signal.
+setting_changed.connect(_forget)

@@ -4,7 +4,7 @@ import time
 import pytest
 from asgiref import conformance
 
-from sockets.layers import InMemoryChannelLayer
+from sockets.layers import InMemoryChannelLayer, inmemory
 
 
 class Conformance(conformance.ConformanceTestCase):
@@ -211,6 +211,34 @@ def test_messages_are_brought_to_a_server_in_order_though_one_cannot_be_delivere
     assert wait_for(lambda: len(delivered) == 3)
     assert delivered == [('brought!a', {'n': 0}), ('brought!a', {'n': 1}), ('brought!b', {'n': 1})]
     assert layer.receive(['other!']) == ('other!a', {'n': 2})
+
+
+def test_a_thread_that_others_can_do_without_leaves_them_the_frames_that_have_just_come(layer, reactor, monkeypatch):
+    # Two that do nothing but compute are slower than one: with four threads there were 0.85 of the echoes.
+    monkeypatch.setattr(inmemory, '_PATIENCE', 0.05)
+    layer.spare_threads(0.4)
+    release, taken = threading.Event(), threading.Event()
+
+    def work():
+        layer.receive(['websocket.receive'], block=True)
+        taken.set()
+        release.wait(10)
+        layer.receive(['websocket.receive'])
+
+    worker = threading.Thread(target=work, daemon=True)
+    layer.send('websocket.receive', frame(0, 'server!a'))
+    worker.start()
+    assert taken.wait(5)
+    for n in range(1, 4):
+        layer.send('websocket.receive', frame(n, 'server!{}'.format(n)))
+    assert layer.receive(['websocket.receive'], block=True) == (None, None)
+    # Frames only, and not for long.
+    layer.send('plain', {})
+    assert layer.receive(['plain'], block=True) == ('plain', {})
+    time.sleep(0.25)
+    assert layer.receive(['websocket.receive'], block=True)[1]['n'] == 1
+    release.set()
+    worker.join(5)
 
 
 def test_another_thread_is_woken_when_those_at_work_let_a_frame_wait(layer, reactor):

@@ -106,7 +106,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         thread = threading.current_thread()
         with self._lock:
             line = self._finish()
-            letter, ticket = self._take(channels, thread)
+            letter, ticket = (None, None) if block and self._is_spare(channels) else self._take(channels, thread)
             # We take first: of many threads, few are kept busy.
             self._wake(line)
             if letter is None and block:
@@ -285,6 +285,16 @@ class InMemoryChannelLayer(BaseChannelLayer):
                     del self._waiters[index]
                     waiter.hand_over(letter, ticket)
                 return
+
+    def _is_spare(self, channels):
+        """Whether a thread that asks for ``channels`` would only take turns with those that are at work."""
+        if self._patience is None or channels.isdisjoint(FRAMES) or not self._mailboxes.at_work():
+            return False
+        # It was woken when a frame had waited that long; half of it, and it is not woken again at once.
+        if self._mailboxes.waited(FRAMES, time.monotonic()) >= self._patience / 2:
+            return False
+        self._relieve_later()
+        return True
 
     def _relieve_later(self):
         if not self._relief_is_due:
