@@ -1,15 +1,18 @@
 """Real servers: PostgreSQL, Redis, daphne, a worker, and a client that is none of ours."""
 import functools
 import json
+import os
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import websocket
 
 from .. import servers
 from . import fleet
+from .hall import BEGIN, END, Hall, table_of
 
 
 @pytest.fixture(scope='session')
@@ -25,6 +28,28 @@ def redis(tmp_path_factory):
     redis = fleet.Redis(tmp_path_factory.mktemp('redis'))
     yield redis
     redis.stop()
+
+
+@pytest.fixture(scope='session')
+def report():
+    """A list of what was measured, one line for each fault. It is printed, and written where it is asked for."""
+    lines = []
+    yield lines
+    if lines:
+        print('\n' + table_of(lines))
+    if lines and os.environ.get('SOCKETS_FAULTS'):
+        path = Path(os.environ['SOCKETS_FAULTS'])
+        before, _, rest = path.read_text().partition(BEGIN)
+        path.write_text(before + BEGIN + table_of(lines) + END + rest.partition(END)[2])
+
+
+@pytest.fixture
+def hall(tmp_path, redis, database_url, report):
+    servers = fleet.Fleet(tmp_path, database_url, redis)
+    hall = Hall(servers, database_url, report)
+    yield hall
+    hall.database.close()
+    servers.stop()
 
 
 class Site:

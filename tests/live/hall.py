@@ -1,0 +1,154 @@
+"""A site under observation, and the table of faults in docs/reliability.md, of which each fault test makes a line.
+
+``scripts/test -e long`` writes the table anew.
+"""
+import asyncio
+import collections
+import re
+import signal
+import time
+from pathlib import Path
+
+import psycopg2
+
+from .. import servers as programs
+from . import fleet
+
+DOCUMENT = programs.ROOT / 'docs' / 'reliability.md'
+BEGIN, END = '<!-- faults -->\n', '<!-- end of faults -->\n'
+HEADS = ('What was done', 'To what', 'Connections', 'Lost', 'Rows true again')
+
+
+def table_of(lines):
+    """Return the table of ``lines``, each a tuple of the texts under ``HEADS``."""
+    table = '| {} |\n|{}\n'.format(' | '.join(HEADS), '---|' * len(HEADS))
+    return table + ''.join('| {} |\n'.format(' | '.join(line)) for line in lines)
+
+
+class Hall:
+    """A site under observation: who is connected to ``/hall/``, what the rows say, and which hooks have run."""
+
+    def __init__(self, servers, database_url, report):
+        self.servers = servers
+        self.report = report
+        self.database_url = database_url
+        self.database = self.connect_to_database()
+        self.killed = set()
+        self.memory = {}
+
+    def connect_to_database(self):
+        if self.database_url.startswith('sqlite'):
+            import sqlite3
+            return sqlite3.connect(self.database_url[len('sqlite://'):], isolation_level=None, timeout=20)
+        database = psycopg2.connect(self.database_url)
+        database.autocommit = True
+        return database
+
+    def sql(self, text):
+        cursor = self.database.cursor()
+        cursor.execute(text)
+        return cursor.fetchall()
+
+    def rows(self):
+        return self.sql("select count(*) from sockets_socket where path = '/hall/'")[0][0]
+
+    async def open(self, count, *servers):
+        """Return ``count`` connections to each of ``servers``, each of which has been answered once."""
+        found = []
+        for server in servers:
+            found += await fleet.open_many(count, server.port, '/hall/')
+        for connection in found:
+            assert await connection.ask({'type': 'ECHO', 'ref': 1}) == {'type': 'ECHO', 'ref': 1}
+        return found
+
+    async def warm_up(self, *servers):
+        """Have each of ``servers`` at its working size, so that what it takes later can be seen."""
+        for _ in range(3):
+            await fleet.close_many(await self.open(100, *servers))
+        await self.rows_are(0, 10)
+        self.note_memory()
+
+    def note_memory(self):
+        self.memory = {program: self.memory_of(program) for program in self.servers.programs}
+
+    def memory_of(self, program):
+        status = Path('/proc/{}/status'.format(program.process.pid)).read_text()
+        return int(re.search(r'VmRSS:\s+(\d+)', status).group(1))
+
+    def kill(self, program, number=signal.SIGKILL):
+        self.killed.add(program)
+        program.process.send_signal(number)
+        return time.monotonic()
+
+    async def rows_are(self, count, seconds, since=None):
+        """Wait until there are ``count`` rows and return how long that was after ``since``."""
+        since = time.monotonic() if since is None else since
+        while self.rows() != count:
+            assert time.monotonic() - since < seconds, '{} rows, not {}, after {} s\n{}'.format(
+                self.rows(), count, seconds, '\n'.join(program.log[-2000:] for program in self.servers.programs))
+            await asyncio.sleep(0.05)
+        return time.monotonic() - since
+
+    async def came_true(self, fault, to_what, connections, lost, took):
+        """Check what must be true after every fault, close what is open, and write the line of the report."""
+        deadline = time.monotonic() + 2
+        while True:
+            hooks = collections.Counter((words[0], words[1]) for words in self.servers.notes()
+                                        if words[0] in ('open', 'close'))
+            still_open = {words for what, words in hooks if what == 'open'} - {
+                words for what, words in hooks if what == 'close'}
+            rows = {str(pk) for pk, in self.sql("select id from sockets_socket where path = '/hall/'")}
+            # A disconnect function runs when its row has gone.
+            if still_open == rows or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.05)
+        assert set(hooks.values()) <= {1}, 'A hook ran twice: {}'.format(hooks.most_common(3))
+        assert still_open == rows
+        ended = [program.log for program in self.servers.programs
+                 if not program.is_running and program not in self.killed]
+        assert ended == []
+        live = [connection for connection in connections if not connection.writer.is_closing()]
+        for connection in live:
+            assert await connection.ask({'type': 'ECHO', 'ref': 2}) == {'type': 'ECHO', 'ref': 2}
+        await fleet.close_many(live)
+        await self.rows_are(0, 10)
+        for program, before in self.memory.items():
+            if program.is_running:
+                grown = self.memory_of(program) / before - 1
+                assert grown < 0.1, '{} grew by {:.0%} to {} kB'.format(
+                    program.process.args, grown, self.memory_of(program))
+        self.report.append((fault, to_what, str(len(connections)), lost, '{:.1f} s'.format(took)))
+
+
+RUNSOCKETS, CLASSIC = '2 `runsockets`', 'daphne, 2 workers'
+
+
+def start(hall, shape):
+    """Start what ``shape`` says and return the servers."""
+    if shape == RUNSOCKETS:
+        return [hall.servers.runsockets(), hall.servers.runsockets()]
+    server = hall.servers.daphne()
+    hall.servers.worker(), hall.servers.worker()
+    return [server]
+
+
+# Programs for manage.py shell.
+
+SESSION = '''
+from django.contrib.auth import get_user_model, login
+from django.contrib.auth.signals import user_logged_in
+from django.http import HttpRequest
+from importlib import import_module
+from django.conf import settings
+Store = import_module(settings.SESSION_ENGINE).SessionStore
+user, _ = get_user_model().objects.get_or_create(username='alice')
+user.is_active = True
+user.save()
+'''
+LOG_IN = SESSION + '''
+request = HttpRequest()
+request.session = Store()
+login(request, user, backend='django.contrib.auth.backends.ModelBackend')
+request.session.save()
+print(request.session.session_key)
+'''
