@@ -1,0 +1,143 @@
+"""What a server holds after minutes of clients that come, go and are spoken to: nothing grows.
+
+The long form is ten minutes, 200 clients, 10,000 connects and a million pushes; ``SOCKETS_ENDURANCE=3600`` makes it an
+hour at the same pace.
+"""
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import random
+import time
+from urllib.request import urlopen
+
+import psycopg2
+import pytest
+
+from . import fleet
+
+pytestmark = pytest.mark.alone
+
+# Bytes that an allocation site may be larger by without anybody calling it growth: what is under way differs.
+NOISE = 100 * 1024
+# Connects and pushes in a second, and clients: 10,000 and a million in ten minutes.
+CONNECTS, PUSHES, CLIENTS = 10000 / 600, 1000000 / 600, 200
+# Seconds that everybody is quiet before a look, so that no look sees what is only under way.
+QUIET = 3
+
+FORMS = [
+    pytest.param(36, (1 / 3, 2 / 3, 1), id='half a minute'),
+    pytest.param(int(os.environ.get('SOCKETS_ENDURANCE', 600)), (0.1, 0.5, 1), id='ten minutes',
+                 marks=pytest.mark.long),
+]
+
+
+class Crowd:
+    """Clients that connect, listen for a while, and leave, and one that speaks to all of them."""
+
+    def __init__(self, servers):
+        self.ports = itertools.cycle([server.port for server in servers])
+        self.connects = self.received = self.handed_over = 0
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+
+    async def come_and_go(self):
+        chance = random.Random(self.connects)
+        while True:
+            await self.may_go_on.wait()
+            connection = await fleet.Connection.open(next(self.ports), '/crowd/')
+            self.connects += 1
+            leaves_at = time.monotonic() + chance.uniform(0.5, 1.5) * CLIENTS / CONNECTS
+            while time.monotonic() < leaves_at:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    frame = await connection.receive(min(1, max(0.01, leaves_at - time.monotonic())))
+                    assert not isinstance(frame, int), 'closed with {}'.format(frame)
+                    self.received += 1
+                if not self.may_go_on.is_set():
+                    leaves_at += 0.05
+            await connection.close()
+
+    async def speak(self):
+        speaker = await fleet.Connection.open(next(self.ports), '/crowd/')
+        n, begin = 0, time.monotonic()
+        while True:
+            if not self.may_go_on.is_set():
+                paused = time.monotonic()
+                await self.may_go_on.wait()
+                begin += time.monotonic() - paused
+            speaker.send({'type': 'SHOUT', 'content': {'type': 'NEWS', 'n': n, 'text': 'x' * random.randrange(500)},
+                          'ref': n})
+            while True:
+                frame = await speaker.receive()
+                if frame['type'] == 'HEARD':
+                    self.handed_over += frame['by']
+                    break
+            n += 1
+            await asyncio.sleep(max(0, begin + n * CLIENTS / PUSHES - time.monotonic()))
+
+
+@pytest.mark.parametrize('seconds, looks', FORMS)
+def test_nothing_grows_while_clients_come_and_go(tmp_path, redis, database_url, seconds, looks, capsys):
+    servers = fleet.Fleet(tmp_path, database_url, redis)
+    servers.environment['DJANGO_SETTINGS_MODULE'] = 'tests.live.endurance_site'
+    plain = servers.runsockets()
+    # A look at the allocations is an allocation itself: the size is that of the other one.
+    servers.environment['PYTHONTRACEMALLOC'] = '1'
+    traced = servers.runsockets()
+    database = psycopg2.connect(database_url)
+    database.autocommit = True
+
+    def look():
+        found, sites = [json.loads(urlopen('http://127.0.0.1:{}/holdings/'.format(server.port), timeout=60).read()
+                                   .decode()) for server in (plain, traced)]
+        found['sites'] = sites['sites']
+        cursor = database.cursor()
+        cursor.execute('select count(*) from pg_stat_activity where pid != pg_backend_pid() '
+                       "and backend_type = 'client backend'")
+        return dict(found, **{'Redis keys': redis.client().dbsize(), 'database connections': cursor.fetchone()[0]})
+
+    async def scenario():
+        loop = asyncio.get_event_loop()
+        crowd = Crowd([plain, traced])
+        running = [asyncio.ensure_future(crowd.come_and_go()) for _ in range(CLIENTS)]
+        running.append(asyncio.ensure_future(crowd.speak()))
+        begin, found = time.monotonic(), []
+        for at in [share * seconds for share in looks]:
+            while time.monotonic() < begin + at:
+                await asyncio.sleep(0.2)
+                for task in running:
+                    assert not task.done(), task.exception()
+            crowd.may_go_on.clear()
+            await asyncio.sleep(QUIET)
+            found.append(dict(await loop.run_in_executor(None, look), seconds=at))
+            crowd.may_go_on.set()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        return crowd, found
+
+    try:
+        crowd, (first, middle, last) = asyncio.run(scenario())
+    finally:
+        database.close()
+        servers.stop()
+    names = [name for name in first if name != 'sites']
+    slope = (last['resident kB'] - middle['resident kB']) / 1024 / ((last['seconds'] - middle['seconds']) / 60)
+    grown = sorted(((last['sites'][site] - middle['sites'].get(site, 0), site) for site in last['sites']), reverse=True)
+    with capsys.disabled():
+        print('\n{:24}'.format('') + ''.join('{:>12}'.format(name) for name in ('first', 'middle', 'last')))
+        for name in names:
+            print('{:24}'.format(name) + ''.join('{:>12.0f}'.format(look[name]) for look in (first, middle, last)))
+        print('{} connects, {} pushes handed over, {} heard; {:.2f} MB a minute from the middle to the end'.format(
+            crowd.connects, crowd.handed_over, crowd.received, slope))
+        for size, site in grown[:5]:
+            print('{:>+12} bytes since the middle at {}'.format(size, site))
+    for name in ('threads', 'files', 'Redis keys', 'database connections'):
+        # A thread, a file or a connection that is made when it is first needed is no growth.
+        assert last[name] <= middle[name] + 3, name
+    assert crowd.connects > 0.8 * CONNECTS * seconds
+    assert crowd.received > 0.6 * PUSHES * seconds
+    if seconds >= 600:
+        assert [entry for entry in grown if entry[0] > NOISE] == []
+        assert slope < 1
