@@ -417,6 +417,11 @@ class RoutedSocketHandler(transport.Consumer):
         if code is not None:
             self._close_if_open(code)
 
+    def last_words(self):
+        content = self.content if isinstance(self.content, dict) else {}
+        # A client that got no answer would send it again, to hang the next thread.
+        return self._reply(messages.error(messages.SERVER_ERROR, 'This takes too long.'), content.get(messages.REF))
+
     def _outcome(self, error):
         """Return what ``message_handled`` calls a frame that ended with ``error``."""
         if isinstance(error, ConnectionRevoked):

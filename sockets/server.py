@@ -4,14 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 from channels.worker import Worker
 from daphne.server import Server
 
+from . import overtime
 from .layers.mailboxes import FRAMES
 from .presence import keep_house
+from .workers import WorkerThread, at_work, report
 
 logger = logging.getLogger('sockets')
 
@@ -22,30 +23,9 @@ PAGES = ('http.request',)
 # but compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
 THREAD_PATIENCE = 0.01
 
-# Seconds that connections and the functions that are running have to come to an end after SIGTERM.
-DRAIN_TIMEOUT = 10
-
-
-class WorkerThread(threading.Thread):
-    """A Channels worker for some channels. If it ends with an exception, that is logged and it begins anew."""
-
-    def __init__(self, layer, channels):
-        super().__init__(name='sockets-' + min(channels), daemon=True)
-        self.layer = layer
-        self.channels = channels
-
-    def run(self):
-        while True:
-            try:
-                Worker(self.layer, signal_handlers=False, only_channels=self.channels).run()
-            except BaseException:
-                logger.exception('The worker of %s died; here is the next one', self.name)
-                # Not as fast as it can die.
-                time.sleep(0.1)
-
 
 class SocketServer(Server):
-    """daphne's server, which tells its clients before it goes away and waits until their ends have been handled."""
+    """daphne's server, with the workers of its connections."""
 
     def __init__(self, channel_layer, threads, page_threads, listening=None, **kwargs):
         super().__init__(channel_layer, **kwargs)
@@ -76,9 +56,10 @@ class SocketServer(Server):
         for worker in self.workers:
             worker.start()
         keep_house()
+        overtime.keep_watch()
         reactor.callWhenRunning(self.begin)
-        reactor.addSystemEventTrigger('before', 'shutdown', self.drain)
         super().run()
+        report(at_work())
         if self.failure is not None:
             raise self.failure
 
@@ -102,32 +83,6 @@ class SocketServer(Server):
         self.failure = OSError('Cannot listen on {}: {}'.format(
             ', '.join(self.endpoints), getattr(error, 'socketError', error)))
         reactor.callWhenRunning(reactor.stop)
-
-    def drain(self):
-        """Take no more connections, close each with 1012 when its frames have been handled, and wait for the pages."""
-        from twisted.internet import defer, reactor
-        for listener in self.listeners:
-            port = getattr(listener, 'result', None)
-            if hasattr(port, 'stopListening'):
-                port.stopListening()
-        drained = defer.Deferred()
-        deadline = time.monotonic() + DRAIN_TIMEOUT
-        # A stock layer does not know.
-        is_idle = getattr(self.channel_layer, 'is_idle', lambda connection=None: True)
-        told = set()
-
-        def look():
-            is_over = time.monotonic() > deadline
-            for name, protocol in list(self.factory.reply_protocols.items()):
-                if name not in told and hasattr(protocol, 'serverClose') and (is_over or is_idle(name)):
-                    told.add(name)
-                    protocol.serverClose(1012) if protocol.state == protocol.STATE_OPEN else protocol.serverReject()
-            if is_over or (not self.factory.reply_protocols and is_idle()):
-                drained.callback(None)
-            else:
-                reactor.callLater(0.02, look)
-        look()
-        return drained
 
 
 class Processes:

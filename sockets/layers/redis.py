@@ -29,9 +29,6 @@ _PATIENCE = 2
 # Names in one entry of send_many(): about 40 kB of them.
 _NAMES_PER_ENTRY = 1000
 
-# Seconds that a daphne which stops waits for its clients to answer a close.
-_FAREWELL = 3
-
 
 class OutOfMemory(redis.exceptions.ResponseError):
     """Redis has reached its ``maxmemory`` and takes no messages: give it more, or find out what fills it."""
@@ -83,8 +80,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
-        # Connections of a daphne in this process.
-        self._open_here = set()
+        # Of entries for a server of this process, what is called when all that came before them has been delivered.
+        self._marks = {}
         self._renewer = None
         self._lock = threading.Lock()
         self._trouble = _Trouble()
@@ -100,6 +97,35 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
         return self._local.is_idle(connection)
+
+    def connections_at_rest(self, server, names):
+        """Return those of ``names``, connections of ``server``, which is in this process, of which no frame waits or is
+        being handled, and what was sent to them has arrived. It may have to wait for Redis.
+        """
+        if self._serves_locally:
+            return self._local.connections_at_rest(server, names)
+        found = []
+        for index in range(self.ring_size):
+            here = [name for name in names if self.consistent_hash(name) == index]
+            for start in range(0, len(here), _NAMES_PER_ENTRY):
+                found += self._run('at_rest', index, [self.prefix, *here[start:start + _NAMES_PER_ENTRY]])
+        # Whatever their functions have said is in front of this.
+        mark, arrived = next(self._tokens), threading.Event()
+        self._marks[mark] = arrived
+        try:
+            self._run('put', self.consistent_hash(server), [
+                self.prefix, server, 0, int(self.expiry * 1000), self.serialize({'mark': mark}), 0])
+            return [name.decode() for name in found] if arrived.wait(_PATIENCE) else []
+        finally:
+            del self._marks[mark]
+
+    def release(self):
+        """Say that this thread is done with the frame that it received before, and asks for no more."""
+        try:
+            self._take_from_any([])
+            self._account_for_failures()
+        except redis.exceptions.RedisError as error:
+            self._trouble.begins(error)
 
     # ASGI
 
@@ -280,8 +306,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         connection = message['reply_channel']
         is_control = channel != 'websocket.receive'
         is_ours = self.non_local_name(connection) in self._read_here
-        if is_ours and is_control:
-            (self._open_here.discard if channel == 'websocket.disconnect' else self._open_here.add)(connection)
         if channel == 'websocket.disconnect':
             self._stopped.discard(connection)
         elif connection in self._stopped:
@@ -503,29 +527,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _read(self, prefix):
         """Bring what other processes send to the connections of this one."""
         if prefix not in self._read_here:
-            from twisted.internet import reactor
-            if not self._serves_locally:
-                reactor.addSystemEventTrigger('before', 'shutdown', self._leave)
             self._read_here.add(prefix)
             self._renew_from_now_on()
             Reader(self.connection(self.consistent_hash(prefix)).connection_pool, self.prefix + 'queue:' + prefix,
                    self._deliver, self._catch_up, self._trouble.begins, _PATIENCE).start()
-
-    def _leave(self):
-        """Close the connections of a daphne that stops, with 1012, and wait until it has said that they ended."""
-        from twisted.internet import defer, reactor
-        left = defer.Deferred()
-        deadline = time.monotonic() + _FAREWELL
-        for connection in list(self._open_here):
-            self._local.send(connection, {'close': 1012})
-
-        def look():
-            if not self._open_here or time.monotonic() > deadline:
-                left.callback(None)
-            else:
-                reactor.callLater(0.02, look)
-        look()
-        return left
 
     def _catch_up(self):
         """Do what has waited for Redis to answer."""
@@ -541,6 +546,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             if int(expires) <= time.time() * 1000:
                 return
             content = self.deserialize(payload)
+            if 'mark' in content:
+                # Whoever asked may wait no more.
+                return self._marks.get(content['mark'], threading.Event()).set()
             full = self._local.send_many(content['to'], content['message'])
         except Exception:
             logger.exception('A message for the connections of this server could not be read')

@@ -141,6 +141,17 @@ return {}
 # ARGV: prefix, connection, token.
 _END = _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 
+# ARGV: prefix, connections ...
+_AT_REST = _NOW + _HEAD + """
+local prefix, at, found = ARGV[1], now(), {}
+for index = 2, #ARGV do
+    if redis.call('HEXISTS', prefix .. 'busy', ARGV[index]) == 0 and not head(prefix .. 'frames:' .. ARGV[index], at) then
+        found[#found + 1] = ARGV[index]
+    end
+end
+return found
+"""
+
 # ARGV: prefix, lease in ms, then connection and token of each frame that is being handled.
 _RENEW = _NOW + """
 for index = 3, #ARGV, 2 do
@@ -205,4 +216,4 @@ redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[2])
 # Name to digest and text.
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in (
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
-    ('alive', _ALIVE), ('dead', _DEAD), ('living', _LIVING), ('forget', _FORGET))}
+    ('at_rest', _AT_REST), ('alive', _ALIVE), ('dead', _DEAD), ('living', _LIVING), ('forget', _FORGET))}

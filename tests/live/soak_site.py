@@ -1,7 +1,7 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``.
+``SESSION_ENGINE``, ``MAX_HANDLING_TIME``.
 """
 import os
 import threading
@@ -25,6 +25,7 @@ CHANNEL_LAYERS = {'default': {
     'CONFIG': _layer,
     'ROUTING': 'tests.live.soak_site.routing',
 }}
+SOCKETS = {'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None}
 ROOT_URLCONF = 'tests.live.soak_site'
 ALLOWED_HOSTS = ['*']
 
@@ -118,7 +119,16 @@ def __getattr__(name):
             def disconnect(self, message, **kwargs):
                 note('close', self.socket.pk)
 
+        class Slow(Soak):
+            """Waits before or after its accept, as the query says."""
+
+            def connect(self, message, **kwargs):
+                time.sleep(float(self.request.GET.get('before', 0)))
+                super().connect(message, **kwargs)
+                time.sleep(float(self.request.GET.get('after', 0)))
+
         return [
+            route_class(Slow, path=r'^/slow/$'),
             route_class(Hall, path=r'^/hall/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
