@@ -42,7 +42,11 @@ def timed(consumer, function):
 def keep_watch():
     """Have this process, a server or a worker, end what takes too long from now on, if the settings say what that is."""
     if conf.MAX_HANDLING_TIME is not None:
-        threading.Thread(target=_watch, daemon=True, name='sockets-overtime').start()
+        _in_a_thread(_watch)
+
+
+def _in_a_thread(function, *args):
+    threading.Thread(target=function, args=args, daemon=True, name='sockets-overtime').start()
 
 
 def _watch():
@@ -76,8 +80,7 @@ def look():
             if thread.ident == ident and hasattr(thread, 'replace'):
                 thread.replace()
         last_words = consumer.last_words() if is_accepted else {}
-        threading.Thread(target=_end, args=(consumer.channel_name, consumer.path, last_words), daemon=True,
-                         name='sockets-end').start()
+        _in_a_thread(_end, consumer.channel_name, consumer.path, last_words)
 
 
 def _end(channel_name, path, last_words):

@@ -84,7 +84,7 @@ def slow_page(request):
     from django.http import HttpResponse
     note('start', 'page', 0)
     time.sleep(float(request.GET.get('seconds', 0)))
-    return HttpResponse('pid {}'.format(os.getpid()))
+    return HttpResponse('pid {}'.format(os.getpid()) + 'x' * int(float(request.GET.get('size', 0))))
 
 
 def __getattr__(name):
