@@ -13,6 +13,9 @@ DRAIN_TIMEOUT = 10
 # Of these, what is left for clients to answer the close that could wait no longer.
 _LAST_SECOND = 1
 
+# Seconds that a handshake may still take. daphne cuts it off after five in all.
+_HANDSHAKE = 3
+
 # Seconds between two looks. A connection has to be found at rest in two of them.
 _INTERVAL = 0.03
 
@@ -40,13 +43,14 @@ class Farewell:
         for listener in self.server.listeners:
             port = getattr(listener, 'result', None)
             if hasattr(port, 'stopListening'):
-                # Who has connected gets an answer: what the kernel has accepted for us would be reset.
-                port.doRead()
+                # In this order: the port is closed in the reactor's next round as well.
+                reactor.callLater(0, _accept_all, port)
                 port.stopListening()
         # Redis may hang, and must not hold up the reactor, nor the end of this process.
         threading.Thread(target=self._ask, daemon=True, name='sockets-farewell').start()
+        reactor.callLater(_HANDSHAKE, self._refuse_handshakes)
         reactor.callLater(DRAIN_TIMEOUT - _LAST_SECOND, self._tell_all)
-        reactor.callLater(DRAIN_TIMEOUT, self._end)
+        reactor.callLater(DRAIN_TIMEOUT, self._give_up)
         self._look()
         return self.over
 
@@ -100,6 +104,11 @@ class Farewell:
             protocol.handshake_deferred.errback(ConnectionDeny(code=503, reason='Restarting'))
             protocol.cleanup()
 
+    def _refuse_handshakes(self):
+        for name, protocol in self._websockets().items():
+            if protocol.state == protocol.STATE_CONNECTING:
+                self._tell(name, protocol)
+
     def _tell_all(self):
         waiting = self._websockets()
         if waiting:
@@ -108,9 +117,20 @@ class Farewell:
         for name, protocol in waiting.items():
             self._tell(name, protocol)
 
+    def _give_up(self):
+        self.server.has_given_up = True
+        self._end()
+
     def _end(self):
         if not self.over.called:
             self.over.callback(None)
+
+
+def _accept_all(port):
+    """Accept those whom the kernel has let in for us: when the port is closed it would cut them off."""
+    # It is at most as many as came last time.
+    port.numberAccepts = 1000
+    port.doRead()
 
 
 def install():

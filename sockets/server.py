@@ -27,6 +27,9 @@ THREAD_PATIENCE = 0.01
 class SocketServer(Server):
     """daphne's server, with the workers of its connections."""
 
+    # Whether some function, page or client has not come to its end in time after SIGTERM.
+    has_given_up = False
+
     def __init__(self, channel_layer, threads, page_threads, listening=None, **kwargs):
         super().__init__(channel_layer, **kwargs)
         # A socket that we inherited. daphne's own endpoint for those speaks IPv4 only.
@@ -59,7 +62,8 @@ class SocketServer(Server):
         overtime.keep_watch()
         reactor.callWhenRunning(self.begin)
         super().run()
-        report(at_work())
+        if self.has_given_up:
+            report(at_work())
         if self.failure is not None:
             raise self.failure
 

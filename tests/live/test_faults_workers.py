@@ -200,3 +200,26 @@ def test_a_connect_function_hangs_and_its_client_goes(hall, shape):
             assert hall.sql("select count(*) from sockets_socket")[0][0] == 0, 'it opened when it returned'
         assert process.log.count("longer than SOCKETS['MAX_HANDLING_TIME']") == 2
     asyncio.run(scenario())
+
+
+# What the pair stands on.
+
+def test_redis_refuses_connections_while_clients_send(hall, redis):
+    async def scenario():
+        server = hall.servers.daphne()
+        hall.servers.worker('--threads', '4')
+        connections = await hall.open(20, server)
+        loop = asyncio.get_event_loop()
+        await loop.run_in_executor(None, redis.stop)
+        try:
+            for connection in connections[:10]:
+                connection.send({'type': 'ECHO', 'ref': 1})
+            assert await asyncio.gather(*(connection.receive() for connection in connections[:10])) == [1013] * 10
+            assert server.log.count('with 1013: ') == 10
+        finally:
+            await loop.run_in_executor(None, redis.start)
+        since = time.monotonic()
+        await hall.came_true('Redis refuses connections while 10 clients send', PAIR.format(4), connections,
+                             'those 10 frames: 1013, and a line in the log, for each, by design',
+                             await hall.rows_are(10, 10, since))
+    asyncio.run(scenario())
