@@ -109,7 +109,7 @@ async def all_gone_and_back(clients, site, index, number):
     return await all_open(clients, since)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
 def test_two_servers_behind_nginx_end_and_start_one_after_the_other(hall, run, tmp_path, number):
     async def scenario():
         site = Site(hall, run, tmp_path)

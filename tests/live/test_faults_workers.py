@@ -1,19 +1,18 @@
 """What happens to threads and processes that handle frames, and to servers that are told to go."""
 import asyncio
-import contextlib
-import os
+import functools
 import re
 import signal
 import time
 
 import pytest
 
-from .. import servers as programs
 from . import fleet
-from .hall import RUNSOCKETS, start
 
 pytestmark = pytest.mark.alone
 
+# What a sample shows as well.
+SELDOM = functools.partial(pytest.param, marks=pytest.mark.long)
 PAIR = 'daphne, `runworker --threads {}`'
 
 
@@ -24,7 +23,7 @@ def start_pair(hall, threads, **environment):
 
 # Threads that die.
 
-@pytest.mark.parametrize('threads', [1, 4])
+@pytest.mark.parametrize('threads', [SELDOM(1), 4])
 def test_a_thread_of_a_worker_dies(hall, threads):
     async def scenario():
         server, worker = start_pair(hall, threads)
@@ -52,7 +51,7 @@ def test_a_thread_of_a_worker_dies(hall, threads):
 # Workers that are told to stop.
 
 @pytest.mark.parametrize('threads', [1, 4])
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, SELDOM(signal.SIGINT)])
 def test_a_worker_with_threads_is_told_to_stop(hall, threads, number):
     async def scenario():
         server, worker = start_pair(hall, threads)
@@ -81,7 +80,7 @@ def test_a_worker_with_threads_is_told_to_stop(hall, threads, number):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize('threads', [1, 4])
+@pytest.mark.parametrize('threads', [SELDOM(1), 4])
 def test_workers_are_told_to_stop_again_and_again_while_frames_come(hall, threads):
     # In whatever moment: also in that in which Redis hands them one.
     async def scenario():
@@ -114,7 +113,7 @@ def test_workers_are_told_to_stop_again_and_again_while_frames_come(hall, thread
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize('shape', ['`runsockets`', PAIR.format(1), PAIR.format(4)])
+@pytest.mark.parametrize('shape', [SELDOM('`runsockets`'), SELDOM(PAIR.format(1)), PAIR.format(4)])
 def test_a_function_hangs_and_its_process_is_told_to_stop(hall, shape):
     async def scenario():
         if shape == '`runsockets`':
@@ -137,7 +136,7 @@ def test_a_function_hangs_and_its_process_is_told_to_stop(hall, shape):
 
 # Functions that take too long.
 
-@pytest.mark.parametrize('shape', ['`runsockets`', PAIR.format(1), PAIR.format(4)])
+@pytest.mark.parametrize('shape', ['`runsockets`', SELDOM(PAIR.format(1)), SELDOM(PAIR.format(4))])
 def test_a_function_hangs(hall, shape):
     hall.servers.environment['MAX_HANDLING_TIME'] = '2'
 
@@ -175,7 +174,7 @@ def test_a_function_hangs(hall, shape):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize('shape', ['`runsockets`', PAIR.format(4)])
+@pytest.mark.parametrize('shape', [SELDOM('`runsockets`'), SELDOM(PAIR.format(4))])
 def test_a_connect_function_hangs_and_its_client_goes(hall, shape):
     hall.servers.environment['MAX_HANDLING_TIME'] = '2'
 
