@@ -140,3 +140,61 @@ def test_a_daphne_without_redis_stops_within_its_time(hall, redis, fault):
             else:
                 redis.program.process.send_signal(signal.SIGCONT)
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('shape', ['2 ' + SERVER, '2 ' + PAIR])
+def test_servers_are_restarted_one_after_the_other_while_clients_ask(hall, shape):
+    def start_one():
+        if SERVER in shape:
+            return hall.servers.runsockets()
+        return hall.servers.daphne()
+
+    async def scenario():
+        loop = asyncio.get_event_loop()
+        servers = [start_one(), start_one()]
+        if SERVER not in shape:
+            hall.servers.worker('--threads', '4')
+        is_over = asyncio.Event()
+        asked, clients = [0], 40
+
+        async def client(number):
+            # As sockets.js does: what was not answered is sent again on the next connection.
+            n, turn = 0, number
+            while not is_over.is_set():
+                turn += 1
+                try:
+                    connection = await fleet.Connection.open(servers[turn % 2].port, '/hall/')
+                except (ConnectionError, fleet.Refused):
+                    await asyncio.sleep(0.2)
+                    continue
+                frame = None
+                while not (is_over.is_set() or isinstance(frame, int)):
+                    connection.send({'type': 'WORK', 'connection': number, 'n': n, 'seconds': 0.01, 'ref': n})
+                    frame = await connection.receive()
+                    if not isinstance(frame, int):
+                        assert frame['ref'] == n
+                        n += 1
+                        await asyncio.sleep(0.05)
+                if is_over.is_set():
+                    await connection.close()
+            asked[0] += n
+        asking = [asyncio.ensure_future(client(number)) for number in range(clients)]
+        await asyncio.sleep(1)
+        took = []
+        for index in (0, 1):
+            since = hall.kill(servers[index], signal.SIGTERM)
+            await fleet.eventually(lambda: not servers[index].is_running, 12)
+            took.append(time.monotonic() - since)
+            assert servers[index].process.returncode == 0
+            servers[index] = await loop.run_in_executor(None, start_one)
+            await asyncio.sleep(1)
+        is_over.set()
+        await asyncio.gather(*asking)
+        handled = collections.Counter(tuple(words[1:3]) for words in hall.servers.notes() if words[0] == 'start')
+        doubled = [key for key, count in handled.items() if count > 1]
+        assert len(handled) == asked[0] > 1000
+        assert doubled == []
+        hall.report.append(('two servers are restarted, one after the other, while {} clients ask'.format(clients), shape,
+                            str(clients), 'nothing; 0 of {} requests are handled twice'.format(asked[0]),
+                            '{:.1f} s'.format(max(took))))
+    asyncio.run(scenario())
