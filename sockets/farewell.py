@@ -40,6 +40,7 @@ class Farewell:
         from twisted.internet import defer, reactor
         self.over = defer.Deferred()
         self.began = time.monotonic()
+        self.server.deadline = self.began + DRAIN_TIMEOUT
         for listener in self.server.listeners:
             port = getattr(listener, 'result', None)
             if hasattr(port, 'stopListening'):
@@ -50,7 +51,7 @@ class Farewell:
         threading.Thread(target=self._ask, daemon=True, name='sockets-farewell').start()
         reactor.callLater(_HANDSHAKE, self._refuse_handshakes)
         reactor.callLater(DRAIN_TIMEOUT - _LAST_SECOND, self._tell_all)
-        reactor.callLater(DRAIN_TIMEOUT, self._give_up)
+        reactor.callLater(DRAIN_TIMEOUT, self._end)
         self._look()
         return self.over
 
@@ -116,10 +117,6 @@ class Farewell:
                            DRAIN_TIMEOUT - _LAST_SECOND)
         for name, protocol in waiting.items():
             self._tell(name, protocol)
-
-    def _give_up(self):
-        self.server.has_given_up = True
-        self._end()
 
     def _end(self):
         if not self.over.called:

@@ -12,7 +12,7 @@ from daphne.server import Server
 from . import overtime
 from .layers.mailboxes import FRAMES
 from .presence import keep_house
-from .workers import WorkerThread, at_work, report
+from .workers import WorkerThread, at_work, finish
 
 logger = logging.getLogger('sockets')
 
@@ -27,8 +27,8 @@ THREAD_PATIENCE = 0.01
 class SocketServer(Server):
     """daphne's server, with the workers of its connections."""
 
-    # Whether some function, page or client has not come to its end in time after SIGTERM.
-    has_given_up = False
+    # Until when all has to come to its end after SIGTERM.
+    deadline = 0
 
     def __init__(self, channel_layer, threads, page_threads, listening=None, **kwargs):
         super().__init__(channel_layer, **kwargs)
@@ -50,8 +50,11 @@ class SocketServer(Server):
         self.workers += [WorkerThread(channel_layer, PAGES) for _ in range(page_threads)]
         # What a project sends to consumers of its own, as to a queue of jobs, and what the doctor asks.
         others = set(channel_layer.router.channels).difference(FRAMES, PAGES)
+        self.afar = []
         if others:
             self.workers.append(WorkerThread(channel_layer, sorted(others)))
+            if not channel_layer.local_only():
+                self.afar.append(self.workers[-1])
 
     def run(self):
         """Serve until SIGTERM or SIGINT. ``OSError`` if there is nothing to listen on."""
@@ -62,8 +65,8 @@ class SocketServer(Server):
         overtime.keep_watch()
         reactor.callWhenRunning(self.begin)
         super().run()
-        if self.has_given_up:
-            report(at_work())
+        # What reads from afar may be handed something at any time.
+        finish(at_work() + self.afar, self.deadline)
         if self.failure is not None:
             raise self.failure
 

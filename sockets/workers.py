@@ -82,36 +82,28 @@ def _run(worker):
                      callback=worker.callback, message_retries=worker.message_retries).start()
     while not told:
         time.sleep(0.1)
-    _stop()
+    finish(threading.enumerate(), time.monotonic() + DRAIN_TIMEOUT)
+    threading.Thread(target=_exit, daemon=True, name='sockets-exit').start()
 
 
-def _stop():
-    """Wait until each thread has ended, and see to it that this process does."""
-    deadline = time.monotonic() + DRAIN_TIMEOUT
-    threads = [thread for thread in threading.enumerate() if isinstance(thread, WorkerThread)]
+def finish(threads, deadline):
+    """Have those of ``threads`` that are workers come to their end, and say where those are that have not by then."""
+    threads = [thread for thread in threads if isinstance(thread, WorkerThread) and not thread.is_replaced]
     for thread in threads:
         thread.stop()
     for thread in threads:
-        if not thread.is_replaced:
-            thread.join(max(0, deadline - time.monotonic()))
-    report([thread for thread in threads if thread.is_alive()])
-    threading.Thread(target=_exit, daemon=True, name='sockets-exit').start()
+        thread.join(max(0.05, deadline - time.monotonic()))
+    frames = sys._current_frames()
+    for thread in threads:
+        if thread.is_alive():
+            logger.error('%s has not come to its end in time. It is here:\n%s', thread.name,
+                         ''.join(traceback.format_stack(frames.get(thread.ident))))
 
 
 def _exit():
     time.sleep(EXIT_TIMEOUT)
     logger.error('This process does not end by itself, after %d s: it is ended', EXIT_TIMEOUT)
     os._exit(0)
-
-
-def report(threads):
-    """Log where each of ``threads`` is: this process ends without waiting for them any longer."""
-    frames = sys._current_frames()
-    for thread in threads:
-        frame = frames.get(thread.ident)
-        if frame is not None:
-            logger.error('%s has not come to its end within %d s. It is here:\n%s', thread.name, DRAIN_TIMEOUT,
-                         ''.join(traceback.format_stack(frame)))
 
 
 def at_work():

@@ -77,7 +77,13 @@ def on_overflow(socket, content):
 
 def on_later(socket, content):
     from channels import Channel
-    Channel('background').send({'n': 1}, immediately=True)
+    Channel('background').send({'n': 1, 'seconds': content.get('seconds', 0)}, immediately=True)
+
+
+def work_in_the_background(message):
+    note('start', 'background', message['n'])
+    time.sleep(message.get('seconds', 0))
+    note('background', message['n'])
 
 
 def slow_page(request):
@@ -132,6 +138,6 @@ def __getattr__(name):
             route_class(Hall, path=r'^/hall/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
-            route('background', lambda message: note('background', message['n'])),
+            route('background', work_in_the_background),
         ]
     raise AttributeError(name)

@@ -57,6 +57,8 @@ def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
         server = start(hall, shape)
         loop = asyncio.get_event_loop()
         connections = await hall.open(40, server)
+        # Not only frames: what a project sends to consumers of its own.
+        await connections[0].ask({'type': 'LATER', 'seconds': 2.5, 'ref': 0})
         busy, idle = connections[:20], connections[20:]
         for n, connection in enumerate(busy):
             for m in range(2):
@@ -83,6 +85,8 @@ def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
         await fleet.eventually(lambda: not server.is_running, 10)
         took = time.monotonic() - since
         assert server.process.returncode == 0, server.log
+        if shape == SERVER:
+            assert ['background', '1'] in [words[:2] for words in hall.servers.notes()]
         knocking.cancel()
         counts = collections.Counter(await asyncio.gather(*knocks))
         assert set(counts) <= {1012, 503, 'nobody listens'}, counts
