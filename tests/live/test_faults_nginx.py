@@ -147,6 +147,6 @@ def test_two_servers_behind_nginx_end_and_start_one_after_the_other(hall, run, t
         hall.report.append((
             '{} to one of two servers behind nginx, then to the other, each started again'.format(
                 signal.Signals(number).name), '2 `runsockets`, nginx', str(COUNT),
-            'nothing' if number == signal.SIGTERM else 'what was under way in it',
-            'all back after {:.1f} s'.format(max(took))))
+            ('nothing' if number == signal.SIGTERM else 'what was under way in it') + '; by then all are back',
+            '{:.1f} s'.format(max(took))))
     asyncio.run(scenario())

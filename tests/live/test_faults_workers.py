@@ -129,8 +129,8 @@ def test_a_function_hangs_and_its_process_is_told_to_stop(hall, shape):
         assert process.process.returncode == 0, process.log
         assert 9 < took < 13
         assert 'time.sleep(content.get' in process.log, 'the stack of the thread is in the log'
-        hall.report.append(('SIGTERM to a process with a function that hangs', shape, '1', 'that frame',
-                            'it ends within {:.0f} s'.format(took)))
+        hall.report.append(('SIGTERM to a process with a function that hangs', shape, '1',
+                            'that frame; it ends after {:.0f} s'.format(took), '-'))
     asyncio.run(scenario())
 
 
