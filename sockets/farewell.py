@@ -1,4 +1,4 @@
-"""How a server goes: it takes no more connections, closes each when its frames have been handled, and lets pages end."""
+"""How a server goes: it takes no new connections, closes each as its frames have been handled, and lets pages end."""
 import functools
 import logging
 import queue

@@ -40,7 +40,7 @@ def timed(consumer, function):
 
 
 def keep_watch():
-    """Have this process, a server or a worker, end what takes too long from now on, if the settings say what that is."""
+    """Have this process, a server or a worker, end from now on what takes too long, if the settings say so."""
     if conf.MAX_HANDLING_TIME is not None:
         _in_a_thread(_watch)
 

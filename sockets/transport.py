@@ -390,8 +390,8 @@ def routed(alias):
 def install(on_worker_process, check_consumer):
     """Make workers refuse websockets that no route matches, which Channels would accept and leave open.
 
-    ``on_worker_process`` is called in each ``runworker``, as a receiver of Channels' signal; ``check_consumer`` with what
-    a routing names, and may raise: Channels' own word about what is no consumer is hard to understand, and late.
+    ``on_worker_process`` is a receiver of the signal that each ``runworker`` sends; ``check_consumer`` is called with
+    what a routing names, and may raise: Channels' own word about what is no consumer is hard to understand, and late.
     """
     worker_ready.connect(_prepare, dispatch_uid='sockets')
     worker_process_ready.connect(on_worker_process, dispatch_uid='sockets')

@@ -11,7 +11,7 @@ WORKER = ['websocket.connect', 'websocket.receive', 'websocket.disconnect']
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
-def test_a_connection_is_at_rest_when_its_frames_are_done_and_the_replies_have_come(make_layer, reactor, hosts):  # noqa: F811
+def test_a_connection_is_at_rest_when_its_frames_are_done_and_answered(make_layer, reactor, hosts):  # noqa: F811
     layer, worker = make_layer(hosts), make_layer(hosts)
     # Nothing stops the reader of a layer.
     prefix = 'resting{}!'.format(hosts)

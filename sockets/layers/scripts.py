@@ -145,8 +145,9 @@ _END = _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 _AT_REST = _NOW + _HEAD + """
 local prefix, at, found = ARGV[1], now(), {}
 for index = 2, #ARGV do
-    if redis.call('HEXISTS', prefix .. 'busy', ARGV[index]) == 0 and not head(prefix .. 'frames:' .. ARGV[index], at) then
-        found[#found + 1] = ARGV[index]
+    local name = ARGV[index]
+    if redis.call('HEXISTS', prefix .. 'busy', name) == 0 and not head(prefix .. 'frames:' .. name, at) then
+        found[#found + 1] = name
     end
 end
 return found

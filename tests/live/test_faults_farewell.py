@@ -63,7 +63,7 @@ def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
         for n, connection in enumerate(busy):
             for m in range(2):
                 connection.send({'type': 'WORK', 'connection': n, 'n': m, 'seconds': 0.25, 'ref': m})
-        pages = [loop.run_in_executor(None, page, server.port, 1), loop.run_in_executor(None, page, server.port, 0, 3e7)]
+        pages = [loop.run_in_executor(None, page, server.port, *what) for what in ((1, 0), (0, 3e7))]
         await fleet.eventually(lambda: hall.servers.pid_at_work('page', 0) and hall.servers.pid_at_work('0', 0), 5)
         knocks = []
 
@@ -196,7 +196,7 @@ def test_servers_are_restarted_one_after_the_other_while_clients_ask(hall, shape
         doubled = [key for key, count in handled.items() if count > 1]
         assert len(handled) == asked[0] > 1000
         assert doubled == []
-        hall.report.append(('two servers are restarted, one after the other, while {} clients ask'.format(clients), shape,
-                            str(clients), 'nothing; 0 of {} requests are handled twice'.format(asked[0]),
+        hall.report.append(('two servers are restarted, one after the other, while {} clients ask'.format(clients),
+                            shape, str(clients), 'nothing; 0 of {} requests are handled twice'.format(asked[0]),
                             '-'))
     asyncio.run(scenario())

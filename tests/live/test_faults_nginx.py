@@ -40,8 +40,8 @@ class Site:
             assert old in self.text
             self.text = self.text.replace(old, new)
         (directory / 'nginx.conf').write_text(
-            'user root; daemon off; pid pid; error_log stderr; worker_processes 2; events {{ worker_connections 4096; }}'
-            ' http {{ access_log off; {} }}'.format(self.text))
+            'user root; daemon off; pid pid; error_log stderr; worker_processes 2; '
+            'events {{ worker_connections 4096; }} http {{ access_log off; {} }}'.format(self.text))
         self.nginx = run([programs.find_program('nginx', '/usr/sbin'), '-p', directory, '-c', 'nginx.conf'], self.port)
         self.context = ssl.create_default_context(cafile=str(directory / 'certificate'))
         self.context.check_hostname = False
