@@ -1,7 +1,9 @@
 """What clients notice of servers that restart or die behind nginx, which runs as docs/how-to/deploy.md has it."""
 import asyncio
+import contextlib
 import random
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -24,17 +26,19 @@ COUNT = 200
 class Site:
     """Two servers behind nginx."""
 
-    def __init__(self, hall, run, directory):
+    def __init__(self, hall, run, directory, second_port=None):
         self.hall = hall
-        self.servers = [hall.servers.runsockets(), hall.servers.runsockets()]
+        self.servers = [hall.servers.runsockets()]
+        if second_port is None:
+            self.servers.append(hall.servers.runsockets())
         subprocess.check_call([programs.find_program('openssl'), 'req', '-x509', '-newkey', 'rsa:2048', '-nodes',
                                '-subj', '/CN=example.com', '-keyout', 'key', '-out', 'certificate'],
                               cwd=str(directory), stderr=subprocess.DEVNULL)
         self.port, self.text = programs.free_port(), DEPLOY.file('/etc/nginx/conf.d/mysite.conf')
-        first, second = self.servers
+        second_port = second_port or self.servers[1].port
         for old, new in (('listen 443 ssl', 'listen 127.0.0.1:{} ssl'.format(self.port)),
-                         ('server 127.0.0.1:8000', 'server 127.0.0.1:{}'.format(first.port)),
-                         (SECOND, 'server 127.0.0.1:{}'.format(second.port)),
+                         ('server 127.0.0.1:8000', 'server 127.0.0.1:{}'.format(self.servers[0].port)),
+                         (SECOND, 'server 127.0.0.1:{}'.format(second_port)),
                          ('/etc/ssl/certs/example.com.pem', str(directory / 'certificate')),
                          ('/etc/ssl/private/example.com.key', str(directory / 'key'))):
             assert old in self.text
@@ -149,4 +153,26 @@ def test_two_servers_behind_nginx_end_and_start_one_after_the_other(hall, run, t
                 signal.Signals(number).name), '2 `runsockets`, nginx', str(COUNT),
             ('nothing' if number == signal.SIGTERM else 'what was under way in it') + '; by then all are back',
             '{:.1f} s'.format(max(took))))
+    asyncio.run(scenario())
+
+
+def test_a_machine_that_says_nothing_costs_a_second(hall, run, tmp_path):
+    async def scenario():
+        with contextlib.ExitStack() as stack:
+            # Where nobody accepts and the queue is full, Linux drops what asks to connect: as if there were no machine.
+            silent = stack.enter_context(contextlib.closing(socket.socket()))
+            silent.bind(('127.0.0.1', 0))
+            silent.listen(0)
+            for _ in range(4):
+                client = stack.enter_context(contextlib.closing(socket.socket()))
+                client.setblocking(False)
+                client.connect_ex(silent.getsockname())
+            site = Site(hall, run, tmp_path, silent.getsockname()[1])
+            took, connections = [], []
+            for _ in range(10):
+                began = time.monotonic()
+                connections.append(await site.connect())
+                took.append(time.monotonic() - began)
+            assert 0.9 < max(took) < 2 and min(took) < 0.5, took
+            await fleet.close_many(connections)
     asyncio.run(scenario())
