@@ -122,19 +122,23 @@ class Timers:
 class Wire:
     """One connection to a server: ``receive()`` is what its client sends, ``sent`` what it gets."""
 
-    def __init__(self, room=1 << 60, factory=None, clock=None, **options):
+    def __init__(self, room=1 << 60, factory=None, clock=None, through_http=False, **options):
         self.clock = clock or Clock()
         self.factory = factory or http_protocol.HTTPFactory(
             Layer(), send_channel='daphne.response.test!', **dict({'ping_interval': 20, 'ping_timeout': 30}, **options))
         self.layer = self.factory.channel_layer
+        self.is_muted = False
         sockets = self.factory.ws_factory
-        sockets.reactor, sockets._batched_timer = self.clock, Timers(self.clock)
-        self.protocol = sockets.buildProtocol(None)
-        self.protocol.set_main_factory(self.factory)
+        self.factory.reactor = sockets.reactor = self.clock
+        sockets._batched_timer = Timers(self.clock)
         self.transport = Transport(room)
-        self.transport.protocol = self.protocol
-        # As the HTTP channel, whose producer it replaces.
-        self.transport.registerProducer(self.protocol, True)
+        if through_http:
+            self.protocol = self.transport.protocol = self.factory.buildProtocol(self.transport.getPeer())
+        else:
+            self.protocol = self.transport.protocol = sockets.buildProtocol(None)
+            self.protocol.set_main_factory(self.factory)
+            # As the HTTP channel, whose producer it replaces.
+            self.transport.registerProducer(self.protocol, True)
         self.protocol.makeConnection(self.transport)
         self.transport.startReading()
 
