@@ -26,6 +26,9 @@ DEFAULTS = {
     'MIDDLEWARE': (),
     # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS. None: ALLOWED_HOSTS.
     'ALLOWED_ORIGINS': None,
+    # Seconds that a client has for its handshake, and a worker to accept it, before the connection is reset. None: what
+    # the server was told, and daphne's 5.
+    'HANDSHAKE_TIMEOUT': None,
     # Refuse clients that send no Origin header, which every browser does.
     'REQUIRE_ORIGIN': False,
     # Addresses or networks of proxies whose X-Forwarded-For or X-Real-IP is believed; 'unix' is a unix socket.

@@ -1,7 +1,7 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``.
+``SESSION_ENGINE``, ``TRUSTED_PROXIES``.
 """
 import os
 import threading
@@ -27,6 +27,7 @@ CHANNEL_LAYERS = {'default': {
 }}
 ROOT_URLCONF = 'tests.live.soak_site'
 ALLOWED_HOSTS = ['*']
+SOCKETS = {'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split()}
 
 _lock = threading.Lock()
 _notes = []

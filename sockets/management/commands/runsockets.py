@@ -34,7 +34,9 @@ class Command(BaseCommand):
         parser.add_argument('--http-timeout', type=int, default=120, help='seconds that a page may take')
         parser.add_argument('--websocket-timeout', type=int, help='seconds that a websocket may stay open')
         parser.add_argument('--websocket-connect-timeout', type=int, default=20,
-                            help='seconds that a websocket may wait to be accepted')
+                            help='seconds that a websocket may wait to be accepted, before it is answered with 403')
+        parser.add_argument('--websocket-handshake-timeout', type=int, default=5,
+                            help="seconds from a client's connect to its being accepted, before it is reset")
         parser.add_argument('--ping-interval', type=int, default=20, help='seconds of silence before a ping')
         parser.add_argument('--ping-timeout', type=int, default=30, help='seconds to wait for its answer')
         parser.add_argument('--ws-protocol', action='append', dest='ws_protocols', help='a subprotocol to accept')
@@ -91,9 +93,10 @@ class Command(BaseCommand):
             layer, threads, page_threads, listening, endpoints=endpoints,
             action_logger=self.access_log(options['access_log']),
             http_timeout=options['http_timeout'], websocket_timeout=options['websocket_timeout'],
-            websocket_connect_timeout=options['websocket_connect_timeout'], ping_interval=options['ping_interval'],
-            ping_timeout=options['ping_timeout'], ws_protocols=options['ws_protocols'],
-            root_path=options['root_path'],
+            websocket_connect_timeout=options['websocket_connect_timeout'],
+            websocket_handshake_timeout=options['websocket_handshake_timeout'],
+            ping_interval=options['ping_interval'], ping_timeout=options['ping_timeout'],
+            ws_protocols=options['ws_protocols'], root_path=options['root_path'],
             proxy_forwarded_address_header='X-Forwarded-For' if forwarded else None,
             proxy_forwarded_port_header='X-Forwarded-Port' if forwarded else None,
             proxy_forwarded_proto_header='X-Forwarded-Proto' if forwarded else None)
