@@ -343,17 +343,18 @@ class RoutedSocketHandler(transport.Consumer):
         from . import auth
         request = self._request = self.handshake()
         self._check_path()
-        if not security.origin_allowed(request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')):
-            logger.warning('Refused a websocket to %.100r from the foreign origin %r. If it is yours, add its host to '
-                           "ALLOWED_HOSTS or SOCKETS['ALLOWED_ORIGINS'].",
-                           self.path, request.META.get('HTTP_ORIGIN'))
+        origin, host = request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')
+        if not security.origin_allowed(origin, host, request.is_secure()):
+            logger.warning('Refused a websocket to %.100r at %.100r from the foreign origin %.100r. If it is yours, add '
+                           "its host to ALLOWED_HOSTS or SOCKETS['ALLOWED_ORIGINS']; if only its port differs, or it "
+                           "has no TLS and we have, add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here.",
+                           self.path, host, origin)
             raise transport.DenyConnection()
         self._row = None
         self._session = auth.session_from_cookie(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         self._user = auth.user_of(self._session)
         request.session, request.user = self._session, self._user
-        self._user_ip = security.client_ip(
-            self.peer(request), request.META.get('HTTP_X_FORWARDED_FOR') or request.META.get('HTTP_X_REAL_IP'))
+        self._user_ip = security.client_ip(self.peer(request), self.header(security.address_header()))
         if self._wants_login() and not self._user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
         limits.check_connections(self._user, self._user_ip)

@@ -27,7 +27,7 @@ AT_IMPORT = {
     'messages': {'exceptions'},
     'middleware': set(),
     'models': {'messages', 'signals', 'transport'},
-    'multiplexing': {'exceptions', 'handlers', 'messages', 'transport', 'visitors'},
+    'multiplexing': {'exceptions', 'handlers', 'messages', 'transport'},
     'presence': {'conf', 'models', 'transport'},
     'protocol': {'conf', 'daphne'},
     'pytest_plugin': set(),

@@ -13,6 +13,7 @@ from sockets import RoutedSocketHandler
 from sockets.exceptions import FrameError
 from sockets.models import Socket
 
+from .client import Connection
 from .conftest import both_ways
 
 pytestmark = pytest.mark.django_db
@@ -254,8 +255,53 @@ def test_a_trusted_proxy_is_believed_as_far_as_it_was_the_one_that_wrote(connect
     settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1']}
     connection = connect(Handler, headers={'x-forwarded-for': '198.51.100.66, 203.0.113.9'})
     assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '203.0.113.9'
+    # Which the client wrote: nobody said that the proxy writes it, too.
     connection = connect(Handler, headers={'x-real-ip': '203.0.113.10'})
-    assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '203.0.113.10'
+    assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '192.0.2.1'
+
+
+@pytest.mark.parametrize('header, headers, ip', [
+    ('X-Real-IP', [('x-real-ip', '203.0.113.10'), ('x-forwarded-for', '6.6.6.6')], '203.0.113.10'),
+    ('x-REAL-ip', [('X-Real-IP', '203.0.113.10:4711')], '203.0.113.10'),
+    ('X-Real-IP', [('x-forwarded-for', '6.6.6.6')], '192.0.2.1'),
+    # META would have them in one, and no proxy strips the second.
+    ('X-Real-IP', [('x_real_ip', '6.6.6.6'), ('x-real-ip', '203.0.113.10')], '203.0.113.10'),
+    ('X-Real-IP', [('x_real_ip', '6.6.6.6')], '192.0.2.1'),
+    ('X-Forwarded-For', [('x-forwarded-for', '203.0.113.10'), ('x_forwarded_for', '6.6.6.6')], '203.0.113.10'),
+    # What comes twice: the proxy added a line of its own, or passed on what it should have replaced.
+    ('X-Forwarded-For', [('x-forwarded-for', '6.6.6.6'), ('x-forwarded-for', '203.0.113.10')], '203.0.113.10'),
+    ('X-Real-IP', [('x-real-ip', '6.6.6.6'), ('x-real-ip', '203.0.113.10')], None),
+])
+def test_the_header_that_the_proxy_writes_is_named_and_no_other_counts(connect, settings, header, headers, ip):
+    settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1'], 'CLIENT_ADDRESS_HEADER': header}
+
+    class Client(Connection):
+        def _handshake(self):
+            return dict(super()._handshake(), headers=[
+                [name.encode(), value.encode()] for name, value in [('host', 'testserver'), *headers]])
+    connection = Client('/page/', handler=Handler)
+    assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == ip
+
+
+@pytest.mark.parametrize('scheme, headers, origin, opens', [
+    (None, {}, 'http://example.com', True),
+    ('wss', {}, 'http://example.com', False),
+    ('wss', {}, 'https://example.com', True),
+    (None, {'x-forwarded-proto': 'https'}, 'http://example.com', False),
+    (None, {'x-forwarded-proto': 'https'}, 'https://example.com', True),
+    (None, {'x-forwarded-proto': 'http'}, 'http://example.com', True),
+    (None, {'host': 'example.com:8443'}, 'https://example.com', False),
+    (None, {'host': 'example.com:8443'}, 'https://example.com:8443', True),
+])
+def test_a_page_without_tls_or_at_another_port_is_foreign(connect, settings, scheme, headers, origin, opens, caplog):
+    settings.SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')
+
+    class Client(Connection):
+        def _handshake(self):
+            return dict(super()._handshake(), **({} if scheme is None else {'scheme': scheme}))
+    connection = Client('/page/', handler=Handler, headers={'host': 'example.com', **headers, 'origin': origin})
+    assert connection.messages() == [{'accept': True} if opens else {'close': 4403}]
+    assert opens or "add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here" in caplog.text
 
 
 @pytest.mark.parametrize('origin', ['https://evil.example', 'null', 'file://', 'http://example.com.evil', 'http://['])
@@ -350,7 +396,6 @@ def test_a_changed_password_ends_the_connections_of_the_old_one(connect, login, 
 
 
 def test_a_path_that_no_route_matches_is_refused(bystander, caplog):
-    from .client import Connection
     lost = Connection('/nowhere/')
     assert lost.messages() == [{'close': True}]
     assert 'route_class' in caplog.text
