@@ -65,22 +65,21 @@ def test_a_coroutine_that_exits_leaves_a_loop_that_goes_on(raised):
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            raise raised
+            raise raised()
 
     async def leave():
         tasks.append(asyncio.ensure_future(asyncio.sleep(60)))
         await asyncio.sleep(0)
         raise raised
 
-    async def leave_a_stubborn_one():
-        asyncio.ensure_future(stubborn())
+    async def leave_two_stubborn_ones():
+        tasks[:] = [asyncio.ensure_future(stubborn()) for _ in range(2)]
         await asyncio.sleep(0)
+        return 'done'
 
     with pytest.raises(raised):
         coroutines.run(leave())
     assert tasks[0].cancelled()
-    try:
-        coroutines.run(leave_a_stubborn_one())
-    except raised:
-        pass
+    assert coroutines.run(leave_two_stubborn_ones()) == 'done'
+    assert [type(task.exception()) for task in tasks] == [raised] * 2
     assert [coroutines.run(where())[0] for _ in range(2)] == [threading.get_ident()] * 2
