@@ -26,6 +26,8 @@ def run(coroutine):
         while left:
             try:
                 left = loop.run_until_complete(asyncio.wait(left))[1]
-            except (KeyboardInterrupt, SystemExit):
-                # asyncio lets these two through. They are not the coroutine's, which has its result.
+            except Exception:
+                raise
+            except BaseException:
+                # asyncio lets some through, such as SystemExit. It is not the coroutine's, which has its result.
                 left = {task for task in left if not task.done()}
