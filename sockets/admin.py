@@ -9,11 +9,13 @@ from django.contrib import messages as notices
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextareaWidget
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_ipv46_address
 from django.db.models import Q
+from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.templatetags.static import static
 from django.utils import timezone
@@ -273,6 +275,12 @@ class SocketAdmin(admin.ModelAdmin):
                 actions.pop(name, None)
         return actions
 
+    def changelist_view(self, request, extra_context=None):
+        if _is_askable(request):
+            return super().changelist_view(request, extra_context)
+        # As Django answers a filter that makes no sense.
+        return HttpResponseRedirect('{}?{}=1'.format(request.path, ERROR_FLAG))
+
     def change_view(self, request, object_id, form_url='', extra_context=None):
         # Django 1.11 and 2.0 would offer to save.
         return super().change_view(request, object_id, form_url, dict(
@@ -324,6 +332,14 @@ def _moment(moment, text):
     """Return how long ago ``moment`` was, within ``text``, and when that was for a mouse that rests on it."""
     return format_html('<span title="{}">{}</span>', template_localtime(moment).strftime('%Y-%m-%d %H:%M:%S'),
                        text.format(age(timezone.now() - moment)))
+
+
+def _is_askable(request):
+    """Whether a database can be asked what ``request`` says: PostgreSQL raises at a NUL, all do at a key that is none."""
+    said = [text for data in (request.GET, request.POST) for name, values in data.lists() for text in (name, *values)]
+    keys = request.POST.getlist(ACTION_CHECKBOX_NAME)
+    # SQLite takes no more than 64 bits.
+    return not any('\0' in text for text in said) and all(key.isdecimal() and len(key) < 19 for key in keys)
 
 
 def _is_address(text):

@@ -99,6 +99,12 @@ def _are_networks(value):
         return False
 
 
+def _is_header_or_none(value):
+    # Servers drop headers with an underscore, and HTTP_X_REAL_IP is what Django calls X-Real-IP.
+    return value is None or isinstance(value, str) and bool(re.fullmatch('[A-Za-z0-9-]+', value)) and (
+        value.lower() != 'forwarded')
+
+
 _VALUES = (
     ('CHANNEL_LAYER', lambda value: isinstance(value, str), 'Give a name of CHANNEL_LAYERS.'),
     ('MAX_MESSAGE_SIZE', _is_count, 'Give a number of bytes.'),
@@ -115,6 +121,8 @@ _VALUES = (
      "Give a list of hosts as in ALLOWED_HOSTS, such as ['example.com', '.example.org'], or None."),
     ('REQUIRE_ORIGIN', lambda value: isinstance(value, bool), 'Give True or False.'),
     ('TRUSTED_PROXIES', _are_networks, "Give a list like ['127.0.0.1', '10.0.0.0/8', 'unix']."),
+    ('CLIENT_ADDRESS_HEADER', _is_header_or_none, "Give the name of a header as your proxy writes it, with hyphens, such "
+     "as 'X-Forwarded-For' or 'X-Real-IP'. (Forwarded is not understood.)"),
 )
 
 
@@ -151,11 +159,25 @@ def check_origins(app_configs=None, **kwargs):
     name = 'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']"
     hosts = settings.ALLOWED_HOSTS if conf.ALLOWED_ORIGINS is None else conf.ALLOWED_ORIGINS
     # With DEBUG, no host at all means this machine.
-    if not _is_list(hosts) or any(security.origin_allowed('http://' + host, host) for host in (*hosts, 'localhost')):
+    # What has a scheme is one origin as a whole.
+    if not _is_list(hosts) or any(security.origin_allowed(host if '://' in host else 'http://' + host, host)
+                                  for host in (*hosts, 'localhost')):
         return []
     return [Warning('{} is {!r}: the websocket of every page is refused with HTTP 403.'.format(name, hosts),
                     hint="Name the hosts of your pages, without http:// and port: {} = ['example.com'].".format(name),
                     id='sockets.W008')]
+
+
+@register('sockets')
+def check_proxies(app_configs=None, **kwargs):
+    """W013: proxies that are believed, and no word about which of their headers."""
+    given = getattr(settings, 'SOCKETS', {})
+    if not isinstance(given, dict) or not given.get('TRUSTED_PROXIES') or given.get('CLIENT_ADDRESS_HEADER'):
+        return []
+    return [Warning("SOCKETS['TRUSTED_PROXIES'] names proxies, and nothing says which header they write. Of one that "
+                    'sets another and passes X-Forwarded-For on, each client chooses its own address.',
+                    hint="Set SOCKETS['CLIENT_ADDRESS_HEADER'] to the header that your proxy writes itself, such as "
+                         "'X-Forwarded-For' or 'X-Real-IP'.", id='sockets.W013')]
 
 
 @register('sockets')

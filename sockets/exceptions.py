@@ -6,6 +6,7 @@
      +-- SocketsError
           +-- FrameError           the client's mistake: it becomes an ERROR frame
           +-- ConnectionRevoked    the right to this connection is gone: RECONNECT, then close 4401
+          |    +-- RowMissing      its row is gone, and nobody knows why: RECONNECT, then close 1012
           +-- TooManyConnections   the client's user or address has as many as SOCKETS allows: close 4429
      +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
 
@@ -38,6 +39,13 @@ class ConnectionRevoked(SocketsError):
     def __init__(self, details='Your session is gone. Come back with a new one.'):
         super().__init__(details)
         self.details = details
+
+
+class RowMissing(ConnectionRevoked):
+    """The row of a connection is gone for a reason that this process does not know. Its client may come back."""
+
+    def __init__(self, details='This connection is no longer known. Please come back.'):
+        super().__init__(details)
 
 
 class TooManyConnections(SocketsError):

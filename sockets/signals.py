@@ -22,6 +22,12 @@ messages_dropped = Signal()
 
 def announce(signal, **kwargs):
     """Send ``signal``; a receiver that raises is logged and keeps no connection from opening or ending."""
-    for receiver, result in signal.send_robust(**kwargs):
+    try:
+        results = signal.send_robust(**kwargs)
+    except BaseException as error:
+        # Django catches no SystemExit and the like; receivers after this one have not been called.
+        logger.error('A receiver of a signal raised', exc_info=error)
+        return
+    for receiver, result in results:
         if isinstance(result, Exception):
             logger.error('A receiver of a signal raised: %r', receiver, exc_info=result)

@@ -106,7 +106,7 @@ def disconnect(channel_name, path, code, row, reason):
         return False
     try:
         consumer(message, **kwargs)
-    except Exception:
+    except BaseException:
         logger.exception('%s at %r failed to end %s', consumer.__name__, path, channel_name)
     return True
 
@@ -307,7 +307,7 @@ class Consumer(WebsocketConsumer):
         """Return what ``handshake()`` needs of the connect message, as JSON, without the cookie of that name."""
         content = self.message.content
         return json.dumps({
-            **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path')},
+            **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
             'query_string': _text(content.get('query_string') or ''),
             'headers': [[name, _without(value, secret_cookie) if name == 'cookie' else value]
                         for name, value in ([_text(name), _text(value)] for name, value in _headers(content))],
@@ -320,9 +320,20 @@ class Consumer(WebsocketConsumer):
         content['path'] = self.path
         content['query_string'] = _text(content.get('query_string') or '')
         content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
+        # Django asks for "https". A daphne that ends TLS itself names no scheme.
+        content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
         content['reply_channel'] = self.channel_name
         content = {key: value for key, value in content.items() if value is not None}
         return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
+
+    def header(self, name):
+        """Return the header ``name`` of the connect message, ``None`` if there is none; several are one list.
+
+        Unlike ``request.META``, where X_Real_IP, which no proxy strips, is X-Real-IP.
+        """
+        name = name.lower()
+        values = [_text(value) for header, value in _headers(self.message.content) if _text(header).lower() == name]
+        return ','.join(values) if values else None
 
     @staticmethod
     def peer(request):

@@ -29,7 +29,7 @@ AT_IMPORT = {
     'messages': {'exceptions'},
     'middleware': set(),
     'models': {'messages', 'signals', 'transport'},
-    'multiplexing': {'exceptions', 'handlers', 'messages', 'transport', 'visitors'},
+    'multiplexing': {'exceptions', 'handlers', 'messages', 'transport'},
     'presence': {'conf', 'models', 'transport'},
     'protocol': {'conf', 'daphne', 'frames', 'handshake', 'twisted'},
     'pytest_plugin': set(),

@@ -54,6 +54,11 @@ def test_middleware_that_is_missing_is_named(settings, name, id):
     ({'REQUIRE_ORIGIN': 'yes'}, 'sockets.E007', 'True'),
     ({'TRUSTED_PROXIES': ['proxy.local']}, 'sockets.E007', '10.0.0.0/8'),
     ({'TRUSTED_PROXIES': '10.0.0.1'}, 'sockets.E007', '10.0.0.0/8'),
+    ({'CLIENT_ADDRESS_HEADER': 'HTTP_X_REAL_IP'}, 'sockets.E007', 'hyphens'),
+    ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP:'}, 'sockets.E007', "'X-Real-IP'"),
+    ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP\n'}, 'sockets.E007', "'X-Real-IP'"),
+    ({'CLIENT_ADDRESS_HEADER': ['X-Real-IP']}, 'sockets.E007', "'X-Real-IP'"),
+    ({'CLIENT_ADDRESS_HEADER': 'Forwarded'}, 'sockets.E007', 'Forwarded is not understood'),
     ({'CHANNEL_LAYER': None}, 'sockets.E007', 'CHANNEL_LAYERS'),
     ('everything', 'sockets.E007', 'SOCKETS = {'),
 ])
@@ -67,8 +72,19 @@ def test_sensible_settings_pass(settings):
     assert checks.check_settings() == []
     settings.SOCKETS = {'MAX_MESSAGE_SIZE': 100, 'SEND_TIMEOUT': 0.5, 'ALLOWED_ORIGINS': ['.example.com'],
                         'REQUIRE_ORIGIN': True, 'TRUSTED_PROXIES': ['10.0.0.0/8', 'unix', '::1'],
+                        'CLIENT_ADDRESS_HEADER': 'CF-Connecting-IP',
                         'CHANNEL_LAYER': 'default'}
     assert checks.check_settings() == []
+
+
+def test_proxies_that_are_trusted_without_a_header_are_asked_for_its_name(settings):
+    settings.SOCKETS = {'TRUSTED_PROXIES': ['127.0.0.1']}
+    message, = checks.check_proxies()
+    assert message.id == 'sockets.W013' and "SOCKETS['CLIENT_ADDRESS_HEADER']" in message.hint
+    for given in ({}, 'everything', {'TRUSTED_PROXIES': ['127.0.0.1'], 'CLIENT_ADDRESS_HEADER': 'X-Real-IP'},
+                  {'CLIENT_ADDRESS_HEADER': 'X-Real-IP'}):
+        settings.SOCKETS = given
+        assert checks.check_proxies() == []
 
 
 def test_a_missing_channel_layer_is_named(settings):
@@ -273,7 +289,8 @@ def test_an_in_memory_layer_in_production_is_pointed_out_by_check_deploy(finding
     (False, ['https://example.com'], {}, ['sockets.W008']),
     (False, ['example.com:8000'], {}, ['sockets.W008']),
     (False, ['example.com'], {'ALLOWED_ORIGINS': []}, ['sockets.W008']),
-    (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'https://example.org']}, ['sockets.W008']),
+    (False, ['example.com'], {'ALLOWED_ORIGINS': ['example.com:8000', 'example.org:80']}, ['sockets.W008']),
+    (False, ['example.com'], {'ALLOWED_ORIGINS': ['http://localhost:3000']}, []),
     (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'example.org']}, []),
     (False, [], {'ALLOWED_ORIGINS': ['*']}, []),
     # That is said by another check.

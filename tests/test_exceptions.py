@@ -7,7 +7,7 @@ from sockets import exceptions
 def test_the_hierarchy_is_the_one_that_is_drawn():
     drawn = {}
     for line in exceptions.__doc__.splitlines():
-        match = re.match(r'( *)\+-- (\w+)', line)
+        match = re.match(r'([ |]*)\+-- (\w+)', line)
         if match:
             drawn[match.group(2)] = len(match.group(1))
     assert set(drawn) == {name for name, _ in inspect.getmembers(exceptions, inspect.isclass)}

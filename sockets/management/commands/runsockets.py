@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.version import get_version
 from twisted.internet.endpoints import serverFromString
 
+from sockets import conf
 from sockets.server import Processes, SocketServer, stop_with
 
 
@@ -42,12 +43,16 @@ class Command(BaseCommand):
         parser.add_argument('--ws-protocol', action='append', dest='ws_protocols', help='a subprotocol to accept')
         parser.add_argument('--root-path', default='', help='the path that a proxy took away')
         parser.add_argument('--proxy-headers', action='store_true',
-                            help='believe X-Forwarded-For of anyone; SOCKETS["TRUSTED_PROXIES"] is safer')
+                            help='believe X-Forwarded-For of anyone; SOCKETS["TRUSTED_PROXIES"] is safer, and excludes '
+                                 'this')
         parser.add_argument('--access-log', metavar='FILE', help='where to write the access log, - for stdout')
 
     def handle(self, addrport, processes, threads, page_threads, **options):
         if min(processes, threads, page_threads) < 1:
             raise CommandError('--processes, --threads and --page-threads are 1 or more.')
+        if options['proxy_headers'] and conf.TRUSTED_PROXIES:
+            raise CommandError("--proxy-headers believes anyone, so that SOCKETS['TRUSTED_PROXIES'] would be asked about "
+                               'an address which the client made up. Leave out --proxy-headers.')
         layer = channel_layers[DEFAULT_CHANNEL_LAYER]
         # A child has its parent's options.
         if processes > 1 and not options['parent']:
