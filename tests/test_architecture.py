@@ -59,11 +59,15 @@ IN_FUNCTIONS = {
 LAYERS = {
     '__init__': {'inmemory', 'redis'},
     'connections': {'redis', 'scripts', 'twisted'},
-    'inmemory': {'asgiref', 'leases', 'mailboxes', 'twisted'},
+    'dropped': set(),
+    'inmemory': {'asgiref', 'dropped', 'leases', 'mailboxes', 'twisted'},
     'leases': set(),
     'mailboxes': set(),
-    'redis': {'asgi_redis', 'connections', 'inmemory', 'leases', 'mailboxes', 'redis', 'scripts', 'twisted'},
+    'posting': {'redis', 'scripts', 'twisted'},
+    'redis': {'asgi_redis', 'connections', 'dropped', 'inmemory', 'leases', 'mailboxes', 'posting', 'redis', 'scripts',
+              'shards', 'twisted'},
     'scripts': set(),
+    'shards': {'connections', 'redis'},
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}
 

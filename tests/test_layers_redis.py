@@ -459,8 +459,9 @@ def test_a_redis_that_is_away_is_waited_out_and_said_once(tmp_path, caplog):
         layer.send('websocket.receive', frame(1))
     with pytest.raises(redis.exceptions.ConnectionError):
         layer.send('plain', {})
-    assert caplog.text.count('Redis is away') == 1
     port = int(url.split(':')[2].split('/')[0])
+    # Servers of other tests miss theirs.
+    assert len([line for line in caplog.messages if 'Redis is away' in line and str(port) in line]) == 1
     with servers.redis_server(tmp_path, port):
         assert layer.receive(['plain']) == (None, None)
         layer.send('plain', {'n': 2})
