@@ -12,6 +12,7 @@ AT_IMPORT = {
     'admin': {'ages', 'conf', 'exceptions', 'messages', 'models', 'revocation', 'transport'},
     'ages': set(),
     'apps': {'compat'},
+    'background': set(),
     'auth': {'exceptions'},
     'checks': {'conf', 'router', 'routes', 'security'},
     'compat': set(),
@@ -28,7 +29,7 @@ AT_IMPORT = {
     'middleware': set(),
     'models': {'messages', 'signals', 'transport'},
     'multiplexing': {'exceptions', 'handlers', 'messages', 'transport', 'visitors'},
-    'presence': {'conf', 'models', 'transport'},
+    'presence': {'background', 'conf', 'models', 'transport'},
     'protocol': {'conf', 'daphne'},
     'pytest_plugin': set(),
     'revocation': {'auth', 'models'},
@@ -39,7 +40,7 @@ AT_IMPORT = {
     'server': {'channels', 'daphne', 'layers', 'presence'},
     'signals': set(),
     'testing': {'channels', 'conf', 'layers', 'messages', 'models', 'presence', 'transport'},
-    'transport': {'channels', 'conf', 'exceptions', 'signals'},
+    'transport': {'background', 'channels', 'conf', 'exceptions', 'layers', 'signals'},
     'visitors': set(),
 }
 # What its functions may import besides, when the apps are loaded.

@@ -5,6 +5,7 @@ Each step is one of the scripts and one round trip: put, take (with the end of t
 import atexit
 import collections
 import contextlib
+import hashlib
 import itertools
 import logging
 import os
@@ -88,8 +89,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         kwargs['connection_kwargs'] = {'socket_timeout': timeout, **(kwargs.get('connection_kwargs') or {})}
         # Whoever writes another version of what is in Redis, or writes as asgi_redis does, has other keys.
         super().__init__(expiry, hosts, '{}{}:'.format(prefix, VERSION), *args, **kwargs)
-        # Who has another name hears nothing of our servers, nor we of theirs.
-        self.name = self.prefix
+        # Who has another name hears nothing of our servers, nor we of theirs. A column holds it.
+        self.name = self.prefix if len(self.prefix) <= 100 else hashlib.sha256(self.prefix.encode()).hexdigest()
         self.server_capacity = server_capacity
         self.lease = lease
         self._shards = [self._shard(index) for index in range(self.ring_size)]
