@@ -604,7 +604,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         for ticket in list(self._tickets):
             if not ticket.thread.is_alive():
                 logger.error('The thread %s ended with a frame of %s in its hands', ticket.thread.name,
-                             ticket.connection)
+                             ticket.connection.decode())
                 self._tickets.discard(ticket)
                 self._end(ticket)
         for _ in range(len(self._unended)):
