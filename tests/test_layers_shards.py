@@ -231,6 +231,22 @@ def test_a_frame_that_is_done_while_its_shard_is_away_is_ended_when_that_is_back
     assert in_thread(take) == 1
 
 
+def test_the_last_word_of_a_frame_for_a_shard_that_went_away_comes_back_with_the_reason(three):
+    worker, errors = RedisChannelLayer(hosts=three.urls), []
+    home = next(name for name in ('far{}!'.format(n) for n in range(99)) if worker.consistent_hash(name) == 1)
+    worker.send('websocket.receive', frame(1, on_shard(worker, 0)))
+    while worker.receive(EVERYTHING)[0] is None:
+        pass
+    worker.send_later(home + 'a', {'text': 'last'}, errors.append)
+    # Another thread finds out.
+    three.kill(1)
+    worker._shards[1].failed(redis.exceptions.ConnectionError('gone'))
+    worker.receive(EVERYTHING)
+    assert [type(error).__name__ for error in errors] == ['Down']
+    with pytest.raises(redis.exceptions.ConnectionError):
+        worker.send(home + 'a', {'text': 'at once'})
+
+
 def test_the_claim_of_a_thread_that_died_is_dropped(redis_url, monkeypatch, caplog):
     # It was renewed for as long as the process lived.
     monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)

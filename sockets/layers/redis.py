@@ -177,6 +177,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             if reply:
                 failures.append((channel, message, reply, on_failure))
         index, args = self._entry(prefix, [channel], message)
+        self._shards[index].check()
         self._on_pipe(index, lambda pipe: pipe.hold('put', args, on_reply))
 
     def send_many(self, channel_names, message):
@@ -402,12 +403,19 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         where = pool.connection_kwargs
         name = ' (shard {} of {}, {})'.format(
             index + 1, self.ring_size, where.get('path') or '{}:{}'.format(where.get('host'), where.get('port')))
-        return Shard(pool, where['socket_timeout'], name if self.ring_size > 1 else '')
+        return Shard(pool, where['socket_timeout'] or _TIMEOUT, name if self.ring_size > 1 else '')
 
     def _run(self, name, index, args):
         """Run a script on a shard and return its reply."""
         shard = self._shards[index]
-        shard.check()
+        try:
+            shard.check()
+        except AWAY as error:
+            # Nobody else tells those whose commands this thread has held for it.
+            pipe = self._thread.__dict__.get('pipes', {}).pop(index, None)
+            if pipe is not None:
+                pipe.fail(error)
+            raise
         try:
             try:
                 return self._on_pipe(index, lambda pipe: pipe.run(name, args))
@@ -424,7 +432,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         try:
             return self._run(name, index, args)
         except AWAY:
-            if name not in ('dead', 'living'):
+            if name not in ('dead', 'living') or (name == 'living' and self.ring_size == 1):
                 raise
             return []
 
@@ -532,7 +540,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                     raise _explained(reply)
                 self.send(channel, message)
             except Exception as error:
-                on_failure(error)
+                try:
+                    on_failure(error)
+                except Exception:
+                    # A frame may have been taken already, and is not to be lost with this.
+                    logger.exception('The last message of a frame of %s was lost', channel)
 
     def _open(self, index, token, entry, connection=None):
         channel, _, payload = entry.split(b'|', 2)
