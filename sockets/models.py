@@ -142,7 +142,7 @@ class Socket(BaseModel):
     channel_name = models.CharField(max_length=100, unique=True)
     # The prefix of the channel name, which all connections of one server process share.
     server = models.CharField(max_length=100, db_index=True, editable=False, default='')
-    # What the layer that it lives on calls itself. NULL, in rows that older versions of this package made, is any layer.
+    # What the layer that it lives on calls itself. Rows that older versions of this package made have none.
     layer = models.CharField(max_length=100, null=True, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE,
                              related_name='sockets')

@@ -27,8 +27,8 @@ from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
-           'install', 'layer_name', 'live_servers', 'redis_info', 'round_trip', 'routing_error', 'routed', 'send', 'send_last',
-           'send_many', 'server_prefix', 'statistics']
+           'install', 'layer_name', 'live_servers', 'redis_info', 'round_trip', 'routing_error', 'routed', 'send',
+           'send_last', 'send_many', 'server_prefix', 'statistics']
 
 logger = logging.getLogger('sockets')
 

@@ -166,7 +166,8 @@ class Reader:
         self.head = b'*2\r\n$%d\r\n%s\r\n$' % (len(key.encode()), key.encode())
         self.on_entry = on_entry
         self.on_reply = on_reply
-        self.patience = patience
+        # Redis answers after ``patience`` at the latest, if it is there.
+        self.silence = patience + shard.timeout
         self.tries = 0
 
     def start(self):
@@ -192,7 +193,7 @@ class Reader:
         self.buffer = b''
         self.heard = time.monotonic()
         self.reactor.addReader(self)
-        self.watch = self.reactor.callLater(3 * self.patience, self._look)
+        self.watch = self.reactor.callLater(self.silence, self._look)
         self._ask()
 
     def _ask(self):
@@ -203,8 +204,8 @@ class Reader:
 
     def _look(self):
         silence = time.monotonic() - self.heard
-        if silence < 3 * self.patience:
-            self.watch = self.reactor.callLater(3 * self.patience - silence, self._look)
+        if silence < self.silence:
+            self.watch = self.reactor.callLater(self.silence - silence, self._look)
         else:
             self.shard.failed(redis.exceptions.TimeoutError('Redis has said nothing for {:.0f} s'.format(silence)))
             self._end()

@@ -1,7 +1,7 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
-``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``, ``PREFIX``,
-``SESSION_ENGINE``.
+``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
+``SESSION_ENGINE``, ``PREFIX``.
 """
 import os
 import threading
