@@ -409,6 +409,9 @@ def test_a_server_whose_redis_is_full_closes_its_connections_and_keeps_their_end
     with servers.redis_server(tmp_path) as url:
         server = Server(reactor, RedisChannelLayer(hosts=[url]), 'oom!')
         server.send('websocket.connect', frame(0, 'oom!a'))
+        # A server does not wait until it is there.
+        while not server.layer.statistics()['waiting']:
+            time.sleep(0.01)
         redis.Redis.from_url(url).config_set('maxmemory', 1)
         server.send('websocket.receive', frame(1, 'oom!a'))
         assert server.has(1) == [('oom!a', {'close': 1013})]

@@ -247,6 +247,27 @@ def test_the_last_word_of_a_frame_for_a_shard_that_went_away_comes_back_with_the
         worker.send(home + 'a', {'text': 'at once'})
 
 
+def test_a_redis_without_memory_loses_no_frame_that_was_about_to_be_taken(redis_url, monkeypatch):
+    # It was out of its list, and then there was no room to note who has it.
+    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)
+    layer, client = RedisChannelLayer(hosts=[redis_url], prefix='room:'), redis.Redis.from_url(redis_url)
+    layer.flush()
+    for n in range(4):
+        layer.send('websocket.receive', frame(n))
+    assert layer.receive(EVERYTHING)[1]['n'] == 0
+    client.config_set('maxmemory', 1)
+    try:
+        for _ in range(2):
+            assert layer.receive(EVERYTHING) == (None, None)
+    finally:
+        client.config_set('maxmemory', 0)
+    taken = []
+    while len(taken) < 3:
+        _, message = layer.receive(EVERYTHING, block=True)
+        taken += [message['n']] if message else []
+    assert taken == [1, 2, 3]
+
+
 def test_the_claim_of_a_thread_that_died_is_dropped(redis_url, monkeypatch, caplog):
     # It was renewed for as long as the process lived.
     monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)

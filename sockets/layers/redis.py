@@ -269,6 +269,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 self._bells(channels).wait(min(left, 0.01) if is_server else left)
         except redis.exceptions.RedisError:
             # None of the shards could be asked.
+            self._account_for_failures()
             tries = self._thread.tries = getattr(self._thread, 'tries', 0) + 1
             time.sleep(pause(tries))
             return None, None

@@ -106,8 +106,13 @@ if ARGV[6] == '1' then ring(prefix, channel) end
 return 0
 """
 
+# Changes nothing, and fails where Redis has no memory: better before a frame has been taken out than half way through.
+_ROOM = """
+redis.call('SETRANGE', ARGV[1] .. 'room', 0, '')
+"""
+
 # ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
-_TAKE = _FINISH + """
+_TAKE = _ROOM + _FINISH + """
 local prefix, at, bells = ARGV[1], now(), {}
 if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
 for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
@@ -144,7 +149,7 @@ return {}
 """
 
 # ARGV: prefix, connection, token.
-_END = _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
+_END = _ROOM + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 
 # ARGV: prefix, lease in ms, then connection and token of each frame that is being handled.
 _RENEW = _NOW + """
