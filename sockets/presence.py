@@ -144,5 +144,7 @@ class Housekeeper(threading.Thread):
             Socket.objects.purge_dead()
         if closer and transport.layer_name():
             # Made by an older version of this package: nobody else looks whether their servers live.
-            purge_silent(Socket.objects.filter(layer=None))
+            rows = Socket.objects.filter(layer=None)
+            if rows.exists():
+                purge_silent(rows)
         revoke_expired()

@@ -109,7 +109,7 @@ class Poster:
             error = redis.exceptions.TimeoutError('Redis has not answered for {} s'.format(self.shard.timeout))
             self.shard.failed(error)
             self.fail(error)
-        if self.waiting:
+        if self.waiting and self.watch is None:
             self._watch_later()
 
     # What the reactor calls (twisted.internet.interfaces.IReadDescriptor, IWriteDescriptor)

@@ -384,10 +384,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         raise failure
 
     def _turn_down(self, channel, message, reply):
-        """Answer a page of this server that Redis did not take; ``reply`` is 1 or an exception."""
+        """Send what Redis did not take elsewhere, or answer a page with 503; ``reply`` is 1 or an exception."""
+        if isinstance(reply, (redis.exceptions.TimeoutError, Late, Down)):
+            # It has not been done there, and will not be.
+            try:
+                return self._send_plain(channel, message)
+            except AWAY as error:
+                reply = error
         logger.warning('Redis did not take a message for %s: %s', channel,
                        _explained(reply) if isinstance(reply, Exception) else 'too many wait')
-        if channel == 'http.request':
+        if channel == 'http.request' and message.get('reply_channel'):
             self._local.send(message['reply_channel'], _UNAVAILABLE)
 
     def _is_refused(self, channel, message):
