@@ -24,7 +24,7 @@ from django.utils.timezone import template_localtime
 
 from . import conf, messages, revocation, transport
 from .ages import age
-from .exceptions import FrameError
+from .exceptions import DeliveryFailed, FrameError
 from .models import Socket
 
 # Of what was sent, and of names, that are shown and kept in the log.
@@ -309,7 +309,10 @@ class SocketAdmin(admin.ModelAdmin):
         if form.is_valid():
             # Who logs out himself is nobody afterwards.
             user = request.user.pk
-            text, is_all = form.run(request, queryset, count)
+            try:
+                text, is_all = form.run(request, queryset, count)
+            except DeliveryFailed as error:
+                text, is_all = '{}.'.format(error), False
             # One for all of them: their rows will be gone before somebody looks. (log_action() would link to a row.)
             LogEntry.objects.create(user_id=user, content_type=ContentType.objects.get_for_model(Socket),
                                     object_repr=title, action_flag=CHANGE, change_message=text)

@@ -182,11 +182,13 @@ def check_proxies(app_configs=None, **kwargs):
 
 @register('sockets')
 def check_layer(app_configs=None, **kwargs):
-    """E010: a layer that cannot read what it writes; W005: one with little room; W006: groups that end early."""
+    """E010: a layer that cannot read what it writes; W005: one with little room; W006: groups that end early; W012: a
+    stock one that waits for Redis for ever.
+    """
     layer = _usable_layer()
     if layer is None:
         return []
-    return [*_unreadable(layer), *_narrow(layer), *_short_lived(layer)]
+    return [*_unreadable(layer), *_narrow(layer), *_short_lived(layer), *_patient(layer)]
 
 
 @register('sockets', deploy=True)
@@ -254,6 +256,19 @@ def _short_lived(layer):
                       'one that --websocket_timeout keeps open longer drops out of its groups.'.format(
                           conf.CHANNEL_LAYER, expiry), id='sockets.W006',
                       hint="Set 'group_expiry': {} in its CONFIG, or leave it out.".format(_DAY))
+
+
+def _patient(layer):
+    # Ours has a time-out of its own. What a Sentinel's layer does is known to the Sentinel.
+    if hasattr(layer, 'send_many'):
+        return
+    for client in getattr(layer, '_connection_list', ()):
+        if not client.connection_pool.connection_kwargs.get('socket_timeout'):
+            yield Warning('CHANNEL_LAYERS[{!r}] waits for a Redis that hangs for as long as it hangs, and so does each '
+                          'frame that needs it.'.format(conf.CHANNEL_LAYER), id='sockets.W012',
+                          hint="Add 'connection_kwargs': {'socket_timeout': 10} to its CONFIG, or set 'BACKEND': "
+                               "'sockets.layers.RedisChannelLayer', which has a time-out.")
+            return
 
 
 @register('sockets')

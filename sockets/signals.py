@@ -16,7 +16,8 @@ socket_disconnected = Signal()
 #: ``outcome``: ``'ok'``, the code of the ``ERROR`` that answered it, or ``'revoked'``.
 message_handled = Signal()
 
-#: ``servers``: a dict of how many messages each server (the prefix of its channels) did not take in time.
+#: ``servers``: a dict of how many messages each server (the prefix of its channels) did not take in time, or how many
+#: have waited longer than the layer's ``expiry`` for a server, or in a channel that workers read.
 messages_dropped = Signal()
 
 

@@ -12,6 +12,7 @@ AT_IMPORT = {
     'admin': {'ages', 'conf', 'exceptions', 'messages', 'models', 'revocation', 'transport'},
     'ages': set(),
     'apps': {'compat'},
+    'background': set(),
     'auth': {'exceptions'},
     'checks': {'conf', 'router', 'routes', 'security'},
     'compat': set(),
@@ -30,7 +31,7 @@ AT_IMPORT = {
     'middleware': set(),
     'models': {'messages', 'signals', 'transport'},
     'multiplexing': {'exceptions', 'handlers', 'messages', 'transport'},
-    'presence': {'conf', 'models', 'transport'},
+    'presence': {'background', 'conf', 'models', 'transport'},
     'protocol': {'conf', 'daphne', 'frames', 'handshake', 'twisted'},
     'pytest_plugin': set(),
     'revocation': {'auth', 'models'},
@@ -41,7 +42,7 @@ AT_IMPORT = {
     'server': {'channels', 'daphne', 'layers', 'presence'},
     'signals': set(),
     'testing': {'channels', 'conf', 'layers', 'messages', 'models', 'presence', 'transport'},
-    'transport': {'channels', 'conf', 'exceptions', 'signals'},
+    'transport': {'background', 'channels', 'conf', 'exceptions', 'layers', 'signals'},
     'visitors': set(),
 }
 # What its functions may import besides, when the apps are loaded.
@@ -61,11 +62,15 @@ IN_FUNCTIONS = {
 LAYERS = {
     '__init__': {'inmemory', 'redis'},
     'connections': {'redis', 'scripts', 'twisted'},
-    'inmemory': {'asgiref', 'leases', 'mailboxes', 'twisted'},
+    'dropped': set(),
+    'inmemory': {'asgiref', 'dropped', 'leases', 'mailboxes', 'twisted'},
     'leases': set(),
     'mailboxes': set(),
-    'redis': {'asgi_redis', 'connections', 'inmemory', 'leases', 'mailboxes', 'redis', 'scripts', 'twisted'},
+    'posting': {'redis', 'scripts', 'twisted'},
+    'redis': {'asgi_redis', 'connections', 'dropped', 'inmemory', 'leases', 'mailboxes', 'posting', 'redis', 'scripts',
+              'shards', 'twisted'},
     'scripts': set(),
+    'shards': {'connections', 'redis'},
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}
 

@@ -224,6 +224,7 @@ def findings(settings, monkeypatch):
 
 
 ROOMY = {'channel_capacity': {'websocket.*': 10000, 'daphne.response.*': 10000}}
+PROMPT = {'connection_kwargs': {'socket_timeout': 10}}
 SENTINEL = {'hosts': [('localhost', 1)], 'services': ['master']}
 
 
@@ -232,9 +233,11 @@ SENTINEL = {'hosts': [('localhost', 1)], 'services': ['master']}
     # It looks at no channel_capacity.
     ('asgiref.inmemory.ChannelLayer', ROOMY, ['sockets.W005']),
     ('asgiref.inmemory.ChannelLayer', {'capacity': 10000}, []),
-    ('asgi_redis.RedisChannelLayer', {}, ['sockets.W005']),
-    ('asgi_redis.RedisChannelLayer', {'channel_capacity': {'websocket.*': 10000}}, ['sockets.W005']),
-    ('asgi_redis.RedisChannelLayer', ROOMY, []),
+    ('asgi_redis.RedisChannelLayer', PROMPT, ['sockets.W005']),
+    ('asgi_redis.RedisChannelLayer', dict(PROMPT, channel_capacity={'websocket.*': 10000}), ['sockets.W005']),
+    ('asgi_redis.RedisChannelLayer', dict(ROOMY, **PROMPT), []),
+    ('asgi_redis.RedisChannelLayer', ROOMY, ['sockets.W012']),
+    ('asgi_redis.RedisChannelLayer', dict(ROOMY, connection_kwargs={'socket_keepalive': True}), ['sockets.W012']),
     ('asgi_redis.RedisSentinelChannelLayer', SENTINEL, ['sockets.W005']),
     ('asgi_redis.RedisSentinelChannelLayer', dict(SENTINEL, **ROOMY), []),
     ('sockets.layers.InMemoryChannelLayer', {}, []),
@@ -250,7 +253,7 @@ def test_a_layer_with_little_room_or_short_lived_groups_is_pointed_out(findings,
 def test_the_remedy_for_little_room_can_be_typed(findings):
     for backend, config, words in (
             ('asgiref.inmemory.ChannelLayer', {}, ["'sockets.layers.InMemoryChannelLayer'", "'capacity': 10000"]),
-            ('asgi_redis.RedisChannelLayer', {}, ["'sockets.layers.RedisChannelLayer'", str(ROOMY)[1:-1]])):
+            ('asgi_redis.RedisChannelLayer', PROMPT, ["'sockets.layers.RedisChannelLayer'", str(ROOMY)[1:-1]])):
         findings(backend, **config)
         message, = checks.check_layer()
         assert all(word in message.hint for word in words)
@@ -261,11 +264,11 @@ def test_the_remedy_for_little_room_can_be_typed(findings):
 
 def test_a_msgpack_that_the_stock_layer_cannot_use_is_named_with_the_line_to_type(findings, monkeypatch):
     unpackb = msgpack.unpackb
-    assert findings('asgi_redis.RedisChannelLayer', **ROOMY) == []
+    assert findings('asgi_redis.RedisChannelLayer', **ROOMY, **PROMPT) == []
     # As msgpack 1.0 and later do.
     monkeypatch.setattr(msgpack, 'unpackb', lambda packed, raw=False: unpackb(packed, raw=raw))
     monkeypatch.setattr(msgpack, 'version', (1, 0, 8))
-    assert findings('asgi_redis.RedisChannelLayer', **ROOMY) == ['sockets.E010']
+    assert findings('asgi_redis.RedisChannelLayer', **ROOMY, **PROMPT) == ['sockets.E010']
     message, = checks.check_layer()
     assert "argument 'encoding'" in message.msg and 'msgpack 1.0.8' in message.msg
     assert 'pip uninstall -y msgpack; pip install --force-reinstall' in message.hint

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from sockets import description, doctor, messages, presence, transport
 from sockets.ages import age
+from sockets.exceptions import DeliveryFailed
 from sockets.models import Socket
 
 LINES = 20
@@ -129,14 +130,14 @@ class Command(BaseCommand):
             raise CommandError('This is not JSON: {}. Write \'{{"type": "BACK_SOON"}}\'.'.format(error))
         try:
             count = rows.send_json(content)
-        except TypeError as error:
+        except (TypeError, DeliveryFailed) as error:
             raise CommandError(str(error))
         self.stdout.write('Handed to {} connections.'.format(count))
 
     def close(self, rows, content, options):
         try:
             count = rows.close(options['code'])
-        except ValueError as error:
+        except (ValueError, DeliveryFailed) as error:
             raise CommandError(str(error))
         self.stdout.write('Closed {} connections.'.format(count))
 
