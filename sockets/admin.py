@@ -338,7 +338,7 @@ def _moment(moment, text):
 
 
 def _is_askable(request):
-    """Whether a database can be asked what ``request`` says: PostgreSQL raises at a NUL, all do at a key that is none."""
+    """Whether a database can be asked what ``request`` says: PostgreSQL raises at a NUL, each at a key that is none."""
     said = [text for data in (request.GET, request.POST) for name, values in data.lists() for text in (name, *values)]
     keys = request.POST.getlist(ACTION_CHECKBOX_NAME)
     # SQLite takes no more than 64 bits.

@@ -8,6 +8,7 @@ from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.utils import parse_x_forwarded_for
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ISSLTransport
 from twisted.web import http
 
 from . import conf
@@ -167,6 +168,8 @@ class SocketProtocol(WebSocketProtocol):
             'headers': [(name, value) for name, value in handshake.headers if b'_' not in name],
             'query_string': handshake.target.partition(b'?')[2],
             'client': self.client_addr, 'server': self.server_addr,
+            # As Twisted's own HTTP channel finds out.
+            'scheme': 'ws' if ISSLTransport(self.transport, None) is None else 'wss',
             'reply_channel': self.reply_channel, 'order': 0,
         }
         factory.reply_protocols[self.reply_channel] = self

@@ -355,7 +355,7 @@ class Consumer(WebsocketConsumer):
         content['path'] = self.path
         content['query_string'] = _text(content.get('query_string') or '')
         content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
-        # Django asks for "https". A daphne that ends TLS itself names no scheme.
+        # Django asks for "https".
         content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
         content['reply_channel'] = self.channel_name
         content = {key: value for key, value in content.items() if value is not None}

@@ -1,5 +1,7 @@
 """The request for a websocket, on bytes."""
 import pytest
+from twisted.internet.interfaces import ISSLTransport
+from zope.interface import alsoProvides
 
 from sockets.handshake import BadRequest, Handshake
 
@@ -120,7 +122,14 @@ def test_the_connect_message_is_what_daphne_sends():
         (b'host', b'localhost'), (b'upgrade', b'websocket'), (b'connection', b'Upgrade'),
         (b'sec-websocket-key', b'AAAAAAAAAAAAAAAAAAAAAA=='), (b'sec-websocket-version', b'13'), (b'cookie', b'a=\xc3\x85')]
     assert message == {'reply_channel': wire.name, 'path': '/page/', 'query_string': b'a=1', 'order': 0,
-                       'client': ['192.0.2.1', 1234], 'server': ['127.0.0.1', 8000]}
+                       'client': ['192.0.2.1', 1234], 'server': ['127.0.0.1', 8000], 'scheme': 'ws'}
+
+
+def test_a_connect_that_came_over_tls_says_so():
+    wire = Wire()
+    alsoProvides(wire.transport, ISSLTransport)
+    wire.receive(REQUEST + b'\r\n')
+    assert wire.layer.sent[0][1]['scheme'] == 'wss'
 
 
 @pytest.mark.parametrize('offered, chosen', [
