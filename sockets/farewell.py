@@ -2,6 +2,7 @@
 import functools
 import logging
 import queue
+import sys
 import threading
 import time
 
@@ -29,7 +30,6 @@ class Farewell:
     def __init__(self, server):
         self.server = server
         self.layer = server.channel_layer
-        self.protocols = server.factory.reply_protocols
         self.told = set()
         # Connections that were at rest when we last asked, and how many frames of theirs had come in by then.
         self.at_rest = {}
@@ -38,6 +38,7 @@ class Farewell:
     def begin(self):
         """Stop listening; return a ``Deferred`` of the end."""
         from twisted.internet import defer, reactor
+        self.protocols = self.server.factory.reply_protocols
         self.over = defer.Deferred()
         self.began = time.monotonic()
         self.server.deadline = self.began + DRAIN_TIMEOUT
@@ -130,14 +131,24 @@ def _accept_all(port):
     port.doRead()
 
 
+def prepare(server):
+    """Have ``server``, which is about to run, go this way when its reactor is told to stop."""
+    from twisted.internet import reactor
+    if not hasattr(server, 'farewell'):
+        server.farewell = Farewell(server)
+        reactor.addSystemEventTrigger('before', 'shutdown', server.farewell.begin)
+
+
 def install():
-    """Have each server of daphne in this process go this way."""
-    from daphne.server import Server
-    run = Server.run
+    """Have the server of the program ``daphne`` go this way."""
+    # To import it would choose the reactor for every process.
+    daphne = sys.modules.get('daphne.server')
+    if daphne is None:
+        return
+    run = daphne.Server.run
 
     @functools.wraps(run)
     def run_to_its_end(self):
-        from twisted.internet import reactor
-        reactor.addSystemEventTrigger('before', 'shutdown', lambda: Farewell(self).begin())
+        prepare(self)
         run(self)
-    Server.run = run_to_its_end
+    daphne.Server.run = run_to_its_end

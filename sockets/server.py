@@ -9,7 +9,7 @@ import time
 from channels.worker import Worker
 from daphne.server import Server
 
-from . import overtime
+from . import farewell, overtime
 from .layers.mailboxes import FRAMES
 from .presence import keep_house
 from .workers import WorkerThread, at_work, finish
@@ -64,6 +64,7 @@ class SocketServer(Server):
         keep_house()
         overtime.keep_watch()
         reactor.callWhenRunning(self.begin)
+        farewell.prepare(self)
         super().run()
         # What reads from afar may be handed something at any time.
         finish(at_work() + self.afar, self.deadline)

@@ -1,7 +1,8 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``, ``MAX_HANDLING_TIME``.
+``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``,
+``MAX_HANDLING_TIME``.
 """
 import os
 import threading
@@ -20,14 +21,16 @@ _layer = {'capacity': int(os.environ.get('CAPACITY', 100)), 'channel_capacity': 
           'expiry': int(os.environ.get('EXPIRY', 60))}
 if os.environ.get('REDIS_URL'):
     _layer['hosts'] = os.environ['REDIS_URL'].split()
+    _layer['prefix'] = os.environ.get('PREFIX', 'sockets:')
 CHANNEL_LAYERS = {'default': {
     'BACKEND': 'sockets.layers.' + ('RedisChannelLayer' if 'hosts' in _layer else 'InMemoryChannelLayer'),
     'CONFIG': _layer,
     'ROUTING': 'tests.live.soak_site.routing',
 }}
-SOCKETS = {'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None}
 ROOT_URLCONF = 'tests.live.soak_site'
 ALLOWED_HOSTS = ['*']
+SOCKETS = {'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split(),
+           'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None}
 
 _lock = threading.Lock()
 _notes = []
