@@ -214,7 +214,7 @@ def test_redis_refuses_connections_while_clients_send(hall, redis):
             for connection in connections[:10]:
                 connection.send({'type': 'ECHO', 'ref': 1})
             assert await asyncio.gather(*(connection.receive() for connection in connections[:10])) == [1013] * 10
-            assert server.log.count('with 1013: ') == 10
+            assert server.log.count('Closing with 1013 ') == 10
         finally:
             await loop.run_in_executor(None, redis.start)
         since = time.monotonic()
