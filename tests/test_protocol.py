@@ -178,8 +178,8 @@ def test_a_message_for_a_page_and_one_for_nobody_go_daphnes_way():
 
 
 def test_a_message_accepts_and_a_close_refuses():
-    for message, status in (({'accept': True}, 101), ({'text': 'x'}, 101), ({'text': ''}, 101), ({'accept': False}, 403),
-                            ({'close': True}, 403)):
+    for message, status in (({'accept': True}, 101), ({'text': 'x'}, 101), ({'text': ''}, 101),
+                            ({'accept': False}, 403), ({'close': True}, 403)):
         wire = Wire()
         wire.receive(REQUEST + b'\r\n')
         wire.reply(**message)
