@@ -42,8 +42,10 @@ local function head(key, at)
         local channel, expires = string.match(entry, '^([^|]*)|(%d+)|')
         if expires == '0' or tonumber(expires) > at then return channel, entry end
         redis.call('LPOP', key)
-        local owner = string.match(string.sub(key, #ARGV[1] + 1), '^%a+:([^!]*!?)')
-        redis.pcall('HINCRBY', ARGV[1] .. 'expired', owner, 1)
+        if channel ~= 'websocket.connect' then
+            local owner = string.match(string.sub(key, #ARGV[1] + 1), '^%a+:([^!]*!?)')
+            redis.pcall('HINCRBY', ARGV[1] .. 'expired', owner, 1)
+        end
     end
 end
 """
