@@ -27,8 +27,8 @@ PAGE_BACKLOG = 32 * 1024 * 1024
 # Bytes that are written at a time: as many as Twisted's transport takes before it says that it is full.
 PIECE = 64 * 1024
 
-# Seconds between two questions of a worker whether daphne still has the client of its page.
-ASK_INTERVAL = 1
+# A worker of another process asks its page's server after so many chunks, bytes or seconds how far it has come.
+UNANSWERED, UNANSWERED_SIZE, ASK_INTERVAL = 64, 4 * 1024 * 1024, 1
 
 # The servers of this process, by the prefix of their connections' names.
 _servers = {}
@@ -200,6 +200,10 @@ class PageRequest(http_protocol.WebRequest):
         super().connectionLost(reason)
         self._let_in(0, is_lost=True)
 
+    @property
+    def is_open(self):
+        return not self._is_aborted
+
     def _abort(self):
         if not self._is_aborted:
             self._is_aborted = True
@@ -344,41 +348,57 @@ class _Local(_Way):
 
 
 class _Distant(_Way):
-    """To a connection of another process, which is asked once a second whether the client is still there."""
+    """To a connection of another process, which is asked now and then whether it has come so far and has the client."""
 
     def __init__(self, message):
         super().__init__(message)
-        self.group = _group_of(self.channel.name)
-        self.asked = time.monotonic()
-        self.is_asked = False
+        self.answers = None
+        self.begin()
+
+    def begin(self):
+        self.since, self.chunks, self.size = time.monotonic(), 0, 0
 
     def send(self, reply):
-        now = time.monotonic()
-        if now - self.asked > ASK_INTERVAL and 'groups' in self.layer.extensions:
-            if self.is_asked and self.channel.name in self.layer.group_channels(self.group):
-                self.layer.group_discard(self.group, self.channel.name)
-                raise ClientLeft(self.channel.name)
-            self.asked, self.is_asked, reply['is_asked'] = now, True, True
+        begun = time.monotonic()
+        self.chunks += 1
+        self.size += len(reply.get('content', b''))
+        # Whoever is ahead fills the layer; a page that is short or over soon asks nothing.
+        is_question = reply.get('more_content') and (
+            self.chunks >= UNANSWERED or self.size >= UNANSWERED_SIZE or begun - self.since >= ASK_INTERVAL)
+        if is_question:
+            self.answers = self.answers or self.layer.new_channel('sockets.page?')
+            reply['answer_to'] = self.answers
         while True:
             try:
-                return self.channel.send(reply, immediately=True)
+                self.channel.send(reply, immediately=True)
+                break
             except self.layer.ChannelFull:
-                # A server that takes nothing for that long is dead, and what it has not taken is thrown away.
-                if time.monotonic() - now > self.layer.expiry:
-                    raise ClientLeft(self.channel.name)
-                time.sleep(0.05)
+                self.wait(begun, 0.05)
+        if is_question:
+            while True:
+                channel, answer = self.layer.receive([self.answers])
+                if channel is not None:
+                    break
+                self.wait(begun, 0.002)
+            if not answer['is_there']:
+                raise ClientLeft(self.channel.name)
+            self.begin()
 
-
-def _group_of(name):
-    """Return the group in which the server puts the connection ``name`` if it is asked for it and has it no more."""
-    return 'sockets.left.' + name.replace('!', '.')
+    def wait(self, begun, seconds):
+        """Wait for the server of the client. One that does nothing for ``expiry`` seconds, as messages do, is dead."""
+        if time.monotonic() - begun > self.layer.expiry:
+            raise ClientLeft(self.channel.name)
+        time.sleep(seconds)
 
 
 def dispatch_reply(factory, channel, message):
-    """What daphne does with a message for one of its connections; a worker that asks learns if it is gone."""
-    if message.get('is_asked') and channel not in factory.reply_protocols:
-        factory.channel_layer.group_add(_group_of(channel), channel)
-    _dispatch_reply(factory, channel, message)
+    """What daphne does with a message for one of its connections, and the answer for a worker that asks."""
+    try:
+        _dispatch_reply(factory, channel, message)
+    finally:
+        if 'answer_to' in message:
+            request = factory.reply_protocols.get(channel)
+            factory.channel_layer.send(message['answer_to'], {'is_there': request is not None and request.is_open})
 
 
 def check_timeouts(factory):
