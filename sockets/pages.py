@@ -1,16 +1,11 @@
-"""Pages: as much of one as its client takes is kept for it, and the view's generator ends when the client leaves.
-
-``PageRequest`` is daphne's end, in whichever process holds connections. ``PageConsumer`` runs the view, in the same
-process (``runsockets``, ``runserver``) or in another (``runworker``).
-"""
+"""daphne's end of a page: no more of it is kept than its client takes."""
 import collections
 import logging
 import re
 import threading
 import time
+from urllib.parse import quote, unquote
 
-from channels.handler import AsgiHandler, ViewConsumer
-from channels.staticfiles import StaticFilesConsumer, StaticFilesHandler
 from daphne import http_protocol
 from twisted.web import http
 
@@ -27,11 +22,8 @@ PAGE_BACKLOG = 32 * 1024 * 1024
 # Bytes that are written at a time: as many as Twisted's transport takes before it says that it is full.
 PIECE = 64 * 1024
 
-# A worker of another process asks its page's server after so many chunks, bytes or seconds how far it has come.
-UNANSWERED, UNANSWERED_SIZE, ASK_INTERVAL = 64, 4 * 1024 * 1024, 1
-
 # The servers of this process, by the prefix of their connections' names.
-_servers = {}
+servers = {}
 
 
 class ClientLeft(Exception):
@@ -48,9 +40,10 @@ class PageRequest(http_protocol.WebRequest):
 
     # What the transport says: it takes no more for the moment.
     _is_paused = False
-    # The last chunk has arrived, or the connection was aborted.
+    # The last chunk has arrived.
     _is_complete = False
-    _is_aborted = False
+    # The connection was cut off, or is lost.
+    is_gone = False
     _is_refused = False
     # When something was last written.
     _progress = None
@@ -59,14 +52,13 @@ class PageRequest(http_protocol.WebRequest):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        _servers[self.factory.send_channel] = self.factory
+        servers[self.factory.send_channel] = self.factory
         self._chunks = collections.deque()
         self._size = 0
         self._order = 0
         # Of the thread that runs the view, if that is in this process.
         self._room = threading.Condition()
         self._ahead = 0
-        self._is_lost = False
 
     # The request
 
@@ -113,7 +105,7 @@ class PageRequest(http_protocol.WebRequest):
     # The response
 
     def serverResponse(self, message):
-        if self._is_aborted:
+        if self.is_gone:
             return
         if message.get('broken') or message.get('order', self._order) != self._order:
             logger.error('Cutting off the page %s: %s', self.uri.decode('ascii', 'replace'),
@@ -152,17 +144,17 @@ class PageRequest(http_protocol.WebRequest):
 
     def _write(self):
         """Write what waits until the transport is full, and end the response when that was all."""
-        while self._chunks and not self._is_paused and not self._is_aborted:
+        while self._chunks and not self._is_paused and not self.is_gone:
             chunk = self._chunks.popleft()
             piece = chunk[:PIECE]
             if len(chunk) > PIECE:
                 self._chunks.appendleft(memoryview(chunk)[PIECE:])
             else:
-                self._let_in(1)
+                self._make_room()
             self._size -= len(piece)
             self._progress = time.monotonic()
             http.Request.write(self, bytes(piece))
-        if self._is_complete and not self._chunks and not self._is_aborted:
+        if self._is_complete and not self._chunks and not self.is_gone:
             if self._left:
                 # Whatever comes next would be taken for the rest of it.
                 logger.error('The page %s is shorter than its Content-Length', self.uri.decode('ascii', 'replace'))
@@ -176,7 +168,7 @@ class PageRequest(http_protocol.WebRequest):
         super().finish()
         if not getattr(channel, 'persistent', True):
             # Twisted would wait for ever for a client to read the end.
-            channel.setTimeout(channel.timeOut)
+            channel.setTimeout(self.factory.timeOut)
 
     def basic_error(self, *args):
         if self._got_response_start:
@@ -195,29 +187,33 @@ class PageRequest(http_protocol.WebRequest):
             self._abort()
 
     def connectionLost(self, reason):
-        self._is_aborted = True
-        self._chunks.clear()
+        self._drop()
         super().connectionLost(reason)
-        self._let_in(0, is_lost=True)
-
-    @property
-    def is_open(self):
-        return not self._is_aborted
 
     def _abort(self):
-        if not self._is_aborted:
-            self._is_aborted = True
-            self._chunks.clear()
-            self._let_in(0, is_lost=True)
+        if not self.is_gone:
+            self._drop()
             (self.transport or self.channel).abortConnection()
+
+    def _drop(self):
+        self._chunks.clear()
+        with self._room:
+            self.is_gone = True
+            self._room.notify_all()
 
     # What the transport calls (twisted.internet.interfaces.IPushProducer)
 
     def pauseProducing(self):
         self._is_paused = True
+        # Twisted would go on reading, and keep it: requests that come after this one.
+        if isinstance(self.channel, http.HTTPChannel):
+            self.channel._networkProducer.pauseProducing()
 
     def resumeProducing(self):
         self._is_paused = False
+        # To hear that the client leaves. What it has sent ahead is read when its turn comes.
+        if isinstance(self.channel, http.HTTPChannel) and not self.channel._dataBuffer:
+            self.channel._networkProducer.resumeProducing()
         self._write()
 
     def stopProducing(self):
@@ -228,16 +224,15 @@ class PageRequest(http_protocol.WebRequest):
     def wait_for_room(self):
         """Wait until another chunk may be handed over; ``ClientLeft`` if there is nobody who would read it."""
         with self._room:
-            while self._ahead >= CHUNKS_AHEAD and not self._is_lost:
+            while self._ahead >= CHUNKS_AHEAD and not self.is_gone:
                 self._room.wait()
-            if self._is_lost:
+            if self.is_gone:
                 raise ClientLeft(self.reply_channel)
             self._ahead += 1
 
-    def _let_in(self, count, is_lost=False):
+    def _make_room(self):
         with self._room:
-            self._ahead -= count
-            self._is_lost = self._is_lost or is_lost
+            self._ahead -= 1
             self._room.notify_all()
 
 
@@ -247,148 +242,15 @@ def root_path_of(headers):
     values = headers.getRawHeaders(name.encode('latin1')) if name else None
     if not values:
         return None
-    # Of two, one is the client's.
-    if len(values) > 1 or not _ROOT_PATH.match(values[0]):
+    # Of two, one is the client's. What is no ASCII is a ValueError, too.
+    path = unquote(values[0].decode('ascii'))
+    if len(values) > 1 or not _ROOT_PATH.match(path):
         raise ValueError('its {} is no path: {!r:.100}'.format(name, values))
-    return values[0].rstrip(b'/')
+    return quote(path.rstrip('/')).encode()
 
 
-# No control characters, escaped or not, and no //, which begins another host's URL.
-_ROOT_PATH = re.compile(rb"(/|(/(?!%[01]|%7[fF])[\w.~!$&'()*+,;=:@%-]+)+/?)\Z")
-
-
-class _ClosesResponses:
-    """A handler whose responses are closed, and so their generators, also if they are not sent to their end."""
-
-    @classmethod
-    def encode_response(cls, response):
-        try:
-            yield from super().encode_response(response)
-        except BaseException:
-            response.close()
-            raise
-
-
-class PageHandler(_ClosesResponses, AsgiHandler):
-    pass
-
-
-class StaticFilesPageHandler(_ClosesResponses, StaticFilesHandler):
-    pass
-
-
-class PageConsumer(ViewConsumer):
-    """Channels' consumer for pages, which stops when the client has left and tells it when the view fails half-way."""
-
-    handler_class = PageHandler
-
-    def __call__(self, message):
-        server = _servers.get(message.reply_channel.name.partition('!')[0] + '!')
-        way = _Distant(message) if server is None else _Local(message, server)
-        replies = self.handler(message)
-        sent = 0
-        try:
-            for reply in replies:
-                if message.get('method') == 'HEAD' or reply.get('status') in (204, 304):
-                    # Nobody would see the rest, and it might have no end.
-                    reply.update(content=b'', more_content=False)
-                way.send(dict(reply, order=sent))
-                sent += 1
-                if not reply['more_content']:
-                    break
-        except ClientLeft:
-            logger.debug('The client of %s has left', message.reply_channel.name)
-        except BaseException:
-            # The worker logs it.
-            way.fail(sent)
-            raise
-        finally:
-            # Here if it was not sent to its end, its response is closed.
-            replies.close()
-
-
-class StaticFilesPageConsumer(PageConsumer):
-    handler_class = StaticFilesPageHandler
-
-
-class _Way:
-    """How the chunks of a page get to its client."""
-
-    def __init__(self, message):
-        self.channel = message.reply_channel
-        self.layer = message.channel_layer
-
-    def fail(self, sent):
-        """Answer for a view that raised after ``sent`` chunks."""
-        try:
-            self.send({'order': sent, 'broken': True} if sent else {
-                'status': 500, 'headers': [(b'Content-Type', b'text/plain')], 'content': b'Internal Server Error'})
-        except ClientLeft:
-            pass
-
-
-class _Local(_Way):
-    """To a connection of this process: a chunk waits until the client has taken those before it."""
-
-    def __init__(self, message, server):
-        super().__init__(message)
-        self.requests = server.reply_protocols
-
-    def send(self, reply):
-        request = self.requests.get(self.channel.name)
-        if request is None:
-            raise ClientLeft(self.channel.name)
-        request.wait_for_room()
-        while self.channel.name in self.requests:
-            try:
-                return self.channel.send(reply, immediately=True)
-            except self.layer.ChannelFull:
-                time.sleep(0.05)
-        raise ClientLeft(self.channel.name)
-
-
-class _Distant(_Way):
-    """To a connection of another process, which is asked now and then whether it has come so far and has the client."""
-
-    def __init__(self, message):
-        super().__init__(message)
-        self.answers = None
-        self.begin()
-
-    def begin(self):
-        self.since, self.chunks, self.size = time.monotonic(), 0, 0
-
-    def send(self, reply):
-        begun = time.monotonic()
-        self.chunks += 1
-        self.size += len(reply.get('content', b''))
-        # Whoever is ahead fills the layer; a page that is short or over soon asks nothing.
-        is_question = reply.get('more_content') and (
-            self.chunks >= UNANSWERED or self.size >= UNANSWERED_SIZE or begun - self.since >= ASK_INTERVAL)
-        if is_question:
-            self.answers = self.answers or self.layer.new_channel('sockets.page?')
-            reply['answer_to'] = self.answers
-        while True:
-            try:
-                self.channel.send(reply, immediately=True)
-                break
-            except self.layer.ChannelFull:
-                self.wait(begun, 0.05)
-        if is_question:
-            while True:
-                channel, answer = self.layer.receive([self.answers])
-                if channel is not None:
-                    break
-                self.wait(begun, 0.002)
-            if not answer['is_there']:
-                raise ClientLeft(self.channel.name)
-            self.begin()
-
-    def wait(self, begun, seconds):
-        """Wait for the server of the client. One that does nothing for ``expiry`` seconds, as messages do, is dead."""
-        if time.monotonic() - begun > self.layer.expiry:
-            raise ClientLeft(self.channel.name)
-        time.sleep(seconds)
+# No control characters, and no //, which begins another host's URL.
+_ROOT_PATH = re.compile(r'(/|(/[^/\\?#\s\x00-\x1f\x7f-\x9f\ufffd]+)+/?)\Z')
 
 
 def dispatch_reply(factory, channel, message):
@@ -398,7 +260,7 @@ def dispatch_reply(factory, channel, message):
     finally:
         if 'answer_to' in message:
             request = factory.reply_protocols.get(channel)
-            factory.channel_layer.send(message['answer_to'], {'is_there': request is not None and request.is_open})
+            factory.channel_layer.send(message['answer_to'], {'is_there': request is not None and not request.is_gone})
 
 
 def check_timeouts(factory):
@@ -415,22 +277,11 @@ def check_timeouts(factory):
             logger.exception('Could not look after %s', name)
 
 
-def use_page_consumers(sender, **kwargs):
-    """Have a worker serve pages this way, unless its routing names a consumer of its own."""
-    ours = {ViewConsumer: PageConsumer, StaticFilesConsumer: StaticFilesPageConsumer}
-    for entry in sender.channel_layer.router.root.routing:
-        consumer = ours.get(type(getattr(entry, 'consumer', None)))
-        if consumer is not None:
-            entry.consumer = consumer()
-
-
 _dispatch_reply = http_protocol.HTTPFactory.dispatch_reply
 
 
 def install():
-    """Have daphne's server and Channels' workers serve their pages this way, in whichever process they run."""
-    from channels.signals import worker_ready
-    worker_ready.connect(use_page_consumers, dispatch_uid='sockets.pages')
+    """Have daphne's server hold its pages this way, in whichever process that runs."""
     http_protocol.WebRequest = PageRequest
     http_protocol.HTTPFactory.dispatch_reply = dispatch_reply
     http_protocol.HTTPFactory.check_timeouts = check_timeouts
