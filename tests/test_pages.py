@@ -1,11 +1,12 @@
 import threading
 
 import pytest
+from channels.message import Message
 from daphne.http_protocol import HTTPFactory
 from twisted.internet import task
 from twisted.test.proto_helpers import StringTransport
 
-from sockets import pages
+from sockets import pages, transport
 from sockets.pages import CHUNKS_AHEAD, PAGE_BACKLOG, PIECE, ClientLeft, PageRequest
 
 
@@ -292,3 +293,17 @@ def test_what_is_no_path_is_refused(server, settings, value):
     settings.SOCKETS = {'ROOT_PATH_HEADER': 'X-Script-Name'}
     assert server.ask(b'GET / HTTP/1.1', b'X-Script-Name: ' + value) is None
     assert server.written.startswith(b'HTTP/1.1 400 ')
+
+
+@pytest.mark.parametrize('name, script_name', [(None, ''), ('X-Script-Name', '/a')])
+def test_a_websocket_gets_the_same_root_path(server, settings, name, script_name):
+    settings.SOCKETS = {'ROOT_PATH_HEADER': name}
+    server.ask(b'GET /a/ws/ HTTP/1.1', b'Upgrade: websocket', b'Connection: Upgrade', b'Sec-WebSocket-Version: 13',
+               b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', b'Daphne-Root-Path: /x', b'X-Script-Name: /a')
+    (channel, content), = server.layer.sent
+    assert channel == 'websocket.connect'
+    consumer = transport.Consumer.__new__(transport.Consumer)
+    consumer.message = Message(content, channel, server.layer)
+    consumer.path = content['path']
+    for text in (None, consumer.handshake_text('sessionid')):
+        assert consumer.handshake(text).META['SCRIPT_NAME'] == script_name
