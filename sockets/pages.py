@@ -33,7 +33,7 @@ class ClientLeft(Exception):
 class PageRequest(http_protocol.WebRequest):
     """daphne's request, which writes a response no faster than the client reads.
 
-    A response is cut off when nothing of it could be written for ``--http-timeout`` seconds, when more than
+    A response is cut off when nothing of it was written for ``--http-timeout`` seconds, when more than
     ``PAGE_BACKLOG`` bytes wait, and when a part of it is missing: the client sees a broken connection, never a page
     that looks whole. A client's ``Daphne-Root-Path`` is dropped.
     """
@@ -47,6 +47,8 @@ class PageRequest(http_protocol.WebRequest):
     _is_refused = False
     # When something was last written.
     _progress = None
+    # Its view runs in this process.
+    _is_local = False
     # How many bytes the Content-Length leaves; None: it has none.
     _left = None
 
@@ -177,11 +179,14 @@ class PageRequest(http_protocol.WebRequest):
             super().basic_error(*args)
 
     def check_timeout(self):
-        """End a response that has not begun, or of which nothing was written, for ``--http-timeout`` seconds."""
+        """End a response that has not begun, or of which nothing was written, for ``--http-timeout`` seconds.
+
+        A view of this process may take longer between two chunks; a worker that does may be dead.
+        """
         if not self._got_response_start:
             if self.duration() > self.factory.timeout:
                 self.basic_error(503, b'Service Unavailable', 'Worker server failed to respond within time limit.')
-        elif time.monotonic() - self._progress > self.factory.timeout:
+        elif (self._chunks or not self._is_local) and time.monotonic() - self._progress > self.factory.timeout:
             logger.warning('Cutting off the page %s: nothing of it was written for %s s',
                            self.uri.decode('ascii', 'replace'), self.factory.timeout)
             self._abort()
@@ -223,6 +228,7 @@ class PageRequest(http_protocol.WebRequest):
 
     def wait_for_room(self):
         """Wait until another chunk may be handed over; ``ClientLeft`` if there is nobody who would read it."""
+        self._is_local = True
         with self._room:
             while self._ahead >= CHUNKS_AHEAD and not self.is_gone:
                 self._room.wait()

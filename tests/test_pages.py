@@ -182,6 +182,17 @@ def test_a_long_page_lasts_while_its_client_reads_and_a_look_at_it_raises_nothin
     assert server.transport.is_cut
 
 
+@pytest.mark.parametrize('is_local', [True, False])
+def test_a_view_of_this_process_may_be_silent_and_a_worker_that_is_may_be_dead(server, monkeypatch, is_local):
+    message = server.ask()
+    if is_local:
+        server.request(message).wait_for_room()
+    server.reply(message, status=200, headers=[], content=b'x', more_content=True)
+    at(monkeypatch, 30)
+    server.factory.check_timeouts()
+    assert server.transport.is_cut is not is_local
+
+
 def test_a_page_that_does_not_begin_is_a_503_and_what_its_view_says_later_is_dropped(server):
     message = server.ask()
     server.request(message).request_start -= 11
@@ -205,7 +216,9 @@ def test_an_exception_of_one_connection_ends_no_look_at_another(server, caplog):
     assert 'Could not look after a' in caplog.text
 
 
-@pytest.mark.parametrize('content', [{'order': 2, 'content': b'x', 'more_content': False}, {'order': 1, 'broken': True}])
+@pytest.mark.parametrize('content', [
+    {'order': 2, 'content': b'x', 'more_content': False}, {'order': 1, 'broken': True},
+])
 def test_a_page_of_which_a_part_is_missing_is_cut_off_and_never_looks_whole(server, content):
     message = server.ask()
     server.reply(message, status=200, headers=[], content=b'x', more_content=True, order=0)
@@ -222,7 +235,9 @@ def test_a_page_of_another_length_than_it_says_is_the_last_of_its_connection(ser
     assert server.transport.disconnecting
 
 
-@pytest.mark.parametrize('head, status', [(b'HEAD / HTTP/1.1', 200), (b'GET / HTTP/1.1', 204), (b'GET / HTTP/1.1', 304)])
+@pytest.mark.parametrize('head, status', [
+    (b'HEAD / HTTP/1.1', 200), (b'GET / HTTP/1.1', 204), (b'GET / HTTP/1.1', 304),
+])
 def test_nothing_follows_the_headers_of_a_response_without_a_body(server, head, status):
     # The first chunk was left out, the others were not.
     message = server.ask(head)
@@ -268,7 +283,8 @@ def test_a_body_within_the_limit_is_a_body(server, settings, limit):
 
 
 @pytest.mark.parametrize('header', [
-    b'Daphne-Root-Path: /x', b'dAPHNE-root-PATH: /x', b'Daphne_Root_Path: /x', b'Daphne-Root-Path: /x\r\nDaphne-Root-Path: /y',
+    b'Daphne-Root-Path: /x', b'dAPHNE-root-PATH: /x', b'Daphne_Root_Path: /x',
+    b'Daphne-Root-Path: /x\r\nDaphne-Root-Path: /y',
 ])
 @pytest.mark.parametrize('name', [None, 'X-Script-Name'])
 def test_nobody_believes_a_clients_root_path(server, settings, header, name):
@@ -286,9 +302,10 @@ def test_the_header_that_a_setting_names_is_believed(server, settings, name, val
     assert server.ask(b'GET / HTTP/1.1', name.encode() + b': ' + value)['root_path'] == root_path
 
 
-@pytest.mark.parametrize('value', [b'x', b'', b'//evil.example', b'/x//y', b'/x y', b'/x%0ay', b'/%7f', b'/\xe9', b'/x\\y',
-                                   b'/x?y', b'/%2fevil.example', b'/%c2%85',
-                                   b'/x\r\nX-Script-Name: /y'])
+@pytest.mark.parametrize('value', [
+    b'x', b'', b'//evil.example', b'/x//y', b'/x y', b'/x%0ay', b'/%7f', b'/\xe9', b'/x\\y', b'/x?y', b'/%2fevil.example',
+    b'/%c2%85', b'/x\r\nX-Script-Name: /y',
+])
 def test_what_is_no_path_is_refused(server, settings, value):
     settings.SOCKETS = {'ROOT_PATH_HEADER': 'X-Script-Name'}
     assert server.ask(b'GET / HTTP/1.1', b'X-Script-Name: ' + value) is None
