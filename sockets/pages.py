@@ -7,6 +7,7 @@ import time
 from urllib.parse import quote, unquote
 
 from daphne import http_protocol
+from daphne.http_protocol import HTTPFactory
 from twisted.web import http
 
 from . import conf
@@ -283,11 +284,11 @@ def check_timeouts(factory):
             logger.exception('Could not look after %s', name)
 
 
-_dispatch_reply = http_protocol.HTTPFactory.dispatch_reply
+_dispatch_reply = HTTPFactory.dispatch_reply
 
 
 def install():
     """Have daphne's server hold its pages this way, in whichever process that runs."""
     http_protocol.WebRequest = PageRequest
-    http_protocol.HTTPFactory.dispatch_reply = dispatch_reply
-    http_protocol.HTTPFactory.check_timeouts = check_timeouts
+    HTTPFactory.dispatch_reply = dispatch_reply
+    HTTPFactory.check_timeouts = check_timeouts
