@@ -470,7 +470,11 @@ def _parse_cookies(request):
 def install():
     """Have daphne's server hold its websockets this way, in whichever process that runs."""
     from daphne import http_protocol
+
+    from . import page_consumers, pages
     http_protocol.WebSocketProtocol = SocketProtocol
+    pages.install()
+    page_consumers.install()
     http_protocol.HTTPFactory = SocketFactory
     WebRequest.parseCookies = _parse_cookies
     # It has a name of its own for it. To import it would choose the reactor for every process.

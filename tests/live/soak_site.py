@@ -88,11 +88,51 @@ def slow_page(request):
     return HttpResponse('pid {}'.format(os.getpid()))
 
 
+def stream(request):
+    """A page of some megabytes (``megabytes``, none: without end) that notes when its generator begins and ends."""
+    from django.http import StreamingHttpResponse
+    megabytes, name = int(request.GET.get('megabytes', 0)), request.GET.get('name', 'page')
+
+    def parts():
+        note('start', name, 0)
+        try:
+            n = 0
+            while not megabytes or n < megabytes:
+                if 'raises' in request.GET and n == int(request.GET['raises']):
+                    raise KeyError('as told')
+                yield b'%08d' % n * (128 * 1024)
+                n += 1
+                time.sleep(float(request.GET.get('seconds', 0)))
+        finally:
+            note('end', name, n)
+    response = StreamingHttpResponse(parts())
+    if 'length' in request.GET:
+        response['Content-Length'] = request.GET['length']
+    return response
+
+
+def lines(request):
+    """A page of many small parts."""
+    from django.http import StreamingHttpResponse
+    return StreamingHttpResponse('line {}\n'.format(n) for n in range(int(request.GET['count'])))
+
+
+def whole(request):
+    from django.http import HttpResponse
+    return HttpResponse(b'x' * (int(request.GET['megabytes']) * 1024 * 1024))
+
+
+def root(request):
+    from django.http import HttpResponse
+    return HttpResponse(request.META['SCRIPT_NAME'] + ' ' + str(len(request.body)))
+
+
 def __getattr__(name):
     # Django imports this module as its settings before there are any apps, and as routing and URLs after that.
     if name == 'urlpatterns':
         from django.conf.urls import url
-        return [url(r'^page/$', slow_page)]
+        return [url(r'^page/$', slow_page), url(r'^stream/$', stream), url(r'^lines/$', lines), url(r'^whole/$', whole),
+                url(r'^root/$', root), url(r'^x/root/$', root)]
     if name == 'routing':
         from channels import route, route_class
 
