@@ -434,6 +434,14 @@ class SocketFactory(HTTPFactory):
     # Clients that have been told to come again later and have not gone yet.
     turned_away = 0
 
+    def __init__(self, channel_layer, **kwargs):
+        super().__init__(channel_layer, **kwargs)
+        # Stock layers expect nothing.
+        expect = getattr(channel_layer, 'expect_handshakes_within', None)
+        timeout = conf.HANDSHAKE_TIMEOUT or self.ws_factory.openHandshakeTimeout
+        if expect is not None and timeout:
+            expect(timeout)
+
     def dispatch_reply(self, channel, message):
         protocol = self.reply_protocols.get(channel)
         if not isinstance(protocol, SocketProtocol):

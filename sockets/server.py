@@ -10,17 +10,22 @@ import time
 from channels.worker import Worker
 from daphne.server import Server
 
-from .layers.mailboxes import FRAMES
+from .layers.mailboxes import CONNECT, FRAMES
 from .presence import keep_house
 
 logger = logging.getLogger('sockets')
 
-# Frames and pages have threads of their own: a slow page delays no frame.
+# Connects, the other frames and pages have threads of their own: a slow page delays no frame, nor do a thousand clients
+# that want to connect.
+CONNECTS = (CONNECT,)
 PAGES = ('http.request',)
 
 # Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing
 # but compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
 THREAD_PATIENCE = 0.01
+
+# Seconds after which clients come back that were not let in before a server stopped.
+RETRY_AFTER_RESTART = 1
 
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.
 DRAIN_TIMEOUT = 10
@@ -47,7 +52,7 @@ class WorkerThread(threading.Thread):
 class SocketServer(Server):
     """daphne's server, which tells its clients before it goes away and waits until their ends have been handled."""
 
-    def __init__(self, channel_layer, threads, page_threads, listening=None, **kwargs):
+    def __init__(self, channel_layer, threads, page_threads, listening=None, connect_threads=2, **kwargs):
         super().__init__(channel_layer, **kwargs)
         # A socket that we inherited. daphne's own endpoint for those speaks IPv4 only.
         self.listening = listening
@@ -63,7 +68,8 @@ class SocketServer(Server):
             spare_threads(THREAD_PATIENCE)
         # It completes the routing.
         Worker(channel_layer, signal_handlers=False).ready()
-        self.workers = [WorkerThread(channel_layer, FRAMES) for _ in range(threads)]
+        self.workers = [WorkerThread(channel_layer, FRAMES.difference(CONNECTS)) for _ in range(threads)]
+        self.workers += [WorkerThread(channel_layer, CONNECTS) for _ in range(connect_threads)]
         self.workers += [WorkerThread(channel_layer, PAGES) for _ in range(page_threads)]
         # What a project sends to consumers of its own, as to a queue of jobs, and what the doctor asks.
         others = set(channel_layer.router.channels).difference(FRAMES, PAGES)
@@ -115,6 +121,11 @@ class SocketServer(Server):
         # A stock layer does not know.
         is_idle = getattr(self.channel_layer, 'is_idle', lambda connection=None: True)
         told = set()
+        # Whom nobody has let in yet is told to come back, to the next server.
+        withdraw = getattr(self.channel_layer, 'withdraw', lambda connection: False)
+        for name, protocol in list(self.factory.reply_protocols.items()):
+            if hasattr(protocol, 'turn_away') and withdraw(name):
+                protocol.turn_away(RETRY_AFTER_RESTART)
 
         def look():
             is_over = time.monotonic() > deadline

@@ -63,15 +63,16 @@ IN_FUNCTIONS = {
 # Layers work in any project, with or without the rest of us.
 LAYERS = {
     '__init__': {'inmemory', 'redis'},
+    'admission': set(),
     'connections': {'redis', 'scripts', 'twisted'},
     'dropped': set(),
-    'inmemory': {'asgiref', 'dropped', 'leases', 'mailboxes', 'twisted'},
+    'inmemory': {'admission', 'asgiref', 'dropped', 'leases', 'mailboxes', 'twisted'},
     'leases': set(),
-    'mailboxes': set(),
+    'mailboxes': {'admission'},
     'posting': {'redis', 'scripts', 'twisted'},
-    'redis': {'asgi_redis', 'connections', 'dropped', 'inmemory', 'leases', 'mailboxes', 'posting', 'redis', 'scripts',
-              'shards', 'twisted'},
-    'scripts': set(),
+    'redis': {'admission', 'asgi_redis', 'connections', 'dropped', 'inmemory', 'leases', 'mailboxes', 'posting', 'redis',
+              'scripts', 'shards', 'twisted'},
+    'scripts': {'admission'},
     'shards': {'connections', 'redis'},
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}

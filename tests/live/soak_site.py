@@ -1,11 +1,13 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``.
+``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``CONNECT_SECONDS`` (what the connect function at ``/storm/`` takes,
+or a file that says so).
 """
 import os
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.settings import *  # noqa: F401,F403
@@ -136,7 +138,7 @@ def __getattr__(name):
     if name == 'routing':
         from channels import route, route_class
 
-        from sockets import RoutedSocketHandler
+        from sockets import RoutedSocketHandler, SocketRouter
 
         class Soak(RoutedSocketHandler):
             routes = (
@@ -160,8 +162,17 @@ def __getattr__(name):
             def disconnect(self, message, **kwargs):
                 note('close', self.socket.pk)
 
+        storm = SocketRouter(handler=Soak)
+
+        @storm.connect
+        def on_connect(socket):
+            note('open', socket.socket.pk)
+            seconds = os.environ.get('CONNECT_SECONDS', '0')
+            time.sleep(float(Path(seconds).read_text() if seconds.startswith('/') else seconds))
+
         return [
             route_class(Hall, path=r'^/hall/$'),
+            route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
             route('background', lambda message: note('background', message['n'])),

@@ -26,6 +26,8 @@ class Command(BaseCommand):
                             help='where to listen, 127.0.0.1:8000 if not given; [::1]:8000 for IPv6')
         parser.add_argument('--processes', type=int, default=1, help='how many processes share the port')
         parser.add_argument('--threads', type=int, default=2, help='threads for frames, in each process')
+        parser.add_argument('--connect-threads', type=int, default=2,
+                            help='threads for clients that want to connect, in each process')
         parser.add_argument('--page-threads', type=int, default=4, help='threads for HTTP requests, in each process')
         parser.add_argument('-u', '--unix-socket', help='listen on a unix socket instead')
         parser.add_argument('-e', '--endpoint', action='append', dest='endpoints', default=[],
@@ -49,8 +51,8 @@ class Command(BaseCommand):
         parser.add_argument('--access-log', metavar='FILE', help='where to write the access log, - for stdout')
 
     def handle(self, addrport, processes, threads, page_threads, **options):
-        if min(processes, threads, page_threads) < 1:
-            raise CommandError('--processes, --threads and --page-threads are 1 or more.')
+        if min(processes, threads, page_threads, options['connect_threads']) < 1:
+            raise CommandError('--processes, --threads, --connect-threads and --page-threads are 1 or more.')
         if options['proxy_headers'] and conf.TRUSTED_PROXIES:
             raise CommandError("--proxy-headers believes anyone, so that SOCKETS['TRUSTED_PROXIES'] would be asked about "
                                'an address which the client made up. Leave out --proxy-headers.')
@@ -96,7 +98,7 @@ class Command(BaseCommand):
         layer.router.check_default(http_consumer=StaticFilesConsumer() if has_static else ViewConsumer())
         forwarded = options['proxy_headers']
         server = SocketServer(
-            layer, threads, page_threads, listening, endpoints=endpoints,
+            layer, threads, page_threads, listening, connect_threads=options['connect_threads'], endpoints=endpoints,
             action_logger=self.access_log(options['access_log']),
             http_timeout=options['http_timeout'], websocket_timeout=options['websocket_timeout'],
             websocket_connect_timeout=options['websocket_connect_timeout'],
