@@ -115,6 +115,7 @@ _VALUES = (
     ('MAX_CONNECTIONS_PER_ADDRESS', _is_count_or_none, 'Give a number of connections, or None.'),
     ('MAX_FRAMES_PER_SECOND', _is_number_or_none, 'Give a number of frames, or None.'),
     ('MAX_BAD_FRAMES', _is_count_or_none, 'Give a number of frames, or None.'),
+    ('MAX_HANDLING_TIME', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('HANDSHAKE_TIMEOUT', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('MIDDLEWARE', _is_list, "Give a list of dotted paths, such as ['mysite.middleware.audit']."),
     ('ALLOWED_ORIGINS', lambda value: value is None or _is_list(value),

@@ -22,6 +22,8 @@ DEFAULTS = {
     # How many more frames of one connection than good ones may be rubbish or too many, before it is closed. None: any
     # number.
     'MAX_BAD_FRAMES': 100,
+    # Seconds that a function may run before its connection is closed. None: any number.
+    'MAX_HANDLING_TIME': None,
     # Dotted paths of what stands around the functions of all handlers, the outermost first.
     'MIDDLEWARE': (),
     # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS, or whole origins, such as

@@ -482,7 +482,8 @@ def test_a_worker_that_connects_to_the_database_for_every_frame_is_pointed_out(s
 
 
 @pytest.mark.parametrize('name', ['PURGE_INTERVAL', 'MAX_CONNECTIONS_PER_USER', 'MAX_CONNECTIONS_PER_ADDRESS',
-                                  'MAX_FRAMES_PER_SECOND', 'MAX_BAD_FRAMES', 'HANDSHAKE_TIMEOUT'])
+                                  'MAX_FRAMES_PER_SECOND', 'MAX_BAD_FRAMES', 'HANDSHAKE_TIMEOUT',
+                                  'MAX_HANDLING_TIME'])
 def test_a_limit_is_a_number_or_none(settings, name):
     for value, expected in ((None, []), (5, []), (0, ['sockets.E007']), ('5', ['sockets.E007'])):
         settings.SOCKETS = {name: value}

@@ -1,8 +1,8 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``CONNECT_SECONDS`` (what the connect function at ``/storm/`` takes,
-or a file that says so).
+``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``MAX_HANDLING_TIME``, ``CONNECT_SECONDS`` (what the connect function
+at ``/storm/`` takes, or a file that says so).
 """
 import os
 import threading
@@ -30,7 +30,8 @@ CHANNEL_LAYERS = {'default': {
 }}
 ROOT_URLCONF = 'tests.live.soak_site'
 ALLOWED_HOSTS = ['*']
-SOCKETS = {'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split()}
+SOCKETS = {'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split(),
+           'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None}
 
 _lock = threading.Lock()
 _notes = []
@@ -80,14 +81,20 @@ def on_overflow(socket, content):
 
 def on_later(socket, content):
     from channels import Channel
-    Channel('background').send({'n': 1}, immediately=True)
+    Channel('background').send({'n': 1, 'seconds': content.get('seconds', 0)}, immediately=True)
+
+
+def work_in_the_background(message):
+    note('start', 'background', message['n'])
+    time.sleep(message.get('seconds', 0))
+    note('background', message['n'])
 
 
 def slow_page(request):
     from django.http import HttpResponse
     note('start', 'page', 0)
     time.sleep(float(request.GET.get('seconds', 0)))
-    return HttpResponse('pid {}'.format(os.getpid()))
+    return HttpResponse('pid {}'.format(os.getpid()) + 'x' * int(float(request.GET.get('size', 0))))
 
 
 def stream(request):
@@ -169,12 +176,21 @@ def __getattr__(name):
             note('open', socket.socket.pk)
             seconds = os.environ.get('CONNECT_SECONDS', '0')
             time.sleep(float(Path(seconds).read_text() if seconds.startswith('/') else seconds))
+=======
+        class Slow(Soak):
+            """Waits before or after its accept, as the query says."""
+
+            def connect(self, message, **kwargs):
+                time.sleep(float(self.request.GET.get('before', 0)))
+                super().connect(message, **kwargs)
+                time.sleep(float(self.request.GET.get('after', 0)))
 
         return [
+            route_class(Slow, path=r'^/slow/$'),
             route_class(Hall, path=r'^/hall/$'),
             route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
-            route('background', lambda message: note('background', message['n'])),
+            route('background', work_in_the_background),
         ]
     raise AttributeError(name)
