@@ -39,6 +39,8 @@ class PageRequest(http_protocol.WebRequest):
     that looks whole. A client's ``Daphne-Root-Path`` is dropped.
     """
 
+    # Of a request that is refused before daphne has looked.
+    client_addr = None
     # What the transport says: it takes no more for the moment.
     _is_paused = False
     # The last chunk has arrived.
