@@ -124,6 +124,8 @@ _VALUES = (
     ('TRUSTED_PROXIES', _are_networks, "Give a list like ['127.0.0.1', '10.0.0.0/8', 'unix']."),
     ('CLIENT_ADDRESS_HEADER', _is_header_or_none, "Give the name of a header as your proxy writes it, with hyphens, such "
      "as 'X-Forwarded-For' or 'X-Real-IP'. (Forwarded is not understood.)"),
+    ('ROOT_PATH_HEADER', _is_header_or_none, "Give the name of a header, such as 'X-Script-Name', or None."),
+    ('MAX_BODY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
 )
 
 

@@ -38,6 +38,10 @@ DEFAULTS = {
     'TRUSTED_PROXIES': (),
     # The header in which they write whose connection it is, such as 'X-Real-IP'. None: X-Forwarded-For.
     'CLIENT_ADDRESS_HEADER': None,
+    # The header in which a proxy says which path it took away, instead of what a client sends. None: none does.
+    'ROOT_PATH_HEADER': None,
+    # Bytes of the body of a request for a page, which is held in memory. None: any number.
+    'MAX_BODY_SIZE': 100 * 1024 * 1024,
 }
 
 

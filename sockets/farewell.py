@@ -17,6 +17,9 @@ _LAST_SECOND = 1
 # Seconds that a handshake may still take. daphne cuts it off after five in all.
 _HANDSHAKE = 3
 
+# Seconds after which clients come back that were not let in before a server stopped.
+_RETRY_AFTER = 1
+
 # Seconds between two looks. A connection has to be found at rest in two of them.
 _INTERVAL = 0.03
 
@@ -48,6 +51,11 @@ class Farewell:
                 # In this order: the port is closed in the reactor's next round as well.
                 reactor.callLater(0, _accept_all, port)
                 port.stopListening()
+        # Whom nobody has let in yet is told to come back, to the next server.
+        withdraw = getattr(self.layer, 'withdraw', lambda connection: False)
+        for name, protocol in self._websockets().items():
+            if hasattr(protocol, 'turn_away') and withdraw(name):
+                protocol.turn_away(_RETRY_AFTER)
         # Redis may hang, and must not hold up the reactor, nor the end of this process.
         threading.Thread(target=self._ask, daemon=True, name='sockets-farewell').start()
         reactor.callLater(_HANDSHAKE, self._refuse_handshakes)
@@ -83,6 +91,9 @@ class Farewell:
         for name, protocol in self._websockets().items():
             if at_rest.get(name) == self.at_rest.get(name) == protocol.packets_received:
                 self._tell(name, protocol)
+            else:
+                # Or one that goes on sending would never be at rest.
+                protocol.stop_reading()
         self.at_rest = at_rest
         if self._is_over():
             self._end()

@@ -10,13 +10,15 @@ from channels.worker import Worker
 from daphne.server import Server
 
 from . import farewell, overtime
-from .layers.mailboxes import FRAMES
+from .layers.mailboxes import CONNECT, FRAMES
 from .presence import keep_house
 from .workers import WorkerThread, at_work, finish
 
 logger = logging.getLogger('sockets')
 
-# Frames and pages have threads of their own: a slow page delays no frame.
+# Connects, the other frames and pages have threads of their own: a slow page delays no frame, nor do a thousand clients
+# that want to connect.
+CONNECTS = (CONNECT,)
 PAGES = ('http.request',)
 
 # Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing
@@ -30,7 +32,7 @@ class SocketServer(Server):
     # Until when all has to come to its end after SIGTERM.
     deadline = 0
 
-    def __init__(self, channel_layer, threads, page_threads, listening=None, **kwargs):
+    def __init__(self, channel_layer, threads, page_threads, listening=None, connect_threads=2, **kwargs):
         super().__init__(channel_layer, **kwargs)
         # A socket that we inherited. daphne's own endpoint for those speaks IPv4 only.
         self.listening = listening
@@ -46,7 +48,8 @@ class SocketServer(Server):
             spare_threads(THREAD_PATIENCE)
         # It completes the routing.
         Worker(channel_layer, signal_handlers=False).ready()
-        self.workers = [WorkerThread(channel_layer, FRAMES) for _ in range(threads)]
+        self.workers = [WorkerThread(channel_layer, FRAMES.difference(CONNECTS)) for _ in range(threads)]
+        self.workers += [WorkerThread(channel_layer, CONNECTS) for _ in range(connect_threads)]
         self.workers += [WorkerThread(channel_layer, PAGES) for _ in range(page_threads)]
         # What a project sends to consumers of its own, as to a queue of jobs, and what the doctor asks.
         others = set(channel_layer.router.channels).difference(FRAMES, PAGES)

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+from urllib.parse import unquote
 
 from channels import Channel, Group, channel_layers
 from channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
@@ -367,6 +368,10 @@ class Consumer(WebsocketConsumer):
         # Django asks for "https".
         content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
         content['reply_channel'] = self.channel_name
+        if conf.ROOT_PATH_HEADER:
+            # Where daphne has put it; a client's own was dropped.
+            content['root_path'] = next((unquote(value.decode('latin1')) for name, value in content['headers']
+                                         if name.lower() == b'daphne-root-path'), content.get('root_path'))
         content = {key: value for key, value in content.items() if value is not None}
         return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
 

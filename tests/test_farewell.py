@@ -13,12 +13,16 @@ class Protocol:
 
     def __init__(self, server, name, state='open'):
         self.server, self.name, self.state, self.packets_received = server, name, state, 0
+        self.is_read = True
         self.handshake_deferred = Deferred()
         self.handshake_deferred.addErrback(lambda failure: server.said.append((name, failure.value.code)))
 
     def serverClose(self, code):
         self.server.said.append((self.name, code))
         self.cleanup()
+
+    def stop_reading(self):
+        self.is_read = False
 
     def cleanup(self):
         self.server.factory.reply_protocols.pop(self.name, None)
@@ -72,6 +76,22 @@ def test_who_is_at_rest_is_told_at_once_and_who_is_not_when_it_is(server, say, r
     later(reactor, 0.4, lambda: (server.said.append('done'), server.busy.clear()))
     assert 0.4 < say() < 1
     assert server.said == [('a', 1012), 'done', ('b', 1012)]
+
+
+def test_nothing_more_is_read_of_a_client_that_goes_on_sending(server, say, reactor):
+    protocol = server.add('a')
+    server.busy.add('a')
+    later(reactor, 0.4, server.busy.clear)
+    say()
+    assert not protocol.is_read and server.said == [('a', 1012)]
+
+
+def test_who_waits_to_be_let_in_is_told_when_to_come_back(server, say):
+    protocol = server.add('a', state='connecting')
+    server.withdraw = lambda name: True
+    protocol.turn_away = lambda seconds: (server.said.append(('a', 'retry', seconds)), protocol.cleanup())
+    say()
+    assert server.said == [('a', 'retry', 1)]
 
 
 def test_a_client_that_speaks_while_we_ask_is_not_at_rest(server, say, reactor):

@@ -19,10 +19,11 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 
 from . import dropped
+from .admission import PATIENCE
 from .connections import AWAY, Bells, Late, Pipe, Reader, pause
 from .inmemory import InMemoryChannelLayer
 from .leases import SIGN_OF_LIFE, RedisLeases
-from .mailboxes import FRAMES, end_of
+from .mailboxes import CONNECT, FRAMES, end_of
 from .posting import Poster
 from .scripts import VERSION
 from .shards import Down, Shard
@@ -124,6 +125,14 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def spare_threads(self, patience):
         """Wake another thread for frames of this process only when one has waited ``patience`` seconds."""
         self._local.spare_threads(patience)
+
+    def expect_handshakes_within(self, seconds):
+        """Say that a client whose connect has waited ``seconds`` is gone; 5 if nobody says so."""
+        self._local.expect_handshakes_within(seconds)
+
+    def withdraw(self, connection):
+        """Forget a connection of this process whose connect nobody has taken yet; return whether it is one."""
+        return self._local.withdraw(connection)
 
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
@@ -351,10 +360,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             return False
         index, args = self.consistent_hash(connection), [
             self.prefix, connection, channel, 0 if is_control else self.get_capacity(channel),
-            0 if is_control else int(self.expiry * 1000), self.serialize(message),
-            b'' if is_ours else self.serialize(end_of(message)), self.group_expiry]
+            int(1000 * (self._local.connect_expiry if channel == CONNECT else 0 if is_control else self.expiry)),
+            self.serialize(message), b'' if is_ours else self.serialize(end_of(message)), self.group_expiry]
         if not self._is_on_reactor():
-            return self._run('put_frame', index, args)
+            return self._admitted(connection, self._run('put_frame', index, args))
         home = self._shards[self.consistent_hash(self.non_local_name(connection))]
         if channel == 'websocket.connect' and (home.is_down or self._shards[index].is_down):
             # daphne answers 503 at once. A connection whose answers cannot arrive is none.
@@ -364,11 +373,21 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         # The reactor waits for nobody.
         self._post('put_frame', index, args, lambda reply: reply and self._stop(channel, message, reply))
 
+    def _admitted(self, connection, reply):
+        """Return ``reply``; ``ChannelFull`` with the seconds after which its client is to come back, if it says so."""
+        if not isinstance(reply, bytes):
+            return reply
+        self._open_here.discard(connection)
+        raise self._local.too_many_connects(float(reply))
+
     def _stop(self, channel, message, reply):
         """End a connection of this server one of whose frames Redis did not take; ``reply`` is 1 or an exception."""
         if channel == 'websocket.disconnect':
             return self._untold.append(message)
         connection = message['reply_channel']
+        if isinstance(reply, bytes):
+            self._open_here.discard(connection)
+            return self._local.send(connection, {'retry': float(reply)})
         if connection not in self._stopped:
             is_new = channel == 'websocket.connect'
             logger.warning('%s %s: %s', 'Refusing' if is_new else 'Closing with 1013', connection,
@@ -586,6 +605,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             ticket = self._thread.ticket = _Ticket(index, connection, token)
             self._tickets.add(ticket)
             self._renew_from_now_on()
+        if channel == CONNECT.encode():
+            self._thread.connected = time.monotonic()
         message = self.deserialize(payload)
         if b'!' in channel:
             name, *others = message['to']
@@ -604,10 +625,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         return not ('!' in channel or '?' in channel) or self.consistent_hash(channel) == index
 
     def _rotated(self, channels):
-        # The first channel must not starve the others.
+        # The first channel must not starve the others. Connects are the last, as frames of those who are in come first,
+        # unless this thread has taken none for long.
         turn = self._thread.turn = getattr(self._thread, 'turn', 0) + 1
         turn %= len(channels) or 1
-        return channels[turn:] + channels[:turn]
+        channels = channels[turn:] + channels[:turn]
+        if CONNECT in channels:
+            is_late = time.monotonic() - getattr(self._thread, 'connected', 0) >= PATIENCE
+            channels.remove(CONNECT)
+            channels.insert(0 if is_late else len(channels), CONNECT)
+        return channels
 
     def _bells(self, channels):
         bells = self._thread.__dict__.setdefault('bells', {})

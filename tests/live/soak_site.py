@@ -1,12 +1,13 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``,
-``MAX_HANDLING_TIME``.
+``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``MAX_HANDLING_TIME``, ``CONNECT_SECONDS`` (what the connect function
+at ``/storm/`` takes, or a file that says so).
 """
 import os
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.settings import *  # noqa: F401,F403
@@ -96,15 +97,55 @@ def slow_page(request):
     return HttpResponse('pid {}'.format(os.getpid()) + 'x' * int(float(request.GET.get('size', 0))))
 
 
+def stream(request):
+    """A page of some megabytes (``megabytes``, none: without end) that notes when its generator begins and ends."""
+    from django.http import StreamingHttpResponse
+    megabytes, name = int(request.GET.get('megabytes', 0)), request.GET.get('name', 'page')
+
+    def parts():
+        note('start', name, 0)
+        try:
+            n = 0
+            while not megabytes or n < megabytes:
+                if 'raises' in request.GET and n == int(request.GET['raises']):
+                    raise KeyError('as told')
+                yield b'%08d' % n * (128 * 1024)
+                n += 1
+                time.sleep(float(request.GET.get('seconds', 0)))
+        finally:
+            note('end', name, n)
+    response = StreamingHttpResponse(parts())
+    if 'length' in request.GET:
+        response['Content-Length'] = request.GET['length']
+    return response
+
+
+def lines(request):
+    """A page of many small parts."""
+    from django.http import StreamingHttpResponse
+    return StreamingHttpResponse('line {}\n'.format(n) for n in range(int(request.GET['count'])))
+
+
+def whole(request):
+    from django.http import HttpResponse
+    return HttpResponse(b'x' * (int(request.GET['megabytes']) * 1024 * 1024))
+
+
+def root(request):
+    from django.http import HttpResponse
+    return HttpResponse(request.META['SCRIPT_NAME'] + ' ' + str(len(request.body)))
+
+
 def __getattr__(name):
     # Django imports this module as its settings before there are any apps, and as routing and URLs after that.
     if name == 'urlpatterns':
         from django.conf.urls import url
-        return [url(r'^page/$', slow_page)]
+        return [url(r'^page/$', slow_page), url(r'^stream/$', stream), url(r'^lines/$', lines), url(r'^whole/$', whole),
+                url(r'^root/$', root), url(r'^x/root/$', root)]
     if name == 'routing':
         from channels import route, route_class
 
-        from sockets import RoutedSocketHandler
+        from sockets import RoutedSocketHandler, SocketRouter
 
         class Soak(RoutedSocketHandler):
             routes = (
@@ -128,6 +169,14 @@ def __getattr__(name):
             def disconnect(self, message, **kwargs):
                 note('close', self.socket.pk)
 
+        storm = SocketRouter(handler=Soak)
+
+        @storm.connect
+        def on_connect(socket):
+            note('open', socket.socket.pk)
+            seconds = os.environ.get('CONNECT_SECONDS', '0')
+            time.sleep(float(Path(seconds).read_text() if seconds.startswith('/') else seconds))
+=======
         class Slow(Soak):
             """Waits before or after its accept, as the query says."""
 
@@ -139,6 +188,7 @@ def __getattr__(name):
         return [
             route_class(Slow, path=r'^/slow/$'),
             route_class(Hall, path=r'^/hall/$'),
+            route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
             route('background', work_in_the_background),
