@@ -1,11 +1,14 @@
 """How a server's reactor asks Redis to do something: it waits for nothing, and hears of the replies as they come."""
 import collections
+import logging
 import threading
 import time
 
 import redis
 
 from .scripts import SCRIPTS
+
+logger = logging.getLogger('sockets')
 
 
 class Poster:
@@ -153,7 +156,11 @@ class Poster:
                 break
             reply, start = found
             on_reply, _ = self.waiting.popleft()
-            on_reply(reply)
+            try:
+                on_reply(reply)
+            except Exception:
+                # Those behind it have theirs.
+                logger.exception('What Redis answered could not be dealt with')
         self.buffer = self.buffer[start:]
 
 

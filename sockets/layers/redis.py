@@ -377,7 +377,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Return ``reply``; ``ChannelFull`` with the seconds after which its client is to come back, if it says so."""
         if not isinstance(reply, bytes):
             return reply
-        self._open_here.discard(connection)
         raise self._local.too_many_connects(float(reply))
 
     def _stop(self, channel, message, reply):
@@ -386,7 +385,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             return self._untold.append(message)
         connection = message['reply_channel']
         if isinstance(reply, bytes):
-            self._open_here.discard(connection)
             return self._local.send(connection, {'retry': float(reply)})
         if connection not in self._stopped:
             is_new = channel == 'websocket.connect'
