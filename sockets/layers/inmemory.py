@@ -225,6 +225,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
         with self._lock:
             return not self._mailboxes.has_frames(connection)
 
+    def connections_at_rest(self, server, names):
+        """Return those of ``names``, connections of ``server``, of which no frame waits or is being handled."""
+        with self._lock:
+            return [name for name in names if not self._mailboxes.has_frames(name)]
+
     # ASGI groups
 
     def group_add(self, group, channel):

@@ -37,9 +37,6 @@ _TELL_EVERY = 3
 # Names in one entry of send_many(): about 40 kB of them.
 _NAMES_PER_ENTRY = 1000
 
-# Seconds that a daphne which stops waits for its clients to answer a close.
-_FAREWELL = 3
-
 # Seconds that a call may take. One Redis that hangs for a while is waited for: nothing goes on without it anyway. Where
 # there are several, those that are well must not wait for the one that is not.
 _TIMEOUT, _TIMEOUT_OF_SEVERAL = 10, 1.5
@@ -112,8 +109,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
-        # Connections of a daphne in this process.
-        self._open_here = set()
+        # Of entries for a server of this process, what is called when all that came before them has been delivered.
+        self._marks = {}
         # What the reactor asks of Redis, by shard.
         self._posters = {}
         # What has expired here, which Redis does not know.
@@ -139,7 +136,40 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
-        return self._local.is_idle(connection)
+        # That connections have ended is on its way.
+        return self._local.is_idle(connection) and (
+            connection is not None or not any(poster.waiting for poster in self._posters.values()))
+
+    def connections_at_rest(self, server, names):
+        """Return those of ``names``, connections of ``server``, which is in this process, of which no frame waits or is
+        being handled, and what was sent to them has arrived. It may have to wait for Redis.
+        """
+        if self._serves_locally:
+            return self._local.connections_at_rest(server, names)
+        found = []
+        for index in range(self.ring_size):
+            here = [name for name in names if self.consistent_hash(name) == index]
+            for start in range(0, len(here), _NAMES_PER_ENTRY):
+                found += self._run('at_rest', index, [self.prefix, *here[start:start + _NAMES_PER_ENTRY]])
+        # Whatever their functions have said is in front of this.
+        mark, arrived = next(self._tokens), threading.Event()
+        self._marks[mark] = arrived
+        try:
+            self._run('put', self.consistent_hash(server), [
+                self.prefix, server, 0, int(self.expiry * 1000), self.serialize({'mark': mark}), 0])
+            return [name.decode() for name in found] if arrived.wait(_PATIENCE) else []
+        finally:
+            del self._marks[mark]
+
+    def release(self):
+        """Say that this thread is done with the frame that it received before, and asks for no more."""
+        # What cannot be told now is told by those who tend the layer.
+        with contextlib.suppress(redis.exceptions.RedisError):
+            self._take_from_any([])
+        for index in list(self._thread.__dict__.get('pipes', ())):
+            with contextlib.suppress(*AWAY):
+                self._on_pipe(index, Pipe.settle)
+        self._account_for_failures()
 
     # ASGI
 
@@ -324,8 +354,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         connection = message['reply_channel']
         is_control = channel != 'websocket.receive'
         is_ours = self.non_local_name(connection) in self._read_here
-        if is_ours and is_control:
-            (self._open_here.discard if channel == 'websocket.disconnect' else self._open_here.add)(connection)
         if channel == 'websocket.disconnect':
             self._stopped.discard(connection)
         elif connection in self._stopped:
@@ -339,7 +367,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         home = self._shards[self.consistent_hash(self.non_local_name(connection))]
         if channel == 'websocket.connect' and (home.is_down or self._shards[index].is_down):
             # daphne answers 503 at once. A connection whose answers cannot arrive is none.
-            self._open_here.discard(connection)
             return True
         if channel == 'websocket.receive' and home.is_down:
             return self._stop(channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
@@ -677,30 +704,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _read(self, prefix):
         """Bring what other processes send to the connections of this one."""
         if prefix not in self._read_here:
-            from twisted.internet import reactor
-            if not self._serves_locally:
-                reactor.addSystemEventTrigger('before', 'shutdown', self._leave)
             self._read_here.add(prefix)
             self._renew_from_now_on()
             shard = self._shards[self.consistent_hash(prefix)]
             Reader(shard, self.prefix + 'queue:' + prefix, lambda entry: self._deliver(entry, shard.clock.now()),
                    self._tell_untold, _PATIENCE).start()
-
-    def _leave(self):
-        """Close the connections of a daphne that stops, with 1012, and wait until it has said that they ended."""
-        from twisted.internet import defer, reactor
-        left = defer.Deferred()
-        deadline = time.monotonic() + _FAREWELL
-        for connection in list(self._open_here):
-            self._local.send(connection, {'close': 1012})
-
-        def look():
-            if not self._open_here or time.monotonic() > deadline:
-                left.callback(None)
-            else:
-                reactor.callLater(0.02, look)
-        look()
-        return left
 
     def _tell_untold(self):
         """Say again which connections have ended: Redis may be there to hear it."""
@@ -711,6 +719,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         try:
             _, expires, payload = entry.split(b'|', 2)
             content = self.deserialize(payload)
+            if 'mark' in content:
+                # Whoever asked may wait no more.
+                return self._marks.get(content['mark'], threading.Event()).set()
             # By Redis's clock, which has also said until when it is good.
             if 0 < int(expires) <= now * 1000:
                 with self._lock:

@@ -220,6 +220,18 @@ return {}
 # ARGV: prefix, connection, token.
 _END = _ROOM + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 
+# ARGV: prefix, connections ...
+_AT_REST = _NOW + _HEAD + """
+local prefix, at, found = ARGV[1], now(), {}
+for index = 2, #ARGV do
+    local name = ARGV[index]
+    if redis.call('HEXISTS', prefix .. 'busy', name) == 0 and not head(prefix .. 'frames:' .. name, at) then
+        found[#found + 1] = name
+    end
+end
+return found
+"""
+
 # ARGV: prefix, lease in ms, then connection and token of each frame that is being handled.
 _RENEW = _NOW + """
 for index = 3, #ARGV, 2 do
@@ -313,6 +325,6 @@ _WHENEVER = 'end', 'renew', 'close', 'alive', 'forget', 'note_dropped'
 # Name to digest and text.
 SCRIPTS = {name: (_DEADLINE if name in _WHENEVER else _IN_TIME) + text for name, text in (
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
-    ('alive', _ALIVE), ('dead', _DEAD), ('living', _LIVING), ('forget', _FORGET),
+    ('at_rest', _AT_REST), ('alive', _ALIVE), ('dead', _DEAD), ('living', _LIVING), ('forget', _FORGET),
     ('note_dropped', _NOTE_DROPPED), ('tell_expired', _TELL_EXPIRED))}
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in SCRIPTS.items()}

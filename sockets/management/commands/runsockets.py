@@ -34,7 +34,8 @@ class Command(BaseCommand):
                             help='listen on a Twisted endpoint instead, such as ssl:443:privateKey=key.pem')
         parser.add_argument('--fd', type=int, dest='file_descriptor', help='listen on an inherited socket instead')
         parser.add_argument('--parent', type=int, help=argparse.SUPPRESS)
-        parser.add_argument('--http-timeout', type=int, default=120, help='seconds that a page may take')
+        parser.add_argument('--http-timeout', type=int, default=120,
+                            help='seconds until a page begins, and for which its client may read nothing')
         parser.add_argument('--websocket-timeout', type=int, help='seconds that a websocket may stay open')
         parser.add_argument('--websocket-connect-timeout', type=int, default=20,
                             help='seconds that a websocket may wait to be accepted, before it is answered with 403')
