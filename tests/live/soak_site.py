@@ -176,7 +176,7 @@ def __getattr__(name):
             note('open', socket.socket.pk)
             seconds = os.environ.get('CONNECT_SECONDS', '0')
             time.sleep(float(Path(seconds).read_text() if seconds.startswith('/') else seconds))
-=======
+
         class Slow(Soak):
             """Waits before or after its accept, as the query says."""
 
