@@ -96,6 +96,8 @@ class PageRequest(http_protocol.WebRequest):
         self.process()
 
     def process(self):
+        # As browsers send it. daphne answers whatever bytes Twisted lets through, and then cannot say so in its log.
+        self.uri = re.sub(rb'[\x80-\xff]', lambda match: b'%%%02X' % match.group()[0], self.uri)
         try:
             root_path = root_path_of(self.requestHeaders)
         except ValueError as error:

@@ -461,6 +461,23 @@ def test_a_transport_that_is_not_tcp_itself_is_left_to_write_as_it_likes():
 
 # Pages share a little of it.
 
+@pytest.mark.parametrize('first', [b'GET /\xa2', b'GET /?\xc3\xa5', b'GET /page/?\xff', b'G\xa2 /'])
+@pytest.mark.parametrize('head', [b'Host: localhost\r\n', REQUEST.partition(b'\r\n')[2]])
+def test_what_is_not_ascii_in_a_request_line_is_answered_without_a_word_in_the_log(first, head, caplog):
+    # Each wrote a traceback, which the next client could have repeated for ever.
+    wire = Wire(through_http=True)
+    wire.receive(first + b' HTTP/1.1\r\n' + head + b'\r\n')
+    for channel, message in list(wire.layer.sent):
+        if channel == 'http.request':
+            assert message['query_string'].decode('ascii')
+            wire.factory.dispatch_reply(message['reply_channel'], {'status': 200, 'content': b''})
+        elif channel == 'websocket.connect':
+            wire.factory.dispatch_reply(message['reply_channel'], {'accept': True})
+    wire.transport.drain()
+    assert wire.status in (200, 101, 400)
+    assert [record for record in caplog.records if record.levelname == 'ERROR'] == []
+
+
 def test_cookies_in_several_lines_are_as_many_cookies_as_in_one():
     from daphne.http_protocol import WebRequest
     from twisted.web.http_headers import Headers

@@ -30,7 +30,7 @@ CHUNK = 65536
 def run(data, cuts, said, room, through_http):
     """Send ``data`` to a server, cut at ``cuts``, while it says each of ``said``; then hang up."""
     wire = Wire(room=room, through_http=through_http, ws_protocols=['chat'])
-    said = list(said)
+    said, cuts = list(said), sorted({*cuts, *range(CHUNK, len(data), CHUNK)})
     for begin, end in zip([0, *cuts], [*cuts, len(data)]):
         if not wire.transport.connected:
             break
