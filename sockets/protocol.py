@@ -4,7 +4,7 @@ import time
 
 from daphne.ws_protocol import WebSocketProtocol
 
-from . import conf
+from . import audit, conf
 
 logger = logging.getLogger('sockets')
 
@@ -53,6 +53,7 @@ class SocketProtocol(WebSocketProtocol):
 
     def onOpen(self):
         super().onOpen()
+        audit.begin(self.main_factory)
         # A frame over the limit gets an ERROR, one far over it is not even read.
         self.maxMessagePayloadSize = 4 * conf.MAX_MESSAGE_SIZE
         # Instead of the HTTP channel that this connection came through.

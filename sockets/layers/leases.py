@@ -21,6 +21,9 @@ _LEASE = 2
 _SUSPICION = 1.5
 _GRACE = 10
 
+# Seconds in which a server that was found dead may come back and hear of it.
+_BURIED = 86400
+
 # Seconds that the file of a dead server is kept for somebody to find.
 _KEPT = 7 * 86400
 
@@ -53,9 +56,9 @@ class FileLeases:
         else:
             self._held[server] = file
 
-    def dead(self, servers):
+    def dead(self, servers=None):
         """Return those of ``servers`` that had a lease on this machine and hold it no more."""
-        if not any(file is not None for file in self._held.values()):
+        if servers is None or not any(file is not None for file in self._held.values()):
             return []
         return [server for server in servers if server not in self._held and self._is_dead(server)]
 
@@ -114,24 +117,44 @@ class RedisLeases:
         self.shard_of = shard_of
         self.count = count
         self.prefix = prefix
+        # Seconds that a sign of life is good for.
+        self.lease = _LEASE
         # The servers of this process.
         self.held = set()
+        # Whether a Redis that we asked has forgotten everything, and nobody has told it of the servers that have rows.
+        self.is_new = False
 
     def hold(self, server):
         """Have ``server`` be one of those to ``renew`` from now on."""
         self.held.add(server)
 
     def renew(self, server):
-        """Say that ``server`` lives."""
-        self.run('alive', self.shard_of(server), [self.prefix, int(_LEASE * 1000), server])
+        """Say that ``server`` lives; return what Redis knows of it (``scripts.FINE`` ...)."""
+        return self.run('alive', self.shard_of(server), [self.prefix, int(self.lease * 1000), server])
 
-    def dead(self, servers):
-        """Return all that are dead of those that have ever been heard of, and hear of ``servers`` from now on."""
+    def dead(self, servers=None):
+        """Return all that are dead of those that have ever been heard of, and hear of ``servers`` from now on.
+
+        No shard takes a frame of theirs any more. ``servers`` are all that have rows, or ``None``.
+        """
         by_shard = {index: [] for index in range(self.count)}
-        for server in servers:
+        for server in servers or ():
             by_shard[self.shard_of(server)].append(server)
-        return [server.decode() for index, names in by_shard.items() for server in self.run('dead', index, [
-            self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), *names])]
+        is_new, dead = False, []
+        for index, names in by_shard.items():
+            is_new_here, *found = self.run('dead', index, [
+                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _BURIED, int(servers is not None), *names])
+            is_new = is_new or bool(is_new_here)
+            dead += [server.decode() for server in found]
+        self.is_new = is_new
+        for server in dead:
+            self._on_other_shards('bury', server, _BURIED)
+        return dead
+
+    def dig_out(self, server):
+        """Have ``server`` live again, which was found dead, has ended all that it had, and has no row any more."""
+        self._on_other_shards('dig_out', server)
+        self.run('dig_out', self.shard_of(server), [self.prefix, server])
 
     def alive(self, servers=()):
         """Return all whose sign of life is good, whether they are among ``servers`` or not."""
@@ -139,4 +162,9 @@ class RedisLeases:
 
     def forget(self, server):
         """Forget a dead server."""
-        self.run('forget', self.shard_of(server), [self.prefix, server])
+        self.run('forget', self.shard_of(server), [self.prefix, server, _BURIED])
+
+    def _on_other_shards(self, script, server, *args):
+        for index in range(self.count):
+            if index != self.shard_of(server):
+                self.run(script, index, [self.prefix, server, *args])

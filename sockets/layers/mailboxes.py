@@ -11,6 +11,9 @@ import math
 # The channels whose messages are the frames of a connection, named by their reply channel.
 FRAMES = frozenset(['websocket.connect', 'websocket.receive', 'websocket.disconnect'])
 
+# Seconds that a close waits, and that we remember it: as long as daphne lets a connection live.
+CLOSE_EXPIRY = 86400
+
 Letter = collections.namedtuple('Letter', 'channel message since expires')
 Letter.__doc__ = """A message on its way: the channel it was sent to, its content, since when, and until when."""
 
@@ -93,8 +96,9 @@ class Mailboxes:
             if full:
                 self._settle(box)
                 raise Full(channel)
-        # That a connection has opened or ended is never out of date.
-        expires = math.inf if is_frame and is_control else now + self.expiry
+        # That a connection has opened or ended is never out of date, and hardly ever that it is to end.
+        expires = (now + self.expiry if not is_control else math.inf if is_frame else
+                   now + max(self.expiry, CLOSE_EXPIRY))
         box.letters.append(Letter(channel, message, now, expires))
         if not is_frame and key != channel:
             self._waiting[channel] += 1
@@ -102,7 +106,7 @@ class Mailboxes:
 
     def close(self, connection, now):
         """Hear no more of ``connection`` but its end: what waits of its ``websocket.receive`` is thrown away."""
-        self._closed[connection] = now + self.expiry
+        self._closed[connection] = now + max(self.expiry, CLOSE_EXPIRY)
         box = self._boxes.get((True, connection))
         if box is not None:
             box.letters = collections.deque(

@@ -20,7 +20,8 @@ from .connections import AWAY, Bells, Pipe, Reader, pause
 from .inmemory import InMemoryChannelLayer
 from .leases import SIGN_OF_LIFE, RedisLeases
 from .mailboxes import FRAMES, end_of
-from .scripts import VERSION
+from .scripts import FINE, GONE, UNKNOWN, VERSION
+from .standing import Standing
 
 logger = logging.getLogger('sockets')
 
@@ -28,6 +29,10 @@ logger = logging.getLogger('sockets')
 _PATIENCE = 2
 # Names in one entry of send_many(): about 40 kB of them.
 _NAMES_PER_ENTRY = 1000
+
+# What no route hears while it is uncertain whether others take this server for dead, and what opens and ends connections.
+_HELD = frozenset(['websocket.connect', 'websocket.receive'])
+_CONTROLS = frozenset(['websocket.connect', 'websocket.disconnect'])
 
 # Seconds that a daphne which stops waits for its clients to answer a close.
 _FAREWELL = 3
@@ -83,8 +88,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
-        # Connections of a daphne in this process.
+        # Connections of the server in this process, and those of them that were told why they end.
         self._open_here = set()
+        self._told = set()
+        self._farewell = {'close': 1012}
+        self._standing = Standing(self._leases.lease)
         self._renewer = None
         self._lock = threading.Lock()
         self._trouble = _Trouble()
@@ -101,14 +109,28 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
         return self._local.is_idle(connection)
 
+    def idle(self, connections):
+        """Return those of ``connections`` of which no frame waits or is being handled, here or anywhere."""
+        idle = self._local.idle(connections)
+        if self._serves_locally or not idle:
+            return idle
+        return [connection.decode() for index, names in self._by_shard(idle).items()
+                for connection in self._run('idle', index, [self.prefix, *names])]
+
+    def say_farewell(self, message):
+        """Have ``message``, which closes, be the last one of connections whose server was found dead and is not."""
+        self._farewell = message
+
     # ASGI
 
     def send(self, channel, message):
         """Send ``message``; ``ChannelFull`` if its connection, its server or its channel has too many waiting."""
         self._check(channel, message)
         prefix = self.non_local_name(channel)
-        if prefix in self._read_here or (self._serves_locally and _is_from_server(channel)):
+        if prefix in self._read_here:
             return self._local.send(channel, message)
+        if self._serves_locally and _is_from_server(channel):
+            return self._send_here(channel, message)
         try:
             if channel in FRAMES and message.get('reply_channel'):
                 refused = self._send_frame(channel, message)
@@ -157,6 +179,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             servers.setdefault(self.non_local_name(channel), []).append(channel)
         for prefix, names in servers.items():
             if prefix in self._read_here:
+                if message.get('close') and not self._serves_locally:
+                    self._close(names)
                 refused += self._local.send_many(names, message)
             elif not prefix.endswith('!'):
                 refused += [name for name in names if self._is_refused(name, message)]
@@ -167,14 +191,21 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                         refused += part
         return refused
 
-    def dead_servers(self, servers=()):
-        """Return the servers, prefixes of channel names, that are gone: of all that were heard of, and ``servers``."""
+    def dead_servers(self, servers=None):
+        """Return the servers, prefixes of channel names, that are gone: of all that were heard of, and ``servers``.
+
+        ``servers`` are all that have rows; without them, ``has_forgotten`` says whether it is time to name them.
+        """
         try:
             return self._leases.dead(servers)
         except AWAY as error:
             # Nobody is dead just because we cannot ask.
             self._trouble.begins(error)
             return []
+
+    def has_forgotten(self):
+        """Whether ``dead_servers`` has last met a Redis that was restarted and has not been told of all servers."""
+        return self._leases.is_new
 
     def live_servers(self, servers=()):
         """Return the servers, prefixes of channel names, that have just said that they live."""
@@ -219,7 +250,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """
         channels = list(channels)
         if self._read_here.issuperset(channels) or (self._serves_locally and all(map(_is_from_server, channels))):
-            return self._local.receive(channels, block)
+            found = self._local.receive(channels, block)
+            return found if found[0] not in _HELD or self._standing.may_serve() else self._judged(*found)
         assert all(self.valid_channel_name(channel, receive=True) for channel in channels), 'Channel name not valid'
         deadline = time.monotonic() + _PATIENCE
         try:
@@ -276,12 +308,33 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     # Sending
 
+    def _send_here(self, channel, message):
+        """Send what the server of this process says to its own workers."""
+        if channel in _CONTROLS and message.get('reply_channel'):
+            self._count(channel, message['reply_channel'])
+        try:
+            self._local.send(channel, message)
+        except self.ChannelFull:
+            # It says no more of this one.
+            self._open_here.discard(message.get('reply_channel'))
+            raise
+
+    def _count(self, channel, connection):
+        """Keep account of the open connections; ``ChannelFull`` for a new one while this server counts as dead."""
+        if channel == 'websocket.disconnect':
+            self._open_here.discard(connection)
+            self._told.discard(connection)
+        elif self._standing.is_dead:
+            raise self.ChannelFull(channel)
+        else:
+            self._open_here.add(connection)
+
     def _send_frame(self, channel, message):
         connection = message['reply_channel']
         is_control = channel != 'websocket.receive'
         is_ours = self.non_local_name(connection) in self._read_here
         if is_ours and is_control:
-            (self._open_here.discard if channel == 'websocket.disconnect' else self._open_here.add)(connection)
+            self._count(channel, connection)
         if channel == 'websocket.disconnect':
             self._stopped.discard(connection)
         elif connection in self._stopped:
@@ -291,7 +344,14 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             0 if is_control else int(self.expiry * 1000), self.serialize(message),
             b'' if is_ours else self.serialize(end_of(message)), self.group_expiry]
         if not is_ours or channel == 'websocket.connect':
-            return self._run('put_frame', index, args)
+            try:
+                refused = self._run('put_frame', index, args)
+            except redis.exceptions.RedisError:
+                self._open_here.discard(connection)
+                raise
+            if refused:
+                self._open_here.discard(connection)
+            return refused
         # The reactor waits for nobody: what Redis answers is read when it next has something to do with Redis.
         self._post('put_frame', index, args, lambda reply: reply and self._stop(channel, message, reply))
 
@@ -300,7 +360,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if channel == 'websocket.disconnect':
             return self._untold.append(message)
         connection = message['reply_channel']
-        if connection not in self._stopped:
+        if reply == 2:
+            # Somebody has found this server dead.
+            self._stopped.add(connection)
+            self._local.send(connection, self._farewell)
+        elif connection not in self._stopped:
             logger.warning('Closing %s with 1013: %s', connection,
                            _explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait')
             self._stopped.add(connection)
@@ -309,24 +373,32 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _send_entry(self, prefix, names, message):
         if message.get('close'):
             # First: a client that is told may say something before we are through.
-            by_shard = {}
-            for name in names:
-                by_shard.setdefault(self.consistent_hash(name), []).append(name)
-            for index, closed in by_shard.items():
-                self._run('close', index, [self.prefix, int(self.expiry), *closed])
+            self._close(names)
         return self._run('put', *self._entry(prefix, names, message))
+
+    def _close(self, connections):
+        for index, names in self._by_shard(connections).items():
+            self._run('close', index, [self.prefix, self.group_expiry, *names])
+
+    def _by_shard(self, names):
+        by_shard = {}
+        for name in names:
+            by_shard.setdefault(self.consistent_hash(name), []).append(name)
+        return by_shard
 
     def _entry(self, prefix, names, message):
         """Return on which shard, and with what arguments, 'put' brings ``message`` to the sockets ``names``."""
         is_control = bool(message.get('close') or message.get('accept'))
         return self.consistent_hash(prefix), [
-            self.prefix, prefix, 0 if is_control else self.server_capacity, int(self.expiry * 1000),
-            self.serialize({'to': names, 'message': message}), 0]
+            self.prefix, prefix, 0 if is_control else self.server_capacity,
+            # A close is tried until it is done.
+            0 if message.get('close') else int(self.expiry * 1000),
+            self.serialize({'to': names, 'message': message}), 0, self.group_expiry * 1000]
 
     def _send_plain(self, channel, message):
         index = self.consistent_hash(channel) if '?' in channel else next(self._send_index_generator)
         return self._run('put', index, [self.prefix, channel, self.get_capacity(channel), int(self.expiry * 1000),
-                                        self.serialize(message), 1])
+                                        self.serialize(message), 1, self.group_expiry * 1000])
 
     def _is_refused(self, channel, message):
         try:
@@ -482,7 +554,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Say that the servers of this process live, and that its threads are at work on the frames that they took."""
         try:
             for server in list(self._leases.held):
-                self._leases.renew(server)
+                doubts = self._standing.doubts
+                self._take_answer(server, self._leases.renew(server), doubts)
         except redis.exceptions.RedisError as error:
             self._trouble.begins(error)
         now = time.monotonic()
@@ -498,6 +571,31 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             except redis.exceptions.RedisError as error:
                 self._trouble.begins(error)
 
+    # What others make of us
+
+    def _take_answer(self, server, answer, doubts):
+        """Do what the answer to a sign of life asks for."""
+        was_dead = self._standing.is_dead
+        self._standing.hear(answer, doubts)
+        if not self._standing.is_dead:
+            return
+        if not was_dead:
+            logger.error('This server was found dead, or was not at work for too long to know: its connections are '
+                         'closed with 1012')
+        new = self._open_here - self._told
+        self._told |= new
+        self._local.send_many(list(new), self._farewell)
+        if self._open_here or answer not in (FINE, UNKNOWN, GONE):
+            return
+        if answer == GONE:
+            self._leases.dig_out(server)
+        logger.warning('This server serves again')
+        self._standing.is_dead = False
+
+    def _judged(self, channel, message):
+        """Return a frame when it is certain that this server is not taken for dead, and nothing if it is."""
+        return (channel, message) if self._standing.wait() else (None, None)
+
     # Reading for a server
 
     def _read(self, prefix):
@@ -508,6 +606,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 reactor.addSystemEventTrigger('before', 'shutdown', self._leave)
             self._read_here.add(prefix)
             self._renew_from_now_on()
+            if self._serves_locally:
+                threading.Thread(target=_note_work, args=(weakref.ref(self._standing),), daemon=True,
+                                 name='sockets-standing').start()
             Reader(self.connection(self.consistent_hash(prefix)).connection_pool, self.prefix + 'queue:' + prefix,
                    self._deliver, self._catch_up, self._trouble.begins, _PATIENCE).start()
 
@@ -538,7 +639,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _deliver(self, entry):
         try:
             _, expires, payload = entry.split(b'|', 2)
-            if int(expires) <= time.time() * 1000:
+            if 0 < int(expires) <= time.time() * 1000:
                 return
             content = self.deserialize(payload)
             full = self._local.send_many(content['to'], content['message'])
@@ -564,6 +665,17 @@ def _keep_leases(layer):
         wait = min(SIGN_OF_LIFE, alive.lease / 3)
         alive._renew()
         del alive
+
+
+def _note_work(standing):
+    """Say that this process is at work, whatever Redis does, for as long as the weak reference ``standing`` leads there."""
+    while True:
+        alive = standing()
+        if alive is None:
+            return
+        alive.note_work()
+        del alive
+        time.sleep(SIGN_OF_LIFE)
 
 
 def _let_go(layer):

@@ -118,8 +118,18 @@ def __getattr__(name):
             def disconnect(self, message, **kwargs):
                 note('close', self.socket.pk)
 
+        class Slow(Soak):
+            """Is accepted long before its row can be seen."""
+
+            def connect(self, message, **kwargs):
+                from django.db import transaction
+                with transaction.atomic():
+                    super().connect(message, **kwargs)
+                    time.sleep(8)
+
         return [
             route_class(Hall, path=r'^/hall/$'),
+            route_class(Slow, path=r'^/slow/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
             route('background', lambda message: note('background', message['n'])),
