@@ -12,6 +12,7 @@ AT_IMPORT = {
     'admin': {'ages', 'conf', 'exceptions', 'messages', 'models', 'revocation', 'transport'},
     'ages': set(),
     'apps': {'compat'},
+    'audit': {'messages', 'models', 'transport'},
     'auth': {'exceptions'},
     'checks': {'conf', 'router', 'routes', 'security'},
     'compat': set(),
@@ -29,7 +30,7 @@ AT_IMPORT = {
     'models': {'messages', 'signals', 'transport'},
     'multiplexing': {'exceptions', 'handlers', 'messages', 'transport', 'visitors'},
     'presence': {'conf', 'models', 'transport'},
-    'protocol': {'conf', 'daphne'},
+    'protocol': {'audit', 'conf', 'daphne'},
     'pytest_plugin': set(),
     'revocation': {'auth', 'models'},
     'router': {'routes'},
@@ -46,6 +47,7 @@ AT_IMPORT = {
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
     'apps': {'checks', 'presence', 'protocol', 'revocation', 'router', 'transport'},
+    'audit': {'twisted'},
     'checks': {'handlers', 'models', 'multiplexing', 'transport'},
     'handlers': {'auth', 'models', 'presence', 'signals'},
     'limits': {'models'},
@@ -62,8 +64,9 @@ LAYERS = {
     'inmemory': {'asgiref', 'leases', 'mailboxes', 'twisted'},
     'leases': set(),
     'mailboxes': set(),
-    'redis': {'asgi_redis', 'connections', 'inmemory', 'leases', 'mailboxes', 'redis', 'scripts', 'twisted'},
+    'redis': {'asgi_redis', 'connections', 'inmemory', 'leases', 'mailboxes', 'redis', 'scripts', 'standing', 'twisted'},
     'scripts': set(),
+    'standing': {'scripts'},
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}
 

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sockets.layers.mailboxes import FRAMES, Full, Mailboxes
+from sockets.layers.mailboxes import CLOSE_EXPIRY, FRAMES, Full, Mailboxes
 
 CAPACITY = 3
 LEASE = 10
@@ -237,5 +237,17 @@ def test_a_connection_that_closes_leaves_nothing_behind():
     boxes.put('websocket.disconnect', {}, 1, 'server!a', is_control=True)
     boxes.close('server!nobody', 1)
     assert set(boxes._closed) == {'server!nobody'}
-    boxes.sweep(1 + EXPIRY)
+    boxes.sweep(1 + CLOSE_EXPIRY)
     assert not boxes._closed
+
+
+def test_a_close_does_not_expire_with_the_messages_before_it_and_neither_does_what_it_says():
+    boxes = mailboxes()
+    boxes.put('server!a', {'text': 'old'}, 0)
+    boxes.put('server!a', {'text': 'RECONNECT', 'close': 4401}, 0, is_control=True)
+    boxes.close('server!a', 0)
+    boxes.sweep(2 * EXPIRY)
+    assert [letter.message for letter in boxes.take_all('server!', 2 * EXPIRY)] == [
+        {'text': 'RECONNECT', 'close': 4401}]
+    # A client that had sent something before it heard of it got that through to a route a minute later.
+    assert boxes.put('websocket.receive', {}, 2 * EXPIRY, 'server!a') is None
