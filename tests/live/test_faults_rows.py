@@ -261,3 +261,23 @@ def test_a_row_in_an_open_transaction_is_no_fault(hall, shape):
             'connects in transactions of 8 s for {:.0f} s'.format(seconds),
             '`runsockets`' if shape == RUNSOCKETS else CLASSIC, str(len(visits)), 'nothing', '0.0 s'))
     asyncio.run(scenario())
+
+
+@BOTH
+def test_a_server_is_killed_while_redis_restarts(hall, redis, shape):
+    async def scenario():
+        loop = asyncio.get_event_loop()
+        server, *others = start(hall, shape)
+        connections = await hall.open(20, server)
+        bystanders = [connection for other in others for connection in await hall.open(5, other)]
+        await loop.run_in_executor(None, redis.stop)
+        hall.kill(server)
+        await loop.run_in_executor(None, redis.start)
+        since = time.monotonic()
+        assert await asyncio.gather(*(connection.receive() for connection in connections)) == [1006] * 20
+        # Ten seconds in which whom Redis does not know may speak, and then as for any other.
+        took = await hall.rows_are(len(bystanders), 18, since)
+        assert took > 9
+        await hall.came_true('SIGKILL to the server while Redis restarts', shape, connections + bystanders,
+                             'what was under way in it, and in Redis', took)
+    asyncio.run(scenario())
