@@ -262,7 +262,12 @@ def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):
         except Exception as error:
             logger.error('Could not tell %d connections that they end (%s), trying until it is done: %s: %s',
                          len(rows), details, type(error).__name__, error)
-            _try_again(names, message)
+            from . import presence
+            by_server = {}
+            for name in names:
+                by_server.setdefault(transport.server_prefix(name), []).append(name)
+            for part in by_server.values():
+                presence.try_again(partial(_close_again, part, message))
     # Who was silent or whose server is gone may have ended in any way.
     known = code if code == messages.CLOSE_LOGIN_REQUIRED else None
     for row in rows:
@@ -271,12 +276,10 @@ def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):
             row.forget()
 
 
-def _try_again(names, message):
-    """Have a close sent again, every second until it can be: the rows are gone, and nothing else remembers it."""
-    def send():
-        try:
-            transport.send_many(names, message)
-        except Exception:
-            presence.try_again(send)
-    from . import presence
-    presence.try_again(send)
+def _close_again(names, message):
+    """Have a close sent that could not be: the rows are gone, and nothing else remembers it."""
+    try:
+        transport.send_many(names, message)
+    except Exception:
+        from . import presence
+        presence.try_again(partial(_close_again, names, message))
