@@ -30,7 +30,7 @@ _PATIENCE = 2
 # Names in one entry of send_many(): about 40 kB of them.
 _NAMES_PER_ENTRY = 1000
 
-# What no route hears while it is uncertain whether others take this server for dead, and what opens and ends connections.
+# What no route hears while others may take this server for dead, and what opens and ends connections.
 _HELD = frozenset(['websocket.connect', 'websocket.receive'])
 _CONTROLS = frozenset(['websocket.connect', 'websocket.disconnect'])
 
@@ -668,7 +668,7 @@ def _keep_leases(layer):
 
 
 def _note_work(standing):
-    """Say that this process is at work, whatever Redis does, for as long as the weak reference ``standing`` leads there."""
+    """Say that this process is at work, whatever Redis does, while the weak reference ``standing`` leads to something."""
     while True:
         alive = standing()
         if alive is None:

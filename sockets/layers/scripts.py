@@ -8,8 +8,8 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
 - ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
 - ``servers``, ``suspects`` until when a server's last sign of life is good, and since when we wait for its next
-- ``buried:<server>``      that it was found dead: 1 while its rows are being removed, 2 when they are. On all shards; on
-                           the others than its own it is always 1. It goes when the server has heard of it, or after a day
+- ``buried:<server>``      that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes when
+                           the server has heard of it, or after a day
 - ``known``                that somebody has told us of all servers which have rows: without it, Redis is new
 - ``dropped``              how many messages senders gave up, by server (hash)
 - ``bell:<channel>``       a list that workers block on: there may be something to take. Only a hint: a worker that
@@ -69,7 +69,8 @@ end
 _PUT_FRAME = _NOW + _RING + """
 local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
 local key, at = prefix .. 'frames:' .. connection, now()
-local closed, buried = prefix .. 'closed:' .. connection, prefix .. 'buried:' .. (string.match(connection, '^.*!') or '')
+local closed = prefix .. 'closed:' .. connection
+local buried = prefix .. 'buried:' .. (string.match(connection, '^.*!') or '')
 if channel == 'websocket.disconnect' then
     redis.call('DEL', closed)
 elseif redis.call('EXISTS', closed, buried) > 0 then
@@ -196,8 +197,8 @@ redis.call('ZREMRANGEBYSCORE', ARGV[1] .. 'suspects', 0, at - 86400000)
 return is_new
 """
 
-# ARGV: prefix, ms of suspicion, ms of grace, seconds that a dead server may take to hear of it, 1 if here are all servers
-# that have rows, these servers ... Returns whether this Redis is new, and the dead.
+# ARGV: prefix, ms of suspicion, ms of grace, seconds that a dead server may take to hear of it, 1 if all servers that
+# have rows follow, these servers ... Returns whether this Redis is new, and the dead.
 _DEAD = _NOW + """
 local servers, suspects, at, dead = ARGV[1] .. 'servers', ARGV[1] .. 'suspects', now(), {}
 for _, server in ipairs(redis.call('ZRANGEBYSCORE', servers, 0, at)) do
@@ -216,8 +217,8 @@ if ARGV[5] == '1' then redis.call('SET', ARGV[1] .. 'known', 1) end
 return {1 - redis.call('EXISTS', ARGV[1] .. 'known'), unpack(dead)}
 """
 
-# What a sign of life is answered: all is well; Redis has never heard of this server; it was found dead, and its rows are
-# being removed; it was found dead, and they are gone.
+# What a sign of life is answered: all is well; Redis has never heard of this server; it was found dead, and its rows
+# are being removed; it was found dead, and they are gone.
 FINE, UNKNOWN, DEAD, GONE = range(4)
 
 # ARGV: prefix, server, seconds that it may take to hear of it. For the other shards.
@@ -230,8 +231,8 @@ _DIG_OUT = "redis.call('DEL', ARGV[1] .. 'buried:' .. ARGV[2])"
 _IDLE = """
 local idle = {}
 for index = 2, #ARGV do
-    if redis.call('EXISTS', ARGV[1] .. 'frames:' .. ARGV[index]) + redis.call('HEXISTS', ARGV[1] .. 'busy', ARGV[index]) == 0
-    then idle[#idle + 1] = ARGV[index] end
+    local waits = redis.call('EXISTS', ARGV[1] .. 'frames:' .. ARGV[index])
+    if waits + redis.call('HEXISTS', ARGV[1] .. 'busy', ARGV[index]) == 0 then idle[#idle + 1] = ARGV[index] end
 end
 return idle
 """
