@@ -97,7 +97,7 @@ class SocketQuerySet(models.QuerySet):
         for server in transport.dead_servers(self.values_list('server', flat=True).order_by().distinct()):
             removed = True
             # Somebody else may be done with it, and it may live again.
-            while removed and server not in (transport.live_servers([server]) or ()):
+            while removed and server in transport.dead_servers():
                 # In parts: what has been removed by a process that dies has no disconnect function to run any more.
                 part = _PART if at_most is None else min(_PART, at_most - count)
                 removed = self.filter(server=server)[:part].remove()

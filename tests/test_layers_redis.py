@@ -617,7 +617,11 @@ def test_a_sign_of_life_is_answered_with_what_was_made_of_the_silence(make_layer
     assert [renew('server!'), renew('server!')] == [DEAD, DEAD]
     # It speaks again, and its rows go all the same.
     assert other.dead_servers() == ['server!'] and 'server!' not in other.live_servers()
+    other.send_many(['server!a'], {'close': 4401})
+    queues = [index for index in range(hosts) if other.connection(index).exists('test:1:queue:server!')]
     other.forget_server('server!')
+    # Nobody may ever come for it.
+    assert [0 < other.connection(index).ttl('test:1:queue:server!') <= 60 for index in queues] == [True]
     assert other.dead_servers() == [] and renew('server!') == GONE
     server._leases.dig_out('server!')
     assert [renew('server!'), renew('server!')] == [UNKNOWN, FINE]
@@ -721,6 +725,20 @@ def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_l
     layer._standing.hear(FINE, 1)
     worker.join(5)
     assert renewed[0][1]['n'] == 1
+
+
+def test_a_shard_that_is_away_keeps_nobody_on_another_one_alive(shards, quick, tmp_path):
+    with servers.redis_server(tmp_path) as url:
+        layer = RedisChannelLayer(hosts=[shards[0], url], prefix='two:')
+        layer.flush()
+        here, there = (next(name for name in ('server{}!'.format(n) for n in range(50))
+                            if layer.consistent_hash(name) == index) for index in (0, 1))
+        layer._leases.renew(here), layer._leases.renew(there)
+    found = set()
+    eventually(lambda: found.update(layer.dead_servers()) or here in found)
+    assert found == {here}
+    layer.forget_server(here)
+    assert layer.dead_servers() == []
 
 
 def test_a_redis_that_is_new_says_so_until_it_has_been_told_of_all_servers(make_layer, quick):

@@ -237,8 +237,8 @@ def test_the_rows_of_a_server_that_lives_again_stay(layer, dead, monkeypatch):
     for n in range(5):
         row(n)
     dead.append('dead!')
-    lives = [[], ['dead!']]
-    monkeypatch.setattr(transport, 'live_servers', lambda prefixes: lives.pop(0))
+    found = [['dead!'], ['dead!'], []]
+    monkeypatch.setattr(transport, 'dead_servers', lambda prefixes=None: found.pop(0))
     assert Socket.objects.purge_dead() == 2
     assert Socket.objects.count() == 3
 

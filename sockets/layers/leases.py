@@ -38,6 +38,8 @@ class FileLeases:
     def __init__(self, directory=None):
         self.directory = directory
         self._held = {}
+        # Whom we have found dead, and nobody has told us to forget.
+        self._dead = []
 
     def hold(self, server):
         """Hold a lease for ``server`` until this process ends."""
@@ -57,10 +59,15 @@ class FileLeases:
             self._held[server] = file
 
     def dead(self, servers=None):
-        """Return those of ``servers`` that had a lease on this machine and hold it no more."""
-        if servers is None or not any(file is not None for file in self._held.values()):
+        """Return those of ``servers`` that had a lease on this machine and hold it no more.
+
+        Without ``servers``, those of whom that was said before.
+        """
+        if not any(file is not None for file in self._held.values()):
             return []
-        return [server for server in servers if server not in self._held and self._is_dead(server)]
+        servers = self._dead if servers is None else servers
+        self._dead = [server for server in servers if server not in self._held and self._is_dead(server)]
+        return list(self._dead)
 
     def alive(self, servers):
         """Return those of ``servers`` that hold a lease on this machine."""
@@ -109,11 +116,13 @@ class FileLeases:
 class RedisLeases:
     """The leases of all servers on a Redis, or on several.
 
-    ``run(script, index, args)`` runs a script on one of ``count`` shards, ``shard_of(server)`` says on which.
+    ``run(script, index, args)`` runs a script on one of ``count`` shards, ``shard_of(server)`` says on which. ``attempt``
+    does the same, and returns ``None`` if that shard is away.
     """
 
-    def __init__(self, run, shard_of, count, prefix):
+    def __init__(self, run, attempt, shard_of, count, prefix):
         self.run = run
+        self.attempt = attempt
         self.shard_of = shard_of
         self.count = count
         self.prefix = prefix
@@ -142,18 +151,20 @@ class RedisLeases:
             by_shard[self.shard_of(server)].append(server)
         is_new, dead = False, []
         for index, names in by_shard.items():
-            is_new_here, *found = self.run('dead', index, [
-                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _BURIED, int(servers is not None), *names])
+            # Nobody is dead just because we cannot ask, and nobody lives because somebody else's shard is away.
+            is_new_here, *found = self.attempt('dead', index, [
+                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _BURIED, int(servers is not None), *names]) or [0]
             is_new = is_new or bool(is_new_here)
             dead += [server.decode() for server in found]
         self.is_new = is_new
         for server in dead:
-            self._on_other_shards('bury', server, _BURIED)
+            self._on_other_shards(self.attempt, 'bury', server, _BURIED)
         return dead
 
     def dig_out(self, server):
         """Have ``server`` live again, which was found dead, has ended all that it had, and has no row any more."""
-        self._on_other_shards('dig_out', server)
+        # First, and all of them: a mark that stayed would refuse what is on that shard.
+        self._on_other_shards(self.run, 'dig_out', server)
         self.run('dig_out', self.shard_of(server), [self.prefix, server])
 
     def alive(self, servers=()):
@@ -164,7 +175,7 @@ class RedisLeases:
         """Forget a dead server."""
         self.run('forget', self.shard_of(server), [self.prefix, server, _BURIED])
 
-    def _on_other_shards(self, script, server, *args):
+    def _on_other_shards(self, run, script, server, *args):
         for index in range(self.count):
             if index != self.shard_of(server):
-                self.run(script, index, [self.prefix, server, *args])
+                run(script, index, [self.prefix, server, *args])

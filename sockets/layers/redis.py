@@ -73,7 +73,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         super().__init__(expiry, hosts, '{}{}:'.format(prefix, VERSION), *args, **kwargs)
         self.server_capacity = server_capacity
         self.lease = lease
-        self._leases = RedisLeases(self._run, self.consistent_hash, self.ring_size, self.prefix)
+        self._leases = RedisLeases(self._run, self._attempt, self.consistent_hash, self.ring_size, self.prefix)
         # It holds them for the servers that it delivers to.
         self._local = InMemoryChannelLayer(
             expiry=self.expiry, group_expiry=self.group_expiry, capacity=self.capacity,
@@ -196,12 +196,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
         ``servers`` are all that have rows; without them, ``has_forgotten`` says whether it is time to name them.
         """
-        try:
-            return self._leases.dead(servers)
-        except AWAY as error:
-            # Nobody is dead just because we cannot ask.
-            self._trouble.begins(error)
-            return []
+        return self._leases.dead(servers)
 
     def has_forgotten(self):
         """Whether ``dead_servers`` has last met a Redis that was restarted and has not been told of all servers."""
@@ -416,6 +411,13 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         except redis.exceptions.ConnectionError:
             # As redis-py does: it may be that only our old connection is gone.
             return self._on_pipe(index, lambda pipe: pipe.run(name, args))
+
+    def _attempt(self, name, index, args):
+        """Run a script on a shard and return its reply, or ``None`` if that is away."""
+        try:
+            return self._run(name, index, args)
+        except AWAY as error:
+            self._trouble.begins(error)
 
     def _post(self, name, index, args, on_reply):
         """Have a script run on a shard; ``on_reply`` gets its reply, or an exception, some time."""

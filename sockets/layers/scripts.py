@@ -248,7 +248,9 @@ if redis.call('EXISTS', buried) == 0 then return end
 redis.call('SET', buried, 2, 'EX', ARGV[3])
 redis.call('ZREM', ARGV[1] .. 'servers', ARGV[2])
 redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[2])
-redis.call('DEL', ARGV[1] .. 'queue:' .. ARGV[2])
+-- What waits for it is kept a little, for one that is not dead: there may be answers to pages.
+local queue = ARGV[1] .. 'queue:' .. ARGV[2]
+if redis.call('TTL', queue) > 60 then redis.call('EXPIRE', queue, 60) end
 """
 
 # Name to digest and text.
