@@ -11,7 +11,7 @@ import math
 # The channels whose messages are the frames of a connection, named by their reply channel.
 FRAMES = frozenset(['websocket.connect', 'websocket.receive', 'websocket.disconnect'])
 
-# Seconds that a close waits, and that we remember it: as long as daphne lets a connection live.
+# Seconds that a close waits for its server: as long as daphne lets a connection live.
 CLOSE_EXPIRY = 86400
 
 Letter = collections.namedtuple('Letter', 'channel message since expires')
@@ -106,7 +106,7 @@ class Mailboxes:
 
     def close(self, connection, now):
         """Hear no more of ``connection`` but its end: what waits of its ``websocket.receive`` is thrown away."""
-        self._closed[connection] = now + max(self.expiry, CLOSE_EXPIRY)
+        self._closed[connection] = now + self.expiry
         box = self._boxes.get((True, connection))
         if box is not None:
             box.letters = collections.deque(

@@ -373,7 +373,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _close(self, connections):
         for index, names in self._by_shard(connections).items():
-            self._run('close', index, [self.prefix, self.group_expiry, *names])
+            # Until its server has heard of it, or is found dead.
+            self._run('close', index, [self.prefix, max(int(self.expiry), 60), *names])
 
     def _by_shard(self, names):
         by_shard = {}
