@@ -389,12 +389,13 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             self.prefix, prefix, 0 if is_control else self.server_capacity,
             # A close is tried until it is done.
             0 if message.get('close') else int(self.expiry * 1000),
-            self.serialize({'to': names, 'message': message}), 0, self.group_expiry * 1000]
+            self.serialize({'to': names, 'message': message}), 0,
+            int(self.group_expiry * 1000)]
 
     def _send_plain(self, channel, message):
         index = self.consistent_hash(channel) if '?' in channel else next(self._send_index_generator)
         return self._run('put', index, [self.prefix, channel, self.get_capacity(channel), int(self.expiry * 1000),
-                                        self.serialize(message), 1, self.group_expiry * 1000])
+                                        self.serialize(message), 1, int(self.group_expiry * 1000)])
 
     def _is_refused(self, channel, message):
         try:

@@ -107,9 +107,9 @@ if tonumber(ARGV[3]) > 0 and redis.call('LLEN', key) >= tonumber(ARGV[3]) and
 end
 local expires, kept = '0', tonumber(ARGV[7])
 if ARGV[4] ~= '0' then expires, kept = string.format('%d', now() + ARGV[4]), ARGV[4] + 1000 end
-redis.call('RPUSH', key, channel .. '|' .. expires .. '|' .. ARGV[5])
+local waiting = redis.call('RPUSH', key, channel .. '|' .. expires .. '|' .. ARGV[5])
 -- What came before may be worth something for longer.
-if redis.call('PTTL', key) < kept then redis.call('PEXPIRE', key, kept) end
+if waiting == 1 or redis.call('PTTL', key) < kept then redis.call('PEXPIRE', key, kept) end
 if ARGV[6] == '1' then ring(prefix, channel) end
 return 0
 """
