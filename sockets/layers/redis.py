@@ -672,7 +672,7 @@ def _keep_leases(layer):
 
 
 def _note_work(standing):
-    """Say that this process is at work, whatever Redis does, while the weak reference ``standing`` leads to something."""
+    """Say that this process is at work, whatever Redis does, while the weak reference ``standing`` leads anywhere."""
     while True:
         alive = standing()
         if alive is None:
