@@ -21,8 +21,9 @@ SECONDS = pytest.mark.parametrize('seconds', [8, pytest.param(75, marks=pytest.m
 class Talker:
     """A client that has something handled all the time, whether it is answered or not, and notes what it is told."""
 
-    def __init__(self, name, connection):
+    def __init__(self, name, connection, pause):
         self.name = name
+        self.pause = pause
         self.connection = connection
         self.told = None
         self.code = None
@@ -33,7 +34,7 @@ class Talker:
         while self.code is None:
             n += 1
             self.connection.send({'type': 'WORK', 'connection': self.name, 'n': n, 'ref': n})
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(self.pause)
 
     async def listen(self):
         while self.code is None:
@@ -44,8 +45,9 @@ class Talker:
                 self.told = frame['details']
 
     @classmethod
-    async def several(cls, hall, name, count, server):
-        return [cls('{}{}'.format(name, n), connection)
+    async def several(cls, hall, name, count, server, seconds):
+        # In so many seconds, no more than may wait of one connection.
+        return [cls('{}{}'.format(name, n), connection, max(0.2, seconds / 50))
                 for n, connection in enumerate(await hall.open(count, server))]
 
 
@@ -93,9 +95,9 @@ def test_a_server_is_stopped_and_goes_on(hall, redis, shape, seconds):
 
     async def scenario():
         server, *others = start_on(wire, hall, shape)
-        talkers = await Talker.several(hall, 'stopped', 20, server)
+        talkers = await Talker.several(hall, 'stopped', 20, server, seconds)
         bystanders = [connection for other in others for connection in await hall.open(10, other)]
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         assert len(handled(hall, talkers, 0)) >= 20
         server.process.send_signal(signal.SIGSTOP)
         await hall.rows_are(len(bystanders), 8)
@@ -127,7 +129,7 @@ def test_a_server_is_cut_off_from_redis(hall, redis, shape, seconds):
 
     async def scenario():
         server, *others = start_on(wire, hall, shape)
-        talkers = await Talker.several(hall, 'cut', 20, server)
+        talkers = await Talker.several(hall, 'cut', 20, server, seconds)
         bystanders = [connection for other in others for connection in await hall.open(10, other)]
         await asyncio.sleep(1)
         wire.cut()
