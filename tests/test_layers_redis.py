@@ -714,6 +714,10 @@ def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_l
     layer.serve_locally()
     server = Server(reactor, layer, 'stopped!')
     eventually(lambda: layer._standing.at_work < float('inf'))
+    for name in ('stopped!a', 'stopped!b'):
+        server.send('websocket.connect', frame(0, name))
+        assert layer.receive(['websocket.connect'])[1]['reply_channel'] == name
+        layer.receive(['websocket.connect'])
     server.send('websocket.receive', frame(1, 'stopped!a'))
     clock, renewed = standing.uptime, []
     monkeypatch.setattr(standing, 'uptime', lambda: clock() + 75)
@@ -725,6 +729,12 @@ def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_l
     layer._standing.hear(FINE, 1)
     worker.join(5)
     assert renewed[0][1]['n'] == 1
+    # While this one waited, its connection was ended with all the others, and the server lived again.
+    server.send('websocket.receive', frame(2, 'stopped!b'))
+    monkeypatch.setattr(standing, 'uptime', lambda: clock() + 150)
+    threading.Timer(0.7, lambda: server.send('websocket.disconnect', frame(3, 'stopped!b'))).start()
+    threading.Timer(0.9, lambda: layer._standing.hear(FINE, 2)).start()
+    assert in_thread(lambda: layer.receive(['websocket.receive'])) == (None, None)
 
 
 def test_a_shard_that_is_away_keeps_nobody_on_another_one_alive(shards, quick, tmp_path):

@@ -598,7 +598,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _judged(self, channel, message):
         """Return a frame when it is certain that this server is not taken for dead, and nothing if it is."""
-        return (channel, message) if self._standing.wait() else (None, None)
+        # It may have been dead and live again by then: without those that were open before.
+        if self._standing.wait() and message.get('reply_channel') in self._open_here:
+            return channel, message
+        return None, None
 
     # Reading for a server
 
