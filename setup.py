@@ -67,6 +67,7 @@ setup(
             # The last one that runs with Django 2.2 and older.
             'pytest-django==4.5.2',
             'selenium>=4',
+            'twisted[tls]',
             'websocket-client',
         ],
     },

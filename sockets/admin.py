@@ -9,11 +9,13 @@ from django.contrib import messages as notices
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextareaWidget
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_ipv46_address
 from django.db.models import Q
+from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.templatetags.static import static
 from django.utils import timezone
@@ -22,7 +24,7 @@ from django.utils.timezone import template_localtime
 
 from . import conf, messages, revocation, transport
 from .ages import age
-from .exceptions import FrameError
+from .exceptions import DeliveryFailed, FrameError
 from .models import Socket
 
 # Of what was sent, and of names, that are shown and kept in the log.
@@ -273,6 +275,12 @@ class SocketAdmin(admin.ModelAdmin):
                 actions.pop(name, None)
         return actions
 
+    def changelist_view(self, request, extra_context=None):
+        if _is_askable(request):
+            return super().changelist_view(request, extra_context)
+        # As Django answers a filter that makes no sense.
+        return HttpResponseRedirect('{}?{}=1'.format(request.path, ERROR_FLAG))
+
     def change_view(self, request, object_id, form_url='', extra_context=None):
         # Django 1.11 and 2.0 would offer to save.
         return super().change_view(request, object_id, form_url, dict(
@@ -301,7 +309,10 @@ class SocketAdmin(admin.ModelAdmin):
         if form.is_valid():
             # Who logs out himself is nobody afterwards.
             user = request.user.pk
-            text, is_all = form.run(request, queryset, count)
+            try:
+                text, is_all = form.run(request, queryset, count)
+            except DeliveryFailed as error:
+                text, is_all = '{}.'.format(error), False
             # One for all of them: their rows will be gone before somebody looks. (log_action() would link to a row.)
             LogEntry.objects.create(user_id=user, content_type=ContentType.objects.get_for_model(Socket),
                                     object_repr=title, action_flag=CHANGE, change_message=text)
@@ -324,6 +335,14 @@ def _moment(moment, text):
     """Return how long ago ``moment`` was, within ``text``, and when that was for a mouse that rests on it."""
     return format_html('<span title="{}">{}</span>', template_localtime(moment).strftime('%Y-%m-%d %H:%M:%S'),
                        text.format(age(timezone.now() - moment)))
+
+
+def _is_askable(request):
+    """Whether a database can be asked what ``request`` says: PostgreSQL raises at a NUL, each at a key that is none."""
+    said = [text for data in (request.GET, request.POST) for name, values in data.lists() for text in (name, *values)]
+    keys = request.POST.getlist(ACTION_CHECKBOX_NAME)
+    # SQLite takes no more than 64 bits.
+    return not any('\0' in text for text in said) and all(key.isdecimal() and len(key) < 19 for key in keys)
 
 
 def _is_address(text):

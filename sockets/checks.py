@@ -99,6 +99,12 @@ def _are_networks(value):
         return False
 
 
+def _is_header_or_none(value):
+    # Servers drop headers with an underscore, and HTTP_X_REAL_IP is what Django calls X-Real-IP.
+    return value is None or isinstance(value, str) and bool(re.fullmatch('[A-Za-z0-9-]+', value)) and (
+        value.lower() != 'forwarded')
+
+
 _VALUES = (
     ('CHANNEL_LAYER', lambda value: isinstance(value, str), 'Give a name of CHANNEL_LAYERS.'),
     ('MAX_MESSAGE_SIZE', _is_count, 'Give a number of bytes.'),
@@ -109,11 +115,14 @@ _VALUES = (
     ('MAX_CONNECTIONS_PER_ADDRESS', _is_count_or_none, 'Give a number of connections, or None.'),
     ('MAX_FRAMES_PER_SECOND', _is_number_or_none, 'Give a number of frames, or None.'),
     ('MAX_BAD_FRAMES', _is_count_or_none, 'Give a number of frames, or None.'),
+    ('HANDSHAKE_TIMEOUT', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('MIDDLEWARE', _is_list, "Give a list of dotted paths, such as ['mysite.middleware.audit']."),
     ('ALLOWED_ORIGINS', lambda value: value is None or _is_list(value),
      "Give a list of hosts as in ALLOWED_HOSTS, such as ['example.com', '.example.org'], or None."),
     ('REQUIRE_ORIGIN', lambda value: isinstance(value, bool), 'Give True or False.'),
     ('TRUSTED_PROXIES', _are_networks, "Give a list like ['127.0.0.1', '10.0.0.0/8', 'unix']."),
+    ('CLIENT_ADDRESS_HEADER', _is_header_or_none, "Give the name of a header as your proxy writes it, with hyphens, such "
+     "as 'X-Forwarded-For' or 'X-Real-IP'. (Forwarded is not understood.)"),
 )
 
 
@@ -150,7 +159,9 @@ def check_origins(app_configs=None, **kwargs):
     name = 'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']"
     hosts = settings.ALLOWED_HOSTS if conf.ALLOWED_ORIGINS is None else conf.ALLOWED_ORIGINS
     # With DEBUG, no host at all means this machine.
-    if not _is_list(hosts) or any(security.origin_allowed('http://' + host, host) for host in (*hosts, 'localhost')):
+    # What has a scheme is one origin as a whole.
+    if not _is_list(hosts) or any(security.origin_allowed(host if '://' in host else 'http://' + host, host)
+                                  for host in (*hosts, 'localhost')):
         return []
     return [Warning('{} is {!r}: the websocket of every page is refused with HTTP 403.'.format(name, hosts),
                     hint="Name the hosts of your pages, without http:// and port: {} = ['example.com'].".format(name),
@@ -158,12 +169,26 @@ def check_origins(app_configs=None, **kwargs):
 
 
 @register('sockets')
+def check_proxies(app_configs=None, **kwargs):
+    """W013: proxies that are believed, and no word about which of their headers."""
+    given = getattr(settings, 'SOCKETS', {})
+    if not isinstance(given, dict) or not given.get('TRUSTED_PROXIES') or given.get('CLIENT_ADDRESS_HEADER'):
+        return []
+    return [Warning("SOCKETS['TRUSTED_PROXIES'] names proxies, and nothing says which header they write. Of one that "
+                    'sets another and passes X-Forwarded-For on, each client chooses its own address.',
+                    hint="Set SOCKETS['CLIENT_ADDRESS_HEADER'] to the header that your proxy writes itself, such as "
+                         "'X-Forwarded-For' or 'X-Real-IP'.", id='sockets.W013')]
+
+
+@register('sockets')
 def check_layer(app_configs=None, **kwargs):
-    """E010: a layer that cannot read what it writes; W005: one with little room; W006: groups that end early."""
+    """E010: a layer that cannot read what it writes; W005: one with little room; W006: groups that end early; W012: a
+    stock one that waits for Redis for ever.
+    """
     layer = _usable_layer()
     if layer is None:
         return []
-    return [*_unreadable(layer), *_narrow(layer), *_short_lived(layer)]
+    return [*_unreadable(layer), *_narrow(layer), *_short_lived(layer), *_patient(layer)]
 
 
 @register('sockets', deploy=True)
@@ -231,6 +256,19 @@ def _short_lived(layer):
                       'one that --websocket_timeout keeps open longer drops out of its groups.'.format(
                           conf.CHANNEL_LAYER, expiry), id='sockets.W006',
                       hint="Set 'group_expiry': {} in its CONFIG, or leave it out.".format(_DAY))
+
+
+def _patient(layer):
+    # Ours has a time-out of its own. What a Sentinel's layer does is known to the Sentinel.
+    if hasattr(layer, 'send_many'):
+        return
+    for client in getattr(layer, '_connection_list', ()):
+        if not client.connection_pool.connection_kwargs.get('socket_timeout'):
+            yield Warning('CHANNEL_LAYERS[{!r}] waits for a Redis that hangs for as long as it hangs, and so does each '
+                          'frame that needs it.'.format(conf.CHANNEL_LAYER), id='sockets.W012',
+                          hint="Add 'connection_kwargs': {'socket_timeout': 10} to its CONFIG, or set 'BACKEND': "
+                               "'sockets.layers.RedisChannelLayer', which has a time-out.")
+            return
 
 
 @register('sockets')

@@ -19,17 +19,23 @@ DEFAULTS = {
     'MAX_CONNECTIONS_PER_ADDRESS': None,
     # Frames of one connection that are handled in a second, on average over two. None: any number.
     'MAX_FRAMES_PER_SECOND': None,
-    # Frames of one connection, one after another, that may be answered with an ERROR for being rubbish or too many,
-    # before it is closed. None: any number.
+    # How many more frames of one connection than good ones may be rubbish or too many, before it is closed. None: any
+    # number.
     'MAX_BAD_FRAMES': 100,
     # Dotted paths of what stands around the functions of all handlers, the outermost first.
     'MIDDLEWARE': (),
-    # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS. None: ALLOWED_HOSTS.
+    # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS, or whole origins, such as
+    # 'http://localhost:3000'. None: ALLOWED_HOSTS.
     'ALLOWED_ORIGINS': None,
+    # Seconds that a client has for its handshake, and a worker to accept it, before the connection is reset. None: what
+    # the server was told, and daphne's 5.
+    'HANDSHAKE_TIMEOUT': None,
     # Refuse clients that send no Origin header, which every browser does.
     'REQUIRE_ORIGIN': False,
-    # Addresses or networks of proxies whose X-Forwarded-For or X-Real-IP is believed; 'unix' is a unix socket.
+    # Addresses or networks of proxies whose CLIENT_ADDRESS_HEADER is believed; 'unix' is a unix socket.
     'TRUSTED_PROXIES': (),
+    # The header in which they write whose connection it is, such as 'X-Real-IP'. None: X-Forwarded-For.
+    'CLIENT_ADDRESS_HEADER': None,
 }
 
 

@@ -21,7 +21,13 @@ def run(coroutine):
         raise RuntimeError('The coroutine was cancelled.') from error
     finally:
         left = asyncio.all_tasks(loop)
-        if left:
-            for task in left:
-                task.cancel()
-            loop.run_until_complete(asyncio.wait(left))
+        for task in left:
+            task.cancel()
+        while left:
+            try:
+                left = loop.run_until_complete(asyncio.wait(left))[1]
+            except Exception:
+                raise
+            except BaseException:
+                # asyncio lets some through, such as SystemExit. It is not the coroutine's, which has its result.
+                left = {task for task in left if not task.done()}

@@ -166,7 +166,8 @@ _ANSWERS = {
         'type': {'const': messages.ERROR}, 'code': _TEXT, 'details': _TEXT, 'errors': {'type': 'object'}, 'ref': {}}},
         'The frame was not handled.'),
     'RECONNECT': _message({'type': 'object', 'properties': {'type': {'const': messages.RECONNECT}, 'details': _TEXT},
-                           'required': ['type', 'details']}, 'The right to this connection is gone.'),
+                           'required': ['type', 'details']},
+                          'Come back: with a new session if it is closed with 4401, as you are if with 1012.'),
 }
 
 

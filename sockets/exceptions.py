@@ -6,8 +6,10 @@
      +-- SocketsError
           +-- FrameError           the client's mistake: it becomes an ERROR frame
           +-- ConnectionRevoked    the right to this connection is gone: RECONNECT, then close 4401
+          |    +-- RowMissing      its row is gone, and nobody knows why: RECONNECT, then close 1012
           +-- TooManyConnections   the client's user or address has as many as SOCKETS allows: close 4429
-     +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
+          +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
+          +-- DeliveryFailed       the layer could not be reached for some of the connections
 
 A project's own mistakes are ``django.core.exceptions.ImproperlyConfigured`` or ``TypeError``,
 raised while it is imported or checked.
@@ -40,6 +42,13 @@ class ConnectionRevoked(SocketsError):
         self.details = details
 
 
+class RowMissing(ConnectionRevoked):
+    """The row of a connection is gone for a reason that this process does not know. Its client may come back."""
+
+    def __init__(self, details='This connection is no longer known. Please come back.'):
+        super().__init__(details)
+
+
 class TooManyConnections(SocketsError):
     """The user or the address behind a new connection has as many as ``SOCKETS`` allows."""
 
@@ -50,3 +59,17 @@ class TooManyConnections(SocketsError):
 
 class MailboxFull(SocketsError):
     """A channel refused every message until the deadline; its server is stuck or dead."""
+
+
+class DeliveryFailed(SocketsError):
+    """A fan-out reached ``delivered`` of ``total`` connections; ``__cause__`` is why it did not reach the others."""
+
+    def __init__(self, delivered, total, why):
+        super().__init__(delivered, total, why)
+        self.delivered = delivered
+        self.total = total
+        self.why = why
+
+    def __str__(self):
+        return 'Handed to {} of {} connections, the others could not be reached: {}'.format(
+            self.delivered, self.total, self.why)

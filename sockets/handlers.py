@@ -2,6 +2,7 @@
 import copy
 import functools
 import logging
+import re
 import time
 import traceback
 
@@ -10,13 +11,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
 from . import conf, contracts, limits, messages, middleware, security, transport
-from .exceptions import ConnectionRevoked, FrameError, MailboxFull, TooManyConnections
+from .exceptions import ConnectionRevoked, FrameError, MailboxFull, RowMissing, TooManyConnections
 from .routes import Function, Route, RouteTable
 from .visitors import visitors
 
 logger = logging.getLogger('sockets')
 
 _NOT_LOADED = object()
+
+# What a path may not have in it: a regex that ends with $ matches before a newline, and terminals obey the others.
+_CONTROLS = re.compile('[\0-\x1f\x7f-\x9f]')
 
 
 class RoutedSocketHandler(transport.Consumer):
@@ -105,7 +109,7 @@ class RoutedSocketHandler(transport.Consumer):
         if self._request is None:
             row = self.socket
             if row is None:
-                raise ConnectionRevoked()
+                raise RowMissing()
             self._request = self.handshake(row.handshake)
             self._request.session, self._request.user = self.session, self.user
         return self._request
@@ -189,7 +193,7 @@ class RoutedSocketHandler(transport.Consumer):
         from .models import Socket
         active = Socket.objects.filter(channel_name=self.channel_name).values_list('active', flat=True).first()
         if active is None:
-            raise ConnectionRevoked()
+            raise RowMissing()
         # Any frame is a sign of life and has been noted as one. This may be what cleanup_stale() has asked for.
         if not active:
             self._note_life()
@@ -205,6 +209,8 @@ class RoutedSocketHandler(transport.Consumer):
     _in_frame = False
     # What matched the frame, once something has.
     route = None
+    # What became of the frame, as message_handled tells it.
+    _outcome = 'ok'
 
     def raw_connect(self, message, **kwargs):
         try:
@@ -217,38 +223,38 @@ class RoutedSocketHandler(transport.Consumer):
             self._save_session()
         except transport.ConsumeLater:
             raise
-        except Exception as error:
+        except BaseException as error:
             self._attempt(self._refuse, error)
         from . import presence
         presence.in_passing()
 
     def raw_receive(self, message, **kwargs):
-        ref, began, outcome = None, time.perf_counter(), 'ok'
+        ref, began = None, time.perf_counter()
         visitor = visitors.get(self.channel_name)
         if visitor.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
             self._attempt(self._note_life)
         try:
-            content = self.content = self._decode(message.get('text'), message.get('bytes'))
+            content = self.content = self._read(visitor, message.get('text'), message.get('bytes'))
             if isinstance(content, dict):
                 ref = content.get(messages.REF)
-            reply = self._answer(visitor, content, ref)
+            self._admit(visitor, content)
+            reply = self._answer(content, ref)
         except transport.ConsumeLater:
             raise
-        except Exception as error:
-            outcome = self._outcome(error)
+        except BaseException as error:
+            reply = None
+            self._outcome = self._outcome_of(error)
             self._attempt(self._fail, error, ref)
-            code = limits.code_after(visitor, outcome)
-            if code is not None:
-                logger.info('Closing %s at %r with %d: its last %d frames were %s', self.channel_name, self.path, code,
-                            visitor.bad_frames, outcome)
-                self._attempt(self._close_if_open, code)
-        else:
-            visitor.bad_frames = 0
-            if reply is not None and not self.closed:
-                self._attempt(self.deliver, reply, True)
         finally:
             self._in_frame = False
-            self._announce_handled(time.perf_counter() - began, outcome)
+        code = limits.code_after(visitor, self._outcome)
+        if reply is not None and not self.closed:
+            self._attempt(self.deliver, reply, code is None)
+        if code is not None:
+            logger.info('Closing %s at %r with %d: %d more of its frames were bad than good, the last one %s',
+                        self.channel_name, self.path, code, visitor.bad_frames, self._outcome)
+            self._attempt(self._close_if_open, code)
+        self._announce_handled(time.perf_counter() - began)
 
     def raw_disconnect(self, message, **kwargs):
         from django.db import Error
@@ -262,8 +268,16 @@ class RoutedSocketHandler(transport.Consumer):
                 logger.error('The database could not be told that %s has ended, and will be told again: %s',
                              self.channel_name, error)
             presence.try_again(functools.partial(type(self), message, **kwargs))
-        except Exception:
+        except BaseException:
             logger.exception('%s at %r failed', type(self).__name__, self.path)
+
+    def _read(self, visitor, text, data):
+        """Return the content of a frame. One that cannot be understood takes a token of the rate like any other."""
+        try:
+            return self._decode(text, data)
+        except BaseException:
+            limits.check_rate(visitor, self.route_table, None)
+            raise
 
     def _decode(self, text, data):
         messages.check_size(data or '' if text is None else text, conf.MAX_MESSAGE_SIZE)
@@ -277,12 +291,18 @@ class RoutedSocketHandler(transport.Consumer):
             raise FrameError(messages.INVALID_MESSAGE, 'A frame is an object with a type.')
         return content
 
-    def _answer(self, visitor, content, ref):
-        """Return the message that answers ``content``, or ``None`` if it needs none."""
+    def _admit(self, visitor, content):
+        """Raise unless ``content`` is within its rate, and of somebody who may send anything here."""
         limits.check_rate(visitor, self.route_table, content)
         self._in_frame = True
+        self._check_login()
+
+    def _check_login(self):
         if self.login_required and not self.user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
+
+    def _answer(self, content, ref):
+        """Return the message that answers ``content``, or ``None`` if it needs none."""
         result = self._pass_on('receive', content)
         self._save_session()
         return self._reply(result, ref)
@@ -322,20 +342,36 @@ class RoutedSocketHandler(transport.Consumer):
         """Find out who knocks, and raise for whom the door stays shut."""
         from . import auth
         request = self._request = self.handshake()
-        if not security.origin_allowed(request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')):
-            logger.warning('Refused a websocket to %.100r from the foreign origin %r. If it is yours, add its host to '
-                           "ALLOWED_HOSTS or SOCKETS['ALLOWED_ORIGINS'].",
-                           self.path, request.META.get('HTTP_ORIGIN'))
+        self._check_path()
+        origin, host = request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')
+        if not security.origin_allowed(origin, host, request.is_secure()):
+            logger.warning('Refused a websocket to %.100r at %.100r from the foreign origin %.100r. If it is yours, add '
+                           "its host to ALLOWED_HOSTS or SOCKETS['ALLOWED_ORIGINS']; if only its port differs, or it "
+                           "has no TLS and we have, add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here.",
+                           self.path, host, origin)
             raise transport.DenyConnection()
         self._row = None
         self._session = auth.session_from_cookie(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         self._user = auth.user_of(self._session)
         request.session, request.user = self._session, self._user
-        self._user_ip = security.client_ip(
-            self.peer(request), request.META.get('HTTP_X_FORWARDED_FOR') or request.META.get('HTTP_X_REAL_IP'))
-        if self.login_required and not self._user.is_authenticated:
+        self._user_ip = security.client_ip(self.peer(request), self.header(security.address_header()))
+        if self._wants_login() and not self._user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
         limits.check_connections(self._user, self._user_ip)
+
+    @classmethod
+    def _wants_login(cls):
+        return cls.login_required
+
+    def _check_path(self):
+        from .models import Socket
+        if len(self.path) > Socket._meta.get_field('path').max_length:
+            logger.warning('Refused a websocket to %.100r: a row cannot hold this path.', self.path)
+        elif _CONTROLS.search(self.path):
+            logger.warning('Refused a websocket to %.100r: there are control characters in this path.', self.path)
+        else:
+            return
+        raise transport.DenyConnection()
 
     def opening(self):
         # The row comes before the accept: the client's first frame may reach another worker right after it.
@@ -343,9 +379,6 @@ class RoutedSocketHandler(transport.Consumer):
 
         from . import auth, signals
         from .models import Socket
-        if len(self.path) > Socket._meta.get_field('path').max_length or '\0' in self.path:
-            logger.warning('Refused a websocket to %.100r: a row cannot hold this path.', self.path)
-            raise transport.DenyConnection()
         row = Socket(
             channel_name=self.channel_name,
             path=self.path,
@@ -379,7 +412,7 @@ class RoutedSocketHandler(transport.Consumer):
         elif isinstance(error, TooManyConnections):
             # A browser is not told of what it gets before the accept.
             self.accept_without_opening()
-            self.send_json(messages.error(messages.RATE_LIMITED, error.details))
+            self._attempt(self.send_json, messages.error(messages.RATE_LIMITED, error.details))
             self.close(messages.CLOSE_RATE_LIMITED)
         elif isinstance(error, transport.DenyConnection):
             # The view changed its mind before anyone heard of this connection: there is nothing to disconnect.
@@ -392,32 +425,37 @@ class RoutedSocketHandler(transport.Consumer):
         else:
             content = self._server_error('connect', error)
             if self.accepted and not self.closed:
-                self.send_json(content)
+                self._attempt(self.send_json, content)
             self._close_if_open(messages.CLOSE_SERVER_ERROR)
 
     def _fail(self, error, ref):
         """Answer a frame whose handling raised ``error``."""
-        code = None
         if isinstance(error, ConnectionRevoked):
             return self._turn_away(error, ref)
+        if isinstance(error, transport.ChannelSocketException):
+            if ref is not None and not self.closed:
+                self.deliver(self._reply(None, ref))
+            return self._run_channels_exception(error)
         if isinstance(error, FrameError):
             content = messages.error(error.code, error.details)
             if error.errors is not None:
                 content['errors'] = error.errors
         elif isinstance(error, transport.DenyConnection):
-            content, code = messages.error(messages.NOT_ALLOWED, 'You may not do this.'), messages.CLOSE_NOT_ALLOWED
-        elif isinstance(error, transport.ChannelSocketException):
-            if ref is not None and not self.closed:
-                self.deliver(self._reply(None, ref))
-            return self._run_channels_exception(error)
+            content = messages.error(messages.NOT_ALLOWED, 'You may not do this.')
         else:
             content = self._server_error('a frame', error)
+        try:
+            reply = self._reply(content, ref)
+        except BaseException as failure:
+            # What a FrameError says may be no JSON.
+            self._outcome = messages.SERVER_ERROR
+            reply = self._reply(self._server_error('the answer to a frame', failure), ref)
         if not self.closed:
-            self.deliver(self._reply(content, ref))
-        if code is not None:
-            self._close_if_open(code)
+            self.deliver(reply)
+        if isinstance(error, transport.DenyConnection):
+            self._close_if_open(messages.CLOSE_NOT_ALLOWED)
 
-    def _outcome(self, error):
+    def _outcome_of(self, error):
         """Return what ``message_handled`` calls a frame that ended with ``error``."""
         if isinstance(error, ConnectionRevoked):
             return 'revoked'
@@ -431,18 +469,20 @@ class RoutedSocketHandler(transport.Consumer):
         from .models import Socket
         Socket.objects.filter(channel_name=self.channel_name).note_life(conf.LAST_PING_RESOLUTION)
 
-    def _announce_handled(self, duration, outcome):
+    def _announce_handled(self, duration):
         from . import signals
         if signals.message_handled.receivers:
             pattern = None if self.route is None else self.route.pattern
             signals.announce(signals.message_handled, sender=type(self), socket=self, duration=duration,
-                             route=getattr(pattern, 'pattern', pattern), outcome=outcome)
+                             route=getattr(pattern, 'pattern', pattern), outcome=self._outcome)
 
     def _turn_away(self, error, ref=None):
         logger.info('Turned away %s at %r: %s', self.channel_name, self.path, error.details)
         if not self.closed:
-            self.deliver(self._reply(messages.reconnect(error.details), ref))
-        self._close_if_open(messages.CLOSE_LOGIN_REQUIRED)
+            # An encoder of the project's own that fails here keeps nobody connected.
+            self._attempt(lambda: self.deliver(self._reply(messages.reconnect(error.details), ref)))
+        self._close_if_open(
+            messages.CLOSE_RESTART if isinstance(error, RowMissing) else messages.CLOSE_LOGIN_REQUIRED)
 
     def _run_channels_exception(self, error):
         if isinstance(error, transport.WebsocketCloseException):
@@ -503,7 +543,7 @@ class RoutedSocketHandler(transport.Consumer):
         if self._in_frame:
             from . import auth
             if self._row is None:
-                raise ConnectionRevoked()
+                raise RowMissing()
             auth.check_still_valid(self._row, self._session)
 
     def _adopt(self, row):
@@ -537,7 +577,10 @@ class RoutedSocketHandler(transport.Consumer):
         logger.error('%s at %r raised in %s', type(self).__name__, self.path, what, exc_info=error)
         content = messages.error(messages.SERVER_ERROR, 'Something went wrong on the server.')
         if settings.DEBUG:
-            content['details'] = '{}: {}'.format(type(error).__name__, error)
+            try:
+                content['details'] = '{}: {}'.format(type(error).__name__, error)
+            except BaseException:
+                content['details'] = type(error).__name__
             content['traceback'] = ''.join(traceback.format_exception(type(error), error, error.__traceback__))
         return content
 
@@ -551,7 +594,7 @@ class RoutedSocketHandler(transport.Consumer):
             function(*args)
         except transport.ConsumeLater:
             raise
-        except Exception:
+        except BaseException:
             logger.exception('%s at %r failed', type(self).__name__, self.path)
 
 

@@ -10,7 +10,10 @@ _BAD = (messages.INVALID_JSON, messages.INVALID_MESSAGE, messages.UNKNOWN_TYPE, 
 
 
 def check_rate(visitor, table, content):
-    """Raise ``FrameError`` for a frame beyond the rate of its route, or of all frames whose route has none."""
+    """Take a token for a frame; ``FrameError`` if it is beyond the rate of its route, or of all whose route has none.
+
+    ``content`` is ``None`` for a frame that cannot be understood.
+    """
     rate, route = conf.MAX_FRAMES_PER_SECOND, None
     if table.has_rates and isinstance(content, dict):
         matched = table.match(content.get(messages.TYPE))
@@ -21,11 +24,14 @@ def check_rate(visitor, table, content):
 
 
 def code_after(visitor, outcome):
-    """Return the code to close with who sends nothing but rubbish or does not slow down; ``None`` until then.
+    """Return the code to close with after a frame of that ``outcome``, if it is one bad frame too many, or ``None``.
 
-    ``outcome`` is that of a frame which was not good.
+    Bad frames count up, others down: whoever sends mostly bad ones is closed, however they are mixed.
     """
-    visitor.bad_frames = visitor.bad_frames + 1 if outcome in _BAD else 0
+    if outcome not in _BAD:
+        visitor.bad_frames = max(0, visitor.bad_frames - 1)
+        return None
+    visitor.bad_frames += 1
     if conf.MAX_BAD_FRAMES is None or visitor.bad_frames < conf.MAX_BAD_FRAMES:
         return None
     return messages.CLOSE_RATE_LIMITED if outcome == messages.RATE_LIMITED else messages.CLOSE_RUBBISH

@@ -90,17 +90,18 @@ class SocketQuerySet(models.QuerySet):
     def purge_dead(self, at_most=None):
         """Remove the connections of servers that are gone, ``at_most`` so many; return how many that were.
 
-        Their disconnect functions run here. Only our own channel layers know which servers are gone; on others,
-        ``cleanup_stale`` and ``purge_inactive`` find such rows by their silence.
+        Their disconnect functions run here. Only our own channel layers know which servers are gone, of those on a
+        layer of the same name; on others, ``cleanup_stale`` and ``purge_inactive`` find such rows by their silence.
         """
         count = 0
-        for server in transport.dead_servers(self.values_list('server', flat=True).order_by().distinct()):
+        audible = self.filter(layer=transport.layer_name())
+        for server in transport.dead_servers(audible.values_list('server', flat=True).order_by().distinct()):
             removed = True
             # Somebody else may be done with it, and it may live again.
             while removed and server in transport.dead_servers():
                 # In parts: what has been removed by a process that dies has no disconnect function to run any more.
                 part = _PART if at_most is None else min(_PART, at_most - count)
-                removed = self.filter(server=server)[:part].remove()
+                removed = audible.filter(server=server)[:part].remove()
                 # If it is not, it will hear of it from its layer and closes all that it has.
                 end(removed, 'The server of this connection is gone.', None)
                 count += len(removed)
@@ -143,6 +144,8 @@ class Socket(BaseModel):
     channel_name = models.CharField(max_length=100, unique=True)
     # The prefix of the channel name, which all connections of one server process share.
     server = models.CharField(max_length=100, db_index=True, editable=False, default='')
+    # What the layer that it lives on calls itself. Rows that older versions of this package made have none.
+    layer = models.CharField(max_length=100, null=True, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE,
                              related_name='sockets')
     path = models.CharField(max_length=255, db_index=True)
@@ -201,8 +204,10 @@ class Socket(BaseModel):
         return bool(Membership.objects.filter(socket=self.pk, key=Membership.key_of(room)).delete()[0])
 
     def save(self, *args, **kwargs):
-        """Save the row; ``server`` follows from the channel name."""
+        """Save the row; ``server`` follows from the channel name, ``layer`` from who makes it."""
         self.server = transport.server_prefix(self.channel_name)
+        if self._state.adding and self.layer is None:
+            self.layer = transport.layer_name()
         super().save(*args, **kwargs)
 
     def remove(self):

@@ -2,9 +2,8 @@
 from django.core.exceptions import ImproperlyConfigured
 
 from . import messages, transport
-from .exceptions import FrameError
+from .exceptions import ConnectionRevoked, FrameError, TooManyConnections
 from .handlers import RoutedSocketHandler
-from .visitors import visitors
 
 STREAM = 'stream'
 PAYLOAD = 'payload'
@@ -14,10 +13,14 @@ class Stream:
     """Mixed into a handler class that serves one stream of another one's connection. Its frames are the payloads."""
 
     stream = None
+    # Names of ours begin with an underscore: the others are the author's.
+    # Whether its connect, or what stands around that, has agreed to the connection.
+    _is_open = False
 
-    def __init__(self, connection):
+    def __init__(self, connection, payload=None):
         # Not super(): that would handle the message as if it were its own.
         self.connection, self.message, self.kwargs = connection, connection.message, connection.kwargs
+        self.content = payload
 
     path = property(lambda self: self.connection.path)
     accepted = property(lambda self: self.connection.accepted)
@@ -31,37 +34,65 @@ class Stream:
         """Return the frame of ``content`` on this stream."""
         return self.connection.encode({STREAM: self.stream, PAYLOAD: content})
 
+    def accept(self):
+        """Accept the connection, unless that has been done."""
+        self._is_open = True
+        self.connection.accept()
+
     def deliver(self, message, is_last=False):
         """Hand a message to the connection."""
+        self._is_open = True
         self.connection.deliver(message, is_last)
 
-    def pass_on(self, event):
-        """Have the functions of this stream run for a connect or a disconnect."""
-        self._pass_on(event, None)
-
-    def serve(self, payload):
-        """Answer ``payload`` as if it had come in a frame of its own."""
-        ref = payload.get(messages.REF)
+    def _open(self):
+        """Run the connect of this stream. What it raises about the connection as such is raised."""
         try:
-            self.content = payload
-            reply = self._answer(visitors.get(self.channel_name), payload, ref)
+            self._pass_on('connect', None)
+            if not (self._is_open or self.closed):
+                # A middleware that does not pass it on.
+                raise transport.DenyConnection()
+        except (transport.ConsumeLater, transport.DenyConnection, transport.ChannelSocketException, ConnectionRevoked,
+                TooManyConnections):
+            raise
+        except BaseException as error:
+            self._refuse(error)
+
+    def _end(self):
+        """Run the disconnect of this stream."""
+        self._attempt(self._pass_on, 'disconnect', None)
+
+    def _serve(self):
+        """Answer the payload as if it had come in a frame of its own."""
+        ref = self.content.get(messages.REF)
+        try:
+            reply = self._answer(self.content, ref)
         except transport.ConsumeLater:
             raise
-        except Exception as error:
-            self._attempt(self._fail, error, ref)
+        except BaseException as error:
+            self._tell(error)
         else:
             if reply is not None and not self.closed:
-                self.deliver(reply, is_last=True)
+                self._attempt(self.deliver, reply, self.connection.content.get(messages.REF) is None)
+
+    def _tell(self, error):
+        """Answer the payload, whose handling raised ``error``."""
+        self._outcome = self._outcome_of(error)
+        self._attempt(self._fail, error, self.content.get(messages.REF))
+
+    def _save_session(self):
+        self.connection._save_session()
 
 
 class SocketDemultiplexer(RoutedSocketHandler):
     """Hands the payload of each frame to the handler class of its stream, and sends what that sends on the stream.
 
     ``streams`` is a dict of names and handler classes. All of them hear of the connect and the disconnect; they share
-    the connection, its row, user and session. Frames without a stream are routed as usual.
+    the connection, its row, user and session. A connection that one of them would turn away is turned away. Frames
+    without a stream are routed as usual.
     """
 
     streams = {}
+    _streams = {}
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -74,26 +105,74 @@ class SocketDemultiplexer(RoutedSocketHandler):
                         for name, handler in cls.streams.items()}
 
     def connect(self, message, **kwargs):
-        """Accept the connection, and run the connect of every stream."""
-        super().connect(message, **kwargs)
-        for stream in self._streams.values():
-            if not self.closed:
-                stream(self).pass_on('connect')
+        """Run the connect of every stream, and accept the connection."""
+        opened = []
+        try:
+            for handler in self._streams.values():
+                if self.closed:
+                    return
+                stream = handler(self)
+                stream._open()
+                opened.append(stream)
+        except transport.DenyConnection:
+            # Then there is no disconnect, and these have not denied it.
+            for stream in opened if self.accepted else ():
+                stream._end()
+            raise
+        if not self.closed:
+            super().connect(message, **kwargs)
 
     def receive(self, content, **kwargs):
         """Hand the payload to its stream; a frame without a stream is dispatched to our own routes."""
         if STREAM not in content:
             return super().receive(content, **kwargs)
-        name, payload = content[STREAM], content.get(PAYLOAD)
-        if not isinstance(name, str) or name not in self._streams:
-            raise FrameError(messages.UNKNOWN_TYPE, 'No stream {:.100}.'.format(repr(name)))
-        if not isinstance(payload, dict):
+        stream = self._stream_of(content)
+        if stream is None:
+            name = content[STREAM]
+            if not isinstance(name, str) or name not in self._streams:
+                raise FrameError(messages.UNKNOWN_TYPE, 'No stream {:.100}.'.format(repr(name)))
             raise FrameError(messages.INVALID_MESSAGE, 'A payload is a JSON object with a type.')
-        stream = self._streams[name](self)
-        stream.serve(payload)
-        self.route = stream.route
+        try:
+            stream._serve()
+        finally:
+            self.route, self._outcome = stream.route, stream._outcome
 
     def disconnect(self, message, **kwargs):
         """Run the disconnect of every stream."""
-        for stream in self._streams.values():
-            self._attempt(stream(self).pass_on, 'disconnect')
+        for handler in self._streams.values():
+            handler(self)._end()
+
+    # The stream that does not admit its frame.
+    _refusing = None
+
+    @classmethod
+    def _wants_login(cls):
+        return cls.login_required or any(handler._wants_login() for handler in cls._streams.values())
+
+    def _stream_of(self, content):
+        """Return the stream that ``content`` is for, ``None`` if it is for none that there is."""
+        if not isinstance(content, dict):
+            return None
+        name, payload = content.get(STREAM), content.get(PAYLOAD)
+        if isinstance(name, str) and name in self._streams and isinstance(payload, dict):
+            return self._streams[name](self, payload)
+        return None
+
+    def _admit(self, visitor, content):
+        # A frame takes one token, of the rate that holds on its stream.
+        stream = self._stream_of(content)
+        if stream is None:
+            return super()._admit(visitor, content)
+        self._in_frame = True
+        self._refusing = stream
+        stream._admit(visitor, stream.content)
+        self._refusing = None
+        self._check_login()
+
+    def _fail(self, error, ref):
+        stream, self._refusing = self._refusing, None
+        if stream is None:
+            return super()._fail(error, ref)
+        stream._tell(error)
+        if ref is not None and not self.closed:
+            self.deliver(self._reply(None, ref))

@@ -1,64 +1,110 @@
 """Where a connection may come from: origins and addresses. The values are what the client says of itself."""
 import ipaddress
-from urllib.parse import urlsplit
+import re
 
 from django.conf import settings
 from django.http.request import validate_host
 
 from . import conf
 
+# As browsers write it (RFC 6454, section 6.2): no user, no path, a host of another alphabet in ASCII.
+_ORIGIN = re.compile(r'(https?|wss?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?', re.ASCII)
+_HOST = re.compile(r'(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?', re.ASCII)
+_PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
 
-def origin_allowed(origin, host):
+# An address as some proxies write it.
+_WITH_PORT = re.compile(r'\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}', re.ASCII)
+
+FORWARDED_FOR = 'X-Forwarded-For'
+
+
+def origin_allowed(origin, host, is_secure=False):
     """Whether a page of ``origin`` may open a socket; ``host`` is the Host header. Both ``str`` or ``None``.
 
-    A browser sends its cookies along from any page, so the Origin is all that tells a foreign page from ours.
+    A browser sends its cookies along from any page, so the Origin is all that tells a foreign page from ours. Over TLS
+    (``is_secure``), a page without it is foreign: anybody on the way may have written it. So is one at another port of
+    the same host, if ``host`` names one.
     """
     if not origin:
         return not conf.REQUIRE_ORIGIN
-    hostname = _hostname(origin)
-    if hostname is None:
+    if not origin.isascii():
+        # Lower case makes ASCII of some letters that are none.
         return False
-    if conf.ALLOWED_ORIGINS is not None:
-        return validate_host(hostname, conf.ALLOWED_ORIGINS)
+    origin = origin.lower().rstrip('/')
+    allowed = conf.ALLOWED_ORIGINS
+    if allowed is not None and any('://' in entry and entry.lower().rstrip('/') == origin for entry in allowed):
+        return True
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return False
+    scheme, hostname, port = match.groups()
+    hostname = _without_dot(hostname)
+    if allowed is not None and '*' in allowed:
+        return True
+    if is_secure and scheme in ('http', 'ws'):
+        return False
+    our_name, our_port = _split(host)
+    if hostname == our_name and our_port is not None and int(port or _PORTS[scheme]) != our_port:
+        return False
+    if allowed is not None:
+        return validate_host(hostname, allowed)
     allowed = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed:
         allowed = ['localhost', '127.0.0.1', '[::1]']
     # ALLOWED_HOSTS = ['*'] says that the site has many names, not that every site is ours.
-    if '*' in allowed and hostname == _hostname('//' + (host or '')):
+    if '*' in allowed and hostname == our_name:
         return True
     return validate_host(hostname, [pattern for pattern in allowed if pattern != '*'])
 
 
-def client_ip(peer, forwarded_for):
+def address_header():
+    """Return the name of the header in which trusted proxies say where a connection comes from."""
+    return conf.CLIENT_ADDRESS_HEADER or FORWARDED_FOR
+
+
+def client_ip(peer, header):
     """Return the client's address in canonical form, or ``None`` when it has none that is an address.
 
-    ``peer`` is who opened the TCP connection (``None`` on a unix socket), ``forwarded_for`` the X-Forwarded-For header,
-    or X-Real-IP where there is none, or ``None``. It counts only as far as trusted proxies wrote it: from its right
-    end.
+    ``peer`` is who opened the TCP connection (``None`` on a unix socket), ``header`` the value of ``address_header()``,
+    or ``None``. It counts only as far as trusted proxies wrote it: X-Forwarded-For from its right end, where each of
+    them adds whom it saw, any other as a whole.
     """
     networks = conf.TRUSTED_PROXIES
     address = _address(peer)
-    hops = [hop.strip() for hop in (forwarded_for or '').split(',') if hop.strip()]
     trusted = 'unix' in networks if peer is None else _in_networks(address, networks)
+    is_list = address_header().lower() == FORWARDED_FOR.lower()
+    hops = (header.split(',') if is_list else [header]) if header and header.strip() else []
     while trusted and hops:
-        address = _address(hops.pop())
+        # What is no address was written by somebody we trust, and is nobody's.
+        address = _address(hops.pop().strip())
         trusted = _in_networks(address, networks)
     return None if address is None else str(address)
 
 
-def _hostname(url):
-    """Return the lower-case host of ``url`` as ALLOWED_HOSTS writes it, IPv6 in brackets, or ``None``."""
-    try:
-        hostname = urlsplit(url).hostname
-    except ValueError:
-        return None
-    return '[{}]'.format(hostname) if hostname and ':' in hostname else hostname or None
+def _split(host):
+    """Return the name and the port of a Host header, each ``None`` if it has none."""
+    match = _HOST.fullmatch((host or '').lower())
+    if match is None:
+        return None, None
+    name, port = match.groups()
+    return _without_dot(name), port and int(port)
+
+
+def _without_dot(hostname):
+    # As Django does with Host: "example.com." is the same name.
+    return hostname[:-1] if hostname.endswith('.') else hostname
 
 
 def _address(text):
-    # A scope (fe80::1%eth0) is a name of this machine's, not part of the address.
+    text = text or ''
+    match = _WITH_PORT.fullmatch(text)
+    if match is not None:
+        text = match.group(1) or match.group(2)
+    if ':' in text:
+        # A scope (fe80::1%eth0) is a name of this machine's, not part of the address.
+        text = text.partition('%')[0]
     try:
-        address = ipaddress.ip_address((text or '').partition('%')[0])
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
     return getattr(address, 'ipv4_mapped', None) or address

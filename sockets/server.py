@@ -116,12 +116,21 @@ class SocketServer(Server):
         is_idle = getattr(self.channel_layer, 'is_idle', lambda connection=None: True)
         told = set()
 
+        def tell(name, protocol, received):
+            # Or it is looked at again.
+            if protocol.packets_received == received:
+                told.add(name)
+                protocol.serverClose(1012)
+
         def look():
             is_over = time.monotonic() > deadline
             for name, protocol in list(self.factory.reply_protocols.items()):
-                if name not in told and hasattr(protocol, 'serverClose') and (is_over or is_idle(name)):
-                    told.add(name)
-                    protocol.serverClose(1012) if protocol.state == protocol.STATE_OPEN else protocol.serverReject()
+                if name not in told and hasattr(protocol, 'serverClose'):
+                    if is_over:
+                        tell(name, protocol, protocol.packets_received)
+                    elif is_idle(name):
+                        # Behind the answers that threads have given us before they were done.
+                        reactor.callFromThread(tell, name, protocol, protocol.packets_received)
             if is_over or (not self.factory.reply_protocols and is_idle()):
                 drained.callback(None)
             else:

@@ -16,12 +16,19 @@ socket_disconnected = Signal()
 #: ``outcome``: ``'ok'``, the code of the ``ERROR`` that answered it, or ``'revoked'``.
 message_handled = Signal()
 
-#: ``servers``: a dict of how many messages each server (the prefix of its channels) did not take in time.
+#: ``servers``: a dict of how many messages each server (the prefix of its channels) did not take in time, or how many
+#: have waited longer than the layer's ``expiry`` for a server, or in a channel that workers read.
 messages_dropped = Signal()
 
 
 def announce(signal, **kwargs):
     """Send ``signal``; a receiver that raises is logged and keeps no connection from opening or ending."""
-    for receiver, result in signal.send_robust(**kwargs):
+    try:
+        results = signal.send_robust(**kwargs)
+    except BaseException as error:
+        # Django catches no SystemExit and the like; receivers after this one have not been called.
+        logger.error('A receiver of a signal raised', exc_info=error)
+        return
+    for receiver, result in results:
         if isinstance(result, Exception):
             logger.error('A receiver of a signal raised: %r', receiver, exc_info=result)

@@ -20,14 +20,16 @@ from channels.message import Message
 from channels.routing import Include, Route, Router, connect_consumer, null_consumer
 from channels.signals import worker_process_ready, worker_ready
 
-from . import conf
-from .exceptions import MailboxFull
+from . import background, conf
+from .exceptions import DeliveryFailed, MailboxFull
+from .layers import dropped as layers_dropped
 from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
-           'has_forgotten', 'idle', 'install', 'is_ours', 'live_servers', 'redis_info', 'round_trip', 'routing_error',
-           'routed', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix', 'statistics']
+           'has_forgotten', 'idle', 'install', 'is_ours', 'layer_name', 'live_servers', 'redis_info', 'round_trip',
+           'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
+           'statistics']
 
 logger = logging.getLogger('sockets')
 
@@ -87,7 +89,8 @@ def send_last(layer, channel_name, message):
 def send_many(channel_names, message):
     """Hand ``message`` to many channels now and return how many took it.
 
-    The others belong to servers that took nothing for ``SEND_TIMEOUT`` seconds: they are logged, not raised.
+    The others belong to servers that took nothing for ``SEND_TIMEOUT`` seconds: they are logged, not raised. If the
+    layer cannot reach some, the others are served, and then ``DeliveryFailed`` says how many that were.
     """
     return _send_many(channel_layer(), channel_names, message)
 
@@ -106,7 +109,7 @@ def disconnect(channel_name, path, code, row, reason):
         return False
     try:
         consumer(message, **kwargs)
-    except Exception:
+    except BaseException:
         logger.exception('%s at %r failed to end %s', consumer.__name__, path, channel_name)
     return True
 
@@ -170,6 +173,11 @@ def statistics():
     return {} if count is None else count()
 
 
+def layer_name():
+    """Return what the layer calls itself: servers of another name cannot be heard of. Empty on stock layers."""
+    return getattr(channel_layer(), 'name', '')
+
+
 def forget_server(prefix):
     """Have the layer forget a dead server, of which no row is left."""
     channel_layer().forget_server(prefix)
@@ -220,9 +228,17 @@ def _send_many(layer, channel_names, message):
     waiting = list(channel_names)
     deadlines = {}
     dropped = collections.Counter()
+    failure, undelivered = None, 0
     while True:
         before = collections.Counter(map(server_prefix, waiting))
-        waiting = hand_over(waiting, message)
+        try:
+            waiting = hand_over(waiting, message)
+        except Exception as error:
+            if not hasattr(error, 'undelivered'):
+                raise
+            failure = failure or error
+            undelivered += len(error.undelivered)
+            waiting = error.refused
         if not waiting:
             break
         # A server that took something since we last asked has not had its time yet.
@@ -242,23 +258,43 @@ def _send_many(layer, channel_names, message):
         if note_dropped is not None:
             note_dropped(dropped)
         announce(messages_dropped, sender=None, servers=dict(dropped))
-    return len(channel_names) - sum(dropped.values())
+    delivered = len(channel_names) - sum(dropped.values()) - undelivered
+    if failure is not None:
+        raise DeliveryFailed(delivered, len(channel_names), failure) from failure
+    return delivered
 
 
 def _send_one_by_one(layer, channel_names, message):
-    """What ``send_many`` of our layers does, on any other: send, and return the names of those that were full."""
+    """What ``send_many`` of our layers does, on any other: send, and return the names of those that were full.
+
+    What a server cannot be reached for is raised when the others have been served, with the names as ``undelivered``.
+    """
     refused = []
     full = set()
+    failures, undelivered = {}, []
     for name in channel_names:
         prefix = server_prefix(name)
         try:
             # All sockets of a server share one mailbox, and we know that it is full.
+            if prefix in failures:
+                undelivered.append(name)
+                continue
             if prefix not in full:
                 layer.send(name, message)
                 continue
         except layer.ChannelFull:
             full.add(prefix)
+        except (AssertionError, TypeError, ValueError):
+            # Of the message, whoever gets it.
+            raise
+        except Exception as error:
+            failures[prefix] = error
+            undelivered.append(name)
+            continue
         refused.append(name)
+    for error in failures.values():
+        error.undelivered, error.refused = undelivered, refused
+        raise error
     return refused
 
 
@@ -343,7 +379,7 @@ class Consumer(WebsocketConsumer):
         """Return what ``handshake()`` needs of the connect message, as JSON, without the cookie of that name."""
         content = self.message.content
         return json.dumps({
-            **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path')},
+            **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
             'query_string': _text(content.get('query_string') or ''),
             'headers': [[name, _without(value, secret_cookie) if name == 'cookie' else value]
                         for name, value in ([_text(name), _text(value)] for name, value in _headers(content))],
@@ -356,9 +392,20 @@ class Consumer(WebsocketConsumer):
         content['path'] = self.path
         content['query_string'] = _text(content.get('query_string') or '')
         content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
+        # Django asks for "https".
+        content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
         content['reply_channel'] = self.channel_name
         content = {key: value for key, value in content.items() if value is not None}
         return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
+
+    def header(self, name):
+        """Return the header ``name`` of the connect message, ``None`` if there is none; several are one list.
+
+        Unlike ``request.META``, where X_Real_IP, which no proxy strips, is X-Real-IP.
+        """
+        name = name.lower()
+        values = [_text(value) for header, value in _headers(self.message.content) if _text(header).lower() == name]
+        return ','.join(values) if values else None
 
     @staticmethod
     def peer(request):
@@ -429,6 +476,12 @@ def install(on_worker_process, check_consumer):
         check_consumer(consumer)
         return consumer
     Route._resolve_consumer = _resolve_consumer
+    layers_dropped.listeners.append(_announce_expired)
+
+
+def _announce_expired(servers):
+    # A receiver may take its time, and this thread has others that wait for it.
+    background.run(functools.partial(announce, messages_dropped, sender=None, servers=servers), 'sockets-dropped')
 
 
 def _prepare(sender, **kwargs):

@@ -2,6 +2,7 @@
 import json
 
 from sockets import testing
+from sockets.multiplexing import SocketDemultiplexer
 
 
 class Connection(testing.SocketClient):
@@ -47,3 +48,23 @@ class Connection(testing.SocketClient):
 
     def _hear(self, message):
         self._messages.append(message)
+
+
+class StreamConnection(Connection):
+    """A client of a handler that serves a stream. What it sends and receives looks as if that were at the path."""
+
+    _BEFORE = '{"stream":"it","payload":'
+
+    def __init__(self, path='/', handler=None, **options):
+        super().__init__(path, handler=type(handler.__name__ + 's', (SocketDemultiplexer,), {
+            'streams': {'it': handler}, '__module__': __name__}), **options)
+
+    def _put(self, channel, **content):
+        if content.get('text') is not None:
+            content['text'] = self._BEFORE + content['text'] + '}'
+        super()._put(channel, **content)
+
+    def _hear(self, message):
+        if message.get('text', '').startswith(self._BEFORE):
+            message = {**message, 'text': message['text'][len(self._BEFORE):-1]}
+        super()._hear(message)

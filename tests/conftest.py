@@ -8,7 +8,7 @@ from django.utils.module_loading import import_string
 from sockets.testing import sandbox
 
 from . import servers
-from .client import Connection
+from .client import Connection, StreamConnection
 
 # Whether or not this package is installed.
 pytest_plugins = ['sockets.pytest_plugin']
@@ -55,11 +55,21 @@ def layer(request):
         yield layer
 
 
+# What holds for a handler at a path holds for one that serves a stream.
+both_ways = pytest.mark.parametrize('way', ['at a path', 'over a stream'])
+
+
 @pytest.fixture
-def connect(layer, db):
+def way():
+    """How the connections of ``connect`` reach their handler; ``both_ways`` says both."""
+    return 'at a path'
+
+
+@pytest.fixture
+def connect(layer, db, way):
     """A function that routes a handler class at ``path`` and returns an open connection to it."""
     def open_connection(handler, path='/page/', **options):
-        return Connection(path, handler=handler, **options)
+        return (Connection if way == 'at a path' else StreamConnection)(path, handler=handler, **options)
     return open_connection
 
 

@@ -332,3 +332,26 @@ def test_who_logs_himself_out_is_logged_out(db, settings, engine):
     response = act(browser, 'log_out', Socket.objects.all())
     assert response.status_code == 200 and response.redirect_chain[-1][0].startswith('/admin/login/')
     assert LogEntry.objects.get().user == admin and not Socket.objects.exists()
+
+
+@pytest.mark.parametrize('query', [
+    'q=%00', 'q=a%20%00b', 'state=%00', 'login=%00', 'age=%00', 'seen=%00', 'server=%00', 'o=%00', 'p=%00', 'e=%00',
+    'user=%00', 'user__id__exact=%00', 'path=%00', 'path__startswith=%00', 'created__gte=%00', '%00=1', '_popup=%00'])
+def test_a_nul_is_no_question_to_a_database(staff, query):
+    # PostgreSQL's driver raises, and that was a 500.
+    make_rows(1)
+    answer = staff.get(LIST + '?' + query)
+    assert (answer.status_code, answer['location']) == (302, LIST + '?e=1')
+    assert staff.get(answer['location']).status_code == 200
+
+
+@pytest.mark.parametrize('field, value', [
+    ('_selected_action', '\0'), ('_selected_action', '1\0'), ('_selected_action', 'x'), ('_selected_action', '9' * 30),
+    ('action', '\0'), ('content', '{"type": "\0"}'), ('select_across', '\0'), ('index', '\0'), ('code', '\0')])
+def test_an_action_with_what_no_row_can_have_is_no_action(staff, field, value):
+    make_rows(1)
+    data = dict({'action': 'send_json', '_selected_action': [Socket.objects.get().pk], 'select_across': 0, 'index': 0,
+                 'confirmed': 'yes', 'content': '{"type": "X"}', 'code': 1000}, **{field: value})
+    answer = staff.post(LIST, data)
+    assert (answer.status_code, answer['location']) == (302, LIST + '?e=1')
+    assert not LogEntry.objects.exists()

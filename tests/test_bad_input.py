@@ -13,6 +13,9 @@ from sockets import RoutedSocketHandler
 from sockets.exceptions import FrameError
 from sockets.models import Socket
 
+from .client import Connection
+from .conftest import both_ways
+
 pytestmark = pytest.mark.django_db
 
 
@@ -92,6 +95,7 @@ def connection(connect, bystander):
     ('{"type": "REGEX_' + 'x' * 100000 + '"}', 'unknown_type'),
     ('{"type": "NO_SUCH"}', 'unknown_type'),
 ])
+@both_ways
 def test_a_bad_frame_is_answered_with_its_code_and_the_connection_goes_on(connection, frame, code):
     error, = connection.send(frame)
     assert error['type'] == 'ERROR'
@@ -101,11 +105,13 @@ def test_a_bad_frame_is_answered_with_its_code_and_the_connection_goes_on(connec
     assert connection.send({'type': 'ECHO', 'n': 1}) == [{'type': 'ECHO', 'n': 1}]
 
 
+@both_ways
 def test_an_unknown_type_is_named_in_the_answer(connection):
     assert "'NO_SUCH'" in connection.send({'type': 'NO_SUCH'})[0]['details']
 
 
 @pytest.mark.parametrize('text', [r'\\u0000 and \\ud800 are what people write about', '\U0001f600 \u00e9', '\\'])
+@both_ways
 def test_text_that_only_looks_dangerous_is_routed(connection, text):
     content = {'type': 'ECHO', 'text': text}
     assert connection.send(json.dumps(content)) == [content]
@@ -123,12 +129,14 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_parsed(connection, setti
     assert connection.send('{"type": "ECHO", "t": "%s"}' % ('é' * 9))[0]['code'] == 'too_large'
 
 
+@both_ways
 def test_an_error_carries_the_ref_of_the_frame_it_answers(connection):
     assert connection.send({'type': 'NO_SUCH', 'ref': 7})[0]['ref'] == 7
     assert 'ref' not in connection.send({'type': 'NO_SUCH'})[0]
 
 
 @pytest.mark.parametrize('debug', [False, True])
+@both_ways
 def test_a_function_that_raises_is_logged_and_tells_the_client_nothing_but_in_debug(
         connection, monkeypatch, settings, caplog, debug):
     settings.DEBUG = debug
@@ -144,17 +152,20 @@ def test_a_function_that_raises_is_logged_and_tells_the_client_nothing_but_in_de
 
 @pytest.mark.parametrize('exception', [
     ResponseLater(), ImproperlyConfigured(), RecursionError(), KeyError('x'), MemoryError()])
+@both_ways
 def test_any_other_exception_of_a_function_is_a_server_error(connection, monkeypatch, exception):
     monkeypatch.setattr(Handler, 'raises', exception)
     assert connection.send({'type': 'RAISE'})[0]['code'] == 'server_error'
 
 
+@both_ways
 def test_a_frame_error_of_a_function_is_told_to_the_client(connection, monkeypatch):
     monkeypatch.setattr(Handler, 'raises', FrameError('invalid_content', 'No.', errors={'text': ['Too long.']}))
     assert connection.send({'type': 'RAISE', 'ref': 1}) == [{
         'type': 'ERROR', 'code': 'invalid_content', 'details': 'No.', 'errors': {'text': ['Too long.']}, 'ref': 1}]
 
 
+@both_ways
 def test_deny_connection_in_a_route_closes_with_4403_and_the_worker_lives(connection, monkeypatch):
     monkeypatch.setattr(Handler, 'raises', DenyConnection())
     connection._put('websocket.receive', text='{"type": "RAISE", "ref": 1}')
@@ -164,12 +175,14 @@ def test_deny_connection_in_a_route_closes_with_4403_and_the_worker_lives(connec
 
 
 @pytest.mark.parametrize('exception, code', [(WebsocketCloseException(), 1000), (WebsocketCloseException(4242), 4242)])
+@both_ways
 def test_channels_close_exception_closes_with_its_code(connection, monkeypatch, exception, code):
     monkeypatch.setattr(Handler, 'raises', exception)
     connection._put('websocket.receive', text='{"type": "RAISE"}')
     assert connection.messages() == [{'close': code}]
 
 
+@both_ways
 def test_a_channels_exception_whose_run_raises_does_not_reach_the_worker(connection, monkeypatch, caplog):
     monkeypatch.setattr(Handler, 'raises', RunsAway())
     assert connection.send({'type': 'RAISE'}) == []
@@ -177,6 +190,7 @@ def test_a_channels_exception_whose_run_raises_does_not_reach_the_worker(connect
 
 
 @pytest.mark.parametrize('returned', [None, 'text', 7, ['a'], True, object()])
+@both_ways
 def test_what_a_function_returns_that_is_no_dict_is_ignored(connection, monkeypatch, returned):
     monkeypatch.setattr(Handler, 'returns', returned)
     assert connection.send({'type': 'RETURN'}) == []
@@ -185,12 +199,14 @@ def test_what_a_function_returns_that_is_no_dict_is_ignored(connection, monkeypa
 
 @pytest.mark.parametrize('returned', [
     {'x': object()}, {'x': float('nan')}, {(1, 2): 3}, {'x': {1, 2}}, {'x': b'bytes'}])
+@both_ways
 def test_a_reply_that_json_cannot_encode_is_a_server_error(connection, monkeypatch, returned, caplog):
     monkeypatch.setattr(Handler, 'returns', returned)
     assert connection.send({'type': 'RETURN', 'ref': 1})[0]['code'] == 'server_error'
     assert 'TypeError' in caplog.text
 
 
+@both_ways
 def test_a_reply_that_contains_itself_is_a_server_error(connection, monkeypatch):
     circular = {}
     circular['x'] = circular
@@ -198,9 +214,18 @@ def test_a_reply_that_contains_itself_is_a_server_error(connection, monkeypatch)
     assert connection.send({'type': 'RETURN'})[0]['code'] == 'server_error'
 
 
-@pytest.mark.parametrize('path', ['/long/' + 'x' * 300, '/nul/\0'])
-def test_a_path_that_a_row_cannot_hold_is_refused(connect, bystander, path, caplog):
-    refused = connect(Handler, path, pattern='^/(?:long|nul)/')
+@pytest.mark.parametrize('control', ['\n', '\0', '\r', '\x1b[2J', '\x7f', '\x85', '\x9b'])
+def test_a_path_with_control_characters_is_refused(connect, bystander, control, caplog):
+    # "^/page/$" matches "/page/\\n", a terminal obeys the others, and no database takes a NUL.
+    refused = connect(Handler, '/page/' + control, pattern='^/page/')
+    assert refused.messages() == [{'close': 4403}]
+    assert 'control characters' in caplog.text and control not in caplog.messages[-1]
+    assert Socket.objects.count() == 1
+
+
+@both_ways
+def test_a_path_that_a_row_cannot_hold_is_refused(connect, bystander, caplog):
+    refused = connect(Handler, '/long/' + 'x' * 300, pattern='^/long/')
     assert refused.messages() == [{'close': 4403}]
     assert 'cannot hold this path' in caplog.text
     assert Socket.objects.count() == 1
@@ -230,8 +255,53 @@ def test_a_trusted_proxy_is_believed_as_far_as_it_was_the_one_that_wrote(connect
     settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1']}
     connection = connect(Handler, headers={'x-forwarded-for': '198.51.100.66, 203.0.113.9'})
     assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '203.0.113.9'
+    # Which the client wrote: nobody said that the proxy writes it, too.
     connection = connect(Handler, headers={'x-real-ip': '203.0.113.10'})
-    assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '203.0.113.10'
+    assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '192.0.2.1'
+
+
+@pytest.mark.parametrize('header, headers, ip', [
+    ('X-Real-IP', [('x-real-ip', '203.0.113.10'), ('x-forwarded-for', '6.6.6.6')], '203.0.113.10'),
+    ('x-REAL-ip', [('X-Real-IP', '203.0.113.10:4711')], '203.0.113.10'),
+    ('X-Real-IP', [('x-forwarded-for', '6.6.6.6')], '192.0.2.1'),
+    # META would have them in one, and no proxy strips the second.
+    ('X-Real-IP', [('x_real_ip', '6.6.6.6'), ('x-real-ip', '203.0.113.10')], '203.0.113.10'),
+    ('X-Real-IP', [('x_real_ip', '6.6.6.6')], '192.0.2.1'),
+    ('X-Forwarded-For', [('x-forwarded-for', '203.0.113.10'), ('x_forwarded_for', '6.6.6.6')], '203.0.113.10'),
+    # What comes twice: the proxy added a line of its own, or passed on what it should have replaced.
+    ('X-Forwarded-For', [('x-forwarded-for', '6.6.6.6'), ('x-forwarded-for', '203.0.113.10')], '203.0.113.10'),
+    ('X-Real-IP', [('x-real-ip', '6.6.6.6'), ('x-real-ip', '203.0.113.10')], None),
+])
+def test_the_header_that_the_proxy_writes_is_named_and_no_other_counts(connect, settings, header, headers, ip):
+    settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1'], 'CLIENT_ADDRESS_HEADER': header}
+
+    class Client(Connection):
+        def _handshake(self):
+            return dict(super()._handshake(), headers=[
+                [name.encode(), value.encode()] for name, value in [('host', 'testserver'), *headers]])
+    connection = Client('/page/', handler=Handler)
+    assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == ip
+
+
+@pytest.mark.parametrize('scheme, headers, origin, opens', [
+    (None, {}, 'http://example.com', True),
+    ('wss', {}, 'http://example.com', False),
+    ('wss', {}, 'https://example.com', True),
+    (None, {'x-forwarded-proto': 'https'}, 'http://example.com', False),
+    (None, {'x-forwarded-proto': 'https'}, 'https://example.com', True),
+    (None, {'x-forwarded-proto': 'http'}, 'http://example.com', True),
+    (None, {'host': 'example.com:8443'}, 'https://example.com', False),
+    (None, {'host': 'example.com:8443'}, 'https://example.com:8443', True),
+])
+def test_a_page_without_tls_or_at_another_port_is_foreign(connect, settings, scheme, headers, origin, opens, caplog):
+    settings.SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')
+
+    class Client(Connection):
+        def _handshake(self):
+            return dict(super()._handshake(), **({} if scheme is None else {'scheme': scheme}))
+    connection = Client('/page/', handler=Handler, headers={'host': 'example.com', **headers, 'origin': origin})
+    assert connection.messages() == [{'accept': True} if opens else {'close': 4403}]
+    assert opens or "add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here" in caplog.text
 
 
 @pytest.mark.parametrize('origin', ['https://evil.example', 'null', 'file://', 'http://example.com.evil', 'http://['])
@@ -258,6 +328,7 @@ def test_a_garbage_session_cookie_is_an_anonymous_client(connect, bystander, set
     assert Socket.objects.get(channel_name=connection.name).session_id is None
 
 
+@both_ways
 def test_an_expired_session_is_an_anonymous_client(connect, login, alice):
     from datetime import timedelta
 
@@ -268,24 +339,40 @@ def test_an_expired_session_is_an_anonymous_client(connect, login, alice):
     assert connection.send({'type': 'WHO'})[-1]['user'] == ''
 
 
+@both_ways
 def test_a_session_that_is_flushed_after_connecting_is_sent_away(connect, login, alice, settings, bystander):
     cookies = login(alice)
     connection = connect(Handler, cookies=cookies)
     assert connection.send({'type': 'WHO'})[-1]['user'] == 'alice'
-    # The row is gone at once; what closes the connection may be on its way when a frame comes.
-    Socket.objects.get(channel_name=connection.name).remove()
     browser = Browser()
     browser.cookies.load(cookies)
     browser.logout()
-    connection._put('websocket.receive', text='{"type": "WHO", "ref": 1}')
-    reconnect, close = connection.messages()
+    reconnect, = connection.messages()
     assert json.loads(reconnect['text']) == {
-        'type': 'RECONNECT', 'details': 'Your session is gone. Come back with a new one.', 'ref': 1}
-    assert close == {'close': 4401}
+        'type': 'RECONNECT', 'details': 'Your session is gone. Come back with a new one.'}
+    assert reconnect['close'] == 4401
     # The stolen cookie opens nothing any more.
     assert connect(Handler, cookies=cookies).send({'type': 'WHO'})[-1]['user'] == ''
 
 
+@both_ways
+@pytest.mark.parametrize('sent', ['WHO', 'PING', 'HELLO', 'PATH'])
+@pytest.mark.parametrize('login_required', [True, False])
+def test_a_connection_whose_row_is_gone_is_asked_to_come_back(connect, login, alice, bystander, sent, login_required):
+    handler = type('Members', (Handler,), {'login_required': login_required, 'routes': (
+        *Handler.routes, ('PATH', lambda socket: {'path': socket.request.path}))})
+    connection = connect(handler, '/members/', cookies=login(alice))
+    connection.messages()
+    # By SQL, or by a process that took our server for dead. 4401 would be final.
+    Socket.objects.get(channel_name=connection.name).remove()
+    connection._put('websocket.receive', text=json.dumps({'type': sent, 'ref': 1}))
+    reconnect, close = connection.messages()
+    assert json.loads(reconnect['text']) == {
+        'type': 'RECONNECT', 'details': 'This connection is no longer known. Please come back.', 'ref': 1}
+    assert close == {'close': 1012}
+
+
+@both_ways
 @pytest.mark.parametrize('login_required', [True, False])
 def test_a_user_made_inactive_after_connecting_is_sent_away(connect, login, alice, login_required):
     handler = type('Members', (Handler,), {'login_required': login_required})
@@ -299,6 +386,7 @@ def test_a_user_made_inactive_after_connecting_is_sent_away(connect, login, alic
     assert close == {'close': 4401}
 
 
+@both_ways
 def test_a_changed_password_ends_the_connections_of_the_old_one(connect, login, alice):
     connection = connect(Handler, cookies=login(alice))
     alice.set_password('new')
@@ -308,7 +396,6 @@ def test_a_changed_password_ends_the_connections_of_the_old_one(connect, login, 
 
 
 def test_a_path_that_no_route_matches_is_refused(bystander, caplog):
-    from .client import Connection
     lost = Connection('/nowhere/')
     assert lost.messages() == [{'close': True}]
     assert 'route_class' in caplog.text
@@ -322,6 +409,7 @@ def test_a_disconnect_of_nobody_changes_nothing(connect, bystander):
     assert Socket.objects.count() == 1
 
 
+@both_ways
 def test_a_receive_after_its_disconnect_does_not_bring_the_row_back(connection):
     connection.disconnect()
     for type in ('ECHO', 'PING', 'HELLO', 'WHO'):
@@ -329,6 +417,7 @@ def test_a_receive_after_its_disconnect_does_not_bring_the_row_back(connection):
     assert not Socket.objects.filter(channel_name=connection.name).exists()
 
 
+@both_ways
 def test_the_same_disconnect_twice_runs_its_function_once(connect, bystander):
     ended = []
 
@@ -342,6 +431,7 @@ def test_the_same_disconnect_twice_runs_its_function_once(connect, bystander):
     assert ended == [1001]
 
 
+@both_ways
 def test_a_connect_function_that_raises_closes_with_1011(connect, bystander, caplog):
     class Broken(Handler):
         def connect(self, message, **kwargs):
@@ -358,6 +448,7 @@ def test_a_connect_function_that_raises_closes_with_1011(connect, bystander, cap
     assert Socket.objects.count() == 1
 
 
+@both_ways
 def test_a_connection_without_a_user_is_closed_with_4401_where_one_is_required(connect, bystander, layer):
     handler = type('Members', (Handler,), {'login_required': True})
     connection = connect(handler, '/members/')
@@ -367,5 +458,5 @@ def test_a_connection_without_a_user_is_closed_with_4401_where_one_is_required(c
     assert close == {'close': 4401}
     assert Socket.objects.count() == 1
     # Ours hear no more of a connection that has been told to close.
-    told_again = [{'type': 'RECONNECT', 'details': 'Your session is gone. Come back with a new one.'}]
+    told_again = [{'type': 'RECONNECT', 'details': 'This connection is no longer known. Please come back.'}]
     assert connection.send({'type': 'ECHO'}) == ([] if hasattr(layer, 'send_many') else told_again)

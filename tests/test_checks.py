@@ -54,6 +54,11 @@ def test_middleware_that_is_missing_is_named(settings, name, id):
     ({'REQUIRE_ORIGIN': 'yes'}, 'sockets.E007', 'True'),
     ({'TRUSTED_PROXIES': ['proxy.local']}, 'sockets.E007', '10.0.0.0/8'),
     ({'TRUSTED_PROXIES': '10.0.0.1'}, 'sockets.E007', '10.0.0.0/8'),
+    ({'CLIENT_ADDRESS_HEADER': 'HTTP_X_REAL_IP'}, 'sockets.E007', 'hyphens'),
+    ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP:'}, 'sockets.E007', "'X-Real-IP'"),
+    ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP\n'}, 'sockets.E007', "'X-Real-IP'"),
+    ({'CLIENT_ADDRESS_HEADER': ['X-Real-IP']}, 'sockets.E007', "'X-Real-IP'"),
+    ({'CLIENT_ADDRESS_HEADER': 'Forwarded'}, 'sockets.E007', 'Forwarded is not understood'),
     ({'CHANNEL_LAYER': None}, 'sockets.E007', 'CHANNEL_LAYERS'),
     ('everything', 'sockets.E007', 'SOCKETS = {'),
 ])
@@ -67,8 +72,19 @@ def test_sensible_settings_pass(settings):
     assert checks.check_settings() == []
     settings.SOCKETS = {'MAX_MESSAGE_SIZE': 100, 'SEND_TIMEOUT': 0.5, 'ALLOWED_ORIGINS': ['.example.com'],
                         'REQUIRE_ORIGIN': True, 'TRUSTED_PROXIES': ['10.0.0.0/8', 'unix', '::1'],
+                        'CLIENT_ADDRESS_HEADER': 'CF-Connecting-IP',
                         'CHANNEL_LAYER': 'default'}
     assert checks.check_settings() == []
+
+
+def test_proxies_that_are_trusted_without_a_header_are_asked_for_its_name(settings):
+    settings.SOCKETS = {'TRUSTED_PROXIES': ['127.0.0.1']}
+    message, = checks.check_proxies()
+    assert message.id == 'sockets.W013' and "SOCKETS['CLIENT_ADDRESS_HEADER']" in message.hint
+    for given in ({}, 'everything', {'TRUSTED_PROXIES': ['127.0.0.1'], 'CLIENT_ADDRESS_HEADER': 'X-Real-IP'},
+                  {'CLIENT_ADDRESS_HEADER': 'X-Real-IP'}):
+        settings.SOCKETS = given
+        assert checks.check_proxies() == []
 
 
 def test_a_missing_channel_layer_is_named(settings):
@@ -208,6 +224,7 @@ def findings(settings, monkeypatch):
 
 
 ROOMY = {'channel_capacity': {'websocket.*': 10000, 'daphne.response.*': 10000}}
+PROMPT = {'connection_kwargs': {'socket_timeout': 10}}
 SENTINEL = {'hosts': [('localhost', 1)], 'services': ['master']}
 
 
@@ -216,9 +233,11 @@ SENTINEL = {'hosts': [('localhost', 1)], 'services': ['master']}
     # It looks at no channel_capacity.
     ('asgiref.inmemory.ChannelLayer', ROOMY, ['sockets.W005']),
     ('asgiref.inmemory.ChannelLayer', {'capacity': 10000}, []),
-    ('asgi_redis.RedisChannelLayer', {}, ['sockets.W005']),
-    ('asgi_redis.RedisChannelLayer', {'channel_capacity': {'websocket.*': 10000}}, ['sockets.W005']),
-    ('asgi_redis.RedisChannelLayer', ROOMY, []),
+    ('asgi_redis.RedisChannelLayer', PROMPT, ['sockets.W005']),
+    ('asgi_redis.RedisChannelLayer', dict(PROMPT, channel_capacity={'websocket.*': 10000}), ['sockets.W005']),
+    ('asgi_redis.RedisChannelLayer', dict(ROOMY, **PROMPT), []),
+    ('asgi_redis.RedisChannelLayer', ROOMY, ['sockets.W012']),
+    ('asgi_redis.RedisChannelLayer', dict(ROOMY, connection_kwargs={'socket_keepalive': True}), ['sockets.W012']),
     ('asgi_redis.RedisSentinelChannelLayer', SENTINEL, ['sockets.W005']),
     ('asgi_redis.RedisSentinelChannelLayer', dict(SENTINEL, **ROOMY), []),
     ('sockets.layers.InMemoryChannelLayer', {}, []),
@@ -234,7 +253,7 @@ def test_a_layer_with_little_room_or_short_lived_groups_is_pointed_out(findings,
 def test_the_remedy_for_little_room_can_be_typed(findings):
     for backend, config, words in (
             ('asgiref.inmemory.ChannelLayer', {}, ["'sockets.layers.InMemoryChannelLayer'", "'capacity': 10000"]),
-            ('asgi_redis.RedisChannelLayer', {}, ["'sockets.layers.RedisChannelLayer'", str(ROOMY)[1:-1]])):
+            ('asgi_redis.RedisChannelLayer', PROMPT, ["'sockets.layers.RedisChannelLayer'", str(ROOMY)[1:-1]])):
         findings(backend, **config)
         message, = checks.check_layer()
         assert all(word in message.hint for word in words)
@@ -245,11 +264,11 @@ def test_the_remedy_for_little_room_can_be_typed(findings):
 
 def test_a_msgpack_that_the_stock_layer_cannot_use_is_named_with_the_line_to_type(findings, monkeypatch):
     unpackb = msgpack.unpackb
-    assert findings('asgi_redis.RedisChannelLayer', **ROOMY) == []
+    assert findings('asgi_redis.RedisChannelLayer', **ROOMY, **PROMPT) == []
     # As msgpack 1.0 and later do.
     monkeypatch.setattr(msgpack, 'unpackb', lambda packed, raw=False: unpackb(packed, raw=raw))
     monkeypatch.setattr(msgpack, 'version', (1, 0, 8))
-    assert findings('asgi_redis.RedisChannelLayer', **ROOMY) == ['sockets.E010']
+    assert findings('asgi_redis.RedisChannelLayer', **ROOMY, **PROMPT) == ['sockets.E010']
     message, = checks.check_layer()
     assert "argument 'encoding'" in message.msg and 'msgpack 1.0.8' in message.msg
     assert 'pip uninstall -y msgpack; pip install --force-reinstall' in message.hint
@@ -273,7 +292,8 @@ def test_an_in_memory_layer_in_production_is_pointed_out_by_check_deploy(finding
     (False, ['https://example.com'], {}, ['sockets.W008']),
     (False, ['example.com:8000'], {}, ['sockets.W008']),
     (False, ['example.com'], {'ALLOWED_ORIGINS': []}, ['sockets.W008']),
-    (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'https://example.org']}, ['sockets.W008']),
+    (False, ['example.com'], {'ALLOWED_ORIGINS': ['example.com:8000', 'example.org:80']}, ['sockets.W008']),
+    (False, ['example.com'], {'ALLOWED_ORIGINS': ['http://localhost:3000']}, []),
     (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'example.org']}, []),
     (False, [], {'ALLOWED_ORIGINS': ['*']}, []),
     # That is said by another check.
@@ -458,7 +478,7 @@ def test_a_worker_that_connects_to_the_database_for_every_frame_is_pointed_out(s
 
 
 @pytest.mark.parametrize('name', ['PURGE_INTERVAL', 'MAX_CONNECTIONS_PER_USER', 'MAX_CONNECTIONS_PER_ADDRESS',
-                                  'MAX_FRAMES_PER_SECOND', 'MAX_BAD_FRAMES'])
+                                  'MAX_FRAMES_PER_SECOND', 'MAX_BAD_FRAMES', 'HANDSHAKE_TIMEOUT'])
 def test_a_limit_is_a_number_or_none(settings, name):
     for value, expected in ((None, []), (5, []), (0, ['sockets.E007']), ('5', ['sockets.E007'])):
         settings.SOCKETS = {name: value}

@@ -119,3 +119,24 @@ def test_it_purges_again_and_again_and_survives_trouble(run, db, monkeypatch, ca
     printed = capsys.readouterr()
     assert printed.out == 'Removed 2 rows.\nRemoved 1 rows.\n' and "KeyError: 'away'; trying again" in printed.err
     assert waits == [30] * 4
+
+
+def test_what_clients_chose_commands_no_terminal_and_forges_no_line(run, db):
+    nasty = '/\x1b[2J\x9b31m\r\n  /forged/  7\u2028\u202e\x7fé/'
+    user = get_user_model().objects.create_user('mallory\x1b]0;title\x07\nroot')
+    for n in range(2):
+        Socket.objects.create(channel_name='a\x1bb!{}'.format(n), path=nasty, user=user)
+    printed = run()
+    assert all(char.isprintable() for line in printed.split('\n') for char in line)
+    assert r'/\x1b[2J\x9b31m\r\n  /forged/  7\u2028\u202e\x7fé/' in printed
+    assert r'mallory\x1b]0;title\x07\nroot' in printed and r'a\x1bb!' in printed
+    assert not any(line.split()[:2] == ['/forged/', '7'] for line in printed.split('\n'))
+    assert json.loads(run('--json'))['connections'][0]['path'] == nasty
+    assert '\x1b' not in run('--json')
+    from sockets.management.commands.sockets import printable
+    assert printable('\0\ud800') == r'\x00\ud800' and printable('Łódź 東京 😀 \\') == 'Łódź 東京 😀 \\'
+
+
+def test_what_the_doctor_finds_commands_no_terminal(run, monkeypatch):
+    monkeypatch.setattr(doctor, 'examine', lambda url: [doctor.Finding('server', True, 'a\x1b[2J\nb', '\x9bc')])
+    assert run('doctor') == 'ok   server        a\\x1b[2J b -> \\x9bc\n'

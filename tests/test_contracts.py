@@ -8,6 +8,8 @@ from sockets import RoutedSocketHandler, SocketRouter, contracts, messages
 from sockets.exceptions import FrameError
 from sockets.routes import Route
 
+from .conftest import both_ways
+
 
 class BetForm(forms.Form):
     amount = forms.IntegerField(min_value=1)
@@ -115,6 +117,7 @@ class Tables(RoutedSocketHandler):
 
 @pytest.mark.parametrize('handler', [Table.socket.Handler, Tables])
 @pytest.mark.django_db
+@both_ways
 def test_a_function_gets_what_its_form_makes_of_the_content(connect, handler):
     table = connect(handler)
     table.received()
@@ -127,6 +130,7 @@ def test_a_function_gets_what_its_form_makes_of_the_content(connect, handler):
 
 @pytest.mark.parametrize('handler', [Table.socket.Handler, Tables])
 @pytest.mark.django_db
+@both_ways
 def test_a_route_asks_for_a_user_or_a_permission(connect, handler, alice, login):
     stranger = connect(handler)
     stranger.received()
@@ -140,6 +144,7 @@ def test_a_route_asks_for_a_user_or_a_permission(connect, handler, alice, login)
 
 
 @pytest.mark.django_db
+@both_ways
 def test_a_route_without_a_contract_costs_no_query(connect, django_assert_num_queries):
     table = connect(Table.socket.Handler)
     table.send({'type': 'PING'})

@@ -55,3 +55,31 @@ def test_a_coroutine_that_is_cancelled_does_not_end_the_worker():
 
     with pytest.raises(RuntimeError, match='cancelled'):
         coroutines.run(cancelled())
+
+
+@pytest.mark.parametrize('raised', [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_coroutine_that_exits_leaves_a_loop_that_goes_on(raised):
+    tasks = []
+
+    async def stubborn():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise raised()
+
+    async def leave():
+        tasks.append(asyncio.ensure_future(asyncio.sleep(60)))
+        await asyncio.sleep(0)
+        raise raised
+
+    async def leave_two_stubborn_ones():
+        tasks[:] = [asyncio.ensure_future(stubborn()) for _ in range(2)]
+        await asyncio.sleep(0)
+        return 'done'
+
+    with pytest.raises(raised):
+        coroutines.run(leave())
+    assert tasks[0].cancelled()
+    assert coroutines.run(leave_two_stubborn_ones()) == 'done'
+    assert [type(task.exception()) for task in tasks] == [raised] * 2
+    assert [coroutines.run(where())[0] for _ in range(2)] == [threading.get_ident()] * 2

@@ -9,7 +9,7 @@ from sockets import RoutedSocketHandler, SocketRouter, limits, signals
 from sockets.models import Socket
 from sockets.routes import Route
 
-from .conftest import OUR_LAYERS
+from .conftest import OUR_LAYERS, both_ways
 
 pytestmark = pytest.mark.django_db
 
@@ -25,6 +25,7 @@ def clock(monkeypatch):
     return clock
 
 
+@both_ways
 def test_one_user_has_as_many_connections_as_it_may(connect, settings, login, alice):
     settings.SOCKETS = {'MAX_CONNECTIONS_PER_USER': 2}
     first, second, third = (connect(Talkative, cookies=login(alice)) for _ in range(3))
@@ -39,6 +40,7 @@ def test_one_user_has_as_many_connections_as_it_may(connect, settings, login, al
     assert [connect(Talkative).messages() for _ in range(3)] == [[{'accept': True}]] * 3
 
 
+@both_ways
 def test_one_address_has_as_many_connections_as_it_may(connect, settings):
     settings.SOCKETS = {'MAX_CONNECTIONS_PER_ADDRESS': 1}
     connect(Talkative, address='192.0.2.1')
@@ -48,6 +50,7 @@ def test_one_address_has_as_many_connections_as_it_may(connect, settings):
     assert [connect(Talkative, address=None).messages() for _ in range(2)] == [[{'accept': True}]] * 2
 
 
+@both_ways
 def test_frames_beyond_the_rate_are_answered_with_an_error_that_carries_their_ref(connect, settings, clock):
     settings.SOCKETS = {'MAX_FRAMES_PER_SECOND': 2}
     connection, other = connect(Talkative), connect(Talkative)
@@ -64,24 +67,60 @@ def test_frames_beyond_the_rate_are_answered_with_an_error_that_carries_their_re
     ('rubbish', {}, 4400), ({'type': 'NOBODY'}, {}, 4400), (b'bytes', {}, 4400), ([], {}, 4400),
     ({'type': 'ECHO', 'text': 'x' * 99}, {'MAX_MESSAGE_SIZE': 60}, 4400),
     ({'type': 'ECHO'}, {'MAX_FRAMES_PER_SECOND': 0.1}, 4429)])
+@both_ways
 def test_who_sends_nothing_but_rubbish_or_does_not_slow_down_is_closed(connect, settings, clock, frame, options, code):
     settings.SOCKETS = dict(options, MAX_BAD_FRAMES=3)
     connection = connect(Talkative)
     good = {'type': 'ECHO'}
-    for n, frame in enumerate([good] + [frame, frame, good] * (code == 4400) + [frame] * 3):
+    # A good one makes up for a bad one; then it is two of three that are bad.
+    for n, frame in enumerate([good] + [frame, good, frame, good, frame, frame, good] * (code == 4400) + (
+            [frame] * 3 if code == 4429 else [frame, frame])):
         assert {'close': code} not in connection.messages(), n
         connection._put('websocket.receive', **({'bytes': frame} if isinstance(frame, bytes) else {
             'text': frame if isinstance(frame, str) else json.dumps(frame)}))
     assert connection.messages()[-1] == {'close': code}
 
 
-def test_a_good_frame_makes_up_for_the_bad_ones_before_it_and_our_own_mistakes_do_not_count(connect, settings):
+@both_ways
+def test_a_good_frame_makes_up_for_one_bad_one_and_our_own_mistakes_do_not_count(connect, settings):
     settings.SOCKETS = {'MAX_BAD_FRAMES': 3}
     connection = connect(Talkative)
     connection.messages()
-    for frame in ('bad', 'bad', {'type': 'ECHO'}, 'bad', 'bad', {'type': 'FAIL'}, 'bad', 'bad'):
+    for frame in ('bad', 'bad', {'type': 'ECHO'}, 'bad', {'type': 'FAIL'}, {'type': 'FAIL'}, 'bad', {'type': 'ECHO'}):
         assert len(connection.send(frame)) == 1
     assert Socket.objects.count() == 1
+    # A good one does not make up for those to come.
+    for _ in range(9):
+        connection.send({'type': 'ECHO'})
+    for frame in ('bad', 'bad', 'bad'):
+        connection._put('websocket.receive', text=frame)
+    assert connection.messages()[-1] == {'close': 4400}
+
+
+@pytest.mark.parametrize('layer', OUR_LAYERS[:1], indirect=True)
+@both_ways
+def test_who_sends_ninety_nine_bad_frames_and_a_good_one_for_ever_is_closed(connect):
+    connection = connect(Talkative)
+    connection.messages()
+    for n in range(1000):
+        connection._put('websocket.receive', text='{"type": "ECHO"}' if n % 100 == 99 else 'bad')
+        if {'close': 4400} in connection.messages():
+            break
+    assert 100 < n < 300
+
+
+@both_ways
+@pytest.mark.parametrize('bad', ['no JSON', '[]', b'bytes', json.dumps({'type': 'ECHO', 'text': 'x' * 200})])
+def test_a_bad_frame_takes_a_token_of_the_rate_and_a_frame_takes_one(connect, settings, clock, bad):
+    settings.SOCKETS = {'MAX_FRAMES_PER_SECOND': 2, 'MAX_MESSAGE_SIZE': 150}
+    connection = connect(Talkative)
+    connection.messages()
+    assert connection.send({'type': 'ECHO'}) == [{'type': 'ECHO'}]
+    codes = [connection.send(bad)[0]['code'] for _ in range(5)]
+    assert codes[:3] == [codes[0]] * 3 and codes[0] != 'rate_limited'
+    assert codes[3:] == ['rate_limited'] * 2
+    clock[0] += 1
+    assert [connection.send({'type': 'ECHO', 'ref': n})[0]['type'] for n in range(3)] == ['ECHO', 'ECHO', 'ERROR']
 
 
 @pytest.mark.parametrize('layer', OUR_LAYERS[:1], indirect=True)
@@ -94,6 +133,7 @@ def test_limits_are_off_or_generous_by_default(connect):
     assert connection.messages() == []
 
 
+@both_ways
 def test_what_became_of_each_frame_is_told_to_who_listens(connect, login):
     heard = []
 
@@ -120,6 +160,7 @@ def test_an_end_that_is_not_ordinary_is_one_line_in_the_log_with_what_an_operato
     assert 'alice' not in record.getMessage() and '192.0.2.1' not in record.getMessage()
 
 
+@both_ways
 def test_a_route_has_a_rate_of_its_own_whatever_the_others_may(connect, settings, clock):
     settings.SOCKETS = {'MAX_FRAMES_PER_SECOND': 1}
     handler = type('Rated', (Talkative,), {'routes': (
@@ -135,6 +176,7 @@ def test_a_route_has_a_rate_of_its_own_whatever_the_others_may(connect, settings
         'FAST', 'ERROR', 'ECHO']
 
 
+@both_ways
 def test_a_view_gives_a_route_its_rate(connect, clock):
     class Page(View):
         socket = SocketRouter()

@@ -1,12 +1,14 @@
 import json
 
 import pytest
+from channels.exceptions import DenyConnection, WebsocketCloseException
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter
+from sockets import RoutedSocketHandler, SocketRouter, signals
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer
+from sockets.routes import Route
 
 pytestmark = pytest.mark.django_db
 
@@ -87,12 +89,113 @@ def test_frames_without_a_stream_and_refs_of_the_envelope_are_ours(all_):
     assert all_.send({**on('chat', type='SAY', text='hi'), 'ref': 2})[-1] == {'type': 'ACK', 'ref': 2}
 
 
-def test_a_stream_that_wants_a_user_ends_the_connection_of_a_stranger(connect):
-    stranger = connect(All, '/all/tea/', pattern=r'^/all/(?P<room>\w+)/$')
-    stranger.messages()
-    stranger._put('websocket.receive', text=json.dumps(on('secret', type='PING')))
-    told = stranger.messages()
-    assert json.loads(told[0]['text'])['payload']['type'] == 'RECONNECT' and told[-1]['close'] == 4401
+def test_a_stream_that_wants_a_user_turns_the_connection_of_a_stranger_away(connect):
+    # It ran the connect functions of all streams, and sent what they said.
+    seen.clear()
+    outer = type('Outer', (SocketDemultiplexer,), {'streams': {'all': All}})
+    for handler in (All, outer):
+        stranger = connect(handler, '/all/tea/', pattern=r'^/all/(?P<room>\w+)/$')
+        accept, told, close = stranger.messages()
+        assert accept == {'accept': True} and close == {'close': 4401}
+        assert json.loads(told['text']) == {'type': 'RECONNECT', 'details': 'Log in to use this socket.'}
+        stranger.disconnect(4401)
+    assert seen == [] and not Socket.objects.exists()
+
+
+def room(**streams):
+    return type('Room', (SocketDemultiplexer,), {'streams': streams})
+
+
+def noisy(name, fail=None, **attributes):
+    def connect(self, message, **kwargs):
+        RoutedSocketHandler.connect(self, message, **kwargs)
+        seen.append(('open', name))
+        if fail is not None:
+            raise fail
+
+    def disconnect(self, message, **kwargs):
+        seen.append(('close', name, self.socket.path))
+    return type(name, (RoutedSocketHandler,), dict(attributes, connect=connect, disconnect=disconnect))
+
+
+def test_a_stream_that_denies_ends_those_that_were_open_before_it(connect):
+    seen.clear()
+    denied = connect(room(one=noisy('one'), two=noisy('two', DenyConnection()), three=noisy('three')))
+    assert denied.messages() == [{'accept': True}, {'close': 4403}]
+    assert seen == [('open', 'one'), ('open', 'two'), ('close', 'one', '/page/')]
+    denied.disconnect(4403)
+    assert len(seen) == 3 and not Socket.objects.exists()
+
+
+def test_a_stream_may_refuse_before_the_accept_and_its_middleware_too(connect):
+    def swallow(next):
+        return lambda socket, content: None
+
+    def deny(self, message, **kwargs):
+        raise DenyConnection()
+    for handler in (noisy('silent', middleware=[swallow]), type('Denying', (RoutedSocketHandler,), {'connect': deny})):
+        refused = connect(room(it=handler))
+        assert refused.messages() == [{'close': 4403}]
+        assert not Socket.objects.exists()
+
+
+def test_a_connect_of_a_stream_that_raises_is_told_on_it(connect, caplog):
+    broken = connect(room(one=noisy('Broken', KeyError('in connect'))))
+    accept, error, close = broken.messages()
+    error = json.loads(error['text'])
+    assert (error['stream'], error['payload']['code'], close) == ('one', 'server_error', {'close': 1011})
+    assert "Broken at '/page/' raised in connect" in caplog.text
+    closed = connect(room(one=noisy('Closing', WebsocketCloseException(4242)), two=noisy('two')))
+    assert closed.messages() == [{'accept': True}, {'close': 4242}]
+
+
+def test_a_frame_takes_one_token_of_the_rate_that_holds_on_its_stream(connect, settings):
+    settings.SOCKETS = {'MAX_FRAMES_PER_SECOND': 0.5}
+
+    class Fast(RoutedSocketHandler):
+        routes = Route('MOVE', lambda socket: {'type': 'MOVED'}, rate='2/m'), ('SLOW', lambda socket: {'type': 'SLOW'})
+
+    class Rated(SocketDemultiplexer):
+        streams = {'one': Fast, 'two': Fast}
+        routes = *RoutedSocketHandler.routes, Route('MOVE', lambda socket: {'type': 'OURS'}, rate='2/m')
+
+    connection = connect(Rated)
+    connection.messages()
+    # Each has its own, and none takes that of all.
+    for stream in ('one', 'two'):
+        assert connection.send(on(stream, type='MOVE')) == [on(stream, type='MOVED')]
+        answer, ack = connection.send({**on(stream, type='MOVE', ref=1), 'ref': 2})
+        assert (answer['stream'], answer['payload']['code'], answer['payload']['ref']) == (stream, 'rate_limited', 1)
+        assert ack == {'type': 'ACK', 'ref': 2}
+    assert connection.send({'type': 'MOVE'}) == [{'type': 'OURS'}]
+    assert connection.send(on('one', type='SLOW')) == [on('one', type='SLOW')]
+    # That is one for the connection.
+    assert connection.send(on('two', type='SLOW'))[0]['payload']['code'] == 'rate_limited'
+    assert connection.send({'type': 'PING', 'ref': 1})[0]['code'] == 'rate_limited'
+
+
+@pytest.mark.parametrize('bad', [on('none', type='PING'), {'stream': 'one', 'payload': 1}, {'stream': []},
+                                 on('one', type='NONE')])
+def test_bad_payloads_and_unknown_streams_close_in_the_end(connect, settings, bad):
+    settings.SOCKETS = {'MAX_BAD_FRAMES': 3}
+    connection = connect(room(one=RoutedSocketHandler))
+    connection.messages()
+    for frame in (bad, bad, on('one', type='PING'), bad):
+        connection.send(frame)
+    connection._put('websocket.receive', text=json.dumps(bad))
+    assert connection.messages()[-1] == {'close': 4400}
+
+
+def test_what_became_of_the_frame_of_a_stream_is_told_to_who_listens(all_):
+    heard = []
+
+    def listen(route, outcome, **kwargs):
+        heard.append((route, outcome))
+    signals.message_handled.connect(listen)
+    for content in (on('chat', type='COUNT'), on('secret', type='FAIL'), on('chat', type='NONE'), on('none', type='X')):
+        all_.send(content)
+    signals.message_handled.disconnect(listen)
+    assert heard == [('COUNT', 'ok'), ('FAIL', 'server_error'), (None, 'unknown_type'), (None, 'unknown_type')]
 
 
 @pytest.mark.parametrize('stream', [Chat, 'chat', View])

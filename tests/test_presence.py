@@ -1,4 +1,5 @@
 import json
+import threading
 import time
 from datetime import timedelta
 from types import SimpleNamespace
@@ -6,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from channels import DEFAULT_CHANNEL_LAYER, channel_layers
 from django.contrib.sessions.models import Session
-from django.db import OperationalError
+from django.db import OperationalError, connections
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, presence, signals, transport
+from sockets import RoutedSocketHandler, background, presence, signals, transport
 from sockets.models import Socket
 from sockets.presence import keep_house
 
@@ -45,6 +46,11 @@ def dead(monkeypatch):
 
 def row(n, server='dead!', **fields):
     return Socket.objects.create(channel_name='{}{}'.format(server, n), path='/room/x/', **fields)
+
+
+def row_of(layer_name, n, **fields):
+    """Make a row as a process with another layer, or of an older version, does."""
+    Socket.objects.filter(pk=row(n, **fields).pk).update(layer=layer_name)
 
 
 def test_a_row_knows_its_server(layer):
@@ -123,6 +129,73 @@ def test_nobody_looks_in_passing_who_is_told_not_to_or_is_in_a_transaction(layer
     settings.SOCKETS = {'PURGE_INTERVAL': None}
     monkeypatch.setattr(presence, '_next_look', [0])
     Socket.objects.send_json({})
+
+
+def test_nobody_waits_for_a_look_in_passing(layer, monkeypatch):
+    # A Redis that hung for 25 s held each frame that came by for as long.
+    started, go_on, looked = threading.Event(), threading.Event(), []
+
+    def purge_dead(self, at_most):
+        looked.append(threading.current_thread())
+        started.set()
+        go_on.wait(10)
+    monkeypatch.setattr(type(Socket.objects), 'purge_dead', purge_dead)
+    monkeypatch.setattr(type(connections['default']), 'is_in_memory_db', lambda self: False, raising=False)
+    # The sandbox has it done here.
+    monkeypatch.setattr(presence, 'background', background)
+    before = set(threading.enumerate())
+    for _ in range(3):
+        monkeypatch.setattr(presence, '_next_look', [0])
+        began = time.monotonic()
+        presence.in_passing()
+        assert time.monotonic() - began < 1
+        assert started.wait(5)
+    go_on.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    # One at a time, and none of them ours.
+    assert len(looked) == 1 and looked[0] is not threading.current_thread()
+
+
+def test_who_keeps_house_does_not_look_in_passing(layer, monkeypatch):
+    monkeypatch.setattr(presence, '_next_look', [0])
+    monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self, at_most: pytest.fail('looked'))
+    monkeypatch.setattr(presence, '_keeps_house', lambda: True)
+    presence.in_passing()
+
+
+def test_only_servers_that_can_be_heard_of_are_judged(layer, dead):
+    # Rows of another prefix, or of another version of what is in Redis, went with their connections open.
+    for n, layer_name in enumerate(['sockets:0:', 'other:1:', None]):
+        row_of(layer_name, n)
+    dead.append('dead!')
+    assert row(9).layer == transport.layer_name()
+    assert Socket.objects.purge_dead() == 1
+    assert set(Socket.objects.values_list('layer', flat=True)) == {'sockets:0:', 'other:1:', None}
+
+
+def test_a_row_keeps_the_layer_that_it_was_made_on(layer):
+    row_of('other:1:', 1)
+    old = Socket.objects.get()
+    old.save()
+    assert Socket.objects.get().layer == 'other:1:'
+
+
+def test_who_cannot_be_asked_is_not_silent(layer):
+    # A ping went to nobody, and the row of a connection that was well followed.
+    long_ago = timezone.now() - timedelta(minutes=10)
+    for n, layer_name in enumerate(['other:1:', None, transport.layer_name()]):
+        row_of(layer_name, n, active=False, last_ping=long_ago)
+    assert presence.purge() == 2
+    assert Socket.objects.get().layer == 'other:1:'
+
+
+@pytest.mark.parametrize('layer', OUR_LAYERS, indirect=True)
+def test_rows_of_an_older_version_go_by_their_silence(layer, monkeypatch):
+    row_of(None, 1, active=False, last_ping=timezone.now() - timedelta(minutes=10))
+    row_of(None, 2)
+    presence.Housekeeper().look()
+    assert Socket.objects.get().channel_name == 'dead!2'
 
 
 def test_a_purge_removes_the_silent_closes_the_expired_and_asks_the_quiet(connect, alice, login, dead):

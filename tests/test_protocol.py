@@ -1,40 +1,396 @@
-import os
+"""daphne's end of a websocket, without a network."""
+import math
 
 import pytest
-from autobahn.websocket.xormasker import create_xor_masker
 
-from sockets.protocol import SocketProtocol, Unmasker
+from sockets import protocol as protocol_module
+from sockets.protocol import BACKLOG, FRAMES_A_TURN, SocketFactory, SocketProtocol
 
+from .wire import REQUEST, Wire, frame, frames
 
-@pytest.mark.parametrize('sizes', [[0], [1], [5], [74], [3, 4, 1, 200], [1] * 9, [1000001]])
-def test_an_unmasker_does_what_autobahns_does_however_the_frame_is_cut(sizes):
-    mask, total = os.urandom(4), sum(sizes)
-    data = os.urandom(total)
-    ours, theirs, done = Unmasker(mask), create_xor_masker(mask, total), 0
-    for size in sizes:
-        part = data[done:done + size]
-        assert ours.process(part) == theirs.process(part)
-        done += size
-        assert ours.pointer() == theirs.pointer() == done
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
-@pytest.mark.parametrize('code, called', [
-    (True, ('sendClose', 1000)), (1000, ('sendClose', 1000)), (4401, ('sendClose', 4401)),
-    (1011, ('sendCloseFrame', 1011)), (1012, ('sendCloseFrame', 1012)),
+def test_daphne_uses_it():
+    from daphne import http_protocol
+    import daphne.server
+    assert http_protocol.HTTPFactory is daphne.server.HTTPFactory is SocketFactory
+    assert http_protocol.HTTPFactory(None, send_channel='test!').ws_factory.protocol is SocketProtocol
+
+
+def test_a_message_comes_in_and_one_goes_out():
+    wire = Wire.open()
+    wire.receive(frame(b'hi') + frame(b'\xff', BINARY))
+    assert wire.layer.sent == [
+        ('websocket.receive', {'reply_channel': wire.name, 'path': '/page/', 'order': 1, 'text': 'hi'}),
+        ('websocket.receive', {'reply_channel': wire.name, 'path': '/page/', 'order': 2, 'bytes': b'\xff'})]
+    wire.reply(text='hello')
+    wire.reply(bytes=b'\x00')
+    assert wire.frames() == [(TEXT, b'hello'), (BINARY, b'\x00')]
+
+
+@pytest.mark.parametrize('data, code', [
+    (frame(b'\xff'), 1007), (frame(b'x', mask=None), 1002), (frame(b'x', 3), 1002),
+    (frame(b'x', BINARY, fin=False) + frame(b'x' * 100, 0), 1009), (frame(b'\x03\xee', CLOSE), 1002),
 ])
-def test_daphne_can_close_with_codes_that_autobahn_keeps_to_itself(code, called):
-    class Protocol(SocketProtocol):
-        def sendClose(self, code):
-            calls.append(('sendClose', code))
+def test_what_must_not_be_is_answered_with_a_close_and_nothing_after_it_is_handled(settings, data, code):
+    settings.SOCKETS = {'MAX_MESSAGE_SIZE': 20}
+    wire = Wire.open()
+    wire.receive(data + frame(b'after') + frame(b'', PING))
+    assert [(opcode, payload[:2]) for opcode, payload in wire.frames()] == [(CLOSE, code.to_bytes(2, 'big'))]
+    wire.receive(frame(code.to_bytes(2, 'big'), CLOSE))
+    wire.transport.drain()
+    assert wire.is_closed and wire.layer.channels() == ['disconnect']
 
-        def sendCloseFrame(self, code, reasonUtf8, isReply):
-            assert reasonUtf8 == (b'restart' if code == 1012 else None)
-            calls.append(('sendCloseFrame', code))
 
-    calls = []
-    Protocol().serverClose(code)
-    assert calls == [called]
+# What the server closes.
 
+@pytest.mark.parametrize('code, sent', [(True, b'\x03\xe8'), (1000, b'\x03\xe8'), (4401, b'\x11\x31'),
+                                        (1011, b'\x03\xf3'), (1012, b'\x03\xf4restart')])
+def test_daphne_can_close_with_codes_that_autobahn_keeps_to_itself(code, sent):
+    wire = Wire.open()
+    wire.reply(close=code)
+    assert wire.frames() == [(CLOSE, sent)]
+
+
+@pytest.mark.parametrize('late', [
+    frame(b'late'), frame(b'late', BINARY), frame(b'la', fin=False) + frame(b'te', 0), frame(b'ping', PING),
+    frame(b'\xff'), frame(b'x', 3), frame(b'x' * 70000),
+])
+def test_what_comes_after_our_close_is_not_handled(late):
+    # A frame that was executed and could not be answered was sent again by its client, to the next server.
+    wire = Wire.open()
+    wire.receive(frame(b'in time') + frame(b'fragment', fin=False))
+    wire.reply(close=1012)
+    for _ in range(3):
+        wire.receive(late)
+    assert wire.layer.messages() == ['in time'] and len(wire.frames()) == 1
+    wire.receive(frame(b'\x03\xf4restart', CLOSE))
+    wire.transport.drain()
+    assert wire.is_closed and wire.layer.sent[-1][0] == 'websocket.disconnect'
+    assert wire.layer.sent[-1][1]['code'] == 1012
+
+
+def test_what_was_read_before_our_close_and_not_handled_is_dropped():
+    wire = Wire.open()
+    wire.receive(frame(b'x') * (FRAMES_A_TURN + 10), turns=False)
+    assert len(wire.layer.sent) == FRAMES_A_TURN
+    wire.reply(close=1012)
+    wire.turns()
+    assert len(wire.layer.sent) == FRAMES_A_TURN
+
+
+def test_a_connection_is_gone_when_its_client_does_not_answer_a_close():
+    wire = Wire.open()
+    wire.reply(close=4000)
+    wire.turns(protocol_module.CLOSE_TIMEOUT + 1)
+    assert wire.is_closed and wire.layer.channels() == ['disconnect'] and wire.clock.getDelayedCalls() == []
+
+
+def test_a_connection_is_gone_when_its_client_closes_and_does_not_read():
+    # The transport waited for ever to get rid of what was to be said before the end.
+    wire = Wire.open(room=1000)
+    wire.reply(text='x' * 50000)
+    wire.receive(frame(b'\x03\xe8', CLOSE))
+    assert not wire.is_closed
+    wire.turns(protocol_module.CLOSE_TIMEOUT + 1)
+    assert wire.is_closed and wire.layer.channels() == ['disconnect'] and wire.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize('told', [
+    {'accept': True}, {'accept': False}, {'close': True}, {'close': 1012}, {'text': 'late'}, {'retry': 1.0},
+])
+@pytest.mark.parametrize('first', [{'close': 4000}, {'accept': False}])
+def test_whatever_is_said_to_a_connection_that_is_ending_does_no_harm(told, first):
+    wire = Wire()
+    wire.receive(REQUEST + b'\r\n')
+    if first == {'close': 4000}:
+        wire.reply(accept=True)
+    name = wire.name
+    wire.reply(**first)
+    wire.factory.dispatch_reply(name, told)
+    wire.protocol.serverReject(), wire.protocol.serverAccept(), wire.protocol.serverClose()
+    wire.turns(10)
+    wire.transport.drain()
+    assert wire.is_closed and wire.layer.channels() == ['connect', 'disconnect']
+
+
+def test_daphnes_look_at_its_time_outs_survives_a_connection_that_is_not_open_yet():
+    # It closed one, which autobahn refuses before the handshake, and never looked at any again.
+    wire = Wire(websocket_timeout=1)
+    wire.receive(REQUEST + b'\r\n')
+    wire.protocol.socket_opened -= 5
+    wire.factory.check_timeouts()
+    assert wire.status == 403
+
+
+# Messages of the layer.
+
+def test_empty_messages_arrive():
+    wire = Wire.open()
+    wire.reply(text='')
+    wire.reply(bytes=b'')
+    wire.reply(text='x', bytes=None)
+    assert wire.frames() == [(TEXT, b''), (BINARY, b''), (TEXT, b'x')]
+
+
+@pytest.mark.parametrize('message, words', [
+    ({'txt': 'x'}, "'txt'"), ({'text': 'x', 'status': 200}, "'status'"), ({'text': 'x', 'bytes': b'x'}, 'both'),
+])
+def test_a_message_that_makes_no_sense_raises(message, words):
+    with pytest.raises(ValueError) as caught:
+        Wire.open().reply(**message)
+    assert words in str(caught.value)
+
+
+def test_a_message_for_a_page_and_one_for_nobody_go_daphnes_way():
+    from daphne import http_protocol
+
+    class Page(http_protocol.WebRequest):
+        def __init__(self):
+            self.got = []
+
+        def serverResponse(self, message):
+            self.got.append(message)
+
+    factory = SocketFactory(None, send_channel='test!')
+    page = factory.reply_protocols['test!page'] = Page()
+    factory.dispatch_reply('test!page', {'status': 200})
+    factory.dispatch_reply('test!nobody', {'anything': 1})
+    assert page.got == [{'status': 200}]
+
+
+def test_a_message_accepts_and_a_close_refuses():
+    for message, status in (({'accept': True}, 101), ({'text': 'x'}, 101), ({'text': ''}, 101), ({'accept': False}, 403),
+                            ({'close': True}, 403)):
+        wire = Wire()
+        wire.receive(REQUEST + b'\r\n')
+        wire.reply(**message)
+        assert wire.status == status
+
+
+# A client that does not read, and one that sends without end.
+
+def test_frames_are_handled_some_at_a_time_and_nothing_is_read_meanwhile():
+    wire = Wire.open()
+    wire.receive(frame(b'x') * 200, turns=False)
+    assert len(wire.layer.sent) == FRAMES_A_TURN and not wire.transport.is_reading
+    wire.turns()
+    assert wire.layer.messages() == ['x'] * 200 and wire.transport.is_reading
+
+
+def test_whoever_tells_the_transport_to_go_on_is_not_obeyed():
+    # daphne does, after the handshake.
+    wire = Wire.open()
+    wire.receive(frame(b'x') * 65, turns=False)
+    wire.transport.resumeProducing()
+    wire.receive(frame(b'x'), turns=False)
+    assert not wire.transport.is_reading and len(wire.layer.sent) == 64
+    wire.turns()
+    assert wire.transport.is_reading and len(wire.layer.sent) == 66
+
+
+def test_of_pings_that_arrive_together_the_last_is_answered():
+    wire = Wire.open()
+    wire.receive(frame(b'1', PING) + frame(b'text') + frame(b'2', PING))
+    assert wire.frames() == [(PONG, b'2')] and wire.layer.messages() == ['text']
+
+
+def test_a_client_that_sends_pings_and_does_not_read_is_not_read_either():
+    # Its pongs were held without a bound: 851 MB from one client.
+    wire = Wire.open(room=100000)
+    for _ in range(20000):
+        wire.receive(frame(b'x' * 125, PING))
+        if not wire.transport.is_reading:
+            break
+    assert 65536 < len(wire.transport.dataBuffer) + wire.transport._tempDataLen < 70000
+    assert len(wire.protocol.reader) < 200
+    wire.transport.drain()
+    wire.turns()
+    assert wire.transport.is_reading
+    wire.receive(frame(b'on we go'))
+    assert wire.layer.messages() == ['on we go']
+
+
+@pytest.mark.parametrize('content', [{'text': 'x' * 1000}, {'bytes': b'x' * 1000}])
+def test_a_client_that_does_not_read_is_cut_off_when_too_much_waits(content):
+    wire = Wire.open(room=0)
+    for _ in range(BACKLOG // 1004 - 10):
+        wire.reply(**content)
+    assert not wire.is_closed
+    for _ in range(20):
+        wire.protocol.serverSend(*(list(content.values()) + ['bytes' in content]))
+    assert wire.is_closed and wire.layer.channels() == ['disconnect']
+
+
+def test_a_client_that_reads_slowly_but_reads_is_not_cut_off():
+    # What was sent since it had begun to lag was counted, whatever it had taken of it.
+    wire = Wire.open(room=0)
+    for _ in range(3 * BACKLOG // 100000):
+        wire.reply(text='x' * 100000)
+        wire.transport.drain(99000)
+    assert not wire.is_closed
+
+
+def test_a_client_that_has_come_up_is_read_again_though_it_is_never_done():
+    wire = Wire.open(room=0)
+    wire.reply(text='x' * 100000)
+    assert not wire.transport.is_reading
+    wire.transport.drain(90000)
+    wire.reply(text='x' * 1000)
+    wire.turns()
+    assert wire.transport.is_reading and not wire.is_closed
+
+
+def test_a_layer_that_fails_ends_the_connection_and_nothing_else():
+    wire = Wire.open()
+    wire.layer.refused, wire.layer.refusal = ['websocket.receive'], OSError('Redis')
+    wire.receive(frame(b'x'))
+    assert wire.is_closed and wire.layer.channels() == ['disconnect'] and wire.factory.reply_protocols == {}
+
+
+def test_too_many_frames_close_with_1013():
+    wire = Wire.open()
+    wire.layer.refused = ['websocket.receive']
+    wire.receive(frame(b'x') * 3)
+    assert wire.frames() == [(CLOSE, (1013).to_bytes(2, 'big'))]
+    wire.receive(frame(b'\x03\xf5', CLOSE))
+    wire.transport.drain()
+    # The layer sees to its end.
+    assert wire.is_closed and wire.layer.sent == []
+
+
+# Pings.
+
+def silence(wire, seconds):
+    """Let time pass as daphne does, which looks every two seconds."""
+    for _ in range(seconds // 2):
+        wire.protocol.last_data -= 2
+        wire.factory.check_timeouts()
+        wire.turns(2)
+
+
+def test_a_silent_client_is_pinged_and_one_that_is_gone_is_found():
+    wire = Wire.open()
+    silence(wire, 24)
+    (opcode, payload), = wire.frames()
+    assert opcode == PING
+    wire.receive(frame(payload, PONG))
+    silence(wire, 20)
+    assert not wire.is_closed and len(wire.frames()) == 2
+    silence(wire, 34)
+    assert wire.is_closed and wire.layer.channels() == ['disconnect'] and wire.clock.getDelayedCalls() == []
+
+
+def test_an_answer_that_takes_longer_than_the_interval_is_an_answer():
+    # daphne sent the next ping, forgot the first one, and cut off whoever answered either.
+    wire = Wire.open(ping_interval=4, ping_timeout=30)
+    silence(wire, 16)
+    (_, payload), = wire.frames()
+    wire.receive(frame(payload, PONG))
+    wire.turns(25)
+    assert not wire.is_closed
+
+
+@pytest.mark.parametrize('answers', [True, False])
+def test_a_client_that_is_not_read_because_it_reads_slowly_may_still_answer(answers):
+    wire = Wire.open(room=0)
+    wire.reply(text='x' * 100000)
+    silence(wire, 24)
+    assert not wire.transport.is_reading
+    wire.turns(28)
+    # Its answer is there, but was not read.
+    assert not wire.is_closed and wire.transport.is_reading
+    if answers:
+        wire.receive(frame(b'a message', TEXT) + frame(wire.protocol.autoPingPending, PONG))
+        assert not wire.transport.is_reading
+    wire.turns(3)
+    assert wire.is_closed is not answers
+
+
+# Turned away.
+
+def full(wire, **attributes):
+    wire.layer.refused = ['websocket.connect']
+    for name, value in attributes.items():
+        setattr(wire.layer.refusal, name, value)
+    return wire
+
+
+def test_a_connect_for_which_there_is_no_room_is_refused_with_503():
+    wire = full(Wire())
+    wire.receive(REQUEST + b'\r\n')
+    assert wire.status == 503 and b'Retry-After' not in wire.transport.sent
+    wire.transport.drain()
+    assert wire.is_closed and wire.layer.sent == [] and wire.factory.reply_protocols == {}
+
+
+def turned_away(wire):
+    """Return the frames behind the answer to the handshake."""
+    assert wire.status == 101
+    return frames(wire.transport.sent.partition(b'\r\n\r\n')[2])
+
+
+@pytest.mark.parametrize('later', [False, True])
+@pytest.mark.parametrize('answers', [True, False])
+def test_a_connect_for_which_there_will_be_room_is_accepted_without_anybody_and_told_when_to_come_again(answers, later):
+    wire = Wire(ws_protocols=['chat'])
+    if not later:
+        full(wire, retry_after=7.44)
+    wire.receive(REQUEST + b'Sec-WebSocket-Protocol: chat\r\n\r\n' + frame(b'early'))
+    if later:
+        wire.reply(retry=7.44)
+        wire.layer.sent.clear()
+    wire.turns()
+    assert turned_away(wire) == [(CLOSE, b'\x03\xf5retry=7.4')]
+    # A browser that has asked for one takes no less.
+    assert b'Sec-WebSocket-Protocol: chat' in wire.transport.sent
+    assert wire.factory.reply_protocols == {} and wire.factory.turned_away == 1
+    if answers:
+        wire.receive(frame(b'late') + frame(b'\x03\xf5', CLOSE))
+        wire.transport.drain()
+    else:
+        wire.turns(protocol_module.TURN_AWAY_TIMEOUT + 1)
+    assert wire.is_closed and wire.layer.sent == [] and wire.factory.turned_away == 0
+    assert wire.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize('later', [False, True])
+def test_beyond_a_number_of_them_the_answer_is_503_with_the_time(monkeypatch, later):
+    monkeypatch.setattr(protocol_module, 'MAX_TURNED_AWAY', 1)
+    first = full(Wire(), retry_after=7.4)
+    first.receive(REQUEST + b'\r\n')
+    assert first.status == 101
+    second = Wire(factory=first.factory, clock=first.clock)
+    second.layer.refused = [] if later else ['websocket.connect']
+    second.receive(REQUEST + b'\r\n')
+    if later:
+        second.reply(retry=7.4)
+    assert second.status == 503 and 'Retry-After: {}\r\n'.format(math.ceil(7.4)).encode() in second.transport.sent
+    second.transport.drain()
+    assert second.is_closed and second.factory.reply_protocols == {} and second.factory.turned_away == 1
+
+
+def test_a_client_that_goes_before_it_is_accepted_is_said_to_be_gone():
+    wire = Wire()
+    wire.receive(REQUEST + b'\r\n')
+    wire.transport.end()
+    assert wire.layer.channels() == ['connect', 'disconnect'] and wire.factory.reply_protocols == {}
+    assert wire.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize('setting, told, seconds', [(None, 5, 5), (12, 5, 12), (None, 30, 30)])
+def test_the_time_for_a_handshake_is_the_settings_or_the_servers(settings, setting, told, seconds):
+    settings.SOCKETS = {'HANDSHAKE_TIMEOUT': setting}
+    wire = Wire(websocket_handshake_timeout=told)
+    wire.receive(REQUEST + b'\r\n')
+    wire.turns(seconds - 1)
+    assert not wire.is_closed
+    wire.turns(2)
+    assert wire.is_closed and wire.layer.channels() == ['connect', 'disconnect']
+
+
+# What is written at once.
 
 class Transport:
     """What SocketProtocol needs of a TCP transport of Twisted's; it takes ``room`` bytes at once."""
@@ -68,17 +424,36 @@ def test_a_frame_is_written_at_once_unless_something_waits_before_it(transport, 
     assert (transport.at_once, transport.later) == (at_once, later)
 
 
-def test_a_transport_that_hides_its_buffers_is_left_to_write_as_it_likes():
+def test_a_transport_that_is_not_tcp_itself_is_left_to_write_as_it_likes():
+    # Twisted's TLS hands out what the transport under it has: a frame went out without TLS.
     class Tls:
+        def __init__(self):
+            self.transport = Transport(100)
+
+        def __getattr__(self, name):
+            return getattr(self.transport, name)
+
         def write(self, data):
             written.append(data)
 
     written, protocol = [], SocketProtocol()
     protocol.transport, protocol.send_queue = Tls(), []
     protocol.sendData(b'frame')
-    assert written == [b'frame']
+    assert written == [b'frame'] and protocol.transport.transport.at_once == []
 
 
-def test_daphne_uses_it():
-    from daphne.http_protocol import HTTPFactory
-    assert HTTPFactory(None, send_channel='test!').ws_factory.protocol is SocketProtocol
+# Pages share a little of it.
+
+def test_cookies_in_several_lines_are_as_many_cookies_as_in_one():
+    from daphne.http_protocol import WebRequest
+    from twisted.web.http_headers import Headers
+
+    class Request(WebRequest):
+        def __init__(self, *lines):
+            self.requestHeaders, self.received_cookies = Headers({b'cookie': lines}), {}
+
+    request = Request(b'a=1', b'b=\xc3\x85')
+    request.parseCookies()
+    assert request.requestHeaders.getRawHeaders(b'cookie') == [b'a=1; b=\xc3\x85']
+    assert request.received_cookies == {b'a': b'1', b'b': b'\xc3\x85'}
+    Request().parseCookies()

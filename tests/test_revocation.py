@@ -11,6 +11,8 @@ from django.utils import timezone
 from sockets import RoutedSocketHandler, revocation
 from sockets.models import Socket
 
+from .conftest import both_ways
+
 from .test_presence import Noted, nothing_noted  # noqa: F401, a fixture
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,6 +49,7 @@ def ends(connection):
     (lambda user, request: (request.session.set_expiry(-1), request.session.save()), 'has expired'),
     (lambda user, request: Socket.objects.revoke('Enough.'), 'Enough.'),
 ])
+@both_ways
 def test_a_right_that_ends_closes_the_connection_and_runs_its_disconnect_function_once(
         connect, settings, alice, take_away, details):
     request = browser_of('db', alice)
@@ -62,6 +65,7 @@ def test_a_right_that_ends_closes_the_connection_and_runs_its_disconnect_functio
     assert len(Noted.ended) == 1
 
 
+@both_ways
 def test_other_connections_stay(connect, settings, alice):
     bob = get_user_model().objects.create_user('bob')
     requests = [browser_of('db', user) for user in (alice, alice, bob)]
@@ -76,6 +80,7 @@ def test_other_connections_stay(connect, settings, alice):
     assert [ends(connection) for connection in (elsewhere, his)] == [[4401], []]
 
 
+@both_ways
 def test_nothing_happens_to_a_connection_before_the_transaction_is_sure(connect, settings, alice):
     request = browser_of('db', alice)
     mine = connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
@@ -97,6 +102,7 @@ def test_saving_an_active_user_or_a_live_session_asks_nothing_about_sockets(alic
     assert not [query['sql'] for query in queries.captured_queries if 'sockets_socket' in query['sql']]
 
 
+@both_ways
 def test_a_login_gives_the_session_another_key_and_the_connection_goes_on(connect, settings, alice):
     request = browser_of('db')
     mine = connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
@@ -113,6 +119,7 @@ def test_a_login_gives_the_session_another_key_and_the_connection_goes_on(connec
 
 
 @pytest.mark.parametrize('engine', ['db', 'cached_db', 'cache', 'file', 'signed_cookies'])
+@both_ways
 def test_logging_out_ends_connections_whatever_keeps_the_session(connect, settings, alice, engine, tmp_path):
     settings.SESSION_ENGINE = 'django.contrib.sessions.backends.' + engine
     settings.SESSION_FILE_PATH = str(tmp_path)
@@ -129,6 +136,7 @@ def test_logging_out_ends_connections_whatever_keeps_the_session(connect, settin
     assert len(Noted.ended) == (2 if both else 1)
 
 
+@both_ways
 def test_a_child_or_a_proxy_of_the_user_is_the_user(connect, login, alice):  # noqa: F811
     from django.db.models.signals import post_save
     proxy = type('Proxy', (get_user_model(),), {'__module__': 'tests.test_revocation', 'Meta': type(
@@ -143,6 +151,7 @@ def test_a_child_or_a_proxy_of_the_user_is_the_user(connect, login, alice):  # n
     assert ends(mine) == [4401]
 
 
+@both_ways
 def test_no_frame_reaches_a_route_after_the_right_has_ended(connect, login, alice, layer):  # noqa: F811
     heard = []
     handler = type('Heard', (RoutedSocketHandler,), {
@@ -154,6 +163,7 @@ def test_no_frame_reaches_a_route_after_the_right_has_ended(connect, login, alic
     assert heard == []
 
 
+@both_ways
 def test_a_layer_that_is_away_keeps_no_disconnect_function_from_running(connect, monkeypatch, caplog):
     from sockets import transport
     mine = connect(Noted)
@@ -167,6 +177,7 @@ def test_a_layer_that_is_away_keeps_no_disconnect_function_from_running(connect,
 
 
 @pytest.mark.parametrize('engine', ['db', 'cached_db', 'cache', 'file', 'signed_cookies'])
+@both_ways
 def test_a_user_is_logged_out_of_every_session_that_can_be_searched(connect, settings, alice, engine, tmp_path):
     settings.SESSION_ENGINE = 'django.contrib.sessions.backends.' + engine
     settings.SESSION_FILE_PATH = str(tmp_path)
@@ -189,6 +200,7 @@ def test_a_user_is_logged_out_of_every_session_that_can_be_searched(connect, set
         assert ('_auth_user_id' in again) == (request is his or not searched)
 
 
+@both_ways
 def test_an_anonymous_connection_is_logged_out_with_its_session(connect, settings, alice):
     request = browser_of('db')
     cookies = {settings.SESSION_COOKIE_NAME: request.session.session_key}
@@ -202,6 +214,7 @@ def test_an_anonymous_connection_is_logged_out_with_its_session(connect, setting
     assert Session.objects.count() == Socket.objects.count() == 1
 
 
+@both_ways
 def test_looking_for_sessions_ends_and_says_so(connect, settings, alice, monkeypatch):
     requests = [browser_of('db', alice) for _ in range(4)]
     mine = connect(Noted, cookies={settings.SESSION_COOKIE_NAME: requests[0].session.session_key})
@@ -217,6 +230,7 @@ def test_looking_for_sessions_ends_and_says_so(connect, settings, alice, monkeyp
     assert ends(mine) == [4401]
 
 
+@both_ways
 def test_who_is_told_is_no_longer_logged_in(connect, settings, alice, monkeypatch):
     request = browser_of('db', alice)
     mine = connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})

@@ -1,4 +1,5 @@
 import pytest
+from django.core.management import CommandError, call_command
 
 from sockets.security import client_ip, origin_allowed
 
@@ -7,6 +8,44 @@ from sockets.security import client_ip, origin_allowed
     (['example.com'], 'https://example.com', 'example.com', True),
     (['example.com'], 'https://example.com:8443', 'example.com:8443', True),
     (['example.com'], 'https://EXAMPLE.com', 'example.com', True),
+    (['example.com'], 'HTTPS://example.com', 'EXAMPLE.com', True),
+    (['example.com'], 'https://example.com.', 'example.com', True),
+    (['example.com'], 'https://example.com..', 'example.com', False),
+    # Where Host has a port, it counts; that of a scheme is there without being said.
+    (['example.com'], 'https://example.com:8443', 'example.com', True),
+    (['example.com'], 'https://example.com', 'example.com:8443', False),
+    (['example.com'], 'https://example.com:1', 'example.com:8443', False),
+    (['example.com'], 'https://example.com:1', 'EXAMPLE.com.:8443', False),
+    (['example.com'], 'https://example.com', 'example.com:443', True),
+    (['example.com'], 'http://example.com', 'example.com:80', True),
+    (['example.com'], 'http://example.com', 'example.com:443', False),
+    (['example.com'], 'ws://example.com', 'example.com:80', True),
+    (['*'], 'https://shop.example:1', 'shop.example:2', False),
+    (['[::1]'], 'http://[::1]:8000', '[::1]:8001', False),
+    # A name of ours that is not the one of this server.
+    (['.example.com'], 'https://www.example.com', 'api.example.com:8443', True),
+    # No browser says so.
+    (['example.com'], 'https://user@example.com', 'example.com', False),
+    (['example.com'], 'https://evil.com@example.com', 'example.com', False),
+    (['example.com'], 'https://example.com:80@evil.com', 'example.com', False),
+    (['example.com'], 'https://example.com/path', 'example.com', False),
+    (['example.com'], 'https://example.com?x', 'example.com', False),
+    (['example.com'], 'https://evil.com\\example.com', 'example.com', False),
+    (['example.com'], 'https://exam\tple.com', 'example.com', False),
+    (['example.com'], 'https://example.com\n', 'example.com', False),
+    (['example.com'], 'https://example.com, https://evil.com', 'example.com', False),
+    (['example.com'], 'https://example.com:port', 'example.com', False),
+    (['example.com'], '//example.com', 'example.com', False),
+    (['example.com'], 'example.com', 'example.com', False),
+    # Another scheme is no page of a site.
+    (['example.com'], 'ftp://example.com', 'example.com', False),
+    (['example.com'], 'file://example.com', 'example.com', False),
+    (['example.com'], 'chrome-extension://example.com', 'example.com', False),
+    (['example.com'], 'javascript://example.com', 'example.com', False),
+    # Browsers and ALLOWED_HOSTS write other alphabets in ASCII.
+    (['xn--bcher-kva.example'], 'https://xn--bcher-kva.example', 'xn--bcher-kva.example', True),
+    (['b\xfccher.example'], 'https://b\xfccher.example', 'b\xfccher.example', False),
+    (['kelvin.example'], 'https://\u212aelvin.example', 'kelvin.example', False),
     (['.example.com'], 'https://www.example.com', 'example.com', True),
     (['example.com'], 'https://evil.com', 'example.com', False),
     (['example.com'], 'https://evil.com', 'evil.com', False),
@@ -42,6 +81,30 @@ def test_allowed_origins_replace_allowed_hosts(settings):
     assert origin_allowed('https://anyone.example', 'api.example.com')
 
 
+@pytest.mark.parametrize('origin, is_secure, allowed', [
+    ('http://example.com', False, True),
+    ('http://example.com', True, False),
+    ('HTTP://example.com', True, False),
+    ('ws://example.com', True, False),
+    ('https://example.com', True, True),
+    ('https://example.com', False, True),
+])
+def test_a_page_without_tls_is_foreign_where_we_have_it(settings, origin, is_secure, allowed):
+    settings.ALLOWED_HOSTS = ['example.com']
+    assert origin_allowed(origin, 'example.com', is_secure) is allowed
+    settings.ALLOWED_HOSTS = ['*']
+    assert origin_allowed(origin, 'example.com', is_secure) is allowed
+
+
+def test_an_origin_that_is_named_as_a_whole_is_allowed_whatever_its_scheme_and_port(settings):
+    settings.SOCKETS = {'ALLOWED_ORIGINS': ['example.com', 'http://localhost:3000', 'capacitor://App/', 'null']}
+    assert origin_allowed('http://localhost:3000', 'localhost:8000', True)
+    assert origin_allowed('capacitor://app', 'example.com')
+    assert not origin_allowed('http://localhost:3001', 'localhost:8000')
+    assert not origin_allowed('http://localhost', 'localhost')
+    assert not origin_allowed('null', 'example.com')
+
+
 def test_a_missing_origin_is_no_browser(settings):
     assert origin_allowed(None, 'example.com') is True
     settings.SOCKETS = {'REQUIRE_ORIGIN': True}
@@ -50,6 +113,24 @@ def test_a_missing_origin_is_no_browser(settings):
 
 
 @pytest.mark.parametrize('proxies, peer, forwarded_for, ip', [
+    (['192.0.2.1'], '192.0.2.1', '1.2.3.4:99', '1.2.3.4'),
+    (['192.0.2.1'], '192.0.2.1', '[::1]:99', '::1'),
+    (['192.0.2.1'], '192.0.2.1', '[2001:DB8::1]', '2001:db8::1'),
+    (['192.0.2.1'], '192.0.2.1', '[::ffff:1.2.3.4]:99', '1.2.3.4'),
+    (['192.0.2.1'], '192.0.2.1', '[fe80::1%eth0]', None),
+    (['192.0.2.1'], '192.0.2.1:99', '1.2.3.4', '1.2.3.4'),
+    (['192.0.2.1', '10.0.0.0/8'], '192.0.2.1', '6.6.6.6, 1.2.3.4:99, 10.0.0.1:80', '1.2.3.4'),
+    # What is garbage is nobody's, and does not let what the client wrote before it count.
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6, garbage', None),
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6,', None),
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6, ,', None),
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6, unix:', None),
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6, 1.2.3.4%eth0', None),
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6, 1.2.3.4:', None),
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6, 1.2.3.4:port', None),
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6, [1.2.3.4', None),
+    (['192.0.2.1'], '192.0.2.1', '6.6.6.6, 1.2.3.4 5.6.7.8', None),
+    (['192.0.2.1'], '192.0.2.1', ' ', '192.0.2.1'),
     ([], '192.0.2.1', None, '192.0.2.1'),
     ([], '192.0.2.1', '203.0.113.9', '192.0.2.1'),
     ([], None, '203.0.113.9', None),
@@ -68,3 +149,21 @@ def test_a_missing_origin_is_no_browser(settings):
 def test_the_address_is_what_a_trusted_proxy_saw(settings, proxies, peer, forwarded_for, ip):
     settings.SOCKETS = {'TRUSTED_PROXIES': proxies}
     assert client_ip(peer, forwarded_for) == ip
+
+
+@pytest.mark.parametrize('value, ip', [
+    ('203.0.113.9', '203.0.113.9'), (' 203.0.113.9:4711 ', '203.0.113.9'), ('[2001:db8::1]:4711', '2001:db8::1'),
+    (None, '192.0.2.1'), ('', '192.0.2.1'),
+    # One address, and no list: the left one may be the client's, and so may be the right one.
+    ('6.6.6.6, 203.0.113.9', None), ('203.0.113.9, 192.0.2.1', None), ('unknown', None),
+])
+def test_a_header_of_one_address_counts_as_a_whole(settings, value, ip):
+    settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1'], 'CLIENT_ADDRESS_HEADER': 'X-Real-IP'}
+    assert client_ip('192.0.2.1', value) == ip
+    assert client_ip('192.0.2.2', value) == '192.0.2.2'
+
+
+def test_proxy_headers_that_anyone_may_write_and_trusted_proxies_exclude_each_other(settings):
+    settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1']}
+    with pytest.raises(CommandError, match='Leave out --proxy-headers'):
+        call_command('runsockets', '--proxy-headers')

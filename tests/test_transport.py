@@ -11,7 +11,8 @@ from channels import channel_layers, include, route, route_class
 from channels.test import ChannelTestCase, WSClient, apply_routes
 
 from sockets import RoutedSocketHandler, signals, transport
-from sockets.exceptions import MailboxFull
+from sockets.exceptions import DeliveryFailed, MailboxFull
+from sockets.layers import InMemoryChannelLayer
 from sockets.models import Socket
 from sockets.testing import sandbox, work
 
@@ -129,6 +130,64 @@ def test_a_layer_that_can_send_to_many_is_asked_to(settings):
         assert transport.send_many(['a!1', 'a!2', 'b!1', 'b!2', 'b!3'], MESSAGE) == 5
     # What was refused, and only that, is tried again.
     assert asked == [['a!1', 'a!2', 'b!1', 'b!2', 'b!3'], ['b!1', 'b!2', 'b!3'], ['b!3']]
+
+
+class Away(Exception):
+    """What a layer raises when its Redis cannot be reached."""
+
+
+def test_a_fan_out_that_cannot_reach_some_serves_the_others_and_says_how_many():
+    class Sharded(ChannelLayer):
+        def send_many(self, channel_names, message):
+            asked.append(list(channel_names))
+            error = Away('Redis is away')
+            error.undelivered = [name for name in channel_names if name.startswith('far!')]
+            error.refused = [name for name in channel_names if name.startswith('full!')]
+            if error.undelivered:
+                raise error
+            return []
+
+    asked = []
+    with sandbox(Sharded()), pytest.raises(DeliveryFailed, match='3 of 5 connections.*Redis is away') as raised:
+        transport.send_many(['far!1', 'near!1', 'full!1', 'far!2', 'near!2'], MESSAGE)
+    assert (raised.value.delivered, raised.value.total) == (3, 5)
+    assert isinstance(raised.value.__cause__, Away)
+    # Who is full is tried again, who cannot be reached is not.
+    assert asked[1:] == [['full!1']]
+
+
+def test_a_fan_out_on_any_other_layer_serves_those_it_can_before_it_fails():
+    class Partly(ChannelLayer):
+        def send(self, channel, message):
+            tried.append(channel)
+            if channel.startswith('far!'):
+                raise Away('Redis is away')
+            super().send(channel, message)
+
+    tried = []
+    layer = Partly()
+    with sandbox(layer):
+        with pytest.raises(DeliveryFailed, match='1 of 3 connections'):
+            transport.send_many(['far!1', 'far!2', 'near!1'], MESSAGE)
+        assert tried == ['far!1', 'near!1'] and layer.receive(['near!']) == ('near!1', MESSAGE)
+        with pytest.raises(AssertionError):
+            transport.send_many(['near!1'], 'no message')
+
+
+def test_what_has_expired_is_told_as_dropped():
+    told, heard = [], threading.Event()
+
+    def listen(servers, **kwargs):
+        told.append(servers)
+        heard.set()
+    signals.messages_dropped.connect(listen)
+    layer = InMemoryChannelLayer(expiry=0.05)
+    layer.send('server!1', MESSAGE), layer.send('server!2', MESSAGE), layer.send('background', {})
+    time.sleep(0.1)
+    assert layer.receive(['server!', 'background']) == (None, None)
+    assert heard.wait(5)
+    assert told == [{'server!': 2, 'background': 1}]
+    assert layer.statistics()['dropped'] == told[0]
 
 
 @pytest.mark.parametrize('code', [1000, 1001, 1011, 1012, 3000, 4401, 4999])

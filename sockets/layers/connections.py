@@ -21,60 +21,48 @@ def connect(pool):
     return pool.connection_class(**pool.connection_kwargs)
 
 
+class Late(redis.exceptions.ResponseError):
+    """A script came too late to Redis, which did nothing."""
+
+
 class Pipe:
     """A connection of one thread to one shard. Replies come in the order of the commands, and may be read later."""
 
-    # Replies that may wait to be read.
-    patience = 500
-
-    def __init__(self, pool):
+    def __init__(self, shard):
         self.pid = os.getpid()
-        self.connection = connect(pool)
+        self.shard = shard
+        self.connection = shard.connect()
         self.waiting = collections.deque()
         # Commands that go out with the next one.
         self.held = []
 
     def run(self, name, args):
-        """Run a script and return its reply."""
-        digest, text = SCRIPTS[name]
-        self._send('EVALSHA', digest, 0, *args)
-        while self.waiting:
-            self._read_next()
-        reply = self._reply()
-        if isinstance(reply, redis.exceptions.NoScriptError):
-            self.connection.send_command('EVAL', text, 0, *args)
-            reply = self._reply()
+        """Run a script and return its reply. After a time-out, Redis has not run it and will not."""
+        clock = self.shard.clock
+        if clock.is_due():
+            clock.set(self._ask('TIME'))
+        reply = self._run(name, args)
+        if isinstance(reply, Late):
+            # Its clock has been set, or this process was stopped just now.
+            clock.set(self._ask('TIME'))
+            reply = self._run(name, args)
+        if isinstance(reply, Late):
+            raise redis.exceptions.TimeoutError(str(reply))
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    def post(self, name, args, on_reply):
-        """Have a script run. ``on_reply`` is called with its reply, or with an exception, when that is read."""
-        self.waiting.append(on_reply)
-        # Nobody may be there in time to hear that Redis has forgotten the script: it comes along.
-        self._send('EVAL', SCRIPTS[name][1], 0, *args)
-
     def hold(self, name, args, on_reply):
-        """Have a script run just before whatever is next; ``on_reply`` is as for ``post``."""
+        """Have a script run just before whatever is next; ``on_reply`` gets its reply, or an exception."""
+        if not self.shard.clock.is_known():
+            self.shard.clock.set(self._ask('TIME'))
         self.waiting.append(on_reply)
-        self.held += self.connection.pack_command('EVALSHA', SCRIPTS[name][0], 0, *args)
+        self.held += self.connection.pack_command('EVALSHA', SCRIPTS[name][0], 0, *args, self.shard.deadline())
 
     def let_go(self):
         """Send what is held, if there is nothing that it could go with."""
         if self.held:
             self._send_packed([])
-
-    def read(self):
-        """Read the replies that are there to what was posted; wait for them when there are too many."""
-        while self.waiting and (len(self.waiting) > self.patience or self.connection.can_read()):
-            self._read_next()
-        if not self.waiting and self.connection._sock is not None and self.connection.can_read():
-            # Nobody has asked for anything: it is the end of the connection. The next command makes a new one.
-            self.connection.disconnect()
-
-    def _read_next(self):
-        reply = self._reply()
-        self.waiting.popleft()(reply)
 
     def fail(self, error):
         """Tell those who wait for a reply that nobody knows whether Redis has heard of it."""
@@ -82,8 +70,20 @@ class Pipe:
         while self.waiting:
             self.waiting.popleft()(error)
 
-    def _send(self, *command):
+    def _run(self, name, args):
+        digest, text = SCRIPTS[name]
+        deadline = self.shard.deadline()
+        reply = self._ask('EVALSHA', digest, 0, *args, deadline)
+        if isinstance(reply, redis.exceptions.NoScriptError):
+            reply = self._ask('EVAL', text, 0, *args, deadline)
+        return reply
+
+    def _ask(self, *command):
         self._send_packed(self.connection.pack_command(*command))
+        while self.waiting:
+            reply = self._reply()
+            self.waiting.popleft()(reply)
+        return self._reply()
 
     def _send_packed(self, parts):
         # In one write.
@@ -94,47 +94,80 @@ class Pipe:
         try:
             return self.connection.read_response()
         except redis.exceptions.ResponseError as error:
-            return error
+            return Late(str(error)) if 'LATE' in str(error) else error
+
+
+class _Bell:
+    """What one shard rings: a connection whose BLPOP may outlast a wait."""
+
+    def __init__(self, shard, keys):
+        self.shard = shard
+        self.keys = keys
+        self.connection = shard.connect()
+        self.is_waiting = False
+
+    def listen(self):
+        """Return whether it can be heard from now on."""
+        if self.shard.is_down:
+            self.hang_up()
+        elif not self.is_waiting:
+            try:
+                self.connection.send_command('BLPOP', *self.keys, 0)
+                self.is_waiting = True
+            except AWAY as error:
+                self.hang_up()
+                self.shard.failed(error)
+        return self.is_waiting
+
+    def answer(self):
+        """Read that it has rung, or that its connection is gone."""
+        self.is_waiting = False
+        try:
+            self.connection.read_response()
+        except AWAY:
+            # The next look says whether it is only this connection.
+            self.hang_up()
+
+    def hang_up(self):
+        self.is_waiting = False
+        self.connection.disconnect()
 
 
 class Bells:
-    """Blocks until something can be taken on any shard. One connection per shard, whose BLPOP may outlast a wait."""
+    """Blocks until something can be taken on any shard."""
 
     def __init__(self, shards):
-        self.bells = [[connect(pool), keys, False] for pool, keys in shards if keys]
+        self.bells = [_Bell(shard, keys) for shard, keys in shards if keys]
 
     def wait(self, seconds):
-        """Return when a bell has rung, or after ``seconds``."""
-        for bell in self.bells:
-            connection, keys, is_waiting = bell
-            if not is_waiting:
-                connection.send_command('BLPOP', *keys, 0)
-                bell[2] = True
-        ready, _, _ = select.select([connection._sock for connection, _, _ in self.bells], [], [], seconds)
-        for bell in self.bells:
-            if bell[0]._sock in ready:
-                bell[0].read_response()
-                bell[2] = False
+        """Return when a bell has rung, or after ``seconds``; sooner while one cannot be heard."""
+        heard = [bell for bell in self.bells if bell.listen()]
+        if len(heard) < len(self.bells):
+            seconds = min(seconds, 0.25)
+        ready, _, _ = select.select([bell.connection._sock for bell in heard], [], [], seconds)
+        for bell in heard:
+            if bell.connection._sock in ready:
+                bell.answer()
 
 
 class Reader:
     """Takes what comes into a list, on Twisted's reactor, which it never blocks.
 
-    ``on_entry`` is called with each entry, ``on_trouble`` with an exception and ``on_reply`` each time that Redis
-    answers, which it does every ``patience`` seconds if it is there at all.
+    ``on_entry`` is called with each entry, and ``on_reply`` each time that Redis answers, which it does every
+    ``patience`` seconds if it is there at all. The shard hears of trouble.
     """
 
-    def __init__(self, pool, key, on_entry, on_reply, on_trouble, patience=2):
+    def __init__(self, shard, key, on_entry, on_reply, patience=2):
         from twisted.internet import reactor
         self.reactor = reactor
-        self.pool = pool
+        self.shard = shard
         self.command = ('BLPOP', key, patience)
         # A reply is this and the entry, or "*-1", or an error.
         self.head = b'*2\r\n$%d\r\n%s\r\n$' % (len(key.encode()), key.encode())
         self.on_entry = on_entry
         self.on_reply = on_reply
-        self.on_trouble = on_trouble
-        self.patience = patience
+        # Redis answers after ``patience`` at the latest, if it is there.
+        self.silence = patience + shard.timeout
         self.tries = 0
 
     def start(self):
@@ -143,11 +176,14 @@ class Reader:
         threading.Thread(target=self._connect, daemon=True, name='sockets-connect').start()
 
     def _connect(self):
-        connection = connect(self.pool)
+        connection = self.shard.connect()
         try:
             connection.connect()
+            connection.send_command('TIME')
+            self.shard.clock.set(connection.read_response())
         except Exception as error:
-            self.reactor.callFromThread(self._try_again, error)
+            self.shard.failed(error)
+            self.reactor.callFromThread(self._try_again)
         else:
             connection._sock.setblocking(False)
             self.reactor.callFromThread(self._begin, connection)
@@ -157,31 +193,31 @@ class Reader:
         self.buffer = b''
         self.heard = time.monotonic()
         self.reactor.addReader(self)
-        self.watch = self.reactor.callLater(3 * self.patience, self._look)
+        self.watch = self.reactor.callLater(self.silence, self._look)
         self._ask()
 
     def _ask(self):
         try:
             self.connection.send_command(*self.command)
-        except Exception as error:
-            self._end(error)
+        except Exception:
+            self._end()
 
     def _look(self):
         silence = time.monotonic() - self.heard
-        if silence < 3 * self.patience:
-            self.watch = self.reactor.callLater(3 * self.patience - silence, self._look)
+        if silence < self.silence:
+            self.watch = self.reactor.callLater(self.silence - silence, self._look)
         else:
-            self._end(redis.exceptions.TimeoutError('Redis has said nothing for {:.0f} s'.format(silence)))
+            self.shard.failed(redis.exceptions.TimeoutError('Redis has said nothing for {:.0f} s'.format(silence)))
+            self._end()
 
-    def _end(self, error):
+    def _end(self):
         self.reactor.removeReader(self)
         if self.watch.active():
             self.watch.cancel()
         self.connection.disconnect()
-        self._try_again(error)
+        self._try_again()
 
-    def _try_again(self, error):
-        self.on_trouble(error)
+    def _try_again(self):
         self.tries += 1
         self.reactor.callLater(pause(self.tries), self.start)
 
@@ -203,10 +239,10 @@ class Reader:
         except OSError as error:
             # TLS has read a record of its own.
             if type(error).__name__ not in ('SSLWantReadError', 'SSLWantWriteError'):
-                self._end(error)
+                self._end()
             return
         if not data:
-            return self._end(redis.exceptions.ConnectionError('Redis has closed the connection'))
+            return self._end()
         self.buffer += data
         self._parse()
 
@@ -227,7 +263,8 @@ class Reader:
                 return
             entry = self.buffer[end + 2:after]
         elif line[:1] == b'-':
-            return self._end(redis.exceptions.ResponseError(line[1:].decode('utf-8', 'replace')))
+            self.shard.refused(line[1:].decode('utf-8', 'replace'))
+            return self._end()
         # One command at a time: there is nothing behind its reply.
         self.buffer = b''
         self.heard, self.tries = time.monotonic(), 0

@@ -11,6 +11,7 @@ import time
 
 from asgiref.base_layer import BaseChannelLayer
 
+from . import dropped
 from .leases import FileLeases
 from .mailboxes import FRAMES, Full, Mailboxes, end_of
 
@@ -56,6 +57,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     extensions = ['groups', 'flush', 'twisted']
     keeps_order = True
+    # What rows of servers on such layers say. Who lives is known by their names.
+    name = 'memory:'
 
     def __init__(self, expiry=60, group_expiry=86400, capacity=100, channel_capacity=None, server_capacity=100000,
                  lease=5, leases=None):
@@ -237,9 +240,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         is_control = (channel in ('websocket.connect', 'websocket.disconnect') or
                       bool(message.get('close') or message.get('accept')))
         now = time.monotonic()
-        if now >= self._next_sweep:
-            self._mailboxes.sweep(now)
-            self._next_sweep = now + self.expiry
+        self._sweep(now)
         try:
             line = self._mailboxes.put(channel, message, now, reply_channel, is_control)
         except Full:
@@ -251,8 +252,18 @@ class InMemoryChannelLayer(BaseChannelLayer):
             self._mailboxes.close(channel, now)
         self._wake(line)
 
+    def _sweep(self, now):
+        if now >= self._next_sweep:
+            self._mailboxes.sweep(now)
+            self._next_sweep = now + self.expiry
+        if self._mailboxes.expired:
+            expired, self._mailboxes.expired = self._mailboxes.expired, collections.Counter()
+            self._dropped.update(expired)
+            dropped.tell(expired)
+
     def _take(self, channels, owner):
         now = time.monotonic()
+        self._sweep(now)
         for ticket in self._mailboxes.overdue(now):
             if ticket.owner.is_alive():
                 self._mailboxes.renew(ticket, now)

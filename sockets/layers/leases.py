@@ -116,13 +116,12 @@ class FileLeases:
 class RedisLeases:
     """The leases of all servers on a Redis, or on several.
 
-    ``run(script, index, args)`` runs a script on one of ``count`` shards, ``shard_of(server)`` says on which. ``attempt``
-    does the same, and returns ``None`` if that shard is away.
+    ``run(script, index, args)`` runs a script on one of ``count`` shards, ``shard_of(server)`` says on which. On a shard
+    that is away nobody is dead.
     """
 
-    def __init__(self, run, attempt, shard_of, count, prefix):
+    def __init__(self, run, shard_of, count, prefix):
         self.run = run
-        self.attempt = attempt
         self.shard_of = shard_of
         self.count = count
         self.prefix = prefix
@@ -152,19 +151,20 @@ class RedisLeases:
         is_new, dead = False, []
         for index, names in by_shard.items():
             # Nobody is dead just because we cannot ask, and nobody lives because somebody else's shard is away.
-            is_new_here, *found = self.attempt('dead', index, [
-                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _BURIED, int(servers is not None), *names]) or [0]
+            reply = self.run('dead', index, [
+                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _BURIED, int(servers is not None), *names])
+            is_new_here, *found = reply or [0]
             is_new = is_new or bool(is_new_here)
             dead += [server.decode() for server in found]
         self.is_new = is_new
         for server in dead:
-            self._on_other_shards(self.attempt, 'bury', server, _BURIED)
+            self._on_other_shards('bury', server, _BURIED)
         return dead
 
     def dig_out(self, server):
         """Have ``server`` live again, which was found dead, has ended all that it had, and has no row any more."""
         # First, and all of them: a mark that stayed would refuse what is on that shard.
-        self._on_other_shards(self.run, 'dig_out', server)
+        self._on_other_shards('dig_out', server)
         self.run('dig_out', self.shard_of(server), [self.prefix, server])
 
     def alive(self, servers=()):
@@ -175,7 +175,7 @@ class RedisLeases:
         """Forget a dead server."""
         self.run('forget', self.shard_of(server), [self.prefix, server, _BURIED])
 
-    def _on_other_shards(self, run, script, server, *args):
+    def _on_other_shards(self, script, server, *args):
         for index in range(self.count):
             if index != self.shard_of(server):
-                run(script, index, [self.prefix, server, *args])
+                self.run(script, index, [self.prefix, server, *args])

@@ -70,6 +70,9 @@ class Mailboxes:
         self._waiting = collections.Counter()
         # Connections that have been told to close, and until when we remember it.
         self._closed = {}
+        # How many messages were thrown away because they had waited too long, by server or channel; for the caller to
+        # take.
+        self.expired = collections.Counter()
 
     def put(self, channel, message, now, reply_channel=None, is_control=False):
         """Put ``message`` into its mailbox and return the channel under which it can be taken now, or ``None``.
@@ -147,7 +150,9 @@ class Mailboxes:
         self._leave_line(box)
         for letter in box.letters:
             self._waiting.pop(letter.channel, None)
-        return [letter for letter in box.letters if letter.expires > now]
+        letters = [letter for letter in box.letters if letter.expires > now]
+        self._count_expired(box, len(box.letters) - len(letters))
+        return letters
 
     def done(self, ticket):
         """End the handling of a frame; return the channel of the connection's next one, if it can be taken now.
@@ -227,7 +232,14 @@ class Mailboxes:
 
     def _expire(self, box, now):
         while box.letters and box.letters[0].expires <= now:
-            self._count_out(box, box.letters.popleft())
+            letter = box.letters.popleft()
+            self._count_out(box, letter)
+            # Who wanted a connection is told by whoever holds it.
+            self._count_expired(box, int(letter.channel != 'websocket.connect'))
+
+    def _count_expired(self, box, count):
+        if count:
+            self.expired[_line(box.key[1])] += count
 
     def _count_out(self, box, letter):
         if box.key[1] != letter.channel and not box.keeps_order:

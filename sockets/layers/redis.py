@@ -4,6 +4,8 @@ Each step is one of the scripts and one round trip: put, take (with the end of t
 """
 import atexit
 import collections
+import contextlib
+import hashlib
 import itertools
 import logging
 import os
@@ -16,17 +18,22 @@ import msgpack
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
-from .connections import AWAY, Bells, Pipe, Reader, pause
+from . import dropped
+from .connections import AWAY, Bells, Late, Pipe, Reader, pause
 from .inmemory import InMemoryChannelLayer
 from .leases import SIGN_OF_LIFE, RedisLeases
 from .mailboxes import FRAMES, end_of
+from .posting import Poster
 from .scripts import FINE, GONE, UNKNOWN, VERSION
+from .shards import Down, Shard
 from .standing import Standing
 
 logger = logging.getLogger('sockets')
 
 # Seconds that a blocking receive() waits, and after which a worker looks for leases that have ended.
 _PATIENCE = 2
+# Seconds between two looks for what has expired.
+_TELL_EVERY = 3
 # Names in one entry of send_many(): about 40 kB of them.
 _NAMES_PER_ENTRY = 1000
 
@@ -34,8 +41,19 @@ _NAMES_PER_ENTRY = 1000
 _HELD = frozenset(['websocket.connect', 'websocket.receive'])
 _CONTROLS = frozenset(['websocket.connect', 'websocket.disconnect'])
 
+# Seconds after which a connection that was told to close has ended, whether anybody has said so or not.
+_LAST_WORDS = 15
+
 # Seconds that a daphne which stops waits for its clients to answer a close.
 _FAREWELL = 3
+
+# Seconds that a call may take. One Redis that hangs for a while is waited for: nothing goes on without it anyway. Where
+# there are several, those that are well must not wait for the one that is not.
+_TIMEOUT, _TIMEOUT_OF_SEVERAL = 10, 1.5
+
+# What daphne is told, or tells itself, when there is no room for a page.
+_UNAVAILABLE = {'status': 503, 'headers': [[b'Content-Type', b'text/plain'], [b'Retry-After', b'1']],
+                'content': b'Service unavailable'}
 
 
 class OutOfMemory(redis.exceptions.ResponseError):
@@ -49,6 +67,7 @@ class _Ticket:
         self.index = index
         self.connection = connection
         self.token = token
+        self.thread = threading.current_thread()
 
 
 class RedisChannelLayer(asgi_redis.RedisChannelLayer):
@@ -56,24 +75,34 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     ``capacity`` and ``channel_capacity`` count per connection and channel, ``server_capacity`` what may wait for all
     connections of one server together. Frames of a connection are received one at a time and in order, across all
-    workers; ``lease`` is how many seconds a worker that died in the middle of one holds its connection up.
+    workers; ``lease`` is how many seconds a worker that died in the middle of one holds its connection up. ``timeout``
+    is how many seconds a call to Redis may take; not given, it is 10, or 1.5 where there are several.
 
     A process that calls ``serve_locally`` keeps what belongs to its own connections to itself.
     """
 
     extensions = ['groups', 'flush', 'twisted']
     keeps_order = True
+    # asgi_redis refuses a socket_timeout that is shorter: it would end its blocking commands, of which we have none.
+    blpop_timeout = 0
 
-    def __init__(self, expiry=60, hosts=None, prefix='sockets:', *args, server_capacity=10000, lease=10, **kwargs):
+    def __init__(self, expiry=60, hosts=None, prefix='sockets:', *args, server_capacity=10000, lease=10, timeout=None,
+                 **kwargs):
         if 'services' in kwargs:
             raise ImproperlyConfigured(
                 "sockets.layers.RedisChannelLayer does not ask a Redis Sentinel ('services'). Name the Redis itself in "
                 "'hosts', or take the BACKEND 'asgi_redis.RedisSentinelChannelLayer'.")
+        if timeout is None:
+            timeout = _TIMEOUT_OF_SEVERAL if len(hosts or ()) > 1 else _TIMEOUT
+        kwargs['connection_kwargs'] = {'socket_timeout': timeout, **(kwargs.get('connection_kwargs') or {})}
         # Whoever writes another version of what is in Redis, or writes as asgi_redis does, has other keys.
         super().__init__(expiry, hosts, '{}{}:'.format(prefix, VERSION), *args, **kwargs)
+        # Who has another name hears nothing of our servers, nor we of theirs. A column holds it.
+        self.name = self.prefix if len(self.prefix) <= 100 else hashlib.sha256(self.prefix.encode()).hexdigest()
         self.server_capacity = server_capacity
         self.lease = lease
-        self._leases = RedisLeases(self._run, self._attempt, self.consistent_hash, self.ring_size, self.prefix)
+        self._shards = [self._shard(index) for index in range(self.ring_size)]
+        self._leases = RedisLeases(self._ask_of_servers, self.consistent_hash, self.ring_size, self.prefix)
         # It holds them for the servers that it delivers to.
         self._local = InMemoryChannelLayer(
             expiry=self.expiry, group_expiry=self.group_expiry, capacity=self.capacity,
@@ -82,20 +111,25 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._serves_locally = False
         self._read_here = set()
         self._thread = threading.local()
+        # Frames that are being handled, and those that are done, of which Redis has yet to hear.
         self._tickets = set()
+        self._unended = collections.deque()
         self._tokens = itertools.count()
-        self._renewed = 0
+        self._renewed = self._tended = 0
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
-        # Connections of the server in this process, and those of them that were told why they end.
+        # Connections of the server in this process, and when we told those that end because it was found dead.
         self._open_here = set()
-        self._told = set()
+        self._told = {}
         self._farewell = {'close': 1012}
         self._standing = Standing(self._leases.lease)
+        # What the reactor asks of Redis, by shard.
+        self._posters = {}
+        # What has expired here, which Redis does not know.
+        self._expired = collections.Counter()
         self._renewer = None
         self._lock = threading.Lock()
-        self._trouble = _Trouble()
 
     def serve_locally(self):
         """Say that this process runs workers for the connections that it holds: their frames need not leave it."""
@@ -138,11 +172,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 refused = self._send_entry(prefix, [channel], message)
             else:
                 refused = self._send_plain(channel, message)
-        except AWAY as error:
+        except AWAY:
             if not _is_from_server(channel):
                 raise
             # daphne knows what to do when there is no room: 503 and 1013, which ask the client to come back.
-            self._trouble.begins(error)
             refused = True
         except OutOfMemory as error:
             if not _is_from_server(channel):
@@ -169,26 +202,38 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             if reply:
                 failures.append((channel, message, reply, on_failure))
         index, args = self._entry(prefix, [channel], message)
+        self._shards[index].check()
         self._on_pipe(index, lambda pipe: pipe.hold('put', args, on_reply))
 
     def send_many(self, channel_names, message):
-        """Send ``message`` to many channels at the cost of one entry per server; return the names that were full."""
-        servers, refused = {}, []
+        """Send ``message`` to many channels at the cost of one entry per server; return the names that were full.
+
+        Connections of this process come first, and a shard that is away costs its own servers only. Then its error is
+        raised, with the names that it has cost as ``undelivered`` and those that were full as ``refused``.
+        """
+        servers, refused, undelivered, failure = {}, [], [], None
         for channel in channel_names:
             self._check(channel, message)
             servers.setdefault(self.non_local_name(channel), []).append(channel)
-        for prefix, names in servers.items():
+        for prefix in sorted(servers, key=lambda prefix: prefix not in self._read_here):
+            names = servers[prefix]
             if prefix in self._read_here:
                 if message.get('close') and not self._serves_locally:
                     self._close(names)
                 refused += self._local.send_many(names, message)
-            elif not prefix.endswith('!'):
-                refused += [name for name in names if self._is_refused(name, message)]
-            else:
-                for start in range(0, len(names), _NAMES_PER_ENTRY):
-                    part = names[start:start + _NAMES_PER_ENTRY]
-                    if self._send_entry(prefix, part, message):
+                continue
+            size = _NAMES_PER_ENTRY if prefix.endswith('!') else 1
+            for start in range(0, len(names), size):
+                part = names[start:start + size]
+                try:
+                    if (self._send_entry(prefix, part, message) if size > 1 else self._is_refused(part[0], message)):
                         refused += part
+                except (*AWAY, OutOfMemory) as error:
+                    undelivered += part
+                    failure = failure or error
+        if failure is not None:
+            failure.undelivered, failure.refused = undelivered, refused
+            raise failure
         return refused
 
     def dead_servers(self, servers=None):
@@ -210,7 +255,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Return how many messages wait, by channel, and how many were dropped, by server. For operators: it looks at
         every key of each Redis.
         """
-        waiting, dropped = self._local.statistics()['waiting'], {}
+        local = self._local.statistics()
+        waiting, lost = local['waiting'], dict(local['dropped'])
         for index in range(self.ring_size):
             client = self.connection(index)
             for kind in ('queue:', 'frames:'):
@@ -219,19 +265,15 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                     channel = key.decode()[start:] if kind == 'queue:' else 'frames of connections'
                     waiting[channel] = waiting.get(channel, 0) + client.llen(key)
             for server, count in client.hgetall(self.prefix + 'dropped').items():
-                dropped[server.decode()] = dropped.get(server.decode(), 0) + int(count)
-        return {'waiting': {channel: count for channel, count in waiting.items() if count}, 'dropped': dropped}
+                lost[server.decode()] = lost.get(server.decode(), 0) + int(count)
+        return {'waiting': {channel: count for channel, count in waiting.items() if count}, 'dropped': lost}
 
     def note_dropped(self, servers):
         """Count messages that senders gave up: a dict of servers."""
-        try:
-            for server, count in servers.items():
-                client = self.connection(self.consistent_hash(server))
-                client.hincrby(self.prefix + 'dropped', server, count)
-                client.expire(self.prefix + 'dropped', 86400)
-        except redis.exceptions.RedisError as error:
-            # It has been logged by whoever dropped them.
-            self._trouble.begins(error)
+        for server, count in servers.items():
+            # If it cannot be noted: it has been logged by whoever dropped them.
+            with contextlib.suppress(redis.exceptions.RedisError):
+                self._run('note_dropped', self.consistent_hash(server), [self.prefix, server, count])
 
     def forget_server(self, server):
         """Forget a dead server, of which nothing is left."""
@@ -255,15 +297,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 self._account_for_failures()
                 left = deadline - time.monotonic()
                 if found is not None or not block or left <= 0:
-                    self._trouble.is_over()
+                    self._thread.tries = 0
                     return found or (None, None)
                 # No bell rings for a server's sockets: a server asks with receive_twisted().
                 is_server = any(channel.endswith('!') for channel in channels)
                 self._bells(channels).wait(min(left, 0.01) if is_server else left)
-        except redis.exceptions.RedisError as error:
-            self._thread.__dict__.pop('bells', None)
-            self._trouble.begins(error)
-            self._trouble.pause()
+        except redis.exceptions.RedisError:
+            # None of the shards could be asked.
+            self._account_for_failures()
+            tries = self._thread.tries = getattr(self._thread, 'tries', 0) + 1
+            time.sleep(pause(tries))
             return None, None
 
     def receive_many(self, channels, block=False):
@@ -318,7 +361,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Keep account of the open connections; ``ChannelFull`` for a new one while this server counts as dead."""
         if channel == 'websocket.disconnect':
             self._open_here.discard(connection)
-            self._told.discard(connection)
+            self._told.pop(connection, None)
         elif self._standing.is_dead:
             raise self.ChannelFull(channel)
         else:
@@ -338,16 +381,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             self.prefix, connection, channel, 0 if is_control else self.get_capacity(channel),
             0 if is_control else int(self.expiry * 1000), self.serialize(message),
             b'' if is_ours else self.serialize(end_of(message)), self.group_expiry]
-        if not is_ours or channel == 'websocket.connect':
-            try:
-                refused = self._run('put_frame', index, args)
-            except redis.exceptions.RedisError:
-                self._open_here.discard(connection)
-                raise
-            if refused:
-                self._open_here.discard(connection)
-            return refused
-        # The reactor waits for nobody: what Redis answers is read when it next has something to do with Redis.
+        if not self._is_on_reactor():
+            return self._run('put_frame', index, args)
+        home = self._shards[self.consistent_hash(self.non_local_name(connection))]
+        if channel == 'websocket.connect' and (home.is_down or self._shards[index].is_down):
+            # daphne answers 503 at once. A connection whose answers cannot arrive is none.
+            self._open_here.discard(connection)
+            return True
+        if channel == 'websocket.receive' and home.is_down:
+            return self._stop(channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
+        # The reactor waits for nobody.
         self._post('put_frame', index, args, lambda reply: reply and self._stop(channel, message, reply))
 
     def _stop(self, channel, message, reply):
@@ -355,15 +398,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if channel == 'websocket.disconnect':
             return self._untold.append(message)
         connection = message['reply_channel']
+        is_new = channel == 'websocket.connect'
         if reply == 2:
             # Somebody has found this server dead.
             self._stopped.add(connection)
-            self._local.send(connection, self._farewell)
+            self._local.send(connection, {'close': True} if is_new else self._farewell)
         elif connection not in self._stopped:
-            logger.warning('Closing %s with 1013: %s', connection,
+            logger.warning('%s %s: %s', 'Refusing' if is_new else 'Closing with 1013', connection,
                            _explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait')
             self._stopped.add(connection)
-            self._local.send(connection, {'close': 1013})
+            self._local.send(connection, {'close': True if is_new else 1013})
 
     def _send_entry(self, prefix, names, message):
         if message.get('close'):
@@ -393,9 +437,35 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             int(self.group_expiry * 1000)]
 
     def _send_plain(self, channel, message):
-        index = self.consistent_hash(channel) if '?' in channel else next(self._send_index_generator)
-        return self._run('put', index, [self.prefix, channel, self.get_capacity(channel), int(self.expiry * 1000),
-                                        self.serialize(message), 1, int(self.group_expiry * 1000)])
+        args = [self.prefix, channel, self.get_capacity(channel), int(self.expiry * 1000), self.serialize(message), 1,
+                int(self.group_expiry * 1000)]
+        if '?' in channel:
+            return self._run('put', self.consistent_hash(channel), args)
+        failure = None
+        for _ in range(self.ring_size):
+            # Workers read it on every shard.
+            index = next(self._send_index_generator)
+            try:
+                self._shards[index].check()
+                if not self._is_on_reactor():
+                    return self._run('put', index, args)
+                return self._post('put', index, args, lambda reply: reply and self._turn_down(channel, message, reply))
+            except AWAY as error:
+                failure = error
+        raise failure
+
+    def _turn_down(self, channel, message, reply):
+        """Send what Redis did not take elsewhere, or answer a page with 503; ``reply`` is 1 or an exception."""
+        if isinstance(reply, (redis.exceptions.TimeoutError, Late, Down)):
+            # It has not been done there, and will not be.
+            try:
+                return self._send_plain(channel, message)
+            except AWAY as error:
+                reply = error
+        logger.warning('Redis did not take a message for %s: %s', channel,
+                       _explained(reply) if isinstance(reply, Exception) else 'too many wait')
+        if channel == 'http.request' and message.get('reply_channel'):
+            self._local.send(message['reply_channel'], _UNAVAILABLE)
 
     def _is_refused(self, channel, message):
         try:
@@ -406,41 +476,67 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     # Redis
 
+    def _shard(self, index):
+        pool = self.connection(index).connection_pool
+        where = pool.connection_kwargs
+        name = ' (shard {} of {}, {})'.format(
+            index + 1, self.ring_size, where.get('path') or '{}:{}'.format(where.get('host'), where.get('port')))
+        return Shard(pool, where['socket_timeout'] or _TIMEOUT, name if self.ring_size > 1 else '')
+
     def _run(self, name, index, args):
         """Run a script on a shard and return its reply."""
+        shard = self._shards[index]
         try:
-            return self._on_pipe(index, lambda pipe: pipe.run(name, args))
-        except redis.exceptions.ConnectionError:
-            # As redis-py does: it may be that only our old connection is gone.
-            return self._on_pipe(index, lambda pipe: pipe.run(name, args))
+            shard.check()
+        except AWAY as error:
+            # Nobody else tells those whose commands this thread has held for it.
+            pipe = self._thread.__dict__.get('pipes', {}).pop(index, None)
+            if pipe is not None:
+                pipe.fail(error)
+            raise
+        try:
+            try:
+                return self._on_pipe(index, lambda pipe: pipe.run(name, args))
+            except redis.exceptions.ConnectionError:
+                # As redis-py does: it may be that only our old connection is gone.
+                shard.check()
+                return self._on_pipe(index, lambda pipe: pipe.run(name, args))
+        except AWAY as error:
+            shard.failed(error)
+            raise
 
-    def _attempt(self, name, index, args):
-        """Run a script on a shard and return its reply, or ``None`` if that is away."""
+    def _ask_of_servers(self, name, index, args):
+        """Run a script of the leases. Nobody is dead, or alive, just because we cannot ask."""
         try:
             return self._run(name, index, args)
-        except AWAY as error:
-            self._trouble.begins(error)
+        except AWAY:
+            if name not in ('dead', 'living', 'bury') or (name == 'living' and self.ring_size == 1):
+                raise
+            return []
 
     def _post(self, name, index, args, on_reply):
-        """Have a script run on a shard; ``on_reply`` gets its reply, or an exception, some time."""
-        self._collect(index)
+        """Have a script run on a shard; ``on_reply`` gets its reply, or an exception, on the reactor."""
+        shard = self._shards[index]
         try:
-            self._on_pipe(index, lambda pipe: pipe.post(name, args, on_reply))
+            shard.check()
         except AWAY as error:
-            self._trouble.begins(error)
+            return on_reply(error)
+        if index not in self._posters:
+            self._posters[index] = Poster(shard)
+        self._posters[index].post(name, args, on_reply)
 
-    def _collect(self, index):
-        """Read the replies that are there to what was posted."""
-        try:
-            self._on_pipe(index, Pipe.read)
-        except AWAY as error:
-            self._trouble.begins(error)
+    def _is_on_reactor(self):
+        """Whether this thread is the reactor of a daphne, which must not wait."""
+        if self._serves_locally or not self._read_here:
+            return False
+        from twisted.python.threadable import isInIOThread
+        return isInIOThread()
 
     def _on_pipe(self, index, function):
         pipes = self._thread.__dict__.setdefault('pipes', {})
         pipe = pipes.get(index)
         if pipe is None or pipe.pid != os.getpid():
-            pipe = pipes[index] = Pipe(self.connection(index).connection_pool)
+            pipe = pipes[index] = Pipe(self._shards[index])
         try:
             return function(pipe)
         except AWAY as error:
@@ -450,9 +546,12 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         except redis.exceptions.ResponseError as error:
             raise _explained(error)
 
-    def _on_all_pipes(self, function):
+    def _let_go(self):
+        """Send what is held for a shard that we may not get to."""
         for index in list(self._thread.__dict__.get('pipes', ())):
-            self._on_pipe(index, function)
+            # What is lost with a connection comes back to who held it.
+            with contextlib.suppress(*AWAY):
+                self._on_pipe(index, Pipe.let_go)
 
     # Receiving
 
@@ -465,29 +564,47 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             if channel is not None:
                 return channel, message
         if self.ring_size > 1:
-            # What is held may be for a shard that we do not get to.
-            self._on_all_pipes(Pipe.let_go)
+            self._let_go()
         done, self._thread.ticket = getattr(self._thread, 'ticket', None), None
         if done is not None:
             self._tickets.discard(done)
         first = next(self._receive_index_generator) if self.ring_size > 1 else 0
+        if done is not None and done.index != first:
+            # First: whatever comes of the others, its connection goes on.
+            self._end(done)
+            done = None
+        failure, is_any_up = None, False
         for step in range(self.ring_size):
             index = (first + step) % self.ring_size
             here = [channel for channel in channels if self._is_on(channel, index)]
-            own = done if done is not None and done.index == index else None
+            own = done if step == 0 else None
             if own is None and not here:
                 continue
             token = '{}.{}'.format(self.client_prefix, next(self._tokens))
-            reply = self._run('take', index, [
-                self.prefix, own.connection if own else '', own.token if own else '', token, int(self.lease * 1000),
-                *self._rotated(here)])
-            if own is not None:
-                done = None
+            try:
+                reply = self._run('take', index, [
+                    self.prefix, own.connection if own else '', own.token if own else '', token, int(self.lease * 1000),
+                    *self._rotated(here)])
+            except redis.exceptions.RedisError as error:
+                if own is not None:
+                    self._unended.append(own)
+                if not isinstance(error, AWAY):
+                    self._shards[index].refused(error)
+                failure = error
+                continue
+            is_any_up = True
             if reply:
-                if done is not None:
-                    self._run('end', done.index, [self.prefix, done.connection, done.token])
                 return self._open(index, token, *reply)
+        if not is_any_up and failure is not None:
+            raise failure
         return None
+
+    def _end(self, ticket):
+        """Tell Redis that a frame has been handled, now or as soon as it is there."""
+        try:
+            self._run('end', ticket.index, [self.prefix, ticket.connection, ticket.token])
+        except redis.exceptions.RedisError:
+            self._unended.append(ticket)
 
     def _account_for_failures(self):
         """Send again what was to be sent later and met a lost connection or script; say why the rest was not sent."""
@@ -497,11 +614,15 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             try:
                 if not isinstance(reply, Exception):
                     raise self.ChannelFull(channel)
-                if not isinstance(reply, (redis.exceptions.ConnectionError, redis.exceptions.NoScriptError)):
+                if not isinstance(reply, (*AWAY, Late, redis.exceptions.NoScriptError)):
                     raise _explained(reply)
                 self.send(channel, message)
             except Exception as error:
-                on_failure(error)
+                try:
+                    on_failure(error)
+                except Exception:
+                    # A frame may have been taken already, and is not to be lost with this.
+                    logger.exception('The last message of a frame of %s was lost', channel)
 
     def _open(self, index, token, entry, connection=None):
         channel, _, payload = entry.split(b'|', 2)
@@ -518,12 +639,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _end_all(self):
         """Let go of the connections of a process that ends in good order, and asks for no more."""
-        try:
-            self._on_all_pipes(Pipe.let_go)
-            for ticket in list(self._tickets):
-                self._run('end', ticket.index, [self.prefix, ticket.connection, ticket.token])
-        except redis.exceptions.RedisError as error:
-            self._trouble.begins(error)
+        self._let_go()
+        for ticket in [*self._tickets, *self._unended]:
+            self._end(ticket)
 
     def _is_on(self, channel, index):
         # Frames and plain channels are on every shard, the others where their name leads.
@@ -540,7 +658,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         key = tuple(sorted(channels))
         if key not in bells:
             bells[key] = Bells([
-                (self.connection(index).connection_pool,
+                (self._shards[index],
                  [self.prefix + 'bell:' + channel for channel in key if self._is_on(channel, index)])
                 for index in range(self.ring_size)])
         return bells[key]
@@ -556,12 +674,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _renew(self):
         """Say that the servers of this process live, and that its threads are at work on the frames that they took."""
-        try:
-            for server in list(self._leases.held):
-                doubts = self._standing.doubts
+        for server in list(self._leases.held):
+            doubts = self._standing.doubts
+            # The shard has said that it is away, and others may not be.
+            with contextlib.suppress(*AWAY):
                 self._take_answer(server, self._leases.renew(server), doubts)
-        except redis.exceptions.RedisError as error:
-            self._trouble.begins(error)
         now = time.monotonic()
         if now - self._renewed < self.lease / 3:
             return
@@ -569,11 +686,36 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         for index in range(self.ring_size):
             at_work = [part for ticket in list(self._tickets) if ticket.index == index
                        for part in (ticket.connection, ticket.token)]
-            try:
+            with contextlib.suppress(*AWAY):
                 if at_work:
                     self._run('renew', index, [self.prefix, int(self.lease * 1000), *at_work])
-            except redis.exceptions.RedisError as error:
-                self._trouble.begins(error)
+
+    def _tend(self):
+        """Do what nobody waits for: end the frames of threads that died, and tell of what has expired."""
+        for ticket in list(self._tickets):
+            if not ticket.thread.is_alive():
+                logger.error('The thread %s ended with a frame of %s in its hands', ticket.thread.name,
+                             ticket.connection.decode())
+                self._tickets.discard(ticket)
+                self._end(ticket)
+        for _ in range(len(self._unended)):
+            self._end(self._unended.popleft())
+        if self._untold:
+            from twisted.internet import reactor
+            reactor.callFromThread(self._tell_untold)
+        now = time.monotonic()
+        if now - self._tended < _TELL_EVERY:
+            return
+        self._tended = now
+        with self._lock:
+            expired, self._expired = self._expired, collections.Counter()
+        self.note_dropped(expired)
+        for index in range(self.ring_size):
+            with contextlib.suppress(redis.exceptions.RedisError):
+                reply = self._run('tell_expired', index, [self.prefix])
+                expired.update({name.decode(): int(count) for name, count in zip(reply[::2], reply[1::2])})
+        if expired:
+            dropped.tell(expired)
 
     # What others make of us
 
@@ -586,9 +728,14 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if not was_dead:
             logger.error('This server was found dead, or was not at work for too long to know: its connections are '
                          'closed with 1012')
-        new = self._open_here - self._told
-        self._told |= new
+        now = time.monotonic()
+        new = self._open_here.difference(self._told)
+        self._told.update(dict.fromkeys(new, now))
         self._local.send_many(list(new), self._farewell)
+        # Of some that are turned away, nobody says that they have ended.
+        for connection in [name for name, since in list(self._told.items()) if now - since > _LAST_WORDS]:
+            self._open_here.discard(connection)
+            self._told.pop(connection, None)
         if self._open_here or answer not in (FINE, UNKNOWN, GONE):
             return
         if answer == GONE:
@@ -616,8 +763,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             if self._serves_locally:
                 threading.Thread(target=_note_work, args=(weakref.ref(self._standing),), daemon=True,
                                  name='sockets-standing').start()
-            Reader(self.connection(self.consistent_hash(prefix)).connection_pool, self.prefix + 'queue:' + prefix,
-                   self._deliver, self._catch_up, self._trouble.begins, _PATIENCE).start()
+            shard = self._shards[self.consistent_hash(prefix)]
+            Reader(shard, self.prefix + 'queue:' + prefix, lambda entry: self._deliver(entry, shard.clock.now()),
+                   self._tell_untold, _PATIENCE).start()
 
     def _leave(self):
         """Close the connections of a daphne that stops, with 1012, and wait until it has said that they ended."""
@@ -635,20 +783,20 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         look()
         return left
 
-    def _catch_up(self):
-        """Do what has waited for Redis to answer."""
-        self._trouble.is_over()
-        for index in list(self._thread.__dict__.get('pipes', ())):
-            self._collect(index)
+    def _tell_untold(self):
+        """Say again which connections have ended: Redis may be there to hear it."""
         for _ in range(len(self._untold)):
             self.send('websocket.disconnect', self._untold.popleft())
 
-    def _deliver(self, entry):
+    def _deliver(self, entry, now):
         try:
             _, expires, payload = entry.split(b'|', 2)
-            if 0 < int(expires) <= time.time() * 1000:
-                return
             content = self.deserialize(payload)
+            # By Redis's clock, which has also said until when it is good.
+            if 0 < int(expires) <= now * 1000:
+                with self._lock:
+                    self._expired[self.non_local_name(content['to'][0])] += len(content['to'])
+                return
             full = self._local.send_many(content['to'], content['message'])
         except Exception:
             logger.exception('A message for the connections of this server could not be read')
@@ -670,7 +818,12 @@ def _keep_leases(layer):
         if alive is None:
             return
         wait = min(SIGN_OF_LIFE, alive.lease / 3)
-        alive._renew()
+        try:
+            alive._renew()
+            alive._tend()
+        except Exception:
+            # Without a sign of life, this process would be taken for dead.
+            logger.exception('Could not renew the leases')
         del alive
 
 
@@ -689,34 +842,6 @@ def _let_go(layer):
     alive = layer()
     if alive is not None:
         alive._end_all()
-
-
-class _Trouble:
-    """Says once that Redis is away, and once that it is back, whichever threads notice."""
-
-    def __init__(self):
-        self.since = None
-        self.tries = 0
-        self.lock = threading.Lock()
-
-    def begins(self, error):
-        with self.lock:
-            is_news, self.since = self.since is None, self.since or time.monotonic()
-        if is_news:
-            logger.error('Redis is away, trying again: %s', error)
-
-    def is_over(self):
-        # Asked with each message; nearly always there is none.
-        if self.since is None:
-            return
-        with self.lock:
-            since, self.since, self.tries = self.since, None, 0
-        if since is not None:
-            logger.warning('Redis is back after %.1f s', time.monotonic() - since)
-
-    def pause(self):
-        self.tries += 1
-        time.sleep(pause(self.tries))
 
 
 def _is_from_server(channel):

@@ -8,10 +8,11 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
 - ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
 - ``servers``, ``suspects`` until when a server's last sign of life is good, and since when we wait for its next
-- ``buried:<server>``      that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes when
-                           the server has heard of it, or after a day
+- ``buried:<server>``      that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes
+                           when the server has heard of it, or after a day
 - ``known``                that somebody has told us of all servers which have rows: without it, Redis is new
-- ``dropped``              how many messages senders gave up, by server (hash)
+- ``dropped``              how many messages senders gave up or have expired, by server or channel (hash)
+- ``expired``              of those the ones that have yet to be told to somebody (hash)
 - ``bell:<channel>``       a list that workers block on: there may be something to take. Only a hint: a worker that
                            dies with it in its hand costs a pause, not a frame
 """
@@ -35,6 +36,7 @@ local function ring(prefix, channel)
     if rung == 0 then redis.call('EXPIRE', bell, 60) end
 end
 """
+# pcall: a Redis without memory counts nothing, and does the rest.
 _HEAD = """
 local function head(key, at)
     while true do
@@ -43,6 +45,8 @@ local function head(key, at)
         local channel, expires = string.match(entry, '^([^|]*)|(%d+)|')
         if expires == '0' or tonumber(expires) > at then return channel, entry end
         redis.call('LPOP', key)
+        local owner = string.match(string.sub(key, #ARGV[1] + 1), '^%a+:([^!]*!?)')
+        redis.pcall('HINCRBY', ARGV[1] .. 'expired', owner, 1)
     end
 end
 """
@@ -98,6 +102,7 @@ return refused
 
 # ARGV: prefix, channel, capacity (0: any number), milliseconds it is worth something (0: forever), payload, whether
 # workers read it, milliseconds that a mailbox with something that is worth something forever is kept.
+# What has expired is kept for some minutes, for somebody to count.
 _PUT = _NOW + _RING + _HEAD + """
 local prefix, channel = ARGV[1], ARGV[2]
 local key = prefix .. 'queue:' .. channel
@@ -106,7 +111,7 @@ if tonumber(ARGV[3]) > 0 and redis.call('LLEN', key) >= tonumber(ARGV[3]) and
     return 1
 end
 local expires, kept = '0', tonumber(ARGV[7])
-if ARGV[4] ~= '0' then expires, kept = string.format('%d', now() + ARGV[4]), ARGV[4] + 1000 end
+if ARGV[4] ~= '0' then expires, kept = string.format('%d', now() + ARGV[4]), ARGV[4] + 600000 end
 local waiting = redis.call('RPUSH', key, channel .. '|' .. expires .. '|' .. ARGV[5])
 -- What came before may be worth something for longer.
 if waiting == 1 or redis.call('PTTL', key) < kept then redis.call('PEXPIRE', key, kept) end
@@ -114,8 +119,13 @@ if ARGV[6] == '1' then ring(prefix, channel) end
 return 0
 """
 
+# Changes nothing, and fails where Redis has no memory: better before a frame has been taken out than half way through.
+_ROOM = """
+redis.call('SETRANGE', ARGV[1] .. 'room', 0, '')
+"""
+
 # ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
-_TAKE = _FINISH + """
+_TAKE = _ROOM + _FINISH + """
 local prefix, at, bells = ARGV[1], now(), {}
 if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
 for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
@@ -157,7 +167,7 @@ return {}
 """
 
 # ARGV: prefix, connection, token.
-_END = _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
+_END = _ROOM + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 
 # ARGV: prefix, lease in ms, then connection and token of each frame that is being handled.
 _RENEW = _NOW + """
@@ -253,8 +263,38 @@ local queue = ARGV[1] .. 'queue:' .. ARGV[2]
 if redis.call('TTL', queue) > 60 then redis.call('EXPIRE', queue, 60) end
 """
 
+# ARGV: prefix, then a server and how many messages it did not take, and so on.
+_NOTE_DROPPED = """
+for index = 2, #ARGV, 2 do redis.call('HINCRBY', ARGV[1] .. 'dropped', ARGV[index], ARGV[index + 1]) end
+redis.call('EXPIRE', ARGV[1] .. 'dropped', 86400)
+"""
+
+# ARGV: prefix. Whoever asks is told of what has expired, and nobody else is.
+_TELL_EXPIRED = """
+local expired = redis.call('HGETALL', ARGV[1] .. 'expired')
+if #expired == 0 then return expired end
+redis.call('DEL', ARGV[1] .. 'expired')
+for index = 1, #expired, 2 do redis.call('HINCRBY', ARGV[1] .. 'dropped', expired[index], expired[index + 1]) end
+redis.call('EXPIRE', ARGV[1] .. 'dropped', 86400)
+return expired
+"""
+
+# The last of ARGV is until when the script may begin, in ms of Redis's own clock: a Redis that hung executes what has
+# waited in its buffers, and nobody waits for it any more.
+_DEADLINE = """
+local deadline = tonumber(table.remove(ARGV))
+"""
+_IN_TIME = _DEADLINE + """
+local time = redis.call('TIME')
+if time[1] * 1000 + time[2] / 1000 > deadline then return redis.error_reply('LATE Nobody waits for this any more') end
+"""
+
+# What is true and may be noted whenever it comes.
+_WHENEVER = 'end', 'renew', 'close', 'alive', 'bury', 'forget', 'note_dropped'
+
 # Name to digest and text.
-SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in (
+SCRIPTS = {name: (_DEADLINE if name in _WHENEVER else _IN_TIME) + text for name, text in (
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
     ('alive', _ALIVE), ('dead', _DEAD), ('bury', _BURY), ('dig_out', _DIG_OUT), ('idle', _IDLE),
-    ('living', _LIVING), ('forget', _FORGET))}
+    ('living', _LIVING), ('forget', _FORGET), ('note_dropped', _NOTE_DROPPED), ('tell_expired', _TELL_EXPIRED))}
+SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in SCRIPTS.items()}

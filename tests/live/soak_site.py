@@ -1,7 +1,7 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``.
+``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``.
 """
 import os
 import threading
@@ -20,6 +20,7 @@ _layer = {'capacity': int(os.environ.get('CAPACITY', 100)), 'channel_capacity': 
           'expiry': int(os.environ.get('EXPIRY', 60))}
 if os.environ.get('REDIS_URL'):
     _layer['hosts'] = os.environ['REDIS_URL'].split()
+    _layer['prefix'] = os.environ.get('PREFIX', 'sockets:')
 CHANNEL_LAYERS = {'default': {
     'BACKEND': 'sockets.layers.' + ('RedisChannelLayer' if 'hosts' in _layer else 'InMemoryChannelLayer'),
     'CONFIG': _layer,
@@ -27,6 +28,7 @@ CHANNEL_LAYERS = {'default': {
 }}
 ROOT_URLCONF = 'tests.live.soak_site'
 ALLOWED_HOSTS = ['*']
+SOCKETS = {'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split()}
 
 _lock = threading.Lock()
 _notes = []

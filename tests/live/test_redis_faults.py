@@ -70,12 +70,12 @@ async def trouble(servers, redis, begin, end, seconds, expected_in_log):
     for program in servers.programs:
         news = [said(program, text) - count
                 for text, count in zip(('Redis is away', 'Redis is back'), before[program])]
-        assert news == expected_in_log, program.log
+        assert news in expected_in_log, program.log
     return slowest
 
 
 def test_redis_refuses_connections_for_five_seconds(running, redis):
-    slowest = asyncio.run(trouble(running, redis, redis.stop, redis.start, 5, [1, 1]))
+    slowest = asyncio.run(trouble(running, redis, redis.stop, redis.start, 5, [[1, 1]]))
     assert slowest < 1
 
 
@@ -83,20 +83,22 @@ def test_redis_restarts(running, redis):
     def restart():
         redis.stop()
         redis.start()
-    asyncio.run(trouble(running, redis, restart, lambda: None, 0.5, [1, 1]))
+    asyncio.run(trouble(running, redis, restart, lambda: None, 0.5,
+                        # Who has nothing to say meanwhile does not notice.
+                        [[0, 0], [1, 1]]))
 
 
 def test_redis_hangs_for_five_seconds(running, redis):
     slowest = asyncio.run(trouble(
         running, redis, lambda: redis.program.process.send_signal(signal.SIGSTOP),
         lambda: redis.program.process.send_signal(signal.SIGCONT), 5,
-        # It is slow, which nobody can tell from far away.
-        [0, 0]))
+        # Less than the time-out: it is slow, which nobody can tell from far away.
+        [[0, 0]]))
     assert slowest < 1
 
 
 def test_redis_forgets_its_scripts(running, redis):
-    asyncio.run(trouble(running, redis, lambda: redis.client().script_flush(), lambda: None, 0.1, [0, 0]))
+    asyncio.run(trouble(running, redis, lambda: redis.client().script_flush(), lambda: None, 0.1, [[0, 0]]))
 
 
 def test_redis_drops_every_connection(running, redis):
@@ -147,7 +149,7 @@ def test_a_redis_without_memory_ends_nobody_and_is_used_again_when_it_has_some(r
             while not isinstance(frame, int):
                 frame = await distant.receive()
             assert frame == 1013
-            with pytest.raises(fleet.Refused, match='503'):
+            with pytest.raises(fleet.Refused, match='403'):
                 await fleet.Connection.open(running.daphne_.port)
         finally:
             redis.client().config_set('maxmemory', 0)

@@ -7,10 +7,12 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import time
 
 import pytest
+import websocket
 
 from .. import servers as programs
 from . import fleet
@@ -108,10 +110,11 @@ def test_a_worker_thread_that_dies_is_replaced_and_its_connection_goes_on(server
     async def scenario():
         server = servers.runsockets('--threads', '1')
         connection = await fleet.Connection.open(server.port)
-        # Channels' worker survives any exception of a consumer ...
-        connection.send({'type': 'EXIT'})
+        # No function ends a thread, whatever it raises ...
+        answer = await connection.ask({'type': 'EXIT', 'ref': 1})
+        assert (answer['code'], answer['ref']) == ('server_error', 1)
         assert await connection.ask({'type': 'ECHO', 'n': 1}) == {'type': 'ECHO', 'n': 1}
-        # ... but not one of the flush after it.
+        # ... but the flush of Channels after it may.
         for n in range(2):
             connection.send({'type': 'OVERFLOW'})
             assert await connection.ask({'type': 'ECHO', 'n': n}) == {'type': 'ECHO', 'n': n}
@@ -193,6 +196,27 @@ def test_it_listens_on_a_unix_socket(alone):
         server.stop()
         assert server.process.returncode == 0
     asyncio.run(scenario())
+
+
+def test_it_speaks_tls_and_nothing_else_where_it_is_told_to(alone):
+    # Frames went around Twisted's TLS, to the transport beneath.
+    pytest.importorskip('OpenSSL')
+    key, certificate = (str(alone.directory / name) for name in ('key.pem', 'certificate.pem'))
+    subprocess.check_call([programs.find_program('openssl'), 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj',
+                           '/CN=localhost', '-keyout', key, '-out', certificate], stderr=subprocess.DEVNULL)
+    port = programs.free_port()
+    endpoint = 'ssl:{}:privateKey={}:certKey={}:interface=127.0.0.1'.format(port, key, certificate)
+    alone.start('runsockets', '-m', 'django', 'runsockets', '-e', endpoint, port=port)
+    client = websocket.create_connection('wss://127.0.0.1:{}/soak/'.format(port), timeout=10, suppress_origin=True,
+                                         sslopt={'cert_reqs': ssl.CERT_NONE})
+    for size in (0, 1, 100, 300000):
+        client.send(json.dumps({'type': 'ECHO', 'text': 'x' * size}))
+        assert json.loads(client.recv()) == {'type': 'ECHO', 'text': 'x' * size}
+    # More than a turn's frames at once, and more than a transport takes at once.
+    for n in range(90):
+        client.send(json.dumps({'type': 'ECHO', 'n': n, 'text': 'x' * 5000}))
+    assert [json.loads(client.recv())['n'] for _ in range(90)] == list(range(90))
+    client.close()
 
 
 @pytest.mark.parametrize('options', [[], ['--processes', '2']])

@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.version import get_version
 from twisted.internet.endpoints import serverFromString
 
+from sockets import conf
 from sockets.server import Processes, SocketServer, stop_with
 
 
@@ -34,18 +35,24 @@ class Command(BaseCommand):
         parser.add_argument('--http-timeout', type=int, default=120, help='seconds that a page may take')
         parser.add_argument('--websocket-timeout', type=int, help='seconds that a websocket may stay open')
         parser.add_argument('--websocket-connect-timeout', type=int, default=20,
-                            help='seconds that a websocket may wait to be accepted')
+                            help='seconds that a websocket may wait to be accepted, before it is answered with 403')
+        parser.add_argument('--websocket-handshake-timeout', type=int, default=5,
+                            help="seconds from a client's connect to its being accepted, before it is reset")
         parser.add_argument('--ping-interval', type=int, default=20, help='seconds of silence before a ping')
         parser.add_argument('--ping-timeout', type=int, default=30, help='seconds to wait for its answer')
         parser.add_argument('--ws-protocol', action='append', dest='ws_protocols', help='a subprotocol to accept')
         parser.add_argument('--root-path', default='', help='the path that a proxy took away')
         parser.add_argument('--proxy-headers', action='store_true',
-                            help='believe X-Forwarded-For of anyone; SOCKETS["TRUSTED_PROXIES"] is safer')
+                            help='believe X-Forwarded-For of anyone; SOCKETS["TRUSTED_PROXIES"] is safer, and excludes '
+                                 'this')
         parser.add_argument('--access-log', metavar='FILE', help='where to write the access log, - for stdout')
 
     def handle(self, addrport, processes, threads, page_threads, **options):
         if min(processes, threads, page_threads) < 1:
             raise CommandError('--processes, --threads and --page-threads are 1 or more.')
+        if options['proxy_headers'] and conf.TRUSTED_PROXIES:
+            raise CommandError("--proxy-headers believes anyone, so that SOCKETS['TRUSTED_PROXIES'] would be asked about "
+                               'an address which the client made up. Leave out --proxy-headers.')
         layer = channel_layers[DEFAULT_CHANNEL_LAYER]
         # A child has its parent's options.
         if processes > 1 and not options['parent']:
@@ -91,9 +98,10 @@ class Command(BaseCommand):
             layer, threads, page_threads, listening, endpoints=endpoints,
             action_logger=self.access_log(options['access_log']),
             http_timeout=options['http_timeout'], websocket_timeout=options['websocket_timeout'],
-            websocket_connect_timeout=options['websocket_connect_timeout'], ping_interval=options['ping_interval'],
-            ping_timeout=options['ping_timeout'], ws_protocols=options['ws_protocols'],
-            root_path=options['root_path'],
+            websocket_connect_timeout=options['websocket_connect_timeout'],
+            websocket_handshake_timeout=options['websocket_handshake_timeout'],
+            ping_interval=options['ping_interval'], ping_timeout=options['ping_timeout'],
+            ws_protocols=options['ws_protocols'], root_path=options['root_path'],
             proxy_forwarded_address_header='X-Forwarded-For' if forwarded else None,
             proxy_forwarded_port_header='X-Forwarded-Port' if forwarded else None,
             proxy_forwarded_proto_header='X-Forwarded-Proto' if forwarded else None)

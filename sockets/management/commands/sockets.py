@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from sockets import description, doctor, messages, presence, transport
 from sockets.ages import age
+from sockets.exceptions import DeliveryFailed
 from sockets.models import Socket
 
 LINES = 20
@@ -113,7 +114,7 @@ class Command(BaseCommand):
             except Exception as error:
                 if options['every'] is None:
                     raise
-                self.stderr.write('{}: {}; trying again'.format(type(error).__name__, error))
+                self.stderr.write(printable('{}: {}; trying again'.format(type(error).__name__, error)))
                 connections[Socket.objects.db].close()
             else:
                 if count or options['every'] is None:
@@ -129,14 +130,14 @@ class Command(BaseCommand):
             raise CommandError('This is not JSON: {}. Write \'{{"type": "BACK_SOON"}}\'.'.format(error))
         try:
             count = rows.send_json(content)
-        except TypeError as error:
+        except (TypeError, DeliveryFailed) as error:
             raise CommandError(str(error))
         self.stdout.write('Handed to {} connections.'.format(count))
 
     def close(self, rows, content, options):
         try:
             count = rows.close(options['code'])
-        except ValueError as error:
+        except (ValueError, DeliveryFailed) as error:
             raise CommandError(str(error))
         self.stdout.write('Closed {} connections.'.format(count))
 
@@ -145,7 +146,7 @@ class Command(BaseCommand):
         for name, ok, text, remedy in doctor.examine(url):
             word, style = {True: ('ok', self.style.SUCCESS), False: ('BAD', self.style.ERROR)}.get(ok, ('--', str))
             text = ' '.join('{} -> {}'.format(text, remedy).split()) if remedy else ' '.join(text.split())
-            self.stdout.write(style('{:4} {:13} {}'.format(word, name, text)))
+            self.stdout.write(style('{:4} {:13} {}'.format(word, printable(name), printable(text))))
             is_well = is_well and ok is not False
         if not is_well:
             sys.exit(1)
@@ -162,8 +163,13 @@ class Command(BaseCommand):
         """Write ``lines`` in columns, and nothing where there are none."""
         if not lines:
             return
-        lines = [heads, *([str(value) for value in line] for line in lines)]
+        lines = [heads, *([printable(str(value)) for value in line] for line in lines)]
         widths = [max(len(line[index]) for line in lines) for index in range(len(heads))]
         self.stdout.write('\n{}'.format(title))
         for line in lines:
             self.stdout.write('  ' + '  '.join(value.ljust(width) for value, width in zip(line, widths)).rstrip())
+
+
+def printable(text):
+    """Return ``text`` on one line, with what a terminal would obey escaped: clients choose paths, and names of users."""
+    return ''.join(char if char.isprintable() else char.encode('unicode_escape').decode() for char in text)

@@ -46,7 +46,7 @@ export interface SocketEvents {
   open: null;
   /** 1006 when there was no close: the server died, fell silent, or the page went offline */
   close: {code: number; reason: string; reconnects: boolean};
-  /** The server's RECONNECT: the session is gone. The close that follows is 4401. */
+  /** The server's RECONNECT. The close that follows says why: 4401, the session is gone; 1012, just come back. */
   reconnect: {type: 'RECONNECT'; details: string; [field: string]: any};
   /** An ERROR that answers no request. It goes to the console unless preventDefault() is called. */
   error: {type: 'ERROR'; code: string; details: string; [field: string]: any};

@@ -1,0 +1,19 @@
+"""Work that nobody waits for."""
+import logging
+import threading
+
+from django.db import connections
+
+logger = logging.getLogger('sockets')
+
+
+def run(function, name):
+    """Call ``function`` in a thread of its own, which has its own database connections and leaves none behind."""
+    def work():
+        try:
+            function()
+        except Exception:
+            logger.exception('%s failed', name)
+        finally:
+            connections.close_all()
+    threading.Thread(target=work, daemon=True, name=name).start()

@@ -1,0 +1,190 @@
+"""How a server's reactor asks Redis to do something: it waits for nothing, and hears of the replies as they come."""
+import collections
+import threading
+import time
+
+import redis
+
+from .scripts import SCRIPTS
+
+
+class Poster:
+    """Runs scripts on one shard, in order, from Twisted's reactor, which it never blocks.
+
+    Each ``on_reply`` is called on the reactor with the reply, or with an exception; a reply that takes longer than the
+    shard's time-out counts as lost, as do all behind it.
+    """
+
+    def __init__(self, shard):
+        from twisted.internet import reactor
+        self.reactor = reactor
+        self.shard = shard
+        # Who waits for replies, and until when: first come, first served.
+        self.waiting = collections.deque()
+        self.connection = None
+        # What came before there was a connection.
+        self.unsent = []
+        self.is_connecting = False
+        self.output = b''
+        self.buffer = b''
+        self.watch = None
+
+    def post(self, name, args, on_reply):
+        """Have a script run."""
+        self.waiting.append((on_reply, time.monotonic() + self.shard.timeout + 0.25))
+        if self.watch is None:
+            self._watch_later()
+        if self.connection is not None:
+            if self.shard.clock.is_due():
+                self._ask_time()
+            return self._send(name, args)
+        self.unsent.append((name, args))
+        if not self.is_connecting:
+            self.is_connecting = True
+            # It may take long, and must not keep the process from ending.
+            threading.Thread(target=self._connect, daemon=True, name='sockets-connect').start()
+
+    def fail(self, error):
+        """Tell all who wait for a reply that nobody knows whether Redis has heard of it."""
+        if self.connection is not None:
+            self.reactor.removeReader(self)
+            self.reactor.removeWriter(self)
+            self.connection.disconnect()
+        self.connection, self.output, self.buffer, self.unsent = None, b'', b'', []
+        waiting, self.waiting = self.waiting, collections.deque()
+        for on_reply, _ in waiting:
+            on_reply(error)
+
+    def _connect(self):
+        connection = self.shard.connect()
+        try:
+            connection.connect()
+            connection.send_command('TIME')
+            self.shard.clock.set(connection.read_response())
+        except Exception as error:
+            self.reactor.callFromThread(self._give_up, error)
+        else:
+            connection._sock.setblocking(False)
+            self.reactor.callFromThread(self._begin, connection)
+
+    def _begin(self, connection):
+        self.is_connecting = False
+        self.connection = connection
+        self.reactor.addReader(self)
+        unsent, self.unsent = self.unsent, []
+        for name, args in unsent:
+            self._send(name, args)
+
+    def _give_up(self, error):
+        self.is_connecting = False
+        self.shard.failed(error)
+        self.fail(error)
+
+    def _send(self, name, args):
+        # Nobody may be there in time to hear that Redis has forgotten the script: it comes along.
+        self._write(b''.join(self.connection.pack_command('EVAL', SCRIPTS[name][1], 0, *args, self.shard.deadline())))
+
+    def _ask_time(self):
+        # Not asked again before it has answered.
+        self.shard.clock.measured += self.shard.timeout
+        waiting = self.waiting.pop()
+        self.waiting += [(self._set_clock, waiting[1]), waiting]
+        self._write(b''.join(self.connection.pack_command('TIME')))
+
+    def _set_clock(self, reply):
+        if not isinstance(reply, Exception):
+            self.shard.clock.set(reply)
+
+    def _write(self, data):
+        had_some, self.output = bool(self.output), self.output + data
+        if not had_some:
+            self.doWrite()
+
+    def _watch_later(self):
+        self.watch = self.reactor.callLater(self.shard.timeout / 4, self._look)
+
+    def _look(self):
+        self.watch = None
+        if self.waiting and time.monotonic() > self.waiting[0][1]:
+            error = redis.exceptions.TimeoutError('Redis has not answered for {} s'.format(self.shard.timeout))
+            self.shard.failed(error)
+            self.fail(error)
+        if self.waiting and self.watch is None:
+            self._watch_later()
+
+    # What the reactor calls (twisted.internet.interfaces.IReadDescriptor, IWriteDescriptor)
+
+    def fileno(self):
+        return self.connection._sock.fileno() if self.connection is not None and self.connection._sock else -1
+
+    def logPrefix(self):
+        return 'sockets'
+
+    def connectionLost(self, reason):
+        """Nothing to do: the reactor is stopping."""
+
+    def doWrite(self):
+        try:
+            while self.output:
+                self.output = self.output[self.connection._sock.send(self.output):]
+        except OSError as error:
+            if not _must_wait(error):
+                return self.fail(redis.exceptions.ConnectionError(str(error)))
+            self.reactor.addWriter(self)
+        else:
+            self.reactor.removeWriter(self)
+
+    def doRead(self):
+        try:
+            data = self.connection._sock.recv(65536)
+            while getattr(self.connection._sock, 'pending', int)():
+                data += self.connection._sock.recv(65536)
+        except OSError as error:
+            if not _must_wait(error):
+                self.fail(redis.exceptions.ConnectionError(str(error)))
+            return
+        if not data:
+            return self.fail(redis.exceptions.ConnectionError('Redis has closed the connection'))
+        self.buffer += data
+        start = 0
+        while True:
+            found = parse(self.buffer, start)
+            if found is None:
+                break
+            reply, start = found
+            on_reply, _ = self.waiting.popleft()
+            on_reply(reply)
+        self.buffer = self.buffer[start:]
+
+
+def _must_wait(error):
+    # TLS may have a record of its own to read or write first.
+    return isinstance(error, (BlockingIOError, InterruptedError)) or type(error).__name__ in (
+        'SSLWantReadError', 'SSLWantWriteError')
+
+
+def parse(buffer, start):
+    """Return the reply (RESP 2) that begins at ``start`` and where it ends; ``None`` if it is not complete."""
+    end = buffer.find(b'\r\n', start)
+    if end == -1:
+        return None
+    kind, line, end = buffer[start:start + 1], buffer[start + 1:end], end + 2
+    if kind == b'-':
+        return redis.exceptions.ResponseError(line.decode('utf-8', 'replace')), end
+    if kind == b'+':
+        return line, end
+    if kind == b':':
+        return int(line), end
+    if int(line) < 0:
+        return None, end
+    if kind == b'$':
+        after = end + int(line)
+        return (buffer[end:after], after + 2) if len(buffer) >= after + 2 else None
+    entries = []
+    for _ in range(int(line)):
+        found = parse(buffer, end)
+        if found is None:
+            return None
+        entry, end = found
+        entries.append(entry)
+    return entries, end

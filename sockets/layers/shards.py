@@ -1,0 +1,161 @@
+"""Each Redis of a layer: whether it answers, and what its clock says."""
+import logging
+import threading
+import time
+import weakref
+
+import redis
+
+from .connections import connect
+
+logger = logging.getLogger('sockets')
+
+# Seconds between two tries to reach a shard that is down, and that one try may take.
+_PROBE_EVERY = 0.25
+_PROBE_TIMEOUT = 1
+
+# Seconds after which the difference between Redis's clock and ours is measured again.
+_CLOCK_IS_GOOD = 60
+
+# A script, because Redis answers other commands while it loads its data or another script runs for too long.
+_PROBE = "return redis.call('TIME')"
+
+# It goes on while the machine is suspended, where there is such a clock.
+_CLOCK = getattr(time, 'CLOCK_BOOTTIME', None)
+
+
+def local_time():
+    """Return the seconds of a clock of this machine that nobody sets."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
+class Down(redis.exceptions.ConnectionError):
+    """A shard has not answered lately; nobody has waited for it."""
+
+
+class Clock:
+    """What time it is in a Redis, from its answers to ``TIME``: never later than it is there."""
+
+    def __init__(self):
+        self.offset = None
+        self.measured = None
+
+    def is_known(self):
+        """Whether Redis has ever been asked."""
+        return self.offset is not None
+
+    def is_due(self):
+        """Whether Redis should be asked again."""
+        return self.offset is None or local_time() - self.measured > _CLOCK_IS_GOOD
+
+    def set(self, reply):
+        """Take in an answer to ``TIME``, which has just come."""
+        seconds, microseconds = reply
+        # The answer may have been long on its way.
+        self.measured = local_time()
+        self.offset = int(seconds) + int(microseconds) / 1e6 - self.measured
+
+    def now(self):
+        """Return Redis's time in seconds; that of this machine while nobody knows."""
+        return time.time() if self.offset is None else local_time() + self.offset
+
+
+class Shard:
+    """One Redis of a layer.
+
+    Who fails to reach it says so, and from then on calls to it fail at once, until a thread that tries it now and then
+    has got an answer. ``timeout`` is how many seconds a call may take.
+    """
+
+    def __init__(self, pool, timeout, name=''):
+        self.pool = pool
+        self.timeout = timeout
+        # What the log calls it, where there are several.
+        self.name = name
+        self.clock = Clock()
+        self.is_down = False
+        self._since = None
+        self._refusal = None
+        self._is_up = threading.Event()
+        self._is_up.set()
+        self._lock = threading.Lock()
+        self._watcher = None
+
+    def check(self):
+        """Raise ``Down`` if there is no use in asking it."""
+        if self.is_down:
+            # A process that was forked has no threads of its parent.
+            self._watch()
+            raise Down('Redis{} is away'.format(self.name))
+
+    def failed(self, error):
+        """Note that it could not be reached; said once in the log."""
+        with self._lock:
+            is_news, self.is_down = not self.is_down, True
+            if is_news:
+                self._since = time.monotonic()
+                self._is_up.clear()
+        if is_news:
+            logger.error('Redis is away%s, trying again: %s', self.name, error)
+        self._watch()
+
+    def answered(self):
+        """Note that it is there."""
+        if not self.is_down:
+            return
+        with self._lock:
+            is_news, self.is_down = self.is_down, False
+            self._is_up.set()
+        if is_news:
+            logger.warning('Redis is back%s after %.1f s', self.name, time.monotonic() - self._since)
+
+    def refused(self, error):
+        """Say, once for each reason, that it is there and refuses what it is asked."""
+        if str(error) != self._refusal:
+            self._refusal = str(error)
+            logger.error('Redis refuses a command%s: %s', self.name, error)
+
+    def wait(self, seconds):
+        """Return when it is there, or after ``seconds``."""
+        self._is_up.wait(seconds)
+
+    def deadline(self):
+        """Return until when a script that is sent now may begin, in milliseconds of its own clock."""
+        return int((self.clock.now() + self.timeout) * 1000)
+
+    def connect(self, timeout=None):
+        """Return a connection that waits a little longer than a script may take to begin."""
+        connection = connect(self.pool)
+        connection.socket_timeout = connection.socket_connect_timeout = (timeout or self.timeout) + 0.25
+        return connection
+
+    def probe(self):
+        """Ask it for its time; raise what comes of that."""
+        connection = self.connect(_PROBE_TIMEOUT)
+        try:
+            connection.send_command('EVAL', _PROBE, 0)
+            self.clock.set(connection.read_response())
+        finally:
+            connection.disconnect()
+
+    def _watch(self):
+        with self._lock:
+            if self.is_down and (self._watcher is None or not self._watcher.is_alive()):
+                self._watcher = threading.Thread(
+                    target=_watch, args=(weakref.ref(self),), daemon=True, name='sockets-shard')
+                self._watcher.start()
+
+
+def _watch(reference):
+    """Try the shard that the weak reference leads to until it answers, or nobody needs it any more."""
+    while True:
+        time.sleep(_PROBE_EVERY)
+        shard = reference()
+        if shard is None:
+            return
+        try:
+            shard.probe()
+        except Exception:
+            del shard
+        else:
+            return shard.answered()
