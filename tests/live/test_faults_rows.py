@@ -153,12 +153,12 @@ def test_a_server_is_cut_off_from_redis(hall, redis, shape, seconds):
         wire.mend()
         since = time.monotonic()
         took = await all_told(talkers, 15) - since
-        # Until it has heard from Redis, it takes in who comes.
-        await asyncio.sleep(2)
         for connection in came:
             while not isinstance(await connection.receive(), int):
                 pass
             took = time.monotonic() - since
+        # Until it has heard from Redis, it takes in who comes.
+        await asyncio.sleep(2)
         assert handled(hall, talkers, since + 1) == []
         back = await come_back(hall, 20, server)
         await hall.rows_are(len(bystanders) + 20, 10)
