@@ -115,6 +115,7 @@ _VALUES = (
     ('MAX_CONNECTIONS_PER_ADDRESS', _is_count_or_none, 'Give a number of connections, or None.'),
     ('MAX_FRAMES_PER_SECOND', _is_number_or_none, 'Give a number of frames, or None.'),
     ('MAX_BAD_FRAMES', _is_count_or_none, 'Give a number of frames, or None.'),
+    ('MAX_HANDLING_TIME', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('HANDSHAKE_TIMEOUT', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('MIDDLEWARE', _is_list, "Give a list of dotted paths, such as ['mysite.middleware.audit']."),
     ('ALLOWED_ORIGINS', lambda value: value is None or _is_list(value),
@@ -123,6 +124,8 @@ _VALUES = (
     ('TRUSTED_PROXIES', _are_networks, "Give a list like ['127.0.0.1', '10.0.0.0/8', 'unix']."),
     ('CLIENT_ADDRESS_HEADER', _is_header_or_none, "Give the name of a header as your proxy writes it, with hyphens, such "
      "as 'X-Forwarded-For' or 'X-Real-IP'. (Forwarded is not understood.)"),
+    ('ROOT_PATH_HEADER', _is_header_or_none, "Give the name of a header, such as 'X-Script-Name', or None."),
+    ('MAX_BODY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
 )
 
 

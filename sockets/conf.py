@@ -22,6 +22,8 @@ DEFAULTS = {
     # How many more frames of one connection than good ones may be rubbish or too many, before it is closed. None: any
     # number.
     'MAX_BAD_FRAMES': 100,
+    # Seconds that a function may run before its connection is closed. None: any number.
+    'MAX_HANDLING_TIME': None,
     # Dotted paths of what stands around the functions of all handlers, the outermost first.
     'MIDDLEWARE': (),
     # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS, or whole origins, such as
@@ -36,6 +38,10 @@ DEFAULTS = {
     'TRUSTED_PROXIES': (),
     # The header in which they write whose connection it is, such as 'X-Real-IP'. None: X-Forwarded-For.
     'CLIENT_ADDRESS_HEADER': None,
+    # The header in which a proxy says which path it took away, instead of what a client sends. None: none does.
+    'ROOT_PATH_HEADER': None,
+    # Bytes of the body of a request for a page, which is held in memory. None: any number.
+    'MAX_BODY_SIZE': 100 * 1024 * 1024,
 }
 
 

@@ -455,6 +455,11 @@ class RoutedSocketHandler(transport.Consumer):
         if isinstance(error, transport.DenyConnection):
             self._close_if_open(messages.CLOSE_NOT_ALLOWED)
 
+    def last_words(self):
+        content = self.content if isinstance(self.content, dict) else {}
+        # A client that got no answer would send it again, to hang the next thread.
+        return self._reply(messages.error(messages.SERVER_ERROR, 'This takes too long.'), content.get(messages.REF))
+
     def _outcome_of(self, error):
         """Return what ``message_handled`` calls a frame that ended with ``error``."""
         if isinstance(error, ConnectionRevoked):

@@ -63,6 +63,9 @@ class SocketProtocol(WebSocketProtocol):
     # The call that goes on with what has been read, and the one that ends a connection which does not end by itself.
     next_turn = last_call = None
 
+    # It is to be read no more, until it is closed.
+    is_leaving = False
+
     # What a full transport keeps us from reading may be the answer to a ping: we are looking.
     is_looking = False
 
@@ -104,7 +107,7 @@ class SocketProtocol(WebSocketProtocol):
         # The transport says so at each write.
         if self.backlog is None:
             self.backlog = 0
-            self.hold(not self.is_looking)
+            self.hold(self.must_wait())
 
     def resumeProducing(self):
         self.backlog = None
@@ -277,7 +280,13 @@ class SocketProtocol(WebSocketProtocol):
             self.next_turn = self.factory.reactor.callLater(0, self.turn)
 
     def must_wait(self):
-        return self.backlog is not None and not self.is_looking
+        return self.is_leaving or (self.backlog is not None and not self.is_looking)
+
+    def stop_reading(self):
+        """Hand on no more frames. What comes now is dropped when the connection is closed, which is what is next."""
+        if self.state == self.STATE_OPEN:
+            self.is_leaving = True
+            self.hold(True)
 
     def hold(self, is_held):
         if is_held != self.is_held:
@@ -331,7 +340,7 @@ class SocketProtocol(WebSocketProtocol):
         self.is_looking = False
 
     def onAutoPingTimeout(self):
-        if not self.must_wait() or self.state != self.STATE_OPEN:
+        if self.backlog is None or self.is_looking or self.state != self.STATE_OPEN:
             return super().onAutoPingTimeout()
         # What it takes slowly has kept us from reading its answer, if there is one.
         self.is_looking = True
@@ -400,6 +409,9 @@ class SocketProtocol(WebSocketProtocol):
     def sendCloseFrame(self, code=None, reasonUtf8=None, isReply=False):
         # What was read and not handled yet is dropped as well: who sends it again elsewhere gets its answer there.
         self.reader.close()
+        self.is_leaving = False
+        if self.is_held:
+            self.go_on()
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     # The end
@@ -422,6 +434,14 @@ class SocketFactory(HTTPFactory):
 
     # Clients that have been told to come again later and have not gone yet.
     turned_away = 0
+
+    def __init__(self, channel_layer, **kwargs):
+        super().__init__(channel_layer, **kwargs)
+        # Stock layers expect nothing.
+        expect = getattr(channel_layer, 'expect_handshakes_within', None)
+        timeout = conf.HANDSHAKE_TIMEOUT or self.ws_factory.openHandshakeTimeout
+        if expect is not None and timeout:
+            expect(timeout)
 
     def dispatch_reply(self, channel, message):
         protocol = self.reply_protocols.get(channel)
@@ -459,7 +479,11 @@ def _parse_cookies(request):
 def install():
     """Have daphne's server hold its websockets this way, in whichever process that runs."""
     from daphne import http_protocol
+
+    from . import page_consumers, pages
     http_protocol.WebSocketProtocol = SocketProtocol
+    pages.install()
+    page_consumers.install()
     http_protocol.HTTPFactory = SocketFactory
     WebRequest.parseCookies = _parse_cookies
     # It has a name of its own for it. To import it would choose the reactor for every process.

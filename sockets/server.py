@@ -4,50 +4,35 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 from channels.worker import Worker
 from daphne.server import Server
 
-from .layers.mailboxes import FRAMES
+from . import farewell, overtime
+from .layers.mailboxes import CONNECT, FRAMES
 from .presence import keep_house
+from .workers import WorkerThread, at_work, finish
 
 logger = logging.getLogger('sockets')
 
-# Frames and pages have threads of their own: a slow page delays no frame.
+# Connects, the other frames and pages have threads of their own: a slow page delays no frame, nor do a thousand clients
+# that want to connect.
+CONNECTS = (CONNECT,)
 PAGES = ('http.request',)
 
 # Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing
 # but compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
 THREAD_PATIENCE = 0.01
 
-# Seconds that connections and the functions that are running have to come to an end after SIGTERM.
-DRAIN_TIMEOUT = 10
-
-
-class WorkerThread(threading.Thread):
-    """A Channels worker for some channels. If it ends with an exception, that is logged and it begins anew."""
-
-    def __init__(self, layer, channels):
-        super().__init__(name='sockets-' + min(channels), daemon=True)
-        self.layer = layer
-        self.channels = channels
-
-    def run(self):
-        while True:
-            try:
-                Worker(self.layer, signal_handlers=False, only_channels=self.channels).run()
-            except BaseException:
-                logger.exception('The worker of %s died; here is the next one', self.name)
-                # Not as fast as it can die.
-                time.sleep(0.1)
-
 
 class SocketServer(Server):
-    """daphne's server, which tells its clients before it goes away and waits until their ends have been handled."""
+    """daphne's server, with the workers of its connections."""
 
-    def __init__(self, channel_layer, threads, page_threads, listening=None, **kwargs):
+    # Until when all has to come to its end after SIGTERM.
+    deadline = 0
+
+    def __init__(self, channel_layer, threads, page_threads, listening=None, connect_threads=2, **kwargs):
         super().__init__(channel_layer, **kwargs)
         # A socket that we inherited. daphne's own endpoint for those speaks IPv4 only.
         self.listening = listening
@@ -63,12 +48,16 @@ class SocketServer(Server):
             spare_threads(THREAD_PATIENCE)
         # It completes the routing.
         Worker(channel_layer, signal_handlers=False).ready()
-        self.workers = [WorkerThread(channel_layer, FRAMES) for _ in range(threads)]
+        self.workers = [WorkerThread(channel_layer, FRAMES.difference(CONNECTS)) for _ in range(threads)]
+        self.workers += [WorkerThread(channel_layer, CONNECTS) for _ in range(connect_threads)]
         self.workers += [WorkerThread(channel_layer, PAGES) for _ in range(page_threads)]
         # What a project sends to consumers of its own, as to a queue of jobs, and what the doctor asks.
         others = set(channel_layer.router.channels).difference(FRAMES, PAGES)
+        self.afar = []
         if others:
             self.workers.append(WorkerThread(channel_layer, sorted(others)))
+            if not channel_layer.local_only():
+                self.afar.append(self.workers[-1])
 
     def run(self):
         """Serve until SIGTERM or SIGINT. ``OSError`` if there is nothing to listen on."""
@@ -76,9 +65,12 @@ class SocketServer(Server):
         for worker in self.workers:
             worker.start()
         keep_house()
+        overtime.keep_watch()
         reactor.callWhenRunning(self.begin)
-        reactor.addSystemEventTrigger('before', 'shutdown', self.drain)
+        farewell.prepare(self)
         super().run()
+        # What reads from afar may be handed something at any time.
+        finish(at_work() + self.afar, self.deadline)
         if self.failure is not None:
             raise self.failure
 
@@ -102,41 +94,6 @@ class SocketServer(Server):
         self.failure = OSError('Cannot listen on {}: {}'.format(
             ', '.join(self.endpoints), getattr(error, 'socketError', error)))
         reactor.callWhenRunning(reactor.stop)
-
-    def drain(self):
-        """Take no more connections, close each with 1012 when its frames have been handled, and wait for the pages."""
-        from twisted.internet import defer, reactor
-        for listener in self.listeners:
-            port = getattr(listener, 'result', None)
-            if hasattr(port, 'stopListening'):
-                port.stopListening()
-        drained = defer.Deferred()
-        deadline = time.monotonic() + DRAIN_TIMEOUT
-        # A stock layer does not know.
-        is_idle = getattr(self.channel_layer, 'is_idle', lambda connection=None: True)
-        told = set()
-
-        def tell(name, protocol, received):
-            # Or it is looked at again.
-            if protocol.packets_received == received:
-                told.add(name)
-                protocol.serverClose(1012)
-
-        def look():
-            is_over = time.monotonic() > deadline
-            for name, protocol in list(self.factory.reply_protocols.items()):
-                if name not in told and hasattr(protocol, 'serverClose'):
-                    if is_over:
-                        tell(name, protocol, protocol.packets_received)
-                    elif is_idle(name):
-                        # Behind the answers that threads have given us before they were done.
-                        reactor.callFromThread(tell, name, protocol, protocol.packets_received)
-            if is_over or (not self.factory.reply_protocols and is_idle()):
-                drained.callback(None)
-            else:
-                reactor.callLater(0.02, look)
-        look()
-        return drained
 
 
 class Processes:

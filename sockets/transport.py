@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+from urllib.parse import unquote
 
 from channels import Channel, Group, channel_layers
 from channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
@@ -20,7 +21,7 @@ from channels.message import Message
 from channels.routing import Include, Route, Router, connect_consumer, null_consumer
 from channels.signals import worker_process_ready, worker_ready
 
-from . import background, conf
+from . import background, conf, overtime
 from .exceptions import DeliveryFailed, MailboxFull
 from .layers import dropped as layers_dropped
 from .signals import announce, messages_dropped
@@ -318,6 +319,13 @@ class Consumer(WebsocketConsumer):
         message.reply_channel = ReplyChannel(self, message.reply_channel)
         super().__init__(message, **kwargs)
 
+    def dispatch(self, message, **kwargs):
+        return overtime.timed(self, functools.partial(super().dispatch, message, **kwargs))
+
+    def last_words(self):
+        """Return the message that goes before the close of an accepted connection whose function takes too long."""
+        return {}
+
     @property
     def channel_name(self):
         """The name under which the layer reaches this connection."""
@@ -334,6 +342,8 @@ class Consumer(WebsocketConsumer):
     def accept(self):
         """Accept the connection, unless that has been done."""
         if not self.accepted:
+            if self.closed:
+                raise RuntimeError('Cannot accept {} once it has been closed.'.format(self.channel_name))
             self.opening()
             self.accept_without_opening()
 
@@ -395,6 +405,10 @@ class Consumer(WebsocketConsumer):
         # Django asks for "https".
         content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
         content['reply_channel'] = self.channel_name
+        if conf.ROOT_PATH_HEADER:
+            # Where daphne has put it; a client's own was dropped.
+            content['root_path'] = next((unquote(value.decode('latin1')) for name, value in content['headers']
+                                         if name.lower() == b'daphne-root-path'), content.get('root_path'))
         content = {key: value for key, value in content.items() if value is not None}
         return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
 
@@ -464,11 +478,11 @@ def routed(alias):
 def install(on_worker_process, check_consumer):
     """Make workers refuse websockets that no route matches, which Channels would accept and leave open.
 
-    ``on_worker_process`` is called once in each ``runworker``; ``check_consumer`` with what a routing names, and may
-    raise: Channels' own word about what is no consumer is hard to understand, and late.
+    ``on_worker_process`` is a receiver of the signal that each ``runworker`` sends; ``check_consumer`` is called with
+    what a routing names, and may raise: Channels' own word about what is no consumer is hard to understand, and late.
     """
     worker_ready.connect(_prepare, dispatch_uid='sockets')
-    worker_process_ready.connect(lambda **kwargs: on_worker_process(), weak=False, dispatch_uid='sockets')
+    worker_process_ready.connect(on_worker_process, dispatch_uid='sockets')
     resolve = Route._resolve_consumer
 
     def _resolve_consumer(self, consumer):

@@ -465,7 +465,7 @@ test('a delay is anywhere between nothing and twice what it was before, up to a 
     Connection.last.end();
   }
   assert.deepEqual(states.filter(({state}) => state === 'waiting').map(({delay}) => delay / random),
-                   [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+                   [1000, 2000, 4000, 5000, 5000, 5000, 5000, 5000]);
   random = 0;
   clock.advance(30000);
   Connection.last.end();
@@ -486,7 +486,7 @@ test('delays begin anew when a connection has proved good, not when it has opene
   assert.equal(lose(), 2000);
   // What is said to who is not let in.
   assert.equal(lose({type: 'ERROR', code: 'server_error'}), 4000);
-  assert.equal(lose({type: 'RECONNECT'}), 8000);
+  assert.equal(lose({type: 'RECONNECT'}), 5000);
   assert.equal(lose({type: 'PING'}), 1000);
   assert.equal(lose(), 2000);
 });
@@ -501,6 +501,65 @@ test('who was too much comes back late', () => {
   reconnected().push({type: 'PING'});
   Connection.last.end();
   assert.equal(states.at(-1).delay, 1000);
+});
+
+test('who is told when to come back does so then, and a little later', () => {
+  random = 0.5;
+  const connection = connect(), states = details('state');
+  const delay = (...end) => {
+    Connection.last.end(...end);
+    return states.at(-1).delay;
+  };
+  assert.equal(delay(1013, 'retry=7.4'), 7525);
+  clock.advance(7524);
+  assert.equal(Connection.last, connection);
+  clock.advance(1);
+  assert.notEqual(Connection.last, connection);
+  // It is no failure: the first delay of our own is the first one.
+  Connection.last.accept();
+  assert.equal(delay(1013, 'retry=0'), 125);
+  reconnected();
+  assert.equal(delay(), 500);
+});
+
+test('no server sends a client away for long, and what is no number of seconds is nothing', () => {
+  random = 1;
+  connect();
+  const states = details('state');
+  Connection.last.end(1013, 'retry=' + '9'.repeat(400));
+  assert.equal(states.at(-1).delay, 300250);
+  const delays = [];
+  for (const reason of ['', 'retry=', 'retry=-1', 'retry=1e3', 'retry=1.', 'retry=Infinity', 'retry=7 ', 'Retry=7', '7']) {
+    reconnected().push({type: 'PING'});
+    Connection.last.end(1013, reason);
+    delays.push(states.at(-1).delay);
+  }
+  assert.deepEqual(delays, Array(9).fill(1000));
+  // Nor does it count with another code.
+  reconnected().push({type: 'PING'});
+  Connection.last.end(1012, 'retry=7');
+  assert.equal(states.at(-1).delay, 1000);
+});
+
+test('a server that sends us away has heard nothing of what we sent', async () => {
+  const connection = connect();
+  const answer = ask('BET', {amount: 1});
+  socket.send('CHAT', {n: 1});
+  const aborted = ask('FOLD', {}, {timeout: 100});
+  const sent = connection.take();
+  clock.advance(100);
+  assert.equal(await codeOf(aborted), 'timeout');
+  connection.end(1013, 'retry=1');
+  socket.send('CHAT', {n: 2});
+  assert.equal(await outcome(answer), 'pending');
+  // As they were, none of them marked as sent again, before what came later.
+  const again = reconnected();
+  assert.deepEqual(again.take(), [...sent.slice(0, 2), {type: 'CHAT', n: 2}]);
+  again.push({type: 'ACK', ref: sent[0].ref});
+  assert.equal((await answer).type, 'ACK');
+  // Who has said something has heard us.
+  again.end(1013, 'retry=1');
+  assert.deepEqual(reconnected().take(), []);
 });
 
 test('a request without an answer is sent again once, before what is queued, and marked', async () => {
@@ -605,7 +664,7 @@ test('a laptop that slept, and a page that is seen again, do not wait for the ne
   ];
   for (const wakeUp of wakeUps) {
     random = 1;
-    connect({minDelay: 20000}).end();
+    connect({minDelay: 20000, maxDelay: 20000}).end();
     Connection.all = [];
     clock.advance(5000);
     assert.equal(socket.state, 'waiting');

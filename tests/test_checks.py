@@ -59,6 +59,9 @@ def test_middleware_that_is_missing_is_named(settings, name, id):
     ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP\n'}, 'sockets.E007', "'X-Real-IP'"),
     ({'CLIENT_ADDRESS_HEADER': ['X-Real-IP']}, 'sockets.E007', "'X-Real-IP'"),
     ({'CLIENT_ADDRESS_HEADER': 'Forwarded'}, 'sockets.E007', 'Forwarded is not understood'),
+    ({'ROOT_PATH_HEADER': 'X_Script_Name'}, 'sockets.E007', 'X-Script-Name'),
+    ({'ROOT_PATH_HEADER': ''}, 'sockets.E007', 'X-Script-Name'),
+    ({'MAX_BODY_SIZE': 0}, 'sockets.E007', 'bytes'),
     ({'CHANNEL_LAYER': None}, 'sockets.E007', 'CHANNEL_LAYERS'),
     ('everything', 'sockets.E007', 'SOCKETS = {'),
 ])
@@ -73,6 +76,7 @@ def test_sensible_settings_pass(settings):
     settings.SOCKETS = {'MAX_MESSAGE_SIZE': 100, 'SEND_TIMEOUT': 0.5, 'ALLOWED_ORIGINS': ['.example.com'],
                         'REQUIRE_ORIGIN': True, 'TRUSTED_PROXIES': ['10.0.0.0/8', 'unix', '::1'],
                         'CLIENT_ADDRESS_HEADER': 'CF-Connecting-IP',
+                        'ROOT_PATH_HEADER': 'X-Script-Name', 'MAX_BODY_SIZE': None,
                         'CHANNEL_LAYER': 'default'}
     assert checks.check_settings() == []
 
@@ -478,7 +482,8 @@ def test_a_worker_that_connects_to_the_database_for_every_frame_is_pointed_out(s
 
 
 @pytest.mark.parametrize('name', ['PURGE_INTERVAL', 'MAX_CONNECTIONS_PER_USER', 'MAX_CONNECTIONS_PER_ADDRESS',
-                                  'MAX_FRAMES_PER_SECOND', 'MAX_BAD_FRAMES', 'HANDSHAKE_TIMEOUT'])
+                                  'MAX_FRAMES_PER_SECOND', 'MAX_BAD_FRAMES', 'HANDSHAKE_TIMEOUT',
+                                  'MAX_HANDLING_TIME'])
 def test_a_limit_is_a_number_or_none(settings, name):
     for value, expected in ((None, []), (5, []), (0, ['sockets.E007']), ('5', ['sockets.E007'])):
         settings.SOCKETS = {name: value}

@@ -32,7 +32,8 @@ def test_what_is_no_header_is_refused(line):
 
 
 def test_values_are_bytes_without_the_space_around_them():
-    found = headers(b'Cookie: \t sessionid=abc; name=\xc3\x85sa\xff\t ', b'X-Empty:', b'X-Tab: a\tb', b'x-any: !#$%&"\\')
+    found = headers(b'Cookie: \t sessionid=abc; name=\xc3\x85sa\xff\t ', b'X-Empty:', b'X-Tab: a\tb',
+                    b'x-any: !#$%&"\\')
     assert found[b'cookie'] == b'sessionid=abc; name=\xc3\x85sa\xff'
     assert found[b'x-empty'] == b'' and found[b'x-tab'] == b'a\tb' and found[b'x-any'] == b'!#$%&"\\'
 
@@ -60,9 +61,9 @@ def test_what_is_compared_is_ascii(name):
 
 @pytest.mark.parametrize('first, status', [
     (b'POST / HTTP/1.1', 405), (b'GET / HTTP/1.0', 505), (b'GET /', 400), (b'GET  / HTTP/1.1', 400), (b'', 400),
-    (b'GET /a b HTTP/1.1', 400), (b'GET /#a HTTP/1.1', 400), (b'GET /\x00 HTTP/1.1', 400), (b'GET /?\x1c HTTP/1.1', 400),
-    (b'GET a HTTP/1.1', 400), (b'GET * HTTP/1.1', 400), (b'GET http:/// HTTP/1.1', 400), (b'GET http://[ HTTP/1.1', 400),
-    (b'GET ftp://a/ HTTP/1.1', 400),
+    (b'GET /a b HTTP/1.1', 400), (b'GET /#a HTTP/1.1', 400), (b'GET /\x00 HTTP/1.1', 400),
+    (b'GET /?\x1c HTTP/1.1', 400), (b'GET a HTTP/1.1', 400), (b'GET * HTTP/1.1', 400),
+    (b'GET http:/// HTTP/1.1', 400), (b'GET http://[ HTTP/1.1', 400), (b'GET ftp://a/ HTTP/1.1', 400),
 ])
 def test_a_bad_first_line_is_refused(first, status):
     with pytest.raises(BadRequest) as caught:
@@ -120,7 +121,8 @@ def test_the_connect_message_is_what_daphne_sends():
     assert channel == 'websocket.connect'
     assert message.pop('headers') == [
         (b'host', b'localhost'), (b'upgrade', b'websocket'), (b'connection', b'Upgrade'),
-        (b'sec-websocket-key', b'AAAAAAAAAAAAAAAAAAAAAA=='), (b'sec-websocket-version', b'13'), (b'cookie', b'a=\xc3\x85')]
+        (b'sec-websocket-key', b'AAAAAAAAAAAAAAAAAAAAAA=='), (b'sec-websocket-version', b'13'),
+        (b'cookie', b'a=\xc3\x85')]
     assert message == {'reply_channel': wire.name, 'path': '/page/', 'query_string': b'a=1', 'order': 0,
                        'client': ['192.0.2.1', 1234], 'server': ['127.0.0.1', 8000], 'scheme': 'ws'}
 

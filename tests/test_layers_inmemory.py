@@ -268,3 +268,46 @@ def test_another_thread_is_woken_when_those_at_work_let_a_frame_wait(layer, reac
     layer.send('websocket.receive', frame(3, 'server!a'))
     for thread in threads:
         thread.join(10)
+
+
+def crowd(layer, count, server='server!'):
+    """Send a connect of each of so many clients; return those that were told to come back, and when."""
+    told = {}
+    for n in range(count):
+        name = '{}{}'.format(server, n)
+        try:
+            layer.send('websocket.connect', frame(n, name))
+        except layer.ChannelFull as error:
+            told[name] = error.retry_after
+    return told
+
+
+def test_more_connects_than_can_be_taken_in_time_are_told_when_to_come_back(layer):
+    told = crowd(layer, 300)
+    assert 190 <= len(told) < 200 and min(told.values()) >= 1
+    # Frames and ends are taken all the same, and a connect that is taken makes room.
+    layer.send('websocket.receive', frame(0, 'server!open'))
+    for _ in range(20):
+        layer.receive(['websocket.connect'])
+    assert crowd(layer, 1, 'server!late') == {}
+
+
+def test_connects_are_taken_by_others_than_those_at_work_on_frames(layer, reactor):
+    # A frame waits for a thread that is at work on frames. One on connects does not help it.
+    layer.spare_threads(0.3)
+    layer.send('websocket.connect', frame(0))
+    assert layer.receive(['websocket.connect'], block=True)[1]['n'] == 0
+    started = time.monotonic()
+    receiver = Receiver(layer, ['websocket.receive', 'websocket.disconnect'])
+    layer.send('websocket.receive', frame(1, 'server!b'))
+    receiver.join(5)
+    assert receiver.received[0][0] - started < 0.2
+
+
+def test_what_may_be_connected_is_withdrawn_and_forgotten_in_time(layer):
+    layer.send('websocket.connect', frame(0))
+    assert layer.withdraw('server!a') and layer.is_idle()
+    layer.expect_handshakes_within(-0.9)
+    layer.send('websocket.connect', frame(1))
+    time.sleep(0.15)
+    assert layer.receive(['websocket.connect']) == (None, None)

@@ -42,7 +42,13 @@ class Order(RuleBasedStateMachine):
         except Full:
             assert not is_control and len(self.expected[connection]) >= CAPACITY
             return
-        self.expected[connection].append((kind, self.serial))
+        expected = self.expected[connection]
+        if kind == 'websocket.disconnect' and connection not in self.busy and expected and \
+                expected[0][0] == 'websocket.connect':
+            # It has gone before anybody heard of it.
+            assert line is None
+            return expected.clear()
+        expected.append((kind, self.serial))
         assert (line is None) == (connection in self.busy)
 
     @rule(kinds=st.sets(st.sampled_from(sorted(FRAMES)), min_size=1))
@@ -253,3 +259,64 @@ def test_a_close_does_not_expire_with_the_messages_before_it():
     boxes.put('server!a', {'close': 4401}, 0, is_control=True)
     boxes.sweep(1 + CLOSE_EXPIRY)
     assert len(boxes) == 0
+
+
+CONNECT = 'websocket.connect'
+
+
+def test_a_client_that_has_gone_before_anybody_took_its_connect_leaves_nothing():
+    boxes = mailboxes()
+    frame(boxes, 0, kind=CONNECT)
+    assert boxes.in_line(CONNECT) == 1
+    assert frame(boxes, 1, kind='websocket.disconnect') is None
+    assert boxes.take(FRAMES, 0) == (None, None) and not boxes.has_frames() and not boxes.in_line(CONNECT)
+    # Once it has been taken, its end is handled.
+    frame(boxes, 2, kind=CONNECT)
+    _, ticket = boxes.take(FRAMES, 0)
+    assert frame(boxes, 3, kind='websocket.disconnect') is None
+    assert boxes.done(ticket) == 'websocket.disconnect'
+    assert boxes.take(FRAMES, 0)[0].message['n'] == 3
+
+
+def test_a_connect_expires_and_an_end_does_not():
+    boxes = Mailboxes(lambda channel: CAPACITY, 5, EXPIRY, LEASE, connect_expiry=6)
+    frame(boxes, 0, kind=CONNECT)
+    frame(boxes, 1, 'server!b', 'websocket.disconnect')
+    assert boxes.take(FRAMES, 6)[0].message['n'] == 1
+    assert boxes.take(FRAMES, 6) == (None, None) and not boxes.in_line(CONNECT)
+
+
+def test_a_connect_can_be_withdrawn_until_it_is_taken():
+    boxes = mailboxes()
+    frame(boxes, 0, kind=CONNECT)
+    assert boxes.withdraw('server!a') and not boxes.withdraw('server!a')
+    frame(boxes, 0, kind=CONNECT)
+    boxes.take(FRAMES, 0)
+    assert not boxes.withdraw('server!a')
+    frame(boxes, 1, 'server!b')
+    assert not boxes.withdraw('server!b')
+
+
+def test_frames_go_before_connects_but_not_for_ever():
+    boxes = mailboxes()
+    taken = []
+    for n in range(4):
+        frame(boxes, n, 'server!new{}'.format(n), CONNECT)
+    for n in range(10):
+        frame(boxes, n, 'server!old{}'.format(n))
+        letter, _ = boxes.take(FRAMES, 1 + n / 10)
+        taken.append(letter.channel == CONNECT)
+    assert taken == [True, False, False, False, False] * 2
+    # Whoever serves connects only does not wait.
+    assert boxes.take([CONNECT], 2)[0].channel == CONNECT
+
+
+def test_it_knows_what_is_at_work():
+    boxes = mailboxes()
+    frame(boxes, 0, kind=CONNECT)
+    frame(boxes, 1, 'server!b')
+    tickets = [boxes.take([kind], 0)[1] for kind in (CONNECT, 'websocket.receive')]
+    assert [boxes.at_work([CONNECT]), boxes.at_work(['websocket.receive']), boxes.at_work(FRAMES)] == [1, 1, 2]
+    for ticket in tickets:
+        boxes.done(ticket)
+    assert boxes.at_work(FRAMES) == 0

@@ -11,6 +11,7 @@ from twisted.internet import threads
 
 from sockets.layers import RedisChannelLayer, leases, standing
 from sockets.layers import redis as redis_layer
+from sockets.layers.mailboxes import FRAMES
 from sockets.layers.redis import OutOfMemory
 from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN
 
@@ -410,19 +411,16 @@ def test_a_server_whose_redis_is_full_closes_its_connections_and_keeps_their_end
     with servers.redis_server(tmp_path) as url:
         server = Server(reactor, RedisChannelLayer(hosts=[url]), 'oom!')
         server.send('websocket.connect', frame(0, 'oom!a'))
-        # A server does not wait until it is there.
-        while not server.layer.statistics()['waiting']:
-            time.sleep(0.01)
+        worker = RedisChannelLayer(hosts=[url])
+        assert worker.receive(['websocket.connect'], block=True)[1]['n'] == 0
         redis.Redis.from_url(url).config_set('maxmemory', 1)
         server.send('websocket.receive', frame(1, 'oom!a'))
         assert server.has(1) == [('oom!a', {'close': 1013})]
         server.send('websocket.disconnect', frame(2, 'oom!a'))
         time.sleep(0.1)
         redis.Redis.from_url(url).config_set('maxmemory', 0)
-        worker = RedisChannelLayer(hosts=[url])
-        channels = ['websocket.connect', 'websocket.disconnect']
-        received = [worker.receive(channels, block=True)[1] for _ in range(4)]
-        assert [message['n'] for message in received if message] == [0, 2]
+        received = [worker.receive(['websocket.disconnect'], block=True)[1] for _ in range(3)]
+        assert [message['n'] for message in received if message] == [2]
 
 
 def test_scripts_that_redis_forgets_are_brought_again(layer, redis_url):
@@ -680,8 +678,11 @@ def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_
     name = 'silent{}!'.format(locally)
     a, b, c = name + 'a', name + 'b', name + 'c'
     server = Server(reactor, layer, name)
+    worker = layer if locally else make_layer()
     for connection in (a, b):
         server.send('websocket.connect', frame(0, connection))
+        assert worker.receive(['websocket.connect'], block=True)[1]['reply_channel'] == connection
+        worker.receive(['websocket.connect'])
         server.send('websocket.receive', frame(1, connection))
     judge = make_layer()
     eventually(lambda: name in judge.live_servers())
@@ -696,8 +697,6 @@ def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_
     server.send('websocket.receive', frame(2, a))
     for connection in (a, b):
         server.send('websocket.disconnect', frame(3, connection))
-    worker = layer if locally else make_layer()
-
     def take_all():
         return sorted((message['reply_channel'], message['n']) for message in (
             worker.receive(list(redis_layer.FRAMES))[1] for _ in range(8)) if message and message['n'])
@@ -859,3 +858,82 @@ def test_a_connection_is_no_longer_heard_before_it_is_told_to_close(make_layer, 
     monkeypatch.setattr(layer, '_run', lambda name, index, args: (steps.append(name), run(name, index, args))[1])
     layer.send_many(['server!a', 'server!b'], {'text': '{"type":"RECONNECT"}', 'close': 4401})
     assert steps == ['close', 'put']
+
+
+def told(layer, count, server):
+    """Send a connect of each of so many clients; return after how many seconds those come back that are told to."""
+    found = []
+    for n in range(count):
+        try:
+            layer.send('websocket.connect', frame(n, '{}{}'.format(server, n)))
+        except layer.ChannelFull as error:
+            found.append(error.retry_after)
+    return found
+
+
+def test_more_connects_than_workers_take_in_time_are_told_when_to_come_back_whichever_server_has_them(make_layer):
+    assert told(make_layer(), 50, 'first!') == []
+    assert 190 < len(told(make_layer(), 250, 'second!')) < 200
+    # By then a worker has been seen to be faster.
+    worker = make_layer()
+    for _ in range(101):
+        assert worker.receive(['websocket.connect'])[0]
+        time.sleep(0.002)
+    slots = told(make_layer(), 1200, 'third!')
+    assert 50 < len(slots) < 1100 and min(slots) >= 0.1 and max(slots) < 20
+    assert slots[-1] > slots[0]
+
+
+def test_a_client_that_has_gone_before_a_worker_took_its_connect_leaves_nothing_in_redis(make_layer, redis_url):
+    server, worker = make_layer(), make_layer()
+    server.send('websocket.connect', frame(0, 'gone!a'))
+    server.send('websocket.connect', frame(1, 'gone!b'))
+    server.send('websocket.disconnect', frame(2, 'gone!a'))
+    assert worker.receive(sorted(FRAMES))[1]['n'] == 1
+    assert worker.receive(sorted(FRAMES)) == (None, None)
+    # Its end is handled where it has begun.
+    server.send('websocket.disconnect', frame(3, 'gone!b'))
+    assert worker.receive(sorted(FRAMES))[1]['n'] == 3
+    assert worker.receive(sorted(FRAMES)) == (None, None)
+    keys = [key.decode() for key in redis.Redis.from_url(redis_url).keys('test:*')]
+    assert [key for key in keys if 'frames:' in key or 'ready:' in key] == []
+
+
+def test_a_connect_that_no_worker_took_in_time_is_none(make_layer):
+    server, worker = make_layer(), make_layer()
+    server.expect_handshakes_within(-0.8)
+    server.send('websocket.connect', frame(0, 'late!a'))
+    assert worker.receive(['websocket.connect'])[1]['n'] == 0
+    server.send('websocket.connect', frame(1, 'late!b'))
+    time.sleep(0.25)
+    server.send('websocket.connect', frame(2, 'late!c'))
+    assert worker.receive(['websocket.connect'])[1]['n'] == 2
+
+
+def test_a_worker_takes_frames_before_connects_but_not_for_ever(make_layer, monkeypatch):
+    server, worker = make_layer(), make_layer()
+    for n in range(3):
+        server.send('websocket.connect', frame(n, 'new!{}'.format(n)))
+    taken = []
+    for n in range(6):
+        server.send('websocket.receive', frame(n, 'old!{}'.format(n)))
+        taken.append(worker.receive(sorted(FRAMES))[0])
+        if n == 3:
+            time.sleep(0.5)
+    connect, receive = 'websocket.connect', 'websocket.receive'
+    assert taken == [connect, receive, receive, receive, connect, receive]
+
+
+def test_a_server_turns_a_client_away_for_which_there_is_no_room(make_layer, reactor):
+    layer = make_layer()
+    server = Server(reactor, layer, 'full!')
+    for n in range(110):
+        try:
+            server.send('websocket.connect', frame(n, 'full!{}'.format(n)))
+        except layer.ChannelFull as error:
+            server.received.append(('full!{}'.format(n), {'retry': error.retry_after}))
+    # At once, or when the server hears of it.
+    found = server.has(9)
+    assert 8 <= len(found) < 10 and all(message['retry'] >= 1 for _, message in found)
+    assert 'full!109' in dict(found)
+    assert not layer._open_here.intersection(dict(found))

@@ -380,3 +380,14 @@ def test_a_message_of_a_client_that_is_not_there_makes_no_row(layer, connect):
     ghost.send({'type': 'PING'})
     ghost.disconnect()
     assert Socket.objects.count() == 1 and Noted.ended == []
+
+
+def test_a_housekeeper_whose_disconnect_function_hangs_is_replaced(monkeypatch):
+    began = []
+    monkeypatch.setattr(presence.Housekeeper, 'start', lambda self: began.append(self))
+    monkeypatch.setattr(presence.time, 'sleep', lambda seconds: None)
+    first = presence.Housekeeper()
+    # It comes back from the function, finishes its look and ends.
+    monkeypatch.setattr(first, 'look', first.replace)
+    first.run()
+    assert len(began) == 1 and began[0] is not first

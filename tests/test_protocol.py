@@ -80,6 +80,23 @@ def test_what_was_read_before_our_close_and_not_handled_is_dropped():
     assert len(wire.layer.sent) == FRAMES_A_TURN
 
 
+def test_who_is_to_leave_is_read_no_more_until_it_is_closed():
+    # A client that always had a request under way kept a server that was told to stop from closing in good order.
+    wire = Wire.open()
+    wire.receive(frame(b'in time'))
+    wire.protocol.stop_reading()
+    assert not wire.transport.is_reading
+    wire.receive(frame(b'late'))
+    wire.reply(text='answer')
+    wire.reply(close=1012)
+    wire.turns()
+    assert wire.transport.is_reading and wire.layer.messages() == ['in time']
+    assert wire.frames() == [(TEXT, b'answer'), (CLOSE, b'\x03\xf4restart')]
+    wire.receive(frame(b'later') + frame(b'\x03\xf4', CLOSE))
+    wire.transport.drain()
+    assert wire.is_closed and wire.layer.messages() == ['in time']
+
+
 def test_a_connection_is_gone_when_its_client_does_not_answer_a_close():
     wire = Wire.open()
     wire.reply(close=4000)
@@ -161,8 +178,8 @@ def test_a_message_for_a_page_and_one_for_nobody_go_daphnes_way():
 
 
 def test_a_message_accepts_and_a_close_refuses():
-    for message, status in (({'accept': True}, 101), ({'text': 'x'}, 101), ({'text': ''}, 101), ({'accept': False}, 403),
-                            ({'close': True}, 403)):
+    for message, status in (({'accept': True}, 101), ({'text': 'x'}, 101), ({'text': ''}, 101),
+                            ({'accept': False}, 403), ({'close': True}, 403)):
         wire = Wire()
         wire.receive(REQUEST + b'\r\n')
         wire.reply(**message)
@@ -333,7 +350,7 @@ def turned_away(wire):
 
 @pytest.mark.parametrize('later', [False, True])
 @pytest.mark.parametrize('answers', [True, False])
-def test_a_connect_for_which_there_will_be_room_is_accepted_without_anybody_and_told_when_to_come_again(answers, later):
+def test_a_connect_for_which_there_will_be_room_is_accepted_by_nobody_and_told_when_to_come_again(answers, later):
     wire = Wire(ws_protocols=['chat'])
     if not later:
         full(wire, retry_after=7.44)

@@ -64,6 +64,11 @@ class Pipe:
         if self.held:
             self._send_packed([])
 
+    def settle(self):
+        """Send what is held, and read what Redis says to it."""
+        if self.held or self.waiting:
+            self._ask('PING')
+
     def fail(self, error):
         """Tell those who wait for a reply that nobody knows whether Redis has heard of it."""
         self.connection.disconnect()

@@ -12,14 +12,22 @@ import time
 from asgiref.base_layer import BaseChannelLayer
 
 from . import dropped
+from .admission import Admission
 from .leases import FileLeases
-from .mailboxes import FRAMES, Full, Mailboxes, end_of
+from .mailboxes import CONNECT, FRAMES, Full, Mailboxes, end_of
 
 logger = logging.getLogger('sockets')
 
 # Seconds that a blocking receive() waits before it says that there was nothing: how often a worker looks whether it
 # has been told to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
 _PATIENCE = 5
+
+# Seconds that a handshake may take before daphne resets the client, and those that we leave it to say so.
+_HANDSHAKE_TIMEOUT = 5
+_LATE = 1
+
+# Frames that are left to the threads at work.
+_SPARING = FRAMES - {CONNECT}
 
 
 class _Waiter:
@@ -65,7 +73,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         super().__init__(expiry=expiry, group_expiry=group_expiry, capacity=capacity,
                          channel_capacity=channel_capacity)
         self._lock = threading.Lock()
-        self._mailboxes = Mailboxes(self.get_capacity, server_capacity, expiry, lease)
+        self._mailboxes = Mailboxes(self.get_capacity, server_capacity, expiry, lease, _HANDSHAKE_TIMEOUT + _LATE)
+        self._admission = Admission()
         self._next_sweep = 0
         self._waiters = []
         self._deliveries = {}
@@ -164,6 +173,26 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """
         self._patience = patience
 
+    def expect_handshakes_within(self, seconds):
+        """Say that a client whose connect has waited ``seconds`` is gone; 5 if nobody says so."""
+        self._mailboxes.connect_expiry = seconds + _LATE
+
+    @property
+    def connect_expiry(self):
+        """Seconds that a connect waits."""
+        return self._mailboxes.connect_expiry
+
+    def too_many_connects(self, seconds):
+        """Return the ``ChannelFull`` of a connect whose client is to come back after ``seconds``."""
+        error = self.ChannelFull('Too many connects wait: come back in {} s'.format(seconds))
+        error.retry_after = seconds
+        return error
+
+    def withdraw(self, connection):
+        """Forget a connection whose connect nobody has taken yet; return whether it is one."""
+        with self._lock:
+            return self._mailboxes.withdraw(connection)
+
     def new_channel(self, pattern):
         """Return a channel name that nobody uses, made from ``pattern``, which ends with ``?``."""
         assert isinstance(pattern, str) and pattern.endswith('?'), 'New channel pattern must end with ?'
@@ -199,6 +228,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def idle(self, connections):
         """Return those of ``connections`` of which no frame waits or is being handled."""
         return [connection for connection in connections if self.is_idle(connection)]
+    def connections_at_rest(self, server, names):
+        """Return those of ``names``, connections of ``server``, of which no frame waits or is being handled."""
+        with self._lock:
+            return [name for name in names if not self._mailboxes.has_frames(name)]
 
     # ASGI groups
 
@@ -241,6 +274,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
                       bool(message.get('close') or message.get('accept')))
         now = time.monotonic()
         self._sweep(now)
+        if channel == CONNECT and reply_channel is not None:
+            self._admit(now)
         try:
             line = self._mailboxes.put(channel, message, now, reply_channel, is_control)
         except Full:
@@ -251,6 +286,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
         if message.get('close'):
             self._mailboxes.close(channel, now)
         self._wake(line)
+
+    def _admit(self, now):
+        seconds = self._admission.ask(now, self._mailboxes.in_line(CONNECT), self._mailboxes.waited([CONNECT], now))
+        if seconds is not None:
+            raise self.too_many_connects(seconds)
 
     def _sweep(self, now):
         if now >= self._next_sweep:
@@ -269,7 +309,13 @@ class InMemoryChannelLayer(BaseChannelLayer):
                 self._mailboxes.renew(ticket, now)
             else:
                 self._wake(self._mailboxes.done(ticket))
-        return self._mailboxes.take(channels, now, owner)
+        return self._take_letter(channels, now, owner)
+
+    def _take_letter(self, channels, now, owner):
+        letter, ticket = self._mailboxes.take(channels, now, owner)
+        if letter is not None and letter.channel == CONNECT:
+            self._admission.taken(now, self._mailboxes.in_line(CONNECT))
+        return letter, ticket
 
     def _finish(self):
         ticket, self._thread.ticket = getattr(self._thread, 'ticket', None), None
@@ -286,7 +332,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
                 delivery.is_due = True
                 reactor.callFromThread(self._deliver, delivery)
             return
-        if self._patience is not None and line in FRAMES and self._mailboxes.at_work():
+        if self._patience is not None and line in _SPARING and self._mailboxes.at_work(_SPARING):
             self._relieve_later()
         else:
             self._hand_over([line])
@@ -295,7 +341,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         for index in range(len(self._waiters) - 1, -1, -1):
             waiter = self._waiters[index]
             if not waiter.channels.isdisjoint(channels):
-                letter, ticket = self._mailboxes.take(channels, time.monotonic(), waiter.owner)
+                letter, ticket = self._take_letter(channels, time.monotonic(), waiter.owner)
                 if letter is not None:
                     del self._waiters[index]
                     waiter.hand_over(letter, ticket)
@@ -303,10 +349,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def _is_spare(self, channels):
         """Whether a thread that asks for ``channels`` would only take turns with those that are at work."""
-        if self._patience is None or channels.isdisjoint(FRAMES) or not self._mailboxes.at_work():
+        if self._patience is None or channels.isdisjoint(_SPARING) or not self._mailboxes.at_work(_SPARING):
             return False
         # It was woken when a frame had waited that long; half of it, and it is not woken again at once.
-        if self._mailboxes.waited(FRAMES, time.monotonic()) >= self._patience / 2:
+        if self._mailboxes.waited(_SPARING, time.monotonic()) >= self._patience / 2:
             return False
         self._relieve_later()
         return True
@@ -330,9 +376,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def _relieve(self):
         with self._lock:
             self._relief_is_due = False
-            if self._mailboxes.waited(FRAMES, time.monotonic()) >= self._patience:
-                self._hand_over(FRAMES)
-            if self._mailboxes.waited(FRAMES, time.monotonic()):
+            if self._mailboxes.waited(_SPARING, time.monotonic()) >= self._patience:
+                self._hand_over(_SPARING)
+            if self._mailboxes.waited(_SPARING, time.monotonic()):
                 self._relieve_later()
 
     def _deliver(self, delivery):

@@ -8,8 +8,11 @@ import collections
 import itertools
 import math
 
+from .admission import PATIENCE
+
 # The channels whose messages are the frames of a connection, named by their reply channel.
-FRAMES = frozenset(['websocket.connect', 'websocket.receive', 'websocket.disconnect'])
+CONNECT = 'websocket.connect'
+FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
 
 # Seconds that a close waits for its server: as long as daphne lets a connection live.
 CLOSE_EXPIRY = 86400
@@ -25,10 +28,11 @@ class Full(Exception):
 class Ticket:
     """A frame that somebody is handling. Its mailbox is busy until ``Mailboxes.done`` or the end of the lease."""
 
-    __slots__ = ('mailbox', 'owner', 'until')
+    __slots__ = ('mailbox', 'channel', 'owner', 'until')
 
-    def __init__(self, mailbox, owner, until):
+    def __init__(self, mailbox, channel, owner, until):
         self.mailbox = mailbox
+        self.channel = channel
         self.owner = owner
         self.until = until
 
@@ -52,20 +56,24 @@ class Mailboxes:
     """All mailboxes of a process.
 
     ``capacity(channel)`` is how many messages may wait for one connection or channel; ``server_capacity`` how many for
-    all connections of one server together. ``expiry`` is how long a message waits, ``lease`` how long a connection is
-    held up by a frame whose handling does not end.
+    all connections of one server together. ``expiry`` is how long a message waits, ``connect_expiry`` how long a
+    connect does, ``lease`` how long a connection is held up by a frame whose handling does not end.
     """
 
-    def __init__(self, capacity, server_capacity, expiry, lease):
+    def __init__(self, capacity, server_capacity, expiry, lease, connect_expiry=math.inf):
         self.capacity = capacity
         self.server_capacity = server_capacity
         self.expiry = expiry
         self.lease = lease
+        self.connect_expiry = connect_expiry
         self._boxes = {}
         # Per channel that is waited for, the mailboxes whose first letter is of that channel: rank -> mailbox.
         self._lines = collections.defaultdict(collections.OrderedDict)
         self._ranks = itertools.count()
         self._tickets = collections.OrderedDict()
+        self._at_work = collections.Counter()
+        # When a connect was last taken.
+        self._connected = 0
         # How many messages wait for each connection of a server.
         self._waiting = collections.Counter()
         # Connections that have been told to close, and until when we remember it.
@@ -78,7 +86,8 @@ class Mailboxes:
         """Put ``message`` into its mailbox and return the channel under which it can be taken now, or ``None``.
 
         ``reply_channel`` makes it a frame of that connection. ``Full`` if there is no room; a control message
-        (connect, disconnect, close) always has room.
+        (connect, disconnect, close) always has room. The disconnect of a connection whose connect nobody has taken
+        takes that away, and nothing is left of either.
         """
         is_frame = reply_channel is not None and channel in FRAMES
         key = reply_channel if is_frame else _line(channel)
@@ -99,9 +108,12 @@ class Mailboxes:
             if full:
                 self._settle(box)
                 raise Full(channel)
-        # That a connection has opened or ended is never out of date, and hardly ever that it is to end.
-        expires = (now + self.expiry if not is_control else math.inf if is_frame else
-                   now + max(self.expiry, CLOSE_EXPIRY))
+        if channel == 'websocket.disconnect' and is_frame and self._withdraw(box):
+            return None
+        # That a connection has ended is never out of date, and hardly ever that it is to end. Who wanted one has not
+        # waited for ever.
+        expires = now + (self.connect_expiry if channel == CONNECT and is_frame else
+                         self.expiry if not is_control else math.inf if is_frame else max(self.expiry, CLOSE_EXPIRY))
         box.letters.append(Letter(channel, message, now, expires))
         if not is_frame and key != channel:
             self._waiting[channel] += 1
@@ -121,12 +133,16 @@ class Mailboxes:
     def take(self, channels, now, owner=None):
         """Return the ``Letter`` that has waited longest in line for one of ``channels``, and its ``Ticket``.
 
-        Both are ``None`` if there is none; the ticket is ``None`` where no order is kept.
+        A connect lets the others go first, unless none was taken for ``PATIENCE`` seconds. Both are ``None`` if there is
+        none; the ticket is ``None`` where no order is kept.
         """
         while True:
-            lines = [self._lines[channel] for channel in channels if self._lines.get(channel)]
-            if not lines:
+            waited_for = [channel for channel in channels if self._lines.get(channel)]
+            if not waited_for:
                 return None, None
+            if len(waited_for) > 1 and CONNECT in waited_for and now - self._connected < PATIENCE:
+                waited_for.remove(CONNECT)
+            lines = [self._lines[channel] for channel in waited_for]
             box = next(iter(min(lines, key=lambda line: next(iter(line))).values()))
             self._leave_line(box)
             self._expire(box, now)
@@ -135,10 +151,13 @@ class Mailboxes:
                 continue
             letter = box.letters.popleft()
             self._count_out(box, letter)
+            if letter.channel == CONNECT:
+                self._connected = now
             ticket = None
             if box.keeps_order:
-                ticket = box.ticket = Ticket(box, owner, now + self.lease)
+                ticket = box.ticket = Ticket(box, letter.channel, owner, now + self.lease)
                 self._tickets[ticket] = None
+                self._at_work[letter.channel] += 1
             self._settle(box)
             return letter, ticket
 
@@ -161,6 +180,7 @@ class Mailboxes:
         """
         if self._tickets.pop(ticket, self) is self:
             return None
+        self._at_work[ticket.channel] -= 1
         ticket.mailbox.ticket = None
         return self._settle(ticket.mailbox)
 
@@ -182,11 +202,20 @@ class Mailboxes:
 
     def clear(self):
         """Forget everything."""
-        self.__init__(self.capacity, self.server_capacity, self.expiry, self.lease)
+        self.__init__(self.capacity, self.server_capacity, self.expiry, self.lease, self.connect_expiry)
 
-    def at_work(self):
-        """Return how many frames are being handled."""
-        return len(self._tickets)
+    def withdraw(self, connection):
+        """Forget a connection whose connect nobody has taken; return whether it is one."""
+        box = self._boxes.get((True, connection))
+        return box is not None and self._withdraw(box)
+
+    def at_work(self, channels):
+        """Return how many frames of ``channels`` are being handled."""
+        return sum(self._at_work[channel] for channel in channels)
+
+    def in_line(self, channel):
+        """Return how many connections or channels wait to have a message of ``channel`` taken."""
+        return len(self._lines.get(channel, ()))
 
     def waited(self, channels, now):
         """Return for how many seconds the message has waited that ``take`` would return; 0 if there is none."""
@@ -229,6 +258,13 @@ class Mailboxes:
             if not line:
                 del self._lines[box.line]
             box.line = box.rank = None
+
+    def _withdraw(self, box):
+        if box.ticket is not None or not box.letters or box.letters[0].channel != CONNECT:
+            return False
+        box.letters.clear()
+        self._settle(box)
+        return True
 
     def _expire(self, box, now):
         while box.letters and box.letters[0].expires <= now:

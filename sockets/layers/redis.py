@@ -19,10 +19,11 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 
 from . import dropped
+from .admission import PATIENCE
 from .connections import AWAY, Bells, Late, Pipe, Reader, pause
 from .inmemory import InMemoryChannelLayer
 from .leases import SIGN_OF_LIFE, RedisLeases
-from .mailboxes import FRAMES, end_of
+from .mailboxes import CONNECT, FRAMES, end_of
 from .posting import Poster
 from .scripts import FINE, GONE, UNKNOWN, VERSION
 from .shards import Down, Shard
@@ -43,9 +44,6 @@ _CONTROLS = frozenset(['websocket.connect', 'websocket.disconnect'])
 
 # Seconds after which a connection that was told to close has ended, whether anybody has said so or not.
 _LAST_WORDS = 15
-
-# Seconds that a daphne which stops waits for its clients to answer a close.
-_FAREWELL = 3
 
 # Seconds that a call may take. One Redis that hangs for a while is waited for: nothing goes on without it anyway. Where
 # there are several, those that are well must not wait for the one that is not.
@@ -124,6 +122,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._told = {}
         self._farewell = {'close': 1012}
         self._standing = Standing(self._leases.lease)
+        # Of entries for a server of this process, what is called when all that came before them has been delivered.
+        self._marks = {}
         # What the reactor asks of Redis, by shard.
         self._posters = {}
         # What has expired here, which Redis does not know.
@@ -139,9 +139,50 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """Wake another thread for frames of this process only when one has waited ``patience`` seconds."""
         self._local.spare_threads(patience)
 
+    def expect_handshakes_within(self, seconds):
+        """Say that a client whose connect has waited ``seconds`` is gone; 5 if nobody says so."""
+        self._local.expect_handshakes_within(seconds)
+
+    def withdraw(self, connection):
+        """Forget a connection of this process whose connect nobody has taken yet; return whether it is one."""
+        return self._local.withdraw(connection)
+
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
-        return self._local.is_idle(connection)
+        # That connections have ended is on its way.
+        return self._local.is_idle(connection) and (
+            connection is not None or not any(poster.waiting for poster in self._posters.values()))
+
+    def connections_at_rest(self, server, names):
+        """Return those of ``names``, connections of ``server``, which is in this process, of which no frame waits or is
+        being handled, and what was sent to them has arrived. It may have to wait for Redis.
+        """
+        if self._serves_locally:
+            return self._local.connections_at_rest(server, names)
+        found = []
+        for index in range(self.ring_size):
+            here = [name for name in names if self.consistent_hash(name) == index]
+            for start in range(0, len(here), _NAMES_PER_ENTRY):
+                found += self._run('at_rest', index, [self.prefix, *here[start:start + _NAMES_PER_ENTRY]])
+        # Whatever their functions have said is in front of this.
+        mark, arrived = next(self._tokens), threading.Event()
+        self._marks[mark] = arrived
+        try:
+            self._run('put', self.consistent_hash(server), [
+                self.prefix, server, 0, int(self.expiry * 1000), self.serialize({'mark': mark}), 0])
+            return [name.decode() for name in found] if arrived.wait(_PATIENCE) else []
+        finally:
+            del self._marks[mark]
+
+    def release(self):
+        """Say that this thread is done with the frame that it received before, and asks for no more."""
+        # What cannot be told now is told by those who tend the layer.
+        with contextlib.suppress(redis.exceptions.RedisError):
+            self._take_from_any([])
+        for index in list(self._thread.__dict__.get('pipes', ())):
+            with contextlib.suppress(*AWAY):
+                self._on_pipe(index, Pipe.settle)
+        self._account_for_failures()
 
     def idle(self, connections):
         """Return those of ``connections`` of which no frame waits or is being handled, here or anywhere."""
@@ -379,19 +420,25 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             return False
         index, args = self.consistent_hash(connection), [
             self.prefix, connection, channel, 0 if is_control else self.get_capacity(channel),
-            0 if is_control else int(self.expiry * 1000), self.serialize(message),
-            b'' if is_ours else self.serialize(end_of(message)), self.group_expiry]
+            int(1000 * (self._local.connect_expiry if channel == CONNECT else 0 if is_control else self.expiry)),
+            self.serialize(message), b'' if is_ours else self.serialize(end_of(message)), self.group_expiry]
         if not self._is_on_reactor():
-            return self._run('put_frame', index, args)
+            return self._admitted(connection, self._run('put_frame', index, args))
         home = self._shards[self.consistent_hash(self.non_local_name(connection))]
         if channel == 'websocket.connect' and (home.is_down or self._shards[index].is_down):
             # daphne answers 503 at once. A connection whose answers cannot arrive is none.
-            self._open_here.discard(connection)
             return True
         if channel == 'websocket.receive' and home.is_down:
             return self._stop(channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
         # The reactor waits for nobody.
         self._post('put_frame', index, args, lambda reply: reply and self._stop(channel, message, reply))
+
+    def _admitted(self, connection, reply):
+        """Return ``reply``; ``ChannelFull`` with the seconds after which its client is to come back, if it says so."""
+        if not isinstance(reply, bytes):
+            return reply
+        self._open_here.discard(connection)
+        raise self._local.too_many_connects(float(reply))
 
     def _stop(self, channel, message, reply):
         """End a connection of this server one of whose frames Redis did not take; ``reply`` is 1 or an exception."""
@@ -399,6 +446,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             return self._untold.append(message)
         connection = message['reply_channel']
         is_new = channel == 'websocket.connect'
+        if isinstance(reply, bytes):
+            self._open_here.discard(connection)
+            return self._local.send(connection, {'retry': float(reply)})
         if reply == 2:
             # Somebody has found this server dead.
             self._stopped.add(connection)
@@ -630,6 +680,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             ticket = self._thread.ticket = _Ticket(index, connection, token)
             self._tickets.add(ticket)
             self._renew_from_now_on()
+        if channel == CONNECT.encode():
+            self._thread.connected = time.monotonic()
         message = self.deserialize(payload)
         if b'!' in channel:
             name, *others = message['to']
@@ -648,10 +700,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         return not ('!' in channel or '?' in channel) or self.consistent_hash(channel) == index
 
     def _rotated(self, channels):
-        # The first channel must not starve the others.
+        # The first channel must not starve the others. Connects are the last, as frames of those who are in come first,
+        # unless this thread has taken none for long.
         turn = self._thread.turn = getattr(self._thread, 'turn', 0) + 1
         turn %= len(channels) or 1
-        return channels[turn:] + channels[:turn]
+        channels = channels[turn:] + channels[:turn]
+        if CONNECT in channels:
+            is_late = time.monotonic() - getattr(self._thread, 'connected', 0) >= PATIENCE
+            channels.remove(CONNECT)
+            channels.insert(0 if is_late else len(channels), CONNECT)
+        return channels
 
     def _bells(self, channels):
         bells = self._thread.__dict__.setdefault('bells', {})
@@ -755,9 +813,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _read(self, prefix):
         """Bring what other processes send to the connections of this one."""
         if prefix not in self._read_here:
-            from twisted.internet import reactor
-            if not self._serves_locally:
-                reactor.addSystemEventTrigger('before', 'shutdown', self._leave)
             self._read_here.add(prefix)
             self._renew_from_now_on()
             if self._serves_locally:
@@ -766,22 +821,6 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             shard = self._shards[self.consistent_hash(prefix)]
             Reader(shard, self.prefix + 'queue:' + prefix, lambda entry: self._deliver(entry, shard.clock.now()),
                    self._tell_untold, _PATIENCE).start()
-
-    def _leave(self):
-        """Close the connections of a daphne that stops, with 1012, and wait until it has said that they ended."""
-        from twisted.internet import defer, reactor
-        left = defer.Deferred()
-        deadline = time.monotonic() + _FAREWELL
-        for connection in list(self._open_here):
-            self._local.send(connection, {'close': 1012})
-
-        def look():
-            if not self._open_here or time.monotonic() > deadline:
-                left.callback(None)
-            else:
-                reactor.callLater(0.02, look)
-        look()
-        return left
 
     def _tell_untold(self):
         """Say again which connections have ended: Redis may be there to hear it."""
@@ -792,6 +831,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         try:
             _, expires, payload = entry.split(b'|', 2)
             content = self.deserialize(payload)
+            if 'mark' in content:
+                # Whoever asked may wait no more.
+                return self._marks.get(content['mark'], threading.Event()).set()
             # By Redis's clock, which has also said until when it is good.
             if 0 < int(expires) <= now * 1000:
                 with self._lock:

@@ -5,6 +5,7 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``frames:<connection>``  a list of the frames of one connection that wait, oldest first
 - ``queue:<channel>``      a list of the messages of any other channel; a server's sockets share one
 - ``ready:<channel>``      a list of connections that wait for a worker, their first frame being of that channel
+- ``connects``             how fast connects are taken, and how many were told to come back (hash; see admission.py)
 - ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
 - ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
 - ``servers``, ``suspects`` until when a server's last sign of life is good, and since when we wait for its next
@@ -17,6 +18,8 @@ Redis holds, per shard, under the layer's prefix and the version:
                            dies with it in its hand costs a pause, not a frame
 """
 import hashlib
+
+from . import admission
 
 # Of the keys, of what is in them, and of the messages.
 VERSION = 1
@@ -45,8 +48,11 @@ local function head(key, at)
         local channel, expires = string.match(entry, '^([^|]*)|(%d+)|')
         if expires == '0' or tonumber(expires) > at then return channel, entry end
         redis.call('LPOP', key)
-        local owner = string.match(string.sub(key, #ARGV[1] + 1), '^%a+:([^!]*!?)')
-        redis.pcall('HINCRBY', ARGV[1] .. 'expired', owner, 1)
+        -- Who wanted a connection is told by whoever holds it.
+        if channel ~= 'websocket.connect' then
+            local owner = string.match(string.sub(key, #ARGV[1] + 1), '^%a+:([^!]*!?)')
+            redis.pcall('HINCRBY', ARGV[1] .. 'expired', owner, 1)
+        end
     end
 end
 """
@@ -67,19 +73,80 @@ local function finish(prefix, connection, token, at)
 end
 """
 
+# As in admission.py, in ms: whether a connect may be queued, or the seconds after which its client is to come back.
+_ADMIT = """
+local function admit(prefix, at, expiry)
+    local key, ready = prefix .. 'connects', prefix .. 'ready:websocket.connect'
+    local waiting, oldest = redis.call('LLEN', ready), 0
+    if waiting == 0 then return nil end
+    local known = redis.call('HMGET', key, 'gap', 'promised', 'at')
+    local gap = tonumber(known[1] or {GAP})
+    local first = redis.call('LINDEX', prefix .. 'frames:' .. redis.call('LINDEX', ready, 0), 0)
+    if first then oldest = at + expiry - tonumber(string.match(first, '^[^|]*|(%d+)|')) end
+    if waiting * gap <= {BUDGET} and waiting < {LONGEST_QUEUE} and oldest <= {BUDGET} then return nil end
+    local each = gap / {HASTE}
+    local promised = math.max(0, tonumber(known[2] or 0) - (at - tonumber(known[3] or 0)) / each) + 1
+    redis.call('HMSET', key, 'promised', promised, 'at', at)
+    redis.call('EXPIRE', key, {GOOD_FOR})
+    local wait = waiting * gap + promised * each - {LEAD}
+    if wait > {NEAR} then wait = {NEAR} + (wait - {NEAR}) * {FAR} end
+    if not known[1] then
+        wait = {EARLIEST} + promised * 0.618 % 1 * {BUDGET}
+    elseif wait > {LATEST} then
+        wait = {LATEST} / 2 + promised * 1000 % ({LATEST} / 2)
+    end
+    return string.format('%.1f', math.max(wait, oldest > {BUDGET} and {EARLIEST} or 100) / 1000)
+end
+"""
+_TAKEN = """
+local function connect_taken(prefix, at)
+    local key = prefix .. 'connects'
+    local known = redis.call('HMGET', key, 'gap', 'taken', 'samples')
+    if known[2] then
+        local gap, samples = tonumber(known[1] or {GAP}), tonumber(known[3] or {ASSUMED})
+        local took = math.min(at - tonumber(known[2]), gap * math.max(samples * {PART}, {MOST}))
+        samples = math.min(samples + 1, {MEASURED})
+        gap = math.max(gap + (took - gap) / samples, {LEAST_GAP})
+        redis.call('HMSET', key, 'gap', gap, 'samples', samples)
+        redis.call('EXPIRE', key, {GOOD_FOR})
+    end
+    if redis.call('LLEN', prefix .. 'ready:websocket.connect') == 0 then
+        redis.call('HDEL', key, 'taken')
+    else
+        redis.call('HSET', key, 'taken', at)
+    end
+end
+"""
+for _name in ('GAP', 'LEAST_GAP', 'BUDGET', 'LEAD', 'NEAR', 'EARLIEST', 'LATEST'):
+    _value = '{:.1f}'.format(1000 * getattr(admission, _name))
+    _ADMIT, _TAKEN = (text.replace('{%s}' % _name, _value) for text in (_ADMIT, _TAKEN))
+for _name in ('LONGEST_QUEUE', 'HASTE', 'GOOD_FOR', 'ASSUMED', 'MEASURED', 'MOST', 'PART', 'FAR'):
+    _ADMIT, _TAKEN = (text.replace('{%s}' % _name, str(getattr(admission, _name))) for text in (_ADMIT, _TAKEN))
+
 # ARGV: prefix, connection, channel, capacity (0: any number), milliseconds it is worth something (0: forever), payload,
 # payload of the disconnect that follows a refusal (or nothing), seconds that a mailbox is kept.
-# Returns 1 if there is no room, 2 if its server is dead.
-_PUT_FRAME = _NOW + _RING + """
+# Returns 1 if there is no room, 2 if its server is dead, or the seconds after which a connect may come again.
+_PUT_FRAME = _NOW + _RING + _ADMIT + """
 local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
 local key, at = prefix .. 'frames:' .. connection, now()
 local closed = prefix .. 'closed:' .. connection
 local buried = prefix .. 'buried:' .. (string.match(connection, '^.*!') or '')
-if channel == 'websocket.disconnect' then
-    redis.call('DEL', closed)
-elseif redis.call('EXISTS', closed, buried) > 0 then
+if channel ~= 'websocket.disconnect' and redis.call('EXISTS', closed, buried) > 0 then
     if redis.call('EXISTS', buried) == 1 then return 2 end
     if channel == 'websocket.receive' then return 0 end
+end
+if channel == 'websocket.disconnect' then
+    redis.call('DEL', closed)
+    local first = redis.call('LINDEX', key, 0)
+    if first and string.sub(first, 1, 18) == 'websocket.connect|' then
+        -- Nobody has heard of it yet.
+        redis.call('DEL', key)
+        redis.call('LREM', prefix .. 'ready:websocket.connect', 1, connection)
+        return 0
+    end
+elseif channel == 'websocket.connect' then
+    local seconds = admit(prefix, at, tonumber(ARGV[5]))
+    if seconds then return seconds end
 end
 local waiting, refused = redis.call('LLEN', key), 0
 local entry
@@ -125,7 +192,7 @@ redis.call('SETRANGE', ARGV[1] .. 'room', 0, '')
 """
 
 # ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
-_TAKE = _ROOM + _FINISH + """
+_TAKE = _ROOM + _FINISH + _TAKEN + """
 local prefix, at, bells = ARGV[1], now(), {}
 if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
 for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
@@ -149,6 +216,7 @@ for index = 6, #ARGV do
                 redis.call('LPOP', key)
                 redis.call('HSET', prefix .. 'busy', connection, ARGV[4])
                 redis.call('ZADD', prefix .. 'leases', at + ARGV[5], connection)
+                if channel == 'websocket.connect' then connect_taken(prefix, at) end
                 return {entry, connection}
             elseif first then
                 settle(prefix, connection, at)
@@ -168,6 +236,18 @@ return {}
 
 # ARGV: prefix, connection, token.
 _END = _ROOM + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
+
+# ARGV: prefix, connections ...
+_AT_REST = _NOW + _HEAD + """
+local prefix, at, found = ARGV[1], now(), {}
+for index = 2, #ARGV do
+    local name = ARGV[index]
+    if redis.call('HEXISTS', prefix .. 'busy', name) == 0 and not head(prefix .. 'frames:' .. name, at) then
+        found[#found + 1] = name
+    end
+end
+return found
+"""
 
 # ARGV: prefix, lease in ms, then connection and token of each frame that is being handled.
 _RENEW = _NOW + """
@@ -295,6 +375,6 @@ _WHENEVER = 'end', 'renew', 'close', 'alive', 'bury', 'forget', 'note_dropped'
 # Name to digest and text.
 SCRIPTS = {name: (_DEADLINE if name in _WHENEVER else _IN_TIME) + text for name, text in (
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
-    ('alive', _ALIVE), ('dead', _DEAD), ('bury', _BURY), ('dig_out', _DIG_OUT), ('idle', _IDLE),
+    ('at_rest', _AT_REST), ('alive', _ALIVE), ('dead', _DEAD), ('bury', _BURY), ('dig_out', _DIG_OUT), ('idle', _IDLE),
     ('living', _LIVING), ('forget', _FORGET), ('note_dropped', _NOTE_DROPPED), ('tell_expired', _TELL_EXPIRED))}
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in SCRIPTS.items()}

@@ -112,12 +112,12 @@ class Connection:
     """A client's end of a websocket, for asyncio: as much of RFC 6455 as the tests need."""
 
     @classmethod
-    async def open(cls, port, path='/soak/', host='127.0.0.1', cookie=''):
+    async def open(cls, port, path='/soak/', host='127.0.0.1', cookie='', **options):
         self = cls()
         if isinstance(port, str):
             self.reader, self.writer = await asyncio.open_unix_connection(port)
         else:
-            self.reader, self.writer = await asyncio.open_connection(host, port)
+            self.reader, self.writer = await asyncio.open_connection(host, port, **options)
         key = base64.b64encode(os.urandom(16)).decode()
         self.writer.write('GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
                           'Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\nCookie: {}\r\n\r\n'.format(

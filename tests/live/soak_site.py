@@ -1,11 +1,13 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``.
+``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``MAX_HANDLING_TIME``, ``CONNECT_SECONDS`` (what the connect function
+at ``/storm/`` takes, or a file that says so).
 """
 import os
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.settings import *  # noqa: F401,F403
@@ -28,7 +30,8 @@ CHANNEL_LAYERS = {'default': {
 }}
 ROOT_URLCONF = 'tests.live.soak_site'
 ALLOWED_HOSTS = ['*']
-SOCKETS = {'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split()}
+SOCKETS = {'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split(),
+           'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None}
 
 _lock = threading.Lock()
 _notes = []
@@ -78,25 +81,71 @@ def on_overflow(socket, content):
 
 def on_later(socket, content):
     from channels import Channel
-    Channel('background').send({'n': 1}, immediately=True)
+    Channel('background').send({'n': 1, 'seconds': content.get('seconds', 0)}, immediately=True)
+
+
+def work_in_the_background(message):
+    note('start', 'background', message['n'])
+    time.sleep(message.get('seconds', 0))
+    note('background', message['n'])
 
 
 def slow_page(request):
     from django.http import HttpResponse
     note('start', 'page', 0)
     time.sleep(float(request.GET.get('seconds', 0)))
-    return HttpResponse('pid {}'.format(os.getpid()))
+    return HttpResponse('pid {}'.format(os.getpid()) + 'x' * int(float(request.GET.get('size', 0))))
+
+
+def stream(request):
+    """A page of some megabytes (``megabytes``, none: without end) that notes when its generator begins and ends."""
+    from django.http import StreamingHttpResponse
+    megabytes, name = int(request.GET.get('megabytes', 0)), request.GET.get('name', 'page')
+
+    def parts():
+        note('start', name, 0)
+        try:
+            n = 0
+            while not megabytes or n < megabytes:
+                if 'raises' in request.GET and n == int(request.GET['raises']):
+                    raise KeyError('as told')
+                yield b'%08d' % n * (128 * 1024)
+                n += 1
+                time.sleep(float(request.GET.get('seconds', 0)))
+        finally:
+            note('end', name, n)
+    response = StreamingHttpResponse(parts())
+    if 'length' in request.GET:
+        response['Content-Length'] = request.GET['length']
+    return response
+
+
+def lines(request):
+    """A page of many small parts."""
+    from django.http import StreamingHttpResponse
+    return StreamingHttpResponse('line {}\n'.format(n) for n in range(int(request.GET['count'])))
+
+
+def whole(request):
+    from django.http import HttpResponse
+    return HttpResponse(b'x' * (int(request.GET['megabytes']) * 1024 * 1024))
+
+
+def root(request):
+    from django.http import HttpResponse
+    return HttpResponse(request.META['SCRIPT_NAME'] + ' ' + str(len(request.body)))
 
 
 def __getattr__(name):
     # Django imports this module as its settings before there are any apps, and as routing and URLs after that.
     if name == 'urlpatterns':
         from django.conf.urls import url
-        return [url(r'^page/$', slow_page)]
+        return [url(r'^page/$', slow_page), url(r'^stream/$', stream), url(r'^lines/$', lines), url(r'^whole/$', whole),
+                url(r'^root/$', root), url(r'^x/root/$', root)]
     if name == 'routing':
         from channels import route, route_class
 
-        from sockets import RoutedSocketHandler
+        from sockets import RoutedSocketHandler, SocketRouter
 
         class Soak(RoutedSocketHandler):
             routes = (
@@ -120,7 +169,15 @@ def __getattr__(name):
             def disconnect(self, message, **kwargs):
                 note('close', self.socket.pk)
 
-        class Slow(Soak):
+        storm = SocketRouter(handler=Soak)
+
+        @storm.connect
+        def on_connect(socket):
+            note('open', socket.socket.pk)
+            seconds = os.environ.get('CONNECT_SECONDS', '0')
+            time.sleep(float(Path(seconds).read_text() if seconds.startswith('/') else seconds))
+
+        class Late(Soak):
             """Is accepted long before its row can be seen."""
 
             def connect(self, message, **kwargs):
@@ -129,11 +186,21 @@ def __getattr__(name):
                     super().connect(message, **kwargs)
                     time.sleep(8)
 
+        class Slow(Soak):
+            """Waits before or after its accept, as the query says."""
+
+            def connect(self, message, **kwargs):
+                time.sleep(float(self.request.GET.get('before', 0)))
+                super().connect(message, **kwargs)
+                time.sleep(float(self.request.GET.get('after', 0)))
+
         return [
-            route_class(Hall, path=r'^/hall/$'),
             route_class(Slow, path=r'^/slow/$'),
+            route_class(Late, path=r'^/late/$'),
+            route_class(Hall, path=r'^/hall/$'),
+            route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
-            route('background', lambda message: note('background', message['n'])),
+            route('background', work_in_the_background),
         ]
     raise AttributeError(name)

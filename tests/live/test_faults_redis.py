@@ -42,14 +42,16 @@ def test_redis_hangs_for_45_s_while_clients_connect_and_talk_to_runsockets(hall,
         connections = await hall.open(20, *both)
         echoes, connects = [], []
         redis.program.process.send_signal(signal.SIGSTOP)
-        talking = asyncio.ensure_future(talk(connections, 45, echoes))
+        talking = [asyncio.ensure_future(talk(list(connections), 45, echoes))]
         try:
             for n in range(45):
                 began = time.monotonic()
                 connections += await hall.open(1, both[n % 2])
                 connects.append(time.monotonic() - began)
+                # Who listens answers the server's pings.
+                talking.append(asyncio.ensure_future(talk(connections[-1:], 44 - n, echoes, 1)))
                 await asyncio.sleep(max(0, 1 - connects[-1]))
-            await talking
+            await asyncio.gather(*talking)
         finally:
             redis.program.process.send_signal(signal.SIGCONT)
         since = time.monotonic()

@@ -276,17 +276,17 @@ def test_a_row_in_an_open_transaction_is_no_fault(hall, shape):
                 connection = await fleet.Connection.open(server.port, path)
                 at = loop.time()
                 assert await connection.ask({'type': 'ECHO'}, 60) == {'type': 'ECHO'}
-                if path == '/slow/':
+                if path == '/late/':
                     assert loop.time() - at > 7
                 await asyncio.sleep(random.uniform(0, stay))
                 assert await connection.ask({'type': 'ECHO'}, 60) == {'type': 'ECHO'}
                 await connection.close()
                 visits.append(path)
-        await asyncio.gather(*(visit('/slow/', 4) for _ in range(6)), *(visit('/hall/', 8) for _ in range(20)))
+        await asyncio.gather(*(visit('/late/', 4) for _ in range(6)), *(visit('/hall/', 8) for _ in range(20)))
         assert 'without a' not in server.log
         await hall.rows_are(0, 10)
         await fleet.eventually(lambda: hall.servers.rows() == 0)
-        assert visits.count('/slow/') >= 6
+        assert visits.count('/late/') >= 6
         hall.report.append((
             'connects in transactions of 8 s for {:.0f} s'.format(seconds),
             '`runsockets`' if shape == RUNSOCKETS else CLASSIC, str(len(visits)), 'nothing', '0.0 s'))

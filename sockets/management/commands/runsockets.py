@@ -26,13 +26,16 @@ class Command(BaseCommand):
                             help='where to listen, 127.0.0.1:8000 if not given; [::1]:8000 for IPv6')
         parser.add_argument('--processes', type=int, default=1, help='how many processes share the port')
         parser.add_argument('--threads', type=int, default=2, help='threads for frames, in each process')
+        parser.add_argument('--connect-threads', type=int, default=2,
+                            help='threads for clients that want to connect, in each process')
         parser.add_argument('--page-threads', type=int, default=4, help='threads for HTTP requests, in each process')
         parser.add_argument('-u', '--unix-socket', help='listen on a unix socket instead')
         parser.add_argument('-e', '--endpoint', action='append', dest='endpoints', default=[],
                             help='listen on a Twisted endpoint instead, such as ssl:443:privateKey=key.pem')
         parser.add_argument('--fd', type=int, dest='file_descriptor', help='listen on an inherited socket instead')
         parser.add_argument('--parent', type=int, help=argparse.SUPPRESS)
-        parser.add_argument('--http-timeout', type=int, default=120, help='seconds that a page may take')
+        parser.add_argument('--http-timeout', type=int, default=120,
+                            help='seconds until a page begins, and for which its client may read nothing')
         parser.add_argument('--websocket-timeout', type=int, help='seconds that a websocket may stay open')
         parser.add_argument('--websocket-connect-timeout', type=int, default=20,
                             help='seconds that a websocket may wait to be accepted, before it is answered with 403')
@@ -48,8 +51,8 @@ class Command(BaseCommand):
         parser.add_argument('--access-log', metavar='FILE', help='where to write the access log, - for stdout')
 
     def handle(self, addrport, processes, threads, page_threads, **options):
-        if min(processes, threads, page_threads) < 1:
-            raise CommandError('--processes, --threads and --page-threads are 1 or more.')
+        if min(processes, threads, page_threads, options['connect_threads']) < 1:
+            raise CommandError('--processes, --threads, --connect-threads and --page-threads are 1 or more.')
         if options['proxy_headers'] and conf.TRUSTED_PROXIES:
             raise CommandError("--proxy-headers believes anyone, so that SOCKETS['TRUSTED_PROXIES'] would be asked about "
                                'an address which the client made up. Leave out --proxy-headers.')
@@ -95,7 +98,7 @@ class Command(BaseCommand):
         layer.router.check_default(http_consumer=StaticFilesConsumer() if has_static else ViewConsumer())
         forwarded = options['proxy_headers']
         server = SocketServer(
-            layer, threads, page_threads, listening, endpoints=endpoints,
+            layer, threads, page_threads, listening, connect_threads=options['connect_threads'], endpoints=endpoints,
             action_logger=self.access_log(options['access_log']),
             http_timeout=options['http_timeout'], websocket_timeout=options['websocket_timeout'],
             websocket_connect_timeout=options['websocket_connect_timeout'],

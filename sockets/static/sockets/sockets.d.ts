@@ -24,7 +24,7 @@ export interface SocketOptions {
   heartbeatTimeout?: number;
   /** ms, at most, before the first new attempt; twice that before the next, and so on (1000) */
   minDelay?: number;
-  /** ms, at most, before any attempt (30000) */
+  /** ms, at most, before any attempt (5000) */
   maxDelay?: number;
   /** frames that may wait for a connection (1000) */
   queueSize?: number;

@@ -8,15 +8,25 @@ const DEFAULTS = {
   heartbeat: 20000,         // ms of silence after which the server is asked for a sign of life
   heartbeatTimeout: 10000,  // ms that it has to give one, and to let us in
   minDelay: 1000,           // ms, at most, before the first new attempt; twice that before the next, and so on
-  maxDelay: 30000,          // ms, at most, before any
+  maxDelay: 5000,           // ms, at most, before any
   queueSize: 1000,          // frames that may wait for a connection
   WebSocket: undefined,     // another class than the browser's
 };
 
 // With these the server says that coming back as we are is no use: rubbish, no login, not allowed.
 const FINAL = [4400, 4401, 4403];
-// And with this, that we should let it be for a while, as after many failures.
+// And with this, that we should let it be for a while.
 const RATE_LIMITED = 4429;
+const LATE = 30000;
+
+// A server that has no time for us says in how many seconds it will have, with this code and as the reason. It has
+// heard nothing of what we sent. We add up to SPREAD ms, and believe no time beyond LATEST.
+const TRY_AGAIN = 1013;
+const RETRY = /^retry=(\d+(?:\.\d+)?)$/;
+const SPREAD = 250;
+const LATEST = 300000;
+
+// Beyond this many failures no delay grows.
 const MANY = 30;
 
 // Frames of the queue that are sent at a time; a layer takes 100 of a connection unless it is told otherwise.
@@ -52,8 +62,10 @@ export class SocketRouter extends EventTarget {
   #ws = null;
   #timer;
   #failures = 0;
+  #isHeard = false;      // whether this connection has brought a frame
   #stopWatching = null;
   #queue = new Set();    // entries that wait for a connection, in order
+  #unheard = new Set();  // entries that were sent and that the server may not have heard, in order
   #waiting = new Map();  // ref -> the entry of a request without an answer, in order
 
   constructor(path = globalThis.location?.pathname, options = {}) {
@@ -114,6 +126,7 @@ export class SocketRouter extends EventTarget {
         signal?.removeEventListener('abort', abort);
         this.#waiting.delete(ref);
         this.#queue.delete(entry);
+        this.#unheard.delete(entry);
         how(value);
       };
       entry.answer = content => settle(resolve, content);
@@ -142,6 +155,7 @@ export class SocketRouter extends EventTarget {
 
   #connect() {
     const ws = this.#ws = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.#url);
+    this.#isHeard = false;
     ws.onopen = () => {
       this.#flush();
       this.#expectFrame();
@@ -160,7 +174,7 @@ export class SocketRouter extends EventTarget {
   #flush() {
     if (!this.#isOpen) return;
     for (const entry of [...this.#queue].slice(0, BATCH)) {
-      this.#ws.send(entry.text);
+      this.#transmit(entry);
       this.#queue.delete(entry);
     }
     if (!this.#queue.size) return;
@@ -177,6 +191,8 @@ export class SocketRouter extends EventTarget {
 
   #receive(text) {
     this.#expectFrame();
+    this.#isHeard = true;
+    this.#unheard.clear();
     try {
       this.#dispatch(JSON.parse(text));
     } catch (error) {
@@ -232,6 +248,10 @@ export class SocketRouter extends EventTarget {
       ws.onopen = ws.onmessage = ws.onclose = null;
       ws.close();
     }
+    const slot = code === TRY_AGAIN && !this.#isHeard ? RETRY.exec(reason) : null;
+    // In their place, before what came later.
+    if (slot) this.#queue = new Set([...this.#unheard, ...this.#queue]);
+    this.#unheard.clear();
     let delay;
     if (state === 'closed') {
       this.#stopWatching?.();
@@ -241,11 +261,15 @@ export class SocketRouter extends EventTarget {
       this.#queueAgain();
     }
     if (state === 'waiting') {
-      if (code === RATE_LIMITED) this.#failures = MANY;
-      const longest = Math.min(this.#options.maxDelay, this.#options.minDelay * 2 ** this.#failures);
-      this.#failures = Math.min(this.#failures + 1, MANY);
-      // Anywhere in that time, so that the pages of a restarted server do not come back all at once.
-      delay = Math.random() * longest;
+      if (slot) {
+        delay = Math.min(slot[1] * 1000, LATEST) + Math.random() * SPREAD;
+      } else {
+        const longest = code === RATE_LIMITED ? Math.max(this.#options.maxDelay, LATE) :
+          Math.min(this.#options.maxDelay, this.#options.minDelay * 2 ** this.#failures);
+        this.#failures = Math.min(this.#failures + 1, MANY);
+        // Anywhere in that time, so that the pages of a restarted server do not come back all at once.
+        delay = Math.random() * longest;
+      }
       this.#setTimer(delay, () => this.#connect());
     }
     this.#become(state, delay);
@@ -269,10 +293,15 @@ export class SocketRouter extends EventTarget {
   #push(entry) {
     if (this.#state === 'closed') throw new SocketError('closed', 'The socket is closed. Call its open() first.');
     // Nothing overtakes the queue.
-    if (this.#isOpen && !this.#queue.size) return this.#ws.send(entry.text);
+    if (this.#isOpen && !this.#queue.size) return this.#transmit(entry);
     const size = this.#queue.size;
     if (size >= this.#options.queueSize) throw new SocketError('queue_full', `${size} frames wait for a connection.`);
     this.#queue.add(entry);
+  }
+
+  #transmit(entry) {
+    this.#ws.send(entry.text);
+    if (!this.#isHeard) this.#unheard.add(entry);
   }
 
   // Not while it closes: what is sent then is lost.

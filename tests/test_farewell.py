@@ -1,0 +1,151 @@
+import time
+
+import pytest
+from twisted.internet import threads
+from twisted.internet.defer import Deferred
+
+from sockets import farewell
+
+
+class Protocol:
+    """daphne's end of a websocket, or of a page."""
+    STATE_CONNECTING, STATE_OPEN, STATE_CLOSED = 'connecting', 'open', 'closed'
+
+    def __init__(self, server, name, state='open'):
+        self.server, self.name, self.state, self.packets_received = server, name, state, 0
+        self.is_read = True
+        self.handshake_deferred = Deferred()
+        self.handshake_deferred.addErrback(lambda failure: server.said.append((name, failure.value.code)))
+
+    def serverClose(self, code):
+        self.server.said.append((self.name, code))
+        self.cleanup()
+
+    def stop_reading(self):
+        self.is_read = False
+
+    def cleanup(self):
+        self.server.factory.reply_protocols.pop(self.name, None)
+
+
+class Page:
+    pass
+
+
+class Server:
+    """As much of daphne's server as a farewell sees, and the layer that knows which connections are at rest."""
+    send_channel = 'server!'
+
+    def __init__(self):
+        self.factory = self.channel_layer = self
+        self.listeners, self.reply_protocols, self.said, self.busy = [], {}, [], set()
+
+    def connections_at_rest(self, server, names):
+        assert server == self.send_channel
+        return [name for name in names if name not in self.busy]
+
+    def add(self, name, **kwargs):
+        self.reply_protocols[name] = Protocol(self, name, **kwargs)
+        return self.reply_protocols[name]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for name, seconds in (('DRAIN_TIMEOUT', 1.5), ('_LAST_SECOND', 0.5), ('_HANDSHAKE', 0.5)):
+        monkeypatch.setattr(farewell, name, seconds)
+    return Server()
+
+
+@pytest.fixture
+def say(server, reactor):
+    """A function that says farewell and returns after how many seconds that was over."""
+    def say():
+        began = time.monotonic()
+        threads.blockingCallFromThread(reactor, farewell.Farewell(server).begin)
+        return time.monotonic() - began
+    return say
+
+
+def later(reactor, seconds, function):
+    reactor.callFromThread(reactor.callLater, seconds, function)
+
+
+def test_who_is_at_rest_is_told_at_once_and_who_is_not_when_it_is(server, say, reactor):
+    server.add('a'), server.add('b')
+    server.busy.add('b')
+    later(reactor, 0.4, lambda: (server.said.append('done'), server.busy.clear()))
+    assert 0.4 < say() < 1
+    assert server.said == [('a', 1012), 'done', ('b', 1012)]
+
+
+def test_nothing_more_is_read_of_a_client_that_goes_on_sending(server, say, reactor):
+    protocol = server.add('a')
+    server.busy.add('a')
+    later(reactor, 0.4, server.busy.clear)
+    say()
+    assert not protocol.is_read and server.said == [('a', 1012)]
+
+
+def test_who_waits_to_be_let_in_is_told_when_to_come_back(server, say):
+    protocol = server.add('a', state='connecting')
+    server.withdraw = lambda name: True
+    protocol.turn_away = lambda seconds: (server.said.append(('a', 'retry', seconds)), protocol.cleanup())
+    say()
+    assert server.said == [('a', 'retry', 1)]
+
+
+def test_a_client_that_speaks_while_we_ask_is_not_at_rest(server, say, reactor):
+    protocol = server.add('a')
+    protocol.packets_received = 0
+
+    def at_rest(server_, names):
+        # The frame is on its way to Redis, which knows nothing of it yet.
+        if server.asked < 5:
+            protocol.packets_received += 1
+        server.asked += 1
+        return names
+    server.asked, server.connections_at_rest = 0, at_rest
+    say()
+    assert server.asked >= 7 and server.said == [('a', 1012)]
+
+
+def test_pages_are_waited_for(server, say, reactor):
+    server.reply_protocols['page'] = Page()
+    later(reactor, 0.4, server.reply_protocols.clear)
+    assert 0.4 < say() < 1 and server.said == []
+
+
+def test_it_ends_in_time_whoever_is_not_at_rest(server, say, caplog):
+    server.add('a')
+    server.busy.add('a')
+    server.reply_protocols['page'] = Page()
+    assert 1.4 < say() < 2
+    assert server.said == [('a', 1012)]
+    assert 'Closing 1 connections whose frames have not been handled' in caplog.text
+
+
+def test_a_handshake_that_takes_too_long_is_refused_with_503(server, say):
+    server.add('a', state='connecting')
+    server.busy.add('a')
+    assert 0.4 < say() < 1
+    assert server.said == [('a', 503)]
+
+
+def test_it_ends_in_time_if_the_layer_fails_or_hangs(server, say, caplog):
+    def fail(server_, names):
+        raise ConnectionError('away')
+    server.add('a')
+    server.connections_at_rest = fail
+    assert 0.9 < say() < 2
+    assert server.said == [('a', 1012)] and 'Waiting for the frames of 1 connections: away' in caplog.text
+    server.add('b')
+    server.connections_at_rest = lambda server_, names: time.sleep(3) or names
+    assert 0.9 < say() < 2
+    assert server.said[1:] == [('b', 1012)]
+
+
+def test_a_stock_layer_that_knows_nothing_is_not_asked(server, say):
+    server.channel_layer = object()
+    server.add('a')
+    server.busy.add('a')
+    assert say() < 1 and server.said == [('a', 1012)]
