@@ -97,11 +97,13 @@ class SocketQuerySet(models.QuerySet):
         audible = self.filter(layer=transport.layer_name())
         for server in transport.dead_servers(audible.values_list('server', flat=True).order_by().distinct()):
             removed = True
-            while removed:
+            # Somebody else may be done with it, and it may live again.
+            while removed and server in transport.dead_servers():
                 # In parts: what has been removed by a process that dies has no disconnect function to run any more.
                 part = _PART if at_most is None else min(_PART, at_most - count)
                 removed = audible.filter(server=server)[:part].remove()
-                end(removed, 'The server of this connection is gone.', messages.CLOSE_RESTART)
+                # If it is not, it will hear of it from its layer and closes all that it has.
+                end(removed, 'The server of this connection is gone.', None)
                 count += len(removed)
                 if count == at_most:
                     return count
@@ -268,18 +270,38 @@ class Membership(models.Model):
 
 
 def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):
-    """Close the connections of ``rows``, which have been removed, and run what is to run when they end."""
+    """Close the connections of ``rows``, which have been removed, and run what is to run when they end.
+
+    A ``code`` of ``None`` closes nothing. What cannot be told now is told when it can be.
+    """
     if not rows:
         return
-    try:
-        transport.send_many([row.channel_name for row in rows], {
-            'text': messages.encode(messages.reconnect(details)), 'close': code})
-    except Exception:
-        # Their rows are gone all the same, and so is what they may do.
-        logger.exception('Could not tell %d connections that they end: %s', len(rows), details)
+    if code is not None:
+        names = [row.channel_name for row in rows]
+        message = {'text': messages.encode(messages.reconnect(details)), 'close': code}
+        try:
+            transport.send_many(names, message)
+        except Exception as error:
+            logger.error('Could not tell %d connections that they end (%s), trying until it is done: %s: %s',
+                         len(rows), details, type(error).__name__, error)
+            from . import presence
+            by_server = {}
+            for name in names:
+                by_server.setdefault(transport.server_prefix(name), []).append(name)
+            for part in by_server.values():
+                presence.try_again(partial(_close_again, part, message))
     # Who was silent or whose server is gone may have ended in any way.
     known = code if code == messages.CLOSE_LOGIN_REQUIRED else None
     for row in rows:
         if not transport.disconnect(row.channel_name, row.path, known, row, details):
             signals.announce(signals.socket_disconnected, sender=Socket, socket=row, code=known, reason=details)
             row.forget()
+
+
+def _close_again(names, message):
+    """Have a close sent that could not be: the rows are gone, and nothing else remembers it."""
+    try:
+        transport.send_many(names, message)
+    except Exception:
+        from . import presence
+        presence.try_again(partial(_close_again, names, message))

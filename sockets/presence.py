@@ -105,7 +105,7 @@ def _keeps_house():
 
 
 def try_again(end):
-    """Have ``end``, a function that ends a connection, called again: the database was not there to be told."""
+    """Have ``end``, a function that ends connections, called again: the database or Redis was not there to be told."""
     _unfinished.append(end)
     keep_house()
 
@@ -146,7 +146,7 @@ class Housekeeper(threading.Thread):
         if closer:
             self.looks_closer = now + LOOK_CLOSER_AFTER
             revoke_inactive()
-        if closer or transport.dead_servers():
+        if closer or transport.dead_servers() or transport.has_forgotten():
             Socket.objects.purge_dead()
         if closer and transport.layer_name():
             # Made by an older version of this package: nobody else looks whether their servers live.

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 from twisted.web import http
 
-from . import conf
+from . import audit, conf
 from .frames import BINARY, CLOSE, PING, PONG, FrameReader, Violation
 from .handshake import BadRequest, Handshake, join_cookies
 
@@ -224,6 +224,7 @@ class SocketProtocol(WebSocketProtocol):
         self.cleanup()
 
     def onOpen(self):
+        audit.begin(self.main_factory)
         # Instead of the HTTP channel that this connection came through.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)

@@ -28,8 +28,9 @@ from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
-           'install', 'layer_name', 'live_servers', 'redis_info', 'round_trip', 'routing_error', 'routed', 'send',
-           'send_last', 'send_many', 'server_prefix', 'statistics']
+           'has_forgotten', 'idle', 'install', 'is_ours', 'layer_name', 'live_servers', 'redis_info', 'round_trip',
+           'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
+           'statistics']
 
 logger = logging.getLogger('sockets')
 
@@ -114,10 +115,46 @@ def disconnect(channel_name, path, code, row, reason):
     return True
 
 
-def dead_servers(prefixes=()):
-    """Return the servers that are gone: of ``prefixes``, and of what the layer has heard of. None on stock layers."""
+def dead_servers(prefixes=None):
+    """Return the servers that are gone: of ``prefixes``, and of what the layer has heard of. None on stock layers.
+
+    ``prefixes`` are all that have rows; the layer remembers them.
+    """
     look = getattr(channel_layer(), 'dead_servers', None)
     return [] if look is None else look(prefixes)
+
+
+def has_forgotten():
+    """Whether the layer has lost its memory, as ``dead_servers()`` found, and waits to be told who has rows."""
+    ask = getattr(channel_layer(), 'has_forgotten', None)
+    return False if ask is None else ask()
+
+
+def idle(channel_names):
+    """Return those of which no frame waits or is being handled; ``None`` on stock layers, which do not know."""
+    ask = getattr(channel_layer(), 'idle', None)
+    return None if ask is None else ask(channel_names)
+
+
+def is_ours(path):
+    """Return whether frames of a connection to ``path`` go to a consumer of ours: such a connection has a row."""
+    layer = channel_layer()
+    message = Message({'reply_channel': 'a!b', 'path': path}, 'websocket.receive', layer)
+    consumer, _ = layer.router.match(message) or (None, {})
+    return isinstance(consumer, type) and issubclass(consumer, Consumer)
+
+
+def say_end(channel_name, path):
+    """Have the end of a connection, of which nobody said that it ended, handled after what waits of its frames."""
+    channel_layer().send('websocket.disconnect', {
+        'reply_channel': channel_name, 'path': path, 'code': 1006, 'order': 0})
+
+
+def say_farewell(message):
+    """Have the layer send ``message``, which closes, to the connections of a server that was taken for dead."""
+    say = getattr(channel_layer(), 'say_farewell', None)
+    if say is not None:
+        say(message)
 
 
 def live_servers(prefixes):

@@ -12,6 +12,7 @@ AT_IMPORT = {
     'admin': {'ages', 'conf', 'exceptions', 'messages', 'models', 'revocation', 'transport'},
     'ages': set(),
     'apps': {'compat'},
+    'audit': {'messages', 'models', 'transport'},
     'background': set(),
     'auth': {'exceptions'},
     'checks': {'conf', 'router', 'routes', 'security'},
@@ -36,7 +37,7 @@ AT_IMPORT = {
     'page_consumers': {'channels', 'pages'},
     'pages': {'conf', 'daphne', 'twisted'},
     'presence': {'background', 'conf', 'models', 'transport'},
-    'protocol': {'conf', 'daphne', 'frames', 'handshake', 'twisted'},
+    'protocol': {'audit', 'conf', 'daphne', 'frames', 'handshake', 'twisted'},
     'pytest_plugin': set(),
     'revocation': {'auth', 'models'},
     'router': {'routes'},
@@ -54,6 +55,7 @@ AT_IMPORT = {
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
     'apps': {'checks', 'farewell', 'protocol', 'revocation', 'router', 'transport', 'workers'},
+    'audit': {'twisted'},
     'checks': {'handlers', 'models', 'multiplexing', 'transport'},
     'farewell': {'autobahn', 'twisted'},
     'handlers': {'auth', 'models', 'presence', 'signals'},
@@ -76,9 +78,10 @@ LAYERS = {
     'mailboxes': {'admission'},
     'posting': {'redis', 'scripts', 'twisted'},
     'redis': {'admission', 'asgi_redis', 'connections', 'dropped', 'inmemory', 'leases', 'mailboxes', 'posting', 'redis',
-              'scripts', 'shards', 'twisted'},
+              'scripts', 'shards', 'standing', 'twisted'},
     'scripts': {'admission'},
     'shards': {'connections', 'redis'},
+    'standing': {'scripts'},
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}
 

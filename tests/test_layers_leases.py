@@ -26,10 +26,10 @@ def test_a_server_is_dead_when_its_process_is_and_not_before(tmp_path):
     assert leases.alive(['server!', 'mine!', 'unheard of!']) == ['server!', 'mine!']
     holder.kill()
     holder.communicate()
-    assert leases.dead(['server!', 'mine!', 'unheard of!']) == ['server!']
+    assert leases.dead(['server!', 'mine!', 'unheard of!']) == ['server!'] == leases.dead()
     assert leases.alive(['server!', 'mine!', 'unheard of!']) == ['mine!']
     leases.forget('server!'), leases.forget('server!')
-    assert leases.dead(['server!']) == []
+    assert leases.dead(['server!']) == leases.dead() == []
 
 
 def test_who_serves_nobody_judges_nobody(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sockets.layers.mailboxes import FRAMES, Full, Mailboxes
+from sockets.layers.mailboxes import CLOSE_EXPIRY, FRAMES, Full, Mailboxes
 
 CAPACITY = 3
 LEASE = 10
@@ -245,6 +245,20 @@ def test_a_connection_that_closes_leaves_nothing_behind():
     assert set(boxes._closed) == {'server!nobody'}
     boxes.sweep(1 + EXPIRY)
     assert not boxes._closed
+
+
+def test_a_close_does_not_expire_with_the_messages_before_it():
+    boxes = mailboxes()
+    boxes.put('server!a', {'text': 'old'}, 0)
+    boxes.put('server!a', {'text': 'RECONNECT', 'close': 4401}, 0, is_control=True)
+    boxes.close('server!a', 0)
+    boxes.sweep(2 * EXPIRY)
+    assert [letter.message for letter in boxes.take_all('server!', 2 * EXPIRY)] == [
+        {'text': 'RECONNECT', 'close': 4401}]
+    # Where nobody serves, it goes some day.
+    boxes.put('server!a', {'close': 4401}, 0, is_control=True)
+    boxes.sweep(1 + CLOSE_EXPIRY)
+    assert len(boxes) == 0
 
 
 CONNECT = 'websocket.connect'

@@ -9,10 +9,11 @@ from asgiref import conformance
 from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import threads
 
-from sockets.layers import RedisChannelLayer, leases
+from sockets.layers import RedisChannelLayer, leases, standing
 from sockets.layers import redis as redis_layer
 from sockets.layers.mailboxes import FRAMES
 from sockets.layers.redis import OutOfMemory
+from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN
 
 from . import servers
 
@@ -596,6 +597,200 @@ def test_a_server_says_that_it_lives_while_it_reads_and_a_redis_that_has_forgott
     for _ in range(20):
         assert other.dead_servers(['reads!']) == []
         time.sleep(0.05)
+
+
+def found_dead(make_layer, hosts=1, server='server!'):
+    """Return a layer that has found ``server`` dead."""
+    layer = make_layer(hosts)
+    layer._leases.renew(server)
+    deadline = time.monotonic() + 5
+    while layer.dead_servers() != [server]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return layer
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_a_sign_of_life_is_answered_with_what_was_made_of_the_silence(make_layer, quick, hosts):
+    server = make_layer(hosts)
+    renew = server._leases.renew
+    assert [renew('server!'), renew('server!')] == [UNKNOWN, FINE]
+    other = found_dead(make_layer, hosts)
+    assert [renew('server!'), renew('server!')] == [DEAD, DEAD]
+    # It speaks again, and its rows go all the same.
+    assert other.dead_servers() == ['server!'] and 'server!' not in other.live_servers()
+    other.send_many(['server!a'], {'close': 4401})
+    queues = [index for index in range(hosts) if other.connection(index).exists('test:1:queue:server!')]
+    other.forget_server('server!')
+    # Nobody may ever come for it.
+    assert [0 < other.connection(index).ttl('test:1:queue:server!') <= 60 for index in queues] == [True]
+    assert other.dead_servers() == [] and renew('server!') == GONE
+    server._leases.dig_out('server!')
+    assert [renew('server!'), renew('server!')] == [UNKNOWN, FINE]
+    # Somebody who was slow to remove rows that were gone already.
+    other.forget_server('server!')
+    assert renew('server!') == FINE and 'server!' in other.live_servers()
+    assert not [key for index in range(hosts) for key in other.connection(index).keys('*buried:*')]
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_no_frame_of_a_dead_server_is_put_or_taken_on_any_shard_but_the_ends_of_its_connections_are(
+        make_layer, quick, hosts):
+    server, connections = make_layer(hosts), ['server!{}'.format(n) for n in range(12)]
+    for connection in connections:
+        server.send('websocket.receive', frame(0, connection))
+        server.send('websocket.receive', frame(0, connection.replace('server', 'other')))
+    found_dead(make_layer, hosts)
+    for connection in connections:
+        for channel in ('websocket.receive', 'websocket.connect'):
+            with pytest.raises(server.ChannelFull):
+                server.send(channel, frame(1, connection))
+        server.send('websocket.disconnect', frame(2, connection))
+
+    def take_all():
+        taken, nothing = [], 0
+        while nothing < 3:
+            _, message = server.receive(list(redis_layer.FRAMES))
+            nothing += message is None
+            taken += [] if message is None else [(message['reply_channel'], message['n'])]
+        return taken
+    assert sorted(in_thread(take_all)) == sorted(
+        [(connection, 2) for connection in connections] +
+        [(connection.replace('server', 'other'), 0) for connection in connections])
+
+
+def eventually(until):
+    deadline = time.monotonic() + 5
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+
+@pytest.mark.parametrize('locally', [True, False])
+def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_rows_are_gone(
+        make_layer, reactor, quick, monkeypatch, locally):
+    layer = make_layer()
+    if locally:
+        layer.serve_locally()
+    layer.say_farewell({'text': 'farewell', 'close': 1012})
+    # The servers of other tests go on.
+    name = 'silent{}!'.format(locally)
+    a, b, c = name + 'a', name + 'b', name + 'c'
+    server = Server(reactor, layer, name)
+    worker = layer if locally else make_layer()
+    for connection in (a, b):
+        server.send('websocket.connect', frame(0, connection))
+        assert worker.receive(['websocket.connect'], block=True)[1]['reply_channel'] == connection
+        worker.receive(['websocket.connect'])
+        server.send('websocket.receive', frame(1, connection))
+    judge = make_layer()
+    eventually(lambda: name in judge.live_servers())
+    renew = layer._leases.renew
+    monkeypatch.setattr(layer._leases, 'renew', lambda server: FINE)
+    eventually(lambda: name in judge.dead_servers())
+    monkeypatch.setattr(layer._leases, 'renew', renew)
+    assert sorted(server.has(2)) == [(connection, {'text': 'farewell', 'close': 1012}) for connection in (a, b)]
+    with pytest.raises(layer.ChannelFull):
+        server.send('websocket.connect', frame(0, c))
+    # What waited and what comes is not handled, and the ends are.
+    server.send('websocket.receive', frame(2, a))
+    for connection in (a, b):
+        server.send('websocket.disconnect', frame(3, connection))
+    def take_all():
+        return sorted((message['reply_channel'], message['n']) for message in (
+            worker.receive(list(redis_layer.FRAMES))[1] for _ in range(8)) if message and message['n'])
+    assert in_thread(take_all) == [(a, 3), (b, 3)]
+    # Their rows may still be there.
+    time.sleep(0.2)
+    with pytest.raises(layer.ChannelFull):
+        server.send('websocket.connect', frame(0, c))
+    judge.forget_server(name)
+    eventually(lambda: layer._standing.may_serve())
+    server.send('websocket.connect', frame(0, c))
+    assert in_thread(lambda: worker.receive(list(redis_layer.FRAMES)))[1]['reply_channel'] == c
+
+
+def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_life_is_answered(
+        make_layer, reactor, monkeypatch):
+    layer = make_layer()
+    layer.serve_locally()
+    server = Server(reactor, layer, 'stopped!')
+    eventually(lambda: layer._standing.at_work < float('inf'))
+    for name in ('stopped!a', 'stopped!b'):
+        server.send('websocket.connect', frame(0, name))
+        assert layer.receive(['websocket.connect'])[1]['reply_channel'] == name
+        layer.receive(['websocket.connect'])
+    server.send('websocket.receive', frame(1, 'stopped!a'))
+    clock, renewed = standing.uptime, []
+    monkeypatch.setattr(standing, 'uptime', lambda: clock() + 75)
+    monkeypatch.setattr(layer, '_renew', lambda: None)
+    worker = threading.Thread(target=lambda: renewed.append(layer.receive(['websocket.receive'])))
+    worker.start()
+    worker.join(1)
+    assert renewed == [] and layer._standing.doubts == 1
+    layer._standing.hear(FINE, 1)
+    worker.join(5)
+    assert renewed[0][1]['n'] == 1
+    # While this one waited, its connection was ended with all the others, and the server lived again.
+    server.send('websocket.receive', frame(2, 'stopped!b'))
+    monkeypatch.setattr(standing, 'uptime', lambda: clock() + 150)
+    threading.Timer(0.7, lambda: server.send('websocket.disconnect', frame(3, 'stopped!b'))).start()
+    threading.Timer(0.9, lambda: layer._standing.hear(FINE, 2)).start()
+    assert in_thread(lambda: layer.receive(['websocket.receive'])) == (None, None)
+
+
+def test_a_shard_that_is_away_keeps_nobody_on_another_one_alive(shards, quick, tmp_path):
+    with servers.redis_server(tmp_path) as url:
+        layer = RedisChannelLayer(hosts=[shards[0], url], prefix='two:')
+        layer.flush()
+        here, there = (next(name for name in ('server{}!'.format(n) for n in range(50))
+                            if layer.consistent_hash(name) == index) for index in (0, 1))
+        layer._leases.renew(here), layer._leases.renew(there)
+    found = set()
+    eventually(lambda: found.update(layer.dead_servers()) or here in found)
+    assert found == {here}
+    layer.forget_server(here)
+    assert layer.dead_servers() == []
+
+
+def test_a_redis_that_is_new_says_so_until_it_has_been_told_of_all_servers(make_layer, quick):
+    layer = make_layer()
+    assert not layer.has_forgotten()
+    layer.dead_servers()
+    assert layer.has_forgotten()
+    layer.dead_servers([])
+    assert not layer.has_forgotten()
+    layer.dead_servers()
+    assert not layer.has_forgotten()
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_a_close_waits_for_its_server_as_long_as_it_takes(make_layer, reactor, hosts):
+    # The servers of other tests go on.
+    a, b = ('waits{}!{}'.format(hosts, name) for name in 'ab')
+    sender = make_layer(hosts, expiry=1)
+    sender.send_many([a, b], {'text': 'expires'})
+    sender.send_many([a, b], {'text': 'RECONNECT', 'close': 4401})
+    # What comes after it shortens nothing.
+    sender.send_many([a], {'text': 'expires'})
+    sender.send('websocket.receive', frame(0, a))
+    time.sleep(2.5)
+    server = Server(reactor, make_layer(hosts, expiry=1), 'waits{}!'.format(hosts))
+    assert server.has(2) == [(name, {'text': 'RECONNECT', 'close': 4401}) for name in (a, b)]
+    sender.send('websocket.receive', frame(1, a))
+    assert in_thread(lambda: [sender.receive(['websocket.receive'])[1] for _ in range(4)]) == [None] * 4
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_connections_of_which_a_frame_waits_or_is_handled_anywhere_are_not_idle(make_layer, hosts):
+    layer, worker = make_layer(hosts), make_layer(hosts)
+    names = ['server!{}'.format(n) for n in range(9)]
+    for name in names[:6]:
+        layer.send('websocket.receive', frame(0, name))
+    taken = in_thread(lambda: worker.receive(['websocket.receive']))[1]['reply_channel']
+    assert taken in names[:6]
+    assert sorted(layer.idle(names)) == names[6:] == sorted(worker.idle(names))
 
 
 def test_nobody_is_dead_because_redis_is_away(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 from datetime import timedelta
@@ -262,6 +263,57 @@ def test_an_end_that_nothing_began_is_not_looked_for_for_ever(layer, connect):
     for _ in range(5):
         presence.Housekeeper().look()
     assert not presence._unfinished
+
+
+def test_a_close_that_the_layer_could_not_be_told_of_is_told_again_until_it_can_be(connect, monkeypatch, caplog):
+    # It was sent once, a failure was logged, and whoever had logged out went on talking.
+    connection = connect(Noted)
+    connection.messages()
+    send_many, away = transport.send_many, [True] * 3
+
+    def fail(names, message):
+        if 'close' in message and away and away.pop():
+            raise ConnectionError('away')
+        return send_many(names, message)
+    monkeypatch.setattr(transport, 'send_many', fail)
+    Socket.objects.all().revoke('Gone.')
+    housekeeper = presence.Housekeeper()
+    for _ in range(2):
+        assert len(presence._unfinished) == 1
+        housekeeper.look()
+        assert connection.messages() == []
+    housekeeper.look()
+    message, = connection.messages()
+    assert (json.loads(message['text'])['details'], message['close']) == ('Gone.', 4401)
+    assert not presence._unfinished and len(Noted.ended) == 1
+    assert caplog.text.count('trying until it is done: ConnectionError: away') == 1
+
+
+def test_rows_are_looked_at_more_closely_at_once_when_the_layer_has_lost_its_memory(layer, monkeypatch):
+    # A server that died with the Redis that knew it was found half a minute later.
+    looks = []
+    monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self: looks.append(None))
+    forgotten = [True, False, False]
+    monkeypatch.setattr(transport, 'dead_servers', lambda prefixes=None: [])
+    monkeypatch.setattr(transport, 'has_forgotten', lambda: forgotten.pop(0))
+    housekeeper = presence.Housekeeper()
+    housekeeper.looks_closer = time.monotonic() + 1000
+    for seen in (1, 1, 1):
+        housekeeper.look()
+        assert len(looks) == seen
+
+
+def test_the_rows_of_a_server_that_lives_again_stay(layer, dead, monkeypatch):
+    # Somebody else had been quicker, and the server had come back.
+    from sockets import models
+    monkeypatch.setattr(models, '_PART', 2)
+    for n in range(5):
+        row(n)
+    dead.append('dead!')
+    found = [['dead!'], ['dead!'], []]
+    monkeypatch.setattr(transport, 'dead_servers', lambda prefixes=None: found.pop(0))
+    assert Socket.objects.purge_dead() == 2
+    assert Socket.objects.count() == 3
 
 
 def test_a_process_has_one_housekeeper_which_survives_what_goes_wrong(monkeypatch, caplog):

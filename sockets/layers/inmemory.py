@@ -198,7 +198,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         assert isinstance(pattern, str) and pattern.endswith('?'), 'New channel pattern must end with ?'
         return pattern + ''.join(random.choice(string.ascii_letters) for _ in range(12))
 
-    def dead_servers(self, servers=()):
+    def dead_servers(self, servers=None):
         """Return which of ``servers``, prefixes of channel names, were processes of this machine that are gone."""
         return self._leases.dead(servers)
 
@@ -225,6 +225,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
         with self._lock:
             return not self._mailboxes.has_frames(connection)
 
+    def idle(self, connections):
+        """Return those of ``connections`` of which no frame waits or is being handled."""
+        return [connection for connection in connections if self.is_idle(connection)]
     def connections_at_rest(self, server, names):
         """Return those of ``names``, connections of ``server``, of which no frame waits or is being handled."""
         with self._lock:

@@ -21,6 +21,9 @@ _LEASE = 2
 _SUSPICION = 1.5
 _GRACE = 10
 
+# Seconds in which a server that was found dead may come back and hear of it.
+_BURIED = 86400
+
 # Seconds that the file of a dead server is kept for somebody to find.
 _KEPT = 7 * 86400
 
@@ -35,6 +38,8 @@ class FileLeases:
     def __init__(self, directory=None):
         self.directory = directory
         self._held = {}
+        # Whom we have found dead, and nobody has told us to forget.
+        self._dead = []
 
     def hold(self, server):
         """Hold a lease for ``server`` until this process ends."""
@@ -53,11 +58,16 @@ class FileLeases:
         else:
             self._held[server] = file
 
-    def dead(self, servers):
-        """Return those of ``servers`` that had a lease on this machine and hold it no more."""
+    def dead(self, servers=None):
+        """Return those of ``servers`` that had a lease on this machine and hold it no more.
+
+        Without ``servers``, those of whom that was said before.
+        """
         if not any(file is not None for file in self._held.values()):
             return []
-        return [server for server in servers if server not in self._held and self._is_dead(server)]
+        servers = self._dead if servers is None else servers
+        self._dead = [server for server in servers if server not in self._held and self._is_dead(server)]
+        return list(self._dead)
 
     def alive(self, servers):
         """Return those of ``servers`` that hold a lease on this machine."""
@@ -106,7 +116,8 @@ class FileLeases:
 class RedisLeases:
     """The leases of all servers on a Redis, or on several.
 
-    ``run(script, index, args)`` runs a script on one of ``count`` shards, ``shard_of(server)`` says on which.
+    ``run(script, index, args)`` runs a script on one of ``count`` shards, ``shard_of(server)`` says on which. On a shard
+    that is away nobody is dead.
     """
 
     def __init__(self, run, shard_of, count, prefix):
@@ -114,24 +125,47 @@ class RedisLeases:
         self.shard_of = shard_of
         self.count = count
         self.prefix = prefix
+        # Seconds that a sign of life is good for.
+        self.lease = _LEASE
         # The servers of this process.
         self.held = set()
+        # Whether a Redis that we asked has forgotten everything, and nobody has told it of the servers that have rows.
+        self.is_new = False
 
     def hold(self, server):
         """Have ``server`` be one of those to ``renew`` from now on."""
         self.held.add(server)
 
     def renew(self, server):
-        """Say that ``server`` lives."""
-        self.run('alive', self.shard_of(server), [self.prefix, int(_LEASE * 1000), server])
+        """Say that ``server`` lives; return what Redis knows of it (``scripts.FINE`` ...)."""
+        return self.run('alive', self.shard_of(server), [self.prefix, int(self.lease * 1000), server])
 
-    def dead(self, servers):
-        """Return all that are dead of those that have ever been heard of, and hear of ``servers`` from now on."""
+    def dead(self, servers=None):
+        """Return all that are dead of those that have ever been heard of, and hear of ``servers`` from now on.
+
+        No shard takes a frame of theirs any more. ``servers`` are all that have rows, or ``None``.
+        """
         by_shard = {index: [] for index in range(self.count)}
-        for server in servers:
+        for server in servers or ():
             by_shard[self.shard_of(server)].append(server)
-        return [server.decode() for index, names in by_shard.items() for server in self.run('dead', index, [
-            self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), *names])]
+        is_new, dead = False, []
+        for index, names in by_shard.items():
+            # Nobody is dead just because we cannot ask, and nobody lives because somebody else's shard is away.
+            reply = self.run('dead', index, [
+                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _BURIED, int(servers is not None), *names])
+            is_new_here, *found = reply or [0]
+            is_new = is_new or bool(is_new_here)
+            dead += [server.decode() for server in found]
+        self.is_new = is_new
+        for server in dead:
+            self._on_other_shards('bury', server, _BURIED)
+        return dead
+
+    def dig_out(self, server):
+        """Have ``server`` live again, which was found dead, has ended all that it had, and has no row any more."""
+        # First, and all of them: a mark that stayed would refuse what is on that shard.
+        self._on_other_shards('dig_out', server)
+        self.run('dig_out', self.shard_of(server), [self.prefix, server])
 
     def alive(self, servers=()):
         """Return all whose sign of life is good, whether they are among ``servers`` or not."""
@@ -139,4 +173,9 @@ class RedisLeases:
 
     def forget(self, server):
         """Forget a dead server."""
-        self.run('forget', self.shard_of(server), [self.prefix, server])
+        self.run('forget', self.shard_of(server), [self.prefix, server, _BURIED])
+
+    def _on_other_shards(self, script, server, *args):
+        for index in range(self.count):
+            if index != self.shard_of(server):
+                self.run(script, index, [self.prefix, server, *args])

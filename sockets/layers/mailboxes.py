@@ -14,6 +14,9 @@ from .admission import PATIENCE
 CONNECT = 'websocket.connect'
 FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
 
+# Seconds that a close waits for its server: as long as daphne lets a connection live.
+CLOSE_EXPIRY = 86400
+
 Letter = collections.namedtuple('Letter', 'channel message since expires')
 Letter.__doc__ = """A message on its way: the channel it was sent to, its content, since when, and until when."""
 
@@ -107,9 +110,10 @@ class Mailboxes:
                 raise Full(channel)
         if channel == 'websocket.disconnect' and is_frame and self._withdraw(box):
             return None
-        # That a connection has ended is never out of date. Who wanted one has not waited for ever.
+        # That a connection has ended is never out of date, and hardly ever that it is to end. Who wanted one has not
+        # waited for ever.
         expires = now + (self.connect_expiry if channel == CONNECT and is_frame else
-                         math.inf if is_frame and is_control else self.expiry)
+                         self.expiry if not is_control else math.inf if is_frame else max(self.expiry, CLOSE_EXPIRY))
         box.letters.append(Letter(channel, message, now, expires))
         if not is_frame and key != channel:
             self._waiting[channel] += 1

@@ -25,8 +25,9 @@ from .inmemory import InMemoryChannelLayer
 from .leases import SIGN_OF_LIFE, RedisLeases
 from .mailboxes import CONNECT, FRAMES, end_of
 from .posting import Poster
-from .scripts import VERSION
+from .scripts import FINE, GONE, UNKNOWN, VERSION
 from .shards import Down, Shard
+from .standing import Standing
 
 logger = logging.getLogger('sockets')
 
@@ -36,6 +37,13 @@ _PATIENCE = 2
 _TELL_EVERY = 3
 # Names in one entry of send_many(): about 40 kB of them.
 _NAMES_PER_ENTRY = 1000
+
+# What no route hears while others may take this server for dead, and what opens and ends connections.
+_HELD = frozenset(['websocket.connect', 'websocket.receive'])
+_CONTROLS = frozenset(['websocket.connect', 'websocket.disconnect'])
+
+# Seconds after which a connection that was told to close has ended, whether anybody has said so or not.
+_LAST_WORDS = 15
 
 # Seconds that a call may take. One Redis that hangs for a while is waited for: nothing goes on without it anyway. Where
 # there are several, those that are well must not wait for the one that is not.
@@ -109,6 +117,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
         self._untold = collections.deque()
+        # Connections of the server in this process, and when we told those that end because it was found dead.
+        self._open_here = set()
+        self._told = {}
+        self._farewell = {'close': 1012}
+        self._standing = Standing(self._leases.lease)
         # Of entries for a server of this process, what is called when all that came before them has been delivered.
         self._marks = {}
         # What the reactor asks of Redis, by shard.
@@ -171,14 +184,28 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                 self._on_pipe(index, Pipe.settle)
         self._account_for_failures()
 
+    def idle(self, connections):
+        """Return those of ``connections`` of which no frame waits or is being handled, here or anywhere."""
+        idle = self._local.idle(connections)
+        if self._serves_locally or not idle:
+            return idle
+        return [connection.decode() for index, names in self._by_shard(idle).items()
+                for connection in self._run('idle', index, [self.prefix, *names])]
+
+    def say_farewell(self, message):
+        """Have ``message``, which closes, be the last one of connections whose server was found dead and is not."""
+        self._farewell = message
+
     # ASGI
 
     def send(self, channel, message):
         """Send ``message``; ``ChannelFull`` if its connection, its server or its channel has too many waiting."""
         self._check(channel, message)
         prefix = self.non_local_name(channel)
-        if prefix in self._read_here or (self._serves_locally and _is_from_server(channel)):
+        if prefix in self._read_here:
             return self._local.send(channel, message)
+        if self._serves_locally and _is_from_server(channel):
+            return self._send_here(channel, message)
         try:
             if channel in FRAMES and message.get('reply_channel'):
                 refused = self._send_frame(channel, message)
@@ -232,6 +259,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         for prefix in sorted(servers, key=lambda prefix: prefix not in self._read_here):
             names = servers[prefix]
             if prefix in self._read_here:
+                if message.get('close') and not self._serves_locally:
+                    self._close(names)
                 refused += self._local.send_many(names, message)
                 continue
             size = _NAMES_PER_ENTRY if prefix.endswith('!') else 1
@@ -248,9 +277,16 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             raise failure
         return refused
 
-    def dead_servers(self, servers=()):
-        """Return the servers, prefixes of channel names, that are gone: of all that were heard of, and ``servers``."""
+    def dead_servers(self, servers=None):
+        """Return the servers, prefixes of channel names, that are gone: of all that were heard of, and ``servers``.
+
+        ``servers`` are all that have rows; without them, ``has_forgotten`` says whether it is time to name them.
+        """
         return self._leases.dead(servers)
+
+    def has_forgotten(self):
+        """Whether ``dead_servers`` has last met a Redis that was restarted and has not been told of all servers."""
+        return self._leases.is_new
 
     def live_servers(self, servers=()):
         """Return the servers, prefixes of channel names, that have just said that they live."""
@@ -292,7 +328,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         """
         channels = list(channels)
         if self._read_here.issuperset(channels) or (self._serves_locally and all(map(_is_from_server, channels))):
-            return self._local.receive(channels, block)
+            found = self._local.receive(channels, block)
+            return found if found[0] not in _HELD or self._standing.may_serve() else self._judged(*found)
         assert all(self.valid_channel_name(channel, receive=True) for channel in channels), 'Channel name not valid'
         deadline = time.monotonic() + _PATIENCE
         try:
@@ -350,10 +387,33 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     # Sending
 
+    def _send_here(self, channel, message):
+        """Send what the server of this process says to its own workers."""
+        if channel in _CONTROLS and message.get('reply_channel'):
+            self._count(channel, message['reply_channel'])
+        try:
+            self._local.send(channel, message)
+        except self.ChannelFull:
+            # It says no more of this one.
+            self._open_here.discard(message.get('reply_channel'))
+            raise
+
+    def _count(self, channel, connection):
+        """Keep account of the open connections; ``ChannelFull`` for a new one while this server counts as dead."""
+        if channel == 'websocket.disconnect':
+            self._open_here.discard(connection)
+            self._told.pop(connection, None)
+        elif self._standing.is_dead:
+            raise self.ChannelFull(channel)
+        else:
+            self._open_here.add(connection)
+
     def _send_frame(self, channel, message):
         connection = message['reply_channel']
         is_control = channel != 'websocket.receive'
         is_ours = self.non_local_name(connection) in self._read_here
+        if is_ours and is_control:
+            self._count(channel, connection)
         if channel == 'websocket.disconnect':
             self._stopped.discard(connection)
         elif connection in self._stopped:
@@ -384,10 +444,14 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if channel == 'websocket.disconnect':
             return self._untold.append(message)
         connection = message['reply_channel']
+        is_new = channel == 'websocket.connect'
         if isinstance(reply, bytes):
             return self._local.send(connection, {'retry': float(reply)})
-        if connection not in self._stopped:
-            is_new = channel == 'websocket.connect'
+        if reply == 2:
+            # Somebody has found this server dead.
+            self._stopped.add(connection)
+            self._local.send(connection, {'close': True} if is_new else self._farewell)
+        elif connection not in self._stopped:
             logger.warning('%s %s: %s', 'Refusing' if is_new else 'Closing with 1013', connection,
                            _explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait')
             self._stopped.add(connection)
@@ -396,22 +460,33 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _send_entry(self, prefix, names, message):
         if message.get('close'):
             # First: a client that is told may say something before we are through.
-            by_shard = {}
-            for name in names:
-                by_shard.setdefault(self.consistent_hash(name), []).append(name)
-            for index, closed in by_shard.items():
-                self._run('close', index, [self.prefix, int(self.expiry), *closed])
+            self._close(names)
         return self._run('put', *self._entry(prefix, names, message))
+
+    def _close(self, connections):
+        for index, names in self._by_shard(connections).items():
+            # Until its server has heard of it, or is found dead.
+            self._run('close', index, [self.prefix, max(int(self.expiry), 60), *names])
+
+    def _by_shard(self, names):
+        by_shard = {}
+        for name in names:
+            by_shard.setdefault(self.consistent_hash(name), []).append(name)
+        return by_shard
 
     def _entry(self, prefix, names, message):
         """Return on which shard, and with what arguments, 'put' brings ``message`` to the sockets ``names``."""
         is_control = bool(message.get('close') or message.get('accept'))
         return self.consistent_hash(prefix), [
-            self.prefix, prefix, 0 if is_control else self.server_capacity, int(self.expiry * 1000),
-            self.serialize({'to': names, 'message': message}), 0]
+            self.prefix, prefix, 0 if is_control else self.server_capacity,
+            # A close is tried until it is done.
+            0 if message.get('close') else int(self.expiry * 1000),
+            self.serialize({'to': names, 'message': message}), 0,
+            int(self.group_expiry * 1000)]
 
     def _send_plain(self, channel, message):
-        args = [self.prefix, channel, self.get_capacity(channel), int(self.expiry * 1000), self.serialize(message), 1]
+        args = [self.prefix, channel, self.get_capacity(channel), int(self.expiry * 1000), self.serialize(message), 1,
+                int(self.group_expiry * 1000)]
         if '?' in channel:
             return self._run('put', self.consistent_hash(channel), args)
         failure = None
@@ -483,7 +558,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         try:
             return self._run(name, index, args)
         except AWAY:
-            if name not in ('dead', 'living') or (name == 'living' and self.ring_size == 1):
+            if name not in ('dead', 'living', 'bury') or (name == 'living' and self.ring_size == 1):
                 raise
             return []
 
@@ -656,9 +731,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
     def _renew(self):
         """Say that the servers of this process live, and that its threads are at work on the frames that they took."""
         for server in list(self._leases.held):
+            doubts = self._standing.doubts
             # The shard has said that it is away, and others may not be.
             with contextlib.suppress(*AWAY):
-                self._leases.renew(server)
+                self._take_answer(server, self._leases.renew(server), doubts)
         now = time.monotonic()
         if now - self._renewed < self.lease / 3:
             return
@@ -697,6 +773,39 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if expired:
             dropped.tell(expired)
 
+    # What others make of us
+
+    def _take_answer(self, server, answer, doubts):
+        """Do what the answer to a sign of life asks for."""
+        was_dead = self._standing.is_dead
+        self._standing.hear(answer, doubts)
+        if not self._standing.is_dead:
+            return
+        if not was_dead:
+            logger.error('This server was found dead, or was not at work for too long to know: its connections are '
+                         'closed with 1012')
+        now = time.monotonic()
+        new = self._open_here.difference(self._told)
+        self._told.update(dict.fromkeys(new, now))
+        self._local.send_many(list(new), self._farewell)
+        # Of some that are turned away, nobody says that they have ended.
+        for connection in [name for name, since in list(self._told.items()) if now - since > _LAST_WORDS]:
+            self._open_here.discard(connection)
+            self._told.pop(connection, None)
+        if self._open_here or answer not in (FINE, UNKNOWN, GONE):
+            return
+        if answer == GONE:
+            self._leases.dig_out(server)
+        logger.warning('This server serves again')
+        self._standing.is_dead = False
+
+    def _judged(self, channel, message):
+        """Return a frame when it is certain that this server is not taken for dead, and nothing if it is."""
+        # It may have been dead and live again by then: without those that were open before.
+        if self._standing.wait() and message.get('reply_channel') in self._open_here:
+            return channel, message
+        return None, None
+
     # Reading for a server
 
     def _read(self, prefix):
@@ -704,6 +813,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if prefix not in self._read_here:
             self._read_here.add(prefix)
             self._renew_from_now_on()
+            if self._serves_locally:
+                threading.Thread(target=_note_work, args=(weakref.ref(self._standing),), daemon=True,
+                                 name='sockets-standing').start()
             shard = self._shards[self.consistent_hash(prefix)]
             Reader(shard, self.prefix + 'queue:' + prefix, lambda entry: self._deliver(entry, shard.clock.now()),
                    self._tell_untold, _PATIENCE).start()
@@ -753,6 +865,17 @@ def _keep_leases(layer):
             # Without a sign of life, this process would be taken for dead.
             logger.exception('Could not renew the leases')
         del alive
+
+
+def _note_work(standing):
+    """Say that this process is at work, whatever Redis does, while the weak reference ``standing`` leads anywhere."""
+    while True:
+        alive = standing()
+        if alive is None:
+            return
+        alive.note_work()
+        del alive
+        time.sleep(SIGN_OF_LIFE)
 
 
 def _let_go(layer):

@@ -9,6 +9,9 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
 - ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
 - ``servers``, ``suspects`` until when a server's last sign of life is good, and since when we wait for its next
+- ``buried:<server>``      that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes
+                           when the server has heard of it, or after a day
+- ``known``                that somebody has told us of all servers which have rows: without it, Redis is new
 - ``dropped``              how many messages senders gave up or have expired, by server or channel (hash)
 - ``expired``              of those the ones that have yet to be told to somebody (hash)
 - ``bell:<channel>``       a list that workers block on: there may be something to take. Only a hint: a worker that
@@ -122,11 +125,16 @@ for _name in ('LONGEST_QUEUE', 'HASTE', 'GOOD_FOR', 'ASSUMED', 'MEASURED', 'MOST
 
 # ARGV: prefix, connection, channel, capacity (0: any number), milliseconds it is worth something (0: forever), payload,
 # payload of the disconnect that follows a refusal (or nothing), seconds that a mailbox is kept.
+# Returns 1 if there is no room, 2 if its server is dead, or the seconds after which a connect may come again.
 _PUT_FRAME = _NOW + _RING + _ADMIT + """
 local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
 local key, at = prefix .. 'frames:' .. connection, now()
 local closed = prefix .. 'closed:' .. connection
-if channel == 'websocket.receive' and redis.call('EXISTS', closed) == 1 then return 0 end
+local buried = prefix .. 'buried:' .. (string.match(connection, '^.*!') or '')
+if channel ~= 'websocket.disconnect' and redis.call('EXISTS', closed, buried) > 0 then
+    if redis.call('EXISTS', buried) == 1 then return 2 end
+    if channel == 'websocket.receive' then return 0 end
+end
 if channel == 'websocket.disconnect' then
     redis.call('DEL', closed)
     local first = redis.call('LINDEX', key, 0)
@@ -159,7 +167,8 @@ end
 return refused
 """
 
-# ARGV: prefix, channel, capacity (0: any number), milliseconds it is worth something, payload, whether workers read it.
+# ARGV: prefix, channel, capacity (0: any number), milliseconds it is worth something (0: forever), payload, whether
+# workers read it, milliseconds that a mailbox with something that is worth something forever is kept.
 # What has expired is kept for some minutes, for somebody to count.
 _PUT = _NOW + _RING + _HEAD + """
 local prefix, channel = ARGV[1], ARGV[2]
@@ -168,8 +177,11 @@ if tonumber(ARGV[3]) > 0 and redis.call('LLEN', key) >= tonumber(ARGV[3]) and
         (not head(key, now()) or redis.call('LLEN', key) >= tonumber(ARGV[3])) then
     return 1
 end
-redis.call('RPUSH', key, channel .. '|' .. string.format('%d', now() + ARGV[4]) .. '|' .. ARGV[5])
-redis.call('PEXPIRE', key, ARGV[4] + 600000)
+local expires, kept = '0', tonumber(ARGV[7])
+if ARGV[4] ~= '0' then expires, kept = string.format('%d', now() + ARGV[4]), ARGV[4] + 600000 end
+local waiting = redis.call('RPUSH', key, channel .. '|' .. expires .. '|' .. ARGV[5])
+-- What came before may be worth something for longer.
+if waiting == 1 or redis.call('PTTL', key) < kept then redis.call('PEXPIRE', key, kept) end
 if ARGV[6] == '1' then ring(prefix, channel) end
 return 0
 """
@@ -195,6 +207,11 @@ for index = 6, #ARGV do
         if redis.call('HEXISTS', prefix .. 'busy', connection) == 0 then
             local key = prefix .. 'frames:' .. connection
             local first, entry = head(key, at)
+            while first == 'websocket.receive' and first == channel and
+                    redis.call('EXISTS', prefix .. 'buried:' .. (string.match(connection, '^.*!') or '')) == 1 do
+                redis.call('LPOP', key)
+                first, entry = head(key, at)
+            end
             if first == channel then
                 redis.call('LPOP', key)
                 redis.call('HSET', prefix .. 'busy', connection, ARGV[4])
@@ -258,16 +275,20 @@ for index = 3, #ARGV do
 end
 """
 
-# ARGV: prefix, lease in ms, server.
+# ARGV: prefix, lease in ms, server. Returns one of FINE ...
 _ALIVE = _NOW + """
 local servers, at = ARGV[1] .. 'servers', now()
-redis.call('ZADD', servers, at + ARGV[2], ARGV[3])
+local buried = redis.call('GET', ARGV[1] .. 'buried:' .. ARGV[3])
+if buried then return buried == '1' and 2 or 3 end
+local is_new = redis.call('ZADD', servers, at + ARGV[2], ARGV[3])
 redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[3])
 redis.call('ZREMRANGEBYSCORE', servers, 0, at - 86400000)
 redis.call('ZREMRANGEBYSCORE', ARGV[1] .. 'suspects', 0, at - 86400000)
+return is_new
 """
 
-# ARGV: prefix, ms of suspicion, ms of grace, servers that we may never have heard of ...
+# ARGV: prefix, ms of suspicion, ms of grace, seconds that a dead server may take to hear of it, 1 if all servers that
+# have rows follow, these servers ... Returns whether this Redis is new, and the dead.
 _DEAD = _NOW + """
 local servers, suspects, at, dead = ARGV[1] .. 'servers', ARGV[1] .. 'suspects', now(), {}
 for _, server in ipairs(redis.call('ZRANGEBYSCORE', servers, 0, at)) do
@@ -276,21 +297,50 @@ for _, server in ipairs(redis.call('ZRANGEBYSCORE', servers, 0, at)) do
         redis.call('ZADD', suspects, at, server)
     elseif at - since >= tonumber(ARGV[2]) then
         dead[#dead + 1] = server
+        redis.call('SET', ARGV[1] .. 'buried:' .. server, 1, 'EX', ARGV[4])
     end
 end
-for index = 4, #ARGV do
+for index = 6, #ARGV do
     if not redis.call('ZSCORE', servers, ARGV[index]) then redis.call('ZADD', servers, at + ARGV[3], ARGV[index]) end
 end
-return dead
+if ARGV[5] == '1' then redis.call('SET', ARGV[1] .. 'known', 1) end
+return {1 - redis.call('EXISTS', ARGV[1] .. 'known'), unpack(dead)}
+"""
+
+# What a sign of life is answered: all is well; Redis has never heard of this server; it was found dead, and its rows
+# are being removed; it was found dead, and they are gone.
+FINE, UNKNOWN, DEAD, GONE = range(4)
+
+# ARGV: prefix, server, seconds that it may take to hear of it. For the other shards.
+_BURY = "redis.call('SET', ARGV[1] .. 'buried:' .. ARGV[2], 1, 'EX', ARGV[3])"
+
+# ARGV: prefix, server.
+_DIG_OUT = "redis.call('DEL', ARGV[1] .. 'buried:' .. ARGV[2])"
+
+# ARGV: prefix, connections ... Returns those of which no frame waits or is being handled.
+_IDLE = """
+local idle = {}
+for index = 2, #ARGV do
+    local waits = redis.call('EXISTS', ARGV[1] .. 'frames:' .. ARGV[index])
+    if waits + redis.call('HEXISTS', ARGV[1] .. 'busy', ARGV[index]) == 0 then idle[#idle + 1] = ARGV[index] end
+end
+return idle
 """
 
 # ARGV: prefix.
 _LIVING = _NOW + "return redis.call('ZRANGEBYSCORE', ARGV[1] .. 'servers', now(), '+inf')"
 
-# ARGV: prefix, server.
+# ARGV: prefix, server, seconds that it may take to hear of it.
 _FORGET = """
+local buried = ARGV[1] .. 'buried:' .. ARGV[2]
+-- It may have heard of it, and live again, since somebody found it dead.
+if redis.call('EXISTS', buried) == 0 then return end
+redis.call('SET', buried, 2, 'EX', ARGV[3])
 redis.call('ZREM', ARGV[1] .. 'servers', ARGV[2])
 redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[2])
+-- What waits for it is kept a little, for one that is not dead: there may be answers to pages.
+local queue = ARGV[1] .. 'queue:' .. ARGV[2]
+if redis.call('TTL', queue) > 60 then redis.call('EXPIRE', queue, 60) end
 """
 
 # ARGV: prefix, then a server and how many messages it did not take, and so on.
@@ -320,11 +370,11 @@ if time[1] * 1000 + time[2] / 1000 > deadline then return redis.error_reply('LAT
 """
 
 # What is true and may be noted whenever it comes.
-_WHENEVER = 'end', 'renew', 'close', 'alive', 'forget', 'note_dropped'
+_WHENEVER = 'end', 'renew', 'close', 'alive', 'bury', 'forget', 'note_dropped'
 
 # Name to digest and text.
 SCRIPTS = {name: (_DEADLINE if name in _WHENEVER else _IN_TIME) + text for name, text in (
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
-    ('at_rest', _AT_REST), ('alive', _ALIVE), ('dead', _DEAD), ('living', _LIVING), ('forget', _FORGET),
-    ('note_dropped', _NOTE_DROPPED), ('tell_expired', _TELL_EXPIRED))}
+    ('at_rest', _AT_REST), ('alive', _ALIVE), ('dead', _DEAD), ('bury', _BURY), ('dig_out', _DIG_OUT), ('idle', _IDLE),
+    ('living', _LIVING), ('forget', _FORGET), ('note_dropped', _NOTE_DROPPED), ('tell_expired', _TELL_EXPIRED))}
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in SCRIPTS.items()}

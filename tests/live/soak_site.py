@@ -177,6 +177,15 @@ def __getattr__(name):
             seconds = os.environ.get('CONNECT_SECONDS', '0')
             time.sleep(float(Path(seconds).read_text() if seconds.startswith('/') else seconds))
 
+        class Late(Soak):
+            """Is accepted long before its row can be seen."""
+
+            def connect(self, message, **kwargs):
+                from django.db import transaction
+                with transaction.atomic():
+                    super().connect(message, **kwargs)
+                    time.sleep(8)
+
         class Slow(Soak):
             """Waits before or after its accept, as the query says."""
 
@@ -187,6 +196,7 @@ def __getattr__(name):
 
         return [
             route_class(Slow, path=r'^/slow/$'),
+            route_class(Late, path=r'^/late/$'),
             route_class(Hall, path=r'^/hall/$'),
             route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
