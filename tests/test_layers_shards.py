@@ -70,7 +70,7 @@ def hung(redis_url):
 def told():
     """What layers tell of messages that have expired."""
     told = []
-    dropped.listeners.append(told.append)
+    dropped.listeners.add(told.append)
     yield told
     dropped.listeners.remove(told.append)
 

@@ -12,6 +12,9 @@ from sockets import page_consumers
 from sockets.layers import InMemoryChannelLayer
 from sockets.page_consumers import PageConsumer, StaticFilesPageConsumer
 
+# A page looks after the connections to the database, of which an earlier test may have left one.
+pytestmark = pytest.mark.django_db
+
 SERVER = 'daphne.response.elsewhere!'
 closed = []
 
