@@ -54,8 +54,8 @@ class Auditor(threading.Thread):
         self.is_in_trouble = False
         self.names_due = 0
         # Since when names are known to be without their row, or their connection.
-        self.rowless = {}
-        self.strays = {}
+        self.without_row = {}
+        self.without_connection = {}
 
     def run(self):
         farewell = messages.reconnect('This server was taken for dead. Come back.')
@@ -86,14 +86,14 @@ class Auditor(threading.Thread):
         # One that is being opened or closed may or may not have a row.
         open_ = {name for name, protocol in protocols if name in known and self.needs_row(protocol)}
         rows = Socket.objects.using(self.database).filter(server=self.server)
-        if (rows.count() == len(open_) and not self.rowless and not self.strays and now < self.names_due):
+        if not (self.without_row or self.without_connection) and now < self.names_due and rows.count() == len(open_):
             return
         self.names_due = now + NAMES_AFTER
         paths = dict(rows.order_by().values_list('channel_name', 'path'))
-        self.rowless = {name: self.rowless.get(name, now) for name in open_ - set(paths)}
-        self.strays = {name: self.strays.get(name, now) for name in set(paths) - known}
-        self.close(self.due(self.rowless, now))
-        self.end({name: paths[name] for name in self.due(self.strays, now)})
+        self.without_row = {name: self.without_row.get(name, now) for name in open_ - set(paths)}
+        self.without_connection = {name: self.without_connection.get(name, now) for name in set(paths) - known}
+        self.close(self.due(self.without_row, now))
+        self.end({name: paths[name] for name in self.due(self.without_connection, now)})
 
     @staticmethod
     def needs_row(protocol):
@@ -131,7 +131,7 @@ class Auditor(threading.Thread):
         for name in remain:
             transport.say_end(name, paths[name])
             # If it is still there after as long again, once more.
-            del self.strays[name]
+            del self.without_connection[name]
 
     def _with_rows(self, names):
         return {name for start in range(0, len(names), _PART) for name in

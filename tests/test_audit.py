@@ -162,7 +162,7 @@ def test_one_too_many_and_one_too_few_are_found_in_a_while(connect, house, layer
     del house.protocols[gone.name]
     Socket.objects.filter(channel_name=victim.name)._raw_delete('default')
     house.look(2)
-    assert house.auditor.rowless == {}
+    assert house.auditor.without_row == {}
     house.look(audit.NAMES_AFTER, 5)
     assert what_it_is_told(victim) == [('RECONNECT', 1012)]
     assert Socket.objects.count() == 0
@@ -193,7 +193,7 @@ def test_what_has_no_row_of_ours_is_left_alone(connect, house, layer):
         testing.SERVER + 'page': object(),
     })
     house.look(2, 10, 100)
-    assert house.auditor.rowless == house.auditor.strays == {}
+    assert house.auditor.without_row == house.auditor.without_connection == {}
 
 
 def test_trouble_is_said_once_and_waited_out(house, monkeypatch, caplog):

@@ -13,7 +13,7 @@ from sockets.layers import RedisChannelLayer, leases, standing
 from sockets.layers import redis as redis_layer
 from sockets.layers.mailboxes import FRAMES
 from sockets.layers.redis import OutOfMemory
-from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN
+from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN, VERSION
 
 from . import servers
 
@@ -494,12 +494,12 @@ def test_nothing_of_a_connection_stays_behind(layer, redis_url, key):
         layer.send('websocket.receive', frame(n))
     for _ in range(4):
         layer.receive(['websocket.receive'])
-    assert not redis.Redis.from_url(redis_url).exists('test:1:' + key)
+    assert not redis.Redis.from_url(redis_url).exists('test:{}:'.format(VERSION) + key)
 
 
 def test_a_process_with_the_stock_layer_or_another_version_does_not_mix_with_ours(redis_url, monkeypatch):
     ours, stock = RedisChannelLayer(hosts=[redis_url]), asgi_redis.RedisChannelLayer(hosts=[redis_url])
-    monkeypatch.setattr('sockets.layers.redis.VERSION', 2)
+    monkeypatch.setattr('sockets.layers.redis.VERSION', VERSION + 1)
     newer = RedisChannelLayer(hosts=[redis_url])
     everyone = [ours, stock, newer]
     for n, layer in enumerate(everyone):
@@ -620,17 +620,17 @@ def test_a_sign_of_life_is_answered_with_what_was_made_of_the_silence(make_layer
     # It speaks again, and its rows go all the same.
     assert other.dead_servers() == ['server!'] and 'server!' not in other.live_servers()
     other.send_many(['server!a'], {'close': 4401})
-    queues = [index for index in range(hosts) if other.connection(index).exists('test:1:queue:server!')]
+    queues = [index for index in range(hosts) if other.connection(index).exists(other.prefix + 'queue:server!')]
     other.forget_server('server!')
     # Nobody may ever come for it.
-    assert [0 < other.connection(index).ttl('test:1:queue:server!') <= 60 for index in queues] == [True]
+    assert [0 < other.connection(index).ttl(other.prefix + 'queue:server!') <= 60 for index in queues] == [True]
     assert other.dead_servers() == [] and renew('server!') == GONE
-    server._leases.dig_out('server!')
+    server._leases.unmark_dead('server!')
     assert [renew('server!'), renew('server!')] == [UNKNOWN, FINE]
     # Somebody who was slow to remove rows that were gone already.
     other.forget_server('server!')
     assert renew('server!') == FINE and 'server!' in other.live_servers()
-    assert not [key for index in range(hosts) for key in other.connection(index).keys('*buried:*')]
+    assert not [key for index in range(hosts) for key in other.connection(index).keys('*found_dead:*')]
 
 
 @pytest.mark.parametrize('hosts', [1, 3])

@@ -22,7 +22,7 @@ _SUSPICION = 1.5
 _GRACE = 10
 
 # Seconds in which a server that was found dead may come back and hear of it.
-_BURIED = 86400
+_MARK_KEPT = 86400
 
 # Seconds that the file of a dead server is kept for somebody to find.
 _KEPT = 7 * 86400
@@ -152,20 +152,20 @@ class RedisLeases:
         for index, names in by_shard.items():
             # Nobody is dead just because we cannot ask, and nobody lives because somebody else's shard is away.
             reply = self.run('dead', index, [
-                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _BURIED, int(servers is not None), *names])
+                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _MARK_KEPT, int(servers is not None), *names])
             is_new_here, *found = reply or [0]
             is_new = is_new or bool(is_new_here)
             dead += [server.decode() for server in found]
         self.is_new = is_new
         for server in dead:
-            self._on_other_shards('bury', server, _BURIED)
+            self._on_other_shards('mark_dead', server, _MARK_KEPT)
         return dead
 
-    def dig_out(self, server):
+    def unmark_dead(self, server):
         """Have ``server`` live again, which was found dead, has ended all that it had, and has no row any more."""
         # First, and all of them: a mark that stayed would refuse what is on that shard.
-        self._on_other_shards('dig_out', server)
-        self.run('dig_out', self.shard_of(server), [self.prefix, server])
+        self._on_other_shards('unmark_dead', server)
+        self.run('unmark_dead', self.shard_of(server), [self.prefix, server])
 
     def alive(self, servers=()):
         """Return all whose sign of life is good, whether they are among ``servers`` or not."""
@@ -173,7 +173,7 @@ class RedisLeases:
 
     def forget(self, server):
         """Forget a dead server."""
-        self.run('forget', self.shard_of(server), [self.prefix, server, _BURIED])
+        self.run('forget', self.shard_of(server), [self.prefix, server, _MARK_KEPT])
 
     def _on_other_shards(self, script, server, *args):
         for index in range(self.count):

@@ -558,7 +558,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         try:
             return self._run(name, index, args)
         except AWAY:
-            if name not in ('dead', 'living', 'bury') or (name == 'living' and self.ring_size == 1):
+            if name not in ('dead', 'living', 'mark_dead') or (name == 'living' and self.ring_size == 1):
                 raise
             return []
 
@@ -795,7 +795,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         if self._open_here or answer not in (FINE, UNKNOWN, GONE):
             return
         if answer == GONE:
-            self._leases.dig_out(server)
+            self._leases.unmark_dead(server)
         logger.warning('This server serves again')
         self._standing.is_dead = False
 

@@ -9,8 +9,8 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
 - ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
 - ``servers``, ``suspects`` until when a server's last sign of life is good, and since when we wait for its next
-- ``buried:<server>``      that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes
-                           when the server has heard of it, or after a day
+- ``found_dead:<server>``  that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes when
+                           the server has heard of it, or after a day
 - ``known``                that somebody has told us of all servers which have rows: without it, Redis is new
 - ``dropped``              how many messages senders gave up or have expired, by server or channel (hash)
 - ``expired``              of those the ones that have yet to be told to somebody (hash)
@@ -22,7 +22,7 @@ import hashlib
 from . import admission
 
 # Of the keys, of what is in them, and of the messages.
-VERSION = 1
+VERSION = 2
 
 # What the scripts share. An entry is "<channel>|<expires, ms>|<payload>"; 0 expires never.
 _NOW = """
@@ -130,9 +130,9 @@ _PUT_FRAME = _NOW + _RING + _ADMIT + """
 local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
 local key, at = prefix .. 'frames:' .. connection, now()
 local closed = prefix .. 'closed:' .. connection
-local buried = prefix .. 'buried:' .. (string.match(connection, '^.*!') or '')
-if channel ~= 'websocket.disconnect' and redis.call('EXISTS', closed, buried) > 0 then
-    if redis.call('EXISTS', buried) == 1 then return 2 end
+local found_dead = prefix .. 'found_dead:' .. (string.match(connection, '^.*!') or '')
+if channel ~= 'websocket.disconnect' and redis.call('EXISTS', closed, found_dead) > 0 then
+    if redis.call('EXISTS', found_dead) == 1 then return 2 end
     if channel == 'websocket.receive' then return 0 end
 end
 if channel == 'websocket.disconnect' then
@@ -208,7 +208,7 @@ for index = 6, #ARGV do
             local key = prefix .. 'frames:' .. connection
             local first, entry = head(key, at)
             while first == 'websocket.receive' and first == channel and
-                    redis.call('EXISTS', prefix .. 'buried:' .. (string.match(connection, '^.*!') or '')) == 1 do
+                    redis.call('EXISTS', prefix .. 'found_dead:' .. (string.match(connection, '^.*!') or '')) == 1 do
                 redis.call('LPOP', key)
                 first, entry = head(key, at)
             end
@@ -278,8 +278,8 @@ end
 # ARGV: prefix, lease in ms, server. Returns one of FINE ...
 _ALIVE = _NOW + """
 local servers, at = ARGV[1] .. 'servers', now()
-local buried = redis.call('GET', ARGV[1] .. 'buried:' .. ARGV[3])
-if buried then return buried == '1' and 2 or 3 end
+local found_dead = redis.call('GET', ARGV[1] .. 'found_dead:' .. ARGV[3])
+if found_dead then return found_dead == '1' and 2 or 3 end
 local is_new = redis.call('ZADD', servers, at + ARGV[2], ARGV[3])
 redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[3])
 redis.call('ZREMRANGEBYSCORE', servers, 0, at - 86400000)
@@ -297,7 +297,7 @@ for _, server in ipairs(redis.call('ZRANGEBYSCORE', servers, 0, at)) do
         redis.call('ZADD', suspects, at, server)
     elseif at - since >= tonumber(ARGV[2]) then
         dead[#dead + 1] = server
-        redis.call('SET', ARGV[1] .. 'buried:' .. server, 1, 'EX', ARGV[4])
+        redis.call('SET', ARGV[1] .. 'found_dead:' .. server, 1, 'EX', ARGV[4])
     end
 end
 for index = 6, #ARGV do
@@ -312,10 +312,10 @@ return {1 - redis.call('EXISTS', ARGV[1] .. 'known'), unpack(dead)}
 FINE, UNKNOWN, DEAD, GONE = range(4)
 
 # ARGV: prefix, server, seconds that it may take to hear of it. For the other shards.
-_BURY = "redis.call('SET', ARGV[1] .. 'buried:' .. ARGV[2], 1, 'EX', ARGV[3])"
+_MARK_DEAD = "redis.call('SET', ARGV[1] .. 'found_dead:' .. ARGV[2], 1, 'EX', ARGV[3])"
 
 # ARGV: prefix, server.
-_DIG_OUT = "redis.call('DEL', ARGV[1] .. 'buried:' .. ARGV[2])"
+_UNMARK_DEAD = "redis.call('DEL', ARGV[1] .. 'found_dead:' .. ARGV[2])"
 
 # ARGV: prefix, connections ... Returns those of which no frame waits or is being handled.
 _IDLE = """
@@ -332,10 +332,10 @@ _LIVING = _NOW + "return redis.call('ZRANGEBYSCORE', ARGV[1] .. 'servers', now()
 
 # ARGV: prefix, server, seconds that it may take to hear of it.
 _FORGET = """
-local buried = ARGV[1] .. 'buried:' .. ARGV[2]
+local found_dead = ARGV[1] .. 'found_dead:' .. ARGV[2]
 -- It may have heard of it, and live again, since somebody found it dead.
-if redis.call('EXISTS', buried) == 0 then return end
-redis.call('SET', buried, 2, 'EX', ARGV[3])
+if redis.call('EXISTS', found_dead) == 0 then return end
+redis.call('SET', found_dead, 2, 'EX', ARGV[3])
 redis.call('ZREM', ARGV[1] .. 'servers', ARGV[2])
 redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[2])
 -- What waits for it is kept a little, for one that is not dead: there may be answers to pages.
@@ -370,11 +370,12 @@ if time[1] * 1000 + time[2] / 1000 > deadline then return redis.error_reply('LAT
 """
 
 # What is true and may be noted whenever it comes.
-_WHENEVER = 'end', 'renew', 'close', 'alive', 'bury', 'forget', 'note_dropped'
+_WHENEVER = 'end', 'renew', 'close', 'alive', 'mark_dead', 'forget', 'note_dropped'
 
 # Name to digest and text.
 SCRIPTS = {name: (_DEADLINE if name in _WHENEVER else _IN_TIME) + text for name, text in (
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
-    ('at_rest', _AT_REST), ('alive', _ALIVE), ('dead', _DEAD), ('bury', _BURY), ('dig_out', _DIG_OUT), ('idle', _IDLE),
-    ('living', _LIVING), ('forget', _FORGET), ('note_dropped', _NOTE_DROPPED), ('tell_expired', _TELL_EXPIRED))}
+    ('at_rest', _AT_REST), ('idle', _IDLE), ('alive', _ALIVE), ('dead', _DEAD), ('mark_dead', _MARK_DEAD),
+    ('unmark_dead', _UNMARK_DEAD), ('living', _LIVING), ('forget', _FORGET), ('note_dropped', _NOTE_DROPPED),
+    ('tell_expired', _TELL_EXPIRED))}
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in SCRIPTS.items()}
