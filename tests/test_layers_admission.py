@@ -79,7 +79,7 @@ def storm(count, threads, seconds, within=5):
 def test_all_are_in_as_soon_as_the_threads_can_serve_them(count, threads, seconds):
     ended = storm(count, threads, lambda: seconds)
     assert len(ended.waits) == count
-    assert ended.ended <= max(1.1 * count * seconds / threads, 5.1)
+    assert ended.ended <= max(1.15 * count * seconds / threads, 5.1)
     # Until the first were measured, 100 may have been let in.
     assert ended.lost <= 30
     # Each attempt costs the server something.
@@ -101,7 +101,7 @@ def test_a_first_one_that_takes_long_costs_little():
 def test_what_takes_very_different_times_is_served_as_well():
     draw = random.Random(2)
     ended = storm(1500, 2, lambda: 0.3 if draw.random() < 0.1 else 0.01)
-    assert ended.ended <= 1.1 * 1500 * 0.039 / 2 + 1 and ended.lost <= 100
+    assert ended.ended <= 1.2 * 1500 * 0.039 / 2 + 1 and ended.lost <= 100
 
 
 def crowd(found, count):
@@ -120,7 +120,7 @@ def test_a_server_that_gets_faster_when_most_have_been_told_has_not_told_them_to
 def test_all_are_in_soon_when_threads_that_hung_go_on():
     # Rates were taken for so small after it that some were told to come a minute later.
     found = Storm(2, lambda: 0.014 + (max(0, 27 - found.now) if found.now > 19 else 0))
-    assert crowd(found, 5000).ended <= 1.1 * 5000 * 0.007 + 8
+    assert crowd(found, 5000).ended <= 1.15 * 5000 * 0.007 + 8
 
 
 def test_who_comes_while_others_wait_for_their_slot_starves_nobody():
