@@ -192,6 +192,17 @@ async def open_many(count, port, path='/soak/', at_once=20):
     return await asyncio.gather(*(open_one() for _ in range(count)))
 
 
+async def open_patiently(port, path='/soak/'):
+    """Return an open connection, for which this comes again as often as the server says that it has no time yet."""
+    while True:
+        connection = await Connection.open(port, path)
+        answer = await connection.ask({'type': 'ECHO', 'ref': 'open'})
+        if answer != 1013:
+            assert answer == {'type': 'ECHO', 'ref': 'open'}
+            return connection
+        await asyncio.sleep(1)
+
+
 async def close_many(connections):
     await asyncio.gather(*(connection.close() for connection in connections))
 

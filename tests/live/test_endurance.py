@@ -137,7 +137,8 @@ def test_nothing_grows_while_clients_come_and_go(tmp_path, redis, database_url, 
         # A thread, a file or a connection that is made when it is first needed is no growth.
         assert last[name] <= middle[name] + 3, name
     assert crowd.connects > 0.8 * CONNECTS * seconds
-    assert crowd.received > 0.6 * PUSHES * seconds
+    # What a client that is about to leave does not hear any more is no loss.
+    assert crowd.handed_over > 0.4 * PUSHES * seconds and crowd.received > 0.9 * crowd.handed_over
     if seconds >= 600:
         assert [entry for entry in grown if entry[0] > NOISE] == []
         assert slope < 1

@@ -2,6 +2,7 @@
 import asyncio
 import signal
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
@@ -176,16 +177,22 @@ async def one_of_three(hall, shards, fault):
     async def pages(seconds, statuses):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            response = await loop.run_in_executor(None, urllib.request.urlopen, 'http://127.0.0.1:{}/page/'.format(
-                server.port))
-            statuses.append(response.status)
+            try:
+                response = await loop.run_in_executor(None, urllib.request.urlopen, 'http://127.0.0.1:{}/page/'.format(
+                    server.port))
+            except urllib.error.HTTPError as error:
+                response = error
+            statuses.append(response.code)
             await asyncio.sleep(0.1)
 
-    async def everybody(seconds):
-        """Have all talk that can, load pages, and return how long echoes took through daphne and in runsockets."""
+    async def everybody(seconds, under_way=0):
+        """Have all talk that can, load pages, and return how long echoes took through daphne and in runsockets.
+
+        Of the pages, ``under_way`` may have been on their way to a Redis that is gone: nobody knows whether it had them.
+        """
         times, here, statuses = [], [], []
         await asyncio.gather(talk(healthy, seconds, times), talk(locals_, seconds, here), pages(seconds, statuses))
-        assert set(statuses) == {200}
+        assert statuses.count(200) >= len(statuses) - under_way, statuses
         return times, here
 
     before, _ = await everybody(3)
@@ -193,7 +200,7 @@ async def one_of_three(hall, shards, fault):
         await loop.run_in_executor(None, redis.stop)
     else:
         redis.program.process.send_signal(signal.SIGSTOP)
-    first, here = await everybody(4)
+    first, here = await everybody(4, under_way=1)
     during, here_too = await everybody(6)
     # Who has said nothing is still connected; who speaks is told to come back.
     assert await ill[0].ask({'type': 'ECHO'}) == 1013

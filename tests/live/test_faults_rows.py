@@ -264,7 +264,7 @@ def test_a_row_in_an_open_transaction_is_no_fault(hall, shape):
     async def scenario():
         loop = asyncio.get_event_loop()
         if shape == RUNSOCKETS:
-            server = hall.servers.runsockets('--threads', '12')
+            server = hall.servers.runsockets('--threads', '4', '--connect-threads', '12')
         else:
             server = hall.servers.daphne()
             for _ in range(2):
