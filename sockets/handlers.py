@@ -492,7 +492,12 @@ class RoutedSocketHandler(transport.Consumer):
     def _run_channels_exception(self, error):
         if isinstance(error, transport.WebsocketCloseException):
             # Its own run() takes daphne's reply channels for something else and raises, which ends the worker.
-            self._close_if_open(error._code or messages.CLOSE_NORMAL)
+            try:
+                code = transport.close_code(error._code or messages.CLOSE_NORMAL)
+            except ValueError:
+                logger.exception('%s at %r failed to close %s', type(self).__name__, self.path, self.channel_name)
+                code = messages.CLOSE_SERVER_ERROR
+            self._close_if_open(code)
         else:
             error.run(self.message)
 

@@ -79,13 +79,20 @@ def look():
         for thread in threading.enumerate():
             if thread.ident == ident and hasattr(thread, 'replace'):
                 thread.replace()
-        last_words = consumer.last_words() if is_accepted else {}
-        _in_a_thread(_end, consumer.channel_name, consumer.path, last_words)
+        _in_a_thread(_end, consumer, is_accepted)
 
 
-def _end(channel_name, path, last_words):
+def _end(consumer, is_accepted):
     from django.db import connections
     from . import transport
+    channel_name, path = consumer.channel_name, consumer.path
+    last_words = {}
+    try:
+        if is_accepted:
+            last_words = consumer.last_words()
+    except Exception:
+        # Of an encoder of the project's own. It keeps nobody connected, and those after this one are looked at.
+        logger.exception('Could not tell %s why it is closed', channel_name)
     try:
         transport.send_many([channel_name], dict(last_words, close=messages.CLOSE_SERVER_ERROR))
     except Exception:

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 from daphne import http_protocol
 from daphne.http_protocol import HTTPFactory
-from twisted.web import http
+from twisted.web import http, http_headers
 
 from . import conf
 
@@ -123,7 +123,11 @@ class PageRequest(http_protocol.WebRequest):
         self._is_complete = not message.get('more_content', False)
         content = message.get('content', b'')
         # The headers.
-        super().serverResponse(dict(message, content=b'', more_content=True))
+        try:
+            super().serverResponse(dict(message, content=b'', more_content=True))
+        except Exception:
+            logger.exception('The page %s cannot be sent', self.uri.decode('ascii', 'replace'))
+            return self._give_up()
         if is_first:
             self._begin()
         if not self._has_body:
@@ -140,6 +144,14 @@ class PageRequest(http_protocol.WebRequest):
             logger.warning('Cutting off the page %s, whose client does not read: %d bytes wait',
                            self.uri.decode('ascii', 'replace'), self._size)
             self._abort()
+
+    def _give_up(self):
+        # daphne takes it for begun, and would wait for the rest of it for ever.
+        if self.startedWriting:
+            return self._abort()
+        self._got_response_start = False
+        self.responseHeaders = http_headers.Headers()
+        self.basic_error(500, b'Internal Server Error', 'Invalid response')
 
     def _begin(self):
         self._progress = time.monotonic()

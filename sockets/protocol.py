@@ -14,6 +14,7 @@ from twisted.web import http
 from . import audit, conf
 from .frames import BINARY, CLOSE, PING, PONG, FrameReader, Violation
 from .handshake import BadRequest, Handshake, join_cookies
+from .transport import close_code
 
 logger = logging.getLogger('sockets')
 
@@ -397,6 +398,13 @@ class SocketProtocol(WebSocketProtocol):
         self.sendPreparedMessage(self.factory.frame)
 
     def serverClose(self, code=True):
+        if code is not True:
+            try:
+                code = close_code(code)
+            except ValueError as error:
+                # autobahn would raise and leave it open, or send what no client understands.
+                logger.error('Closing %s with 1011: %s', self.reply_channel, error)
+                code = 1011
         if self.state == self.STATE_CONNECTING:
             self.serverReject()
         # autobahn's sendClose() refuses the codes of RFC 6455, such as 1011, with an exception, and the connection

@@ -522,6 +522,27 @@ test('who is told when to come back does so then, and a little later', () => {
   assert.equal(delay(), 500);
 });
 
+test('a page that is seen again keeps to the time that the server has given it', () => {
+  const connection = connect();
+  connection.end(1013, 'retry=7.4');
+  for (const type of ['visibilitychange', 'online']) happens(type);
+  clock.advance(7000);
+  happens('visibilitychange');
+  assert.equal(Connection.last, connection);
+  clock.advance(525);
+  assert.notEqual(Connection.last, connection);
+  // Another delay is not the server's.
+  const next = Connection.last.accept();
+  next.end();
+  happens('visibilitychange');
+  assert.notEqual(Connection.last, next);
+  // Whoever is told to open does.
+  const last = Connection.last.accept();
+  last.end(1013, 'retry=7.4');
+  socket.open();
+  assert.notEqual(Connection.last, last);
+});
+
 test('no server sends a client away for long, and what is no number of seconds is nothing', () => {
   random = 1;
   connect();

@@ -37,7 +37,7 @@ AT_IMPORT = {
     'page_consumers': {'channels', 'pages'},
     'pages': {'conf', 'daphne', 'twisted'},
     'presence': {'background', 'conf', 'models', 'transport'},
-    'protocol': {'audit', 'conf', 'daphne', 'frames', 'handshake', 'twisted'},
+    'protocol': {'audit', 'conf', 'daphne', 'frames', 'handshake', 'transport', 'twisted'},
     'pytest_plugin': set(),
     'revocation': {'auth', 'models'},
     'router': {'routes'},

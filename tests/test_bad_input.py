@@ -174,7 +174,8 @@ def test_deny_connection_in_a_route_closes_with_4403_and_the_worker_lives(connec
     assert close == {'close': 4403}
 
 
-@pytest.mark.parametrize('exception, code', [(WebsocketCloseException(), 1000), (WebsocketCloseException(4242), 4242)])
+@pytest.mark.parametrize('exception, code', [(WebsocketCloseException(), 1000), (WebsocketCloseException(4242), 4242),
+                                             (WebsocketCloseException(1005), 1011)])
 @both_ways
 def test_channels_close_exception_closes_with_its_code(connection, monkeypatch, exception, code):
     monkeypatch.setattr(Handler, 'raises', exception)

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sockets.layers.mailboxes import CLOSE_EXPIRY, FRAMES, Full, Mailboxes
+from sockets.layers.mailboxes import CLOSE_EXPIRY, FRAME_BYTES, FRAMES, Full, Mailboxes
 
 CAPACITY = 3
 LEASE = 10
@@ -320,3 +320,21 @@ def test_it_knows_what_is_at_work():
     for ticket in tickets:
         boxes.done(ticket)
     assert boxes.at_work(FRAMES) == 0
+
+
+@pytest.mark.parametrize('kind, part', [('text', 'x'), ('bytes', b'x')])
+def test_long_frames_of_a_connection_are_fewer_that_may_wait(kind, part):
+    # A hundred of 4 MB were 400 MB, of one client.
+    boxes = mailboxes(capacity=100)
+    frame = {kind: part * (FRAME_BYTES // 4)}
+    for _ in range(5):
+        boxes.put('websocket.receive', frame, 0, 'server!a')
+    with pytest.raises(Full):
+        boxes.put('websocket.receive', {kind: part}, 0, 'server!a')
+    # Nobody else's, nor its end, nor what it gets.
+    boxes.put('websocket.receive', frame, 0, 'server!b')
+    boxes.put('websocket.disconnect', {}, 0, 'server!a', is_control=True)
+    for _ in range(5):
+        boxes.put('server!a', frame, 0)
+    boxes.take(['websocket.receive'], 0)
+    boxes.put('websocket.receive', frame, 0, 'server!a')

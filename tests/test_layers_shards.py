@@ -340,6 +340,8 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
         server.send('websocket.connect', frame(0, 'reactor!b'))
         server.send('websocket.receive', frame(1, 'reactor!a', text='1'))
         server.send('http.request', {'reply_channel': 'reactor!page', 'path': '/'})
+        # To a worker that asked how far its page has come.
+        server.send('page?a', {'is_there': True})
         for n in range(20):
             # More than a socket holds.
             server.send('websocket.receive', frame(2 + n, 'reactor!c{}'.format(n), text=big))

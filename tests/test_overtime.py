@@ -5,6 +5,7 @@ from django.db import DatabaseError, connections
 
 from sockets import RoutedSocketHandler, overtime, presence
 from sockets.models import Socket, SocketQuerySet, end
+from sockets.multiplexing import SocketDemultiplexer
 
 pytestmark = pytest.mark.django_db
 
@@ -143,3 +144,31 @@ def test_nothing_is_watched_without_the_setting(settings, monkeypatch):
     monkeypatch.setattr(overtime, '_in_a_thread', lambda *args: pytest.fail('a thread starts'))
     settings.SOCKETS = {}
     overtime.keep_watch()
+
+
+def test_a_stream_gets_its_own_answer(connect):
+    # The ref is the payload's: without it the client would send it again.
+    class Streams(SocketDemultiplexer):
+        streams = {'slow': Slow}
+
+    class Nested(SocketDemultiplexer):
+        streams = {'inner': Streams}
+
+    error = {'type': 'ERROR', 'code': 'server_error', 'details': 'This takes too long.'}
+    hung = {'stream': 'slow', 'payload': {'type': 'HANG', 'ref': 7}}
+    told = {'stream': 'slow', 'payload': {**error, 'ref': 7}}
+    assert connect(Streams).send(hung)[-1] == told
+    assert connect(Streams).send({'stream': 'slow', 'payload': {'type': 'HANG'}, 'ref': 8})[-1] == {**error, 'ref': 8}
+    assert connect(Nested).send({'stream': 'inner', 'payload': hung})[-1] == {'stream': 'inner', 'payload': told}
+
+
+def test_it_is_closed_though_it_cannot_be_told_why(connect, caplog):
+    class Dumb(Slow):
+        def encode(self, content):
+            raise ValueError('no words')
+
+    connection = connect(Dumb)
+    connection.messages()
+    connection._put('websocket.receive', text='{"type": "HANG"}')
+    assert connection.messages() == [{'close': 1011}]
+    assert not Socket.objects.exists() and 'no words' in caplog.text

@@ -113,6 +113,22 @@ def test_no_more_is_written_than_the_client_reads(server):
     assert server.written.endswith(b'0\r\n\r\n')
 
 
+def test_headers_that_cannot_be_sent_are_a_500(server, caplog):
+    # daphne took the page for begun, and its client waited for ever.
+    message = server.ask()
+    server.reply(message, status=200, headers=[(b'A', b'x'), (b'B', None)], content=b'he', more_content=True, order=0)
+    server.reply(message, content=b'llo', order=1)
+    assert server.written.startswith(b'HTTP/1.1 500 Internal Server Error\r\n') and b'A: x' not in server.written
+    assert server.factory.reply_protocols == {} and 'cannot be sent' in caplog.text
+
+
+def test_a_page_that_begins_twice_is_cut_off(server):
+    message = server.ask()
+    server.reply(message, status=200, headers=[], content=b'x', more_content=True)
+    server.reply(message, status=200, headers=[], content=b'y')
+    assert server.transport.is_cut
+
+
 def test_a_client_that_does_not_read_is_not_read_either(server):
     # Twisted kept what it sent ahead, without a limit.
     message = server.ask()

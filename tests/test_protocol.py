@@ -53,6 +53,15 @@ def test_daphne_can_close_with_codes_that_autobahn_keeps_to_itself(code, sent):
     assert wire.frames() == [(CLOSE, sent)]
 
 
+@pytest.mark.parametrize('code', [999, 1004, 1005, 1006, 1015, 2000, 5000, 1, 1.5, '1000'])
+def test_a_code_that_is_none_closes_with_1011(code, caplog):
+    # Channels' own consumers and groups send what they are given. The connection stayed open, or broke its client.
+    wire = Wire.open()
+    wire.reply(close=code)
+    assert wire.frames() == [(CLOSE, b'\x03\xf3')]
+    assert '{!r} is no close code'.format(code) in caplog.text
+
+
 @pytest.mark.parametrize('late', [
     frame(b'late'), frame(b'late', BINARY), frame(b'la', fin=False) + frame(b'te', 0), frame(b'ping', PING),
     frame(b'\xff'), frame(b'x', 3), frame(b'x' * 70000),

@@ -17,6 +17,9 @@ FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
 # Seconds that a close waits for its server: as long as daphne lets a connection live.
 CLOSE_EXPIRY = 86400
 
+# Characters or bytes of a connection's frames that wait, beyond which no more is taken: a hundred frames may be long.
+FRAME_BYTES = 16 * 1024 * 1024
+
 Letter = collections.namedtuple('Letter', 'channel message since expires')
 Letter.__doc__ = """A message on its way: the channel it was sent to, its content, since when, and until when."""
 
@@ -104,7 +107,7 @@ class Mailboxes:
                 full = (self._waiting[channel] >= self.capacity(channel) or
                         len(box.letters) >= self.server_capacity)
             else:
-                full = len(box.letters) >= self.capacity(channel)
+                full = len(box.letters) >= self.capacity(channel) or is_frame and _size(box) > FRAME_BYTES
             if full:
                 self._settle(box)
                 raise Full(channel)
@@ -288,6 +291,10 @@ def end_of(message):
     """Return the disconnect of a connection that daphne closes with 1013, and of which it says nothing more."""
     return {'reply_channel': message['reply_channel'], 'path': message.get('path'), 'code': 1013,
             'order': message.get('order')}
+
+
+def _size(box):
+    return sum(len(letter.message.get('text') or letter.message.get('bytes') or '') for letter in box.letters)
 
 
 def _line(channel):

@@ -488,7 +488,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         args = [self.prefix, channel, self.get_capacity(channel), int(self.expiry * 1000), self.serialize(message), 1,
                 int(self.group_expiry * 1000)]
         if '?' in channel:
-            return self._run('put', self.consistent_hash(channel), args)
+            index = self.consistent_hash(channel)
+            if not self._is_on_reactor():
+                return self._run('put', index, args)
+            # A worker has asked how far its page has come. It waits, the reactor does not.
+            return self._post('put', index, args, lambda reply: reply and self._turn_down(channel, message, reply))
         failure = None
         for _ in range(self.ring_size):
             # Workers read it on every shard.
@@ -504,7 +508,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _turn_down(self, channel, message, reply):
         """Send what Redis did not take elsewhere, or answer a page with 503; ``reply`` is 1 or an exception."""
-        if isinstance(reply, (redis.exceptions.TimeoutError, Late, Down)):
+        if isinstance(reply, (redis.exceptions.TimeoutError, Late, Down)) and '?' not in channel:
             # It has not been done there, and will not be.
             try:
                 return self._send_plain(channel, message)

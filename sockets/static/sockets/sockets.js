@@ -62,6 +62,7 @@ export class SocketRouter extends EventTarget {
   #ws = null;
   #timer;
   #failures = 0;
+  #slot = 0;             // until when the server has sent us away
   #isHeard = false;      // whether this connection has brought a frame
   #stopWatching = null;
   #queue = new Set();    // entries that wait for a connection, in order
@@ -156,6 +157,7 @@ export class SocketRouter extends EventTarget {
   #connect() {
     const ws = this.#ws = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.#url);
     this.#isHeard = false;
+    this.#slot = 0;
     ws.onopen = () => {
       this.#flush();
       this.#expectFrame();
@@ -263,6 +265,7 @@ export class SocketRouter extends EventTarget {
     if (state === 'waiting') {
       if (slot) {
         delay = Math.min(slot[1] * 1000, LATEST) + Math.random() * SPREAD;
+        this.#slot = Date.now() + delay;
       } else {
         const longest = code === RATE_LIMITED ? Math.max(this.#options.maxDelay, LATE) :
           Math.min(this.#options.maxDelay, this.#options.minDelay * 2 ** this.#failures);
@@ -314,7 +317,11 @@ export class SocketRouter extends EventTarget {
     if (this.#stopWatching) return;
     const controller = new AbortController();
     const sleep = () => this.#leave('offline', 1006, 'The page went offline.');
-    const wake = () => this.#state === 'open' ? this.#probe() : this.open();
+    const wake = () => {
+      if (this.#state === 'open') return this.#probe();
+      // Who comes before its time is sent away again, for longer.
+      if (this.#state !== 'waiting' || Date.now() >= this.#slot) this.open();
+    };
     const wakeUnlessOffline = () => this.#state !== 'offline' && wake();
     const listeners = {
       offline: sleep,
