@@ -936,3 +936,5 @@ def test_a_server_turns_a_client_away_for_which_there_is_no_room(make_layer, rea
     found = server.has(9)
     assert 8 <= len(found) < 10 and all(message['retry'] >= 1 for _, message in found)
     assert 'full!109' in dict(found)
+    # Nobody says that those have ended: they are not remembered.
+    assert layer._open_here == {'full!{}'.format(n) for n in range(110)} - set(dict(found))

@@ -362,6 +362,22 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
     assert worker.receive(EVERYTHING) == (None, None)
 
 
+def test_a_client_that_goes_before_redis_has_refused_its_frame_is_not_remembered(redis_url, hung, reactor):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='goes:', capacity=1)
+    layer.flush()
+    server = Server(reactor, layer, 'goes!')
+    wait_for(lambda: 'goes!' in layer._read_here)
+    server.send('websocket.receive', frame(0, 'goes!a'))
+    wait_for(layer.is_idle)
+    with hung():
+        server.send('websocket.receive', frame(1, 'goes!a'))
+        server.send('websocket.disconnect', frame(2, 'goes!a'))
+    # Its close, which finds nobody.
+    assert server.has(1) == [('goes!a', {'close': 1013})]
+    wait_for(layer.is_idle)
+    assert layer._stopped == set()
+
+
 def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, reactor):
     layer = RedisChannelLayer(hosts=three.urls, timeout=0.5)
     prefix = next(name for name in ('page{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 0)
@@ -401,6 +417,8 @@ def test_a_server_whose_own_mailbox_is_away_lets_nobody_in_and_closes_who_speaks
     wait_for(lambda: layer._shards[1].is_down)
     with pytest.raises(layer.ChannelFull):
         server.send('websocket.connect', frame(0, on_shard(layer, 2, prefix)))
+    # Of that one, nobody says that it has ended.
+    assert layer._open_here == {name}
     server.send('websocket.receive', frame(1, name))
     assert server.has(1) == [(name, {'close': 1013})]
     # That it ends is told to those who can hear it.

@@ -426,18 +426,26 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             return self._admitted(connection, self._run('put_frame', index, args))
         home = self._shards[self.consistent_hash(self.non_local_name(connection))]
         if channel == 'websocket.connect' and (home.is_down or self._shards[index].is_down):
-            # daphne answers 503 at once. A connection whose answers cannot arrive is none.
+            # daphne answers 503 at once. A connection whose answers cannot arrive is none, and nobody tells its end.
+            self._open_here.discard(connection)
             return True
         if channel == 'websocket.receive' and home.is_down:
             return self._stop(channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
         # The reactor waits for nobody.
-        self._post('put_frame', index, args, lambda reply: reply and self._stop(channel, message, reply))
+        self._post('put_frame', index, args, lambda reply: self._hear_of_frame(channel, message, reply))
 
     def _admitted(self, connection, reply):
         """Return ``reply``; ``ChannelFull`` with the seconds after which its client is to come back, if it says so."""
         if not isinstance(reply, bytes):
             return reply
         raise self._local.too_many_connects(float(reply))
+
+    def _hear_of_frame(self, channel, message, reply):
+        if reply:
+            self._stop(channel, message, reply)
+        if channel == 'websocket.disconnect':
+            # That frames before it were not taken may have been heard since it was sent.
+            self._stopped.discard(message['reply_channel'])
 
     def _stop(self, channel, message, reply):
         """End a connection of this server one of whose frames Redis did not take; ``reply`` is 1 or an exception."""
@@ -446,6 +454,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         connection = message['reply_channel']
         is_new = channel == 'websocket.connect'
         if isinstance(reply, bytes):
+            # It is turned away, and nobody tells its end.
+            self._open_here.discard(connection)
             return self._local.send(connection, {'retry': float(reply)})
         if reply == 2:
             # Somebody has found this server dead.
