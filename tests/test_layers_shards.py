@@ -3,12 +3,14 @@ import gc
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from contextlib import ExitStack
 
 import pytest
 import redis
+from twisted.internet import threads
 
 from sockets.layers import RedisChannelLayer, dropped, posting
 from sockets.layers import redis as redis_layer
@@ -376,6 +378,39 @@ def test_a_client_that_goes_before_redis_has_refused_its_frame_is_not_remembered
     assert server.has(1) == [('goes!a', {'close': 1013})]
     wait_for(layer.is_idle)
     assert layer._stopped == set()
+
+
+@pytest.mark.parametrize('is_clock_due', [False, True])
+def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_frame(redis_url, reactor, is_clock_due):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='writes:')
+    layer.flush()
+    server = Server(reactor, layer, 'writes!')
+    wait_for(lambda: 'writes!' in layer._read_here)
+    server.send('websocket.receive', frame(0, 'writes!a'))
+    wait_for(layer.is_idle)
+    poster = layer._posters[0]
+
+    def lose(channel, message):
+        poster.connection._sock.shutdown(socket.SHUT_WR)
+        if is_clock_due:
+            poster.shard.clock.measured -= 100
+        layer.send(channel, message)
+    # On the reactor, to which nothing must be raised.
+    threads.blockingCallFromThread(reactor, lose, 'websocket.receive', frame(1, 'writes!b'))
+    assert server.has(1) == [('writes!b', {'close': 1013})]
+    server.send('websocket.receive', frame(2, 'writes!c'))
+    wait_for(lambda: layer.statistics()['waiting'].get('frames of connections') == 2)
+
+
+def test_what_waits_for_a_redis_that_is_lost_is_all_told_though_one_of_them_fails(redis_url, hung, reactor):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='all-told:', timeout=0.3)
+    told = []
+    poster = posting.Poster(layer._shards[0])
+    with hung():
+        for on_reply in (told.append, lambda reply: told.no_such_thing, told.append):
+            reactor.callFromThread(poster.post, 'idle', ['all-told:'], on_reply)
+        wait_for(lambda: len(told) == 2)
+    wait_for(lambda: not layer._shards[0].is_down)
 
 
 def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, reactor):

@@ -56,7 +56,7 @@ class Poster:
         self.connection, self.output, self.buffer, self.unsent = None, b'', b'', []
         waiting, self.waiting = self.waiting, collections.deque()
         for on_reply, _ in waiting:
-            on_reply(error)
+            self._tell(on_reply, error)
 
     def _connect(self):
         connection = self.shard.connect()
@@ -84,6 +84,9 @@ class Poster:
         self.fail(error)
 
     def _send(self, name, args):
+        if self.connection is None:
+            # It was lost with what went before this, and who waits has been told.
+            return
         # Nobody may be there in time to hear that Redis has forgotten the script: it comes along.
         self._write(b''.join(self.connection.pack_command('EVAL', SCRIPTS[name][1], 0, *args, self.shard.deadline())))
 
@@ -156,12 +159,15 @@ class Poster:
                 break
             reply, start = found
             on_reply, _ = self.waiting.popleft()
-            try:
-                on_reply(reply)
-            except Exception:
-                # Those behind it have theirs.
-                logger.exception('What Redis answered could not be dealt with')
+            self._tell(on_reply, reply)
         self.buffer = self.buffer[start:]
+
+    def _tell(self, on_reply, reply):
+        try:
+            on_reply(reply)
+        except Exception:
+            # Those behind it have theirs.
+            logger.exception('What Redis answered could not be dealt with')
 
 
 def _must_wait(error):
