@@ -315,6 +315,25 @@ def test_a_fan_out_serves_its_own_connections_and_other_shards_before_it_fails(t
         assert reader.receive([prefix]) == (prefix + 'x', {'text': 'hi'})
 
 
+def test_connections_are_closed_and_found_idle_whatever_other_shard_is_away(three, reactor):
+    # One of them on the shard that is away kept all of a server from being closed, and from being looked after.
+    layer, server_layer = RedisChannelLayer(hosts=three.urls), RedisChannelLayer(hosts=three.urls)
+    prefix = next(name for name in ('closing{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 0)
+    server = Server(reactor, server_layer, prefix)
+    wait_for(lambda: prefix in server_layer._read_here)
+    names = [on_shard(layer, index, prefix) for index in range(3)]
+    three.kill(1)
+    assert layer.send_many(names, {'close': 4401}) == []
+    assert server.has(3) == [(name, {'close': 4401}) for name in names]
+    assert sorted(layer.idle(names)) == sorted([names[0], names[2]])
+    assert sorted(in_thread(lambda: server_layer.connections_at_rest(prefix, names))) == sorted([names[0], names[2]])
+    # The server's own close.
+    assert in_thread(lambda: server_layer.send_many(names, {'close': 1012})) == []
+    assert server.has(6)[3:] == [(name, {'close': 1012}) for name in names]
+    layer.send('websocket.receive', frame(1, names[0]))
+    assert in_thread(lambda: layer.receive(['websocket.receive'])) == (None, None)
+
+
 class Clocked(Server):
     """A server that measures how long its reactor was not there for anybody."""
 

@@ -162,8 +162,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         found = []
         for index in range(self.ring_size):
             here = [name for name in names if self.consistent_hash(name) == index]
-            for start in range(0, len(here), _NAMES_PER_ENTRY):
-                found += self._run('at_rest', index, [self.prefix, *here[start:start + _NAMES_PER_ENTRY]])
+            # Of a shard that is away, nobody knows. The others need not wait for that.
+            with contextlib.suppress(*AWAY):
+                for start in range(0, len(here), _NAMES_PER_ENTRY):
+                    found += self._run('at_rest', index, [self.prefix, *here[start:start + _NAMES_PER_ENTRY]])
         # Whatever their functions have said is in front of this.
         mark, arrived = next(self._tokens), threading.Event()
         self._marks[mark] = arrived
@@ -189,8 +191,15 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         idle = self._local.idle(connections)
         if self._serves_locally or not idle:
             return idle
-        return [connection.decode() for index, names in self._by_shard(idle).items()
-                for connection in self._run('idle', index, [self.prefix, *names])]
+        found = []
+        for index, names in self._by_shard(idle).items():
+            try:
+                found += self._run('idle', index, [self.prefix, *names])
+            except AWAY:
+                # Of those on this shard, nobody knows.
+                if self.ring_size == 1:
+                    raise
+        return [connection.decode() for connection in found]
 
     def say_farewell(self, message):
         """Have ``message``, which closes, be the last one of connections whose server was found dead and is not."""
@@ -475,8 +484,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _close(self, connections):
         for index, names in self._by_shard(connections).items():
-            # Until its server has heard of it, or is found dead.
-            self._run('close', index, [self.prefix, max(int(self.expiry), 60), *names])
+            # A shard that is away hands out no frame that would have to be held back, and keeps nobody connected.
+            with contextlib.suppress(*AWAY):
+                # Until its server has heard of it, or is found dead.
+                self._run('close', index, [self.prefix, max(int(self.expiry), 60), *names])
 
     def _by_shard(self, names):
         by_shard = {}
