@@ -399,6 +399,39 @@ def test_a_client_that_goes_before_redis_has_refused_its_frame_is_not_remembered
     assert layer._stopped == set()
 
 
+def test_frames_that_wait_for_a_redis_that_hangs_are_as_few_as_may_wait_in_it(redis_url, hung, reactor):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='few:', timeout=5, capacity=3)
+    layer.flush()
+    server = Server(reactor, layer, 'few!')
+    wait_for(lambda: 'few!' in layer._read_here)
+    with hung():
+        for n in range(6):
+            server.send('websocket.receive', frame(n, 'few!a'))
+        # At once, and not when Redis has not answered.
+        assert server.has(1) == [('few!a', {'close': 1013})]
+        assert len(layer._posters[0].waiting) == 3
+    wait_for(layer.is_idle)
+    assert not layer._on_their_way
+    wait_for(lambda: layer.statistics()['waiting'] == {'frames of connections': 3})
+
+
+def test_what_waits_for_a_redis_that_hangs_is_not_copied_with_each_frame(redis_url, hung, reactor):
+    # A server was busy with nothing else: 20000 frames are 100 MB with their scripts.
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='copied:', timeout=20)
+    poster, answers = posting.Poster(layer._shards[0]), []
+    threads.blockingCallFromThread(reactor, poster.post, 'idle', ['copied:'], answers.append)
+    wait_for(lambda: answers)
+
+    def post():
+        began = time.process_time()
+        for n in range(20000):
+            poster.post('put_frame', ['copied:', 'a', 'websocket.receive', 1, 1, '', '', 1], answers.append)
+        return time.process_time() - began
+    with hung():
+        assert threads.blockingCallFromThread(reactor, post) < 8
+    wait_for(lambda: len(answers) == 20001)
+
+
 @pytest.mark.parametrize('is_clock_due', [False, True])
 def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_frame(redis_url, reactor, is_clock_due):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='writes:')

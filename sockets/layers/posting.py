@@ -28,7 +28,8 @@ class Poster:
         # What came before there was a connection.
         self.unsent = []
         self.is_connecting = False
-        self.output = b''
+        # Grows and shrinks without being copied: while Redis hangs it may become long.
+        self.output = bytearray()
         self.buffer = b''
         self.watch = None
 
@@ -53,7 +54,7 @@ class Poster:
             self.reactor.removeReader(self)
             self.reactor.removeWriter(self)
             self.connection.disconnect()
-        self.connection, self.output, self.buffer, self.unsent = None, b'', b'', []
+        self.connection, self.output, self.buffer, self.unsent = None, bytearray(), b'', []
         waiting, self.waiting = self.waiting, collections.deque()
         for on_reply, _ in waiting:
             self._tell(on_reply, error)
@@ -102,7 +103,8 @@ class Poster:
             self.shard.clock.set(reply)
 
     def _write(self, data):
-        had_some, self.output = bool(self.output), self.output + data
+        had_some = bool(self.output)
+        self.output += data
         if not had_some:
             self.doWrite()
 
@@ -132,7 +134,7 @@ class Poster:
     def doWrite(self):
         try:
             while self.output:
-                self.output = self.output[self.connection._sock.send(self.output):]
+                del self.output[:self.connection._sock.send(self.output)]
         except OSError as error:
             if not _must_wait(error):
                 return self.fail(redis.exceptions.ConnectionError(str(error)))

@@ -116,6 +116,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._renewed = self._tended = 0
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
+        # How many frames of each wait in our memory for Redis to take them.
+        self._on_their_way = collections.Counter()
         self._untold = collections.deque()
         # Connections of the server in this process, and when we told those that end because it was found dead.
         self._open_here = set()
@@ -440,6 +442,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             return True
         if channel == 'websocket.receive' and home.is_down:
             return self._stop(channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
+        if channel == 'websocket.receive':
+            if self._on_their_way[connection] >= self.get_capacity(channel):
+                # Redis would say so, too, if it said anything.
+                return self._stop(channel, message, 1)
+            self._on_their_way[connection] += 1
         # The reactor waits for nobody.
         self._post('put_frame', index, args, lambda reply: self._hear_of_frame(channel, message, reply))
 
@@ -450,6 +457,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         raise self._local.too_many_connects(float(reply))
 
     def _hear_of_frame(self, channel, message, reply):
+        if channel == 'websocket.receive':
+            connection = message['reply_channel']
+            self._on_their_way[connection] -= 1
+            if not self._on_their_way[connection]:
+                del self._on_their_way[connection]
         if reply:
             self._stop(channel, message, reply)
         if channel == 'websocket.disconnect':
