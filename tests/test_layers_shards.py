@@ -153,6 +153,19 @@ def test_a_redis_whose_clock_is_set_is_asked_for_its_time_and_does_what_it_is_to
     assert abs(layer._shards[0].clock.now() - time.time()) < 1
 
 
+def test_a_server_asks_a_redis_whose_clock_was_set_for_its_time_and_loses_no_page(redis_url, reactor):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='clock-set:')
+    layer.flush()
+    server = Server(reactor, layer, 'clock-set!')
+    wait_for(lambda: 'clock-set!' in layer._read_here)
+    server.send('http.request', {'reply_channel': 'clock-set!page', 'n': 0})
+    wait_for(layer.is_idle)
+    layer._shards[0].clock.offset -= 1000
+    server.send('http.request', {'reply_channel': 'clock-set!page', 'n': 1})
+    wait_for(lambda: layer.statistics()['waiting'] == {'http.request': 2})
+    assert server.received == []
+
+
 def test_a_script_that_is_late_does_nothing_and_says_so(redis_url):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='late:', timeout=1)
     layer.flush()

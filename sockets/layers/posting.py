@@ -6,6 +6,7 @@ import time
 
 import redis
 
+from .connections import Late
 from .scripts import SCRIPTS
 
 logger = logging.getLogger('sockets')
@@ -161,6 +162,9 @@ class Poster:
                 break
             reply, start = found
             on_reply, _ = self.waiting.popleft()
+            if isinstance(reply, Late):
+                # Its clock has been set, or it was stopped just now: asked with the next one.
+                self.shard.clock.doubt()
             self._tell(on_reply, reply)
         self.buffer = self.buffer[start:]
 
@@ -185,7 +189,8 @@ def parse(buffer, start):
         return None
     kind, line, end = buffer[start:start + 1], buffer[start + 1:end], end + 2
     if kind == b'-':
-        return redis.exceptions.ResponseError(line.decode('utf-8', 'replace')), end
+        error = Late if line.startswith(b'LATE') else redis.exceptions.ResponseError
+        return error(line.decode('utf-8', 'replace')), end
     if kind == b'+':
         return line, end
     if kind == b':':

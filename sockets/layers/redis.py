@@ -173,7 +173,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._marks[mark] = arrived
         try:
             self._run('put', self.consistent_hash(server), [
-                self.prefix, server, 0, int(self.expiry * 1000), self.serialize({'mark': mark}), 0])
+                self.prefix, server, 0, int(self.expiry * 1000), self.serialize({'mark': mark}), 0,
+                int(self.group_expiry * 1000)])
             return [name.decode() for name in found] if arrived.wait(_PATIENCE) else []
         finally:
             del self._marks[mark]
