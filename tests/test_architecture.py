@@ -76,7 +76,7 @@ LAYERS = {
     'inmemory': {'admission', 'asgiref', 'dropped', 'leases', 'mailboxes', 'twisted'},
     'leases': set(),
     'mailboxes': {'admission'},
-    'posting': {'redis', 'scripts', 'twisted'},
+    'posting': {'connections', 'redis', 'scripts', 'twisted'},
     'redis': {'admission', 'asgi_redis', 'connections', 'dropped', 'inmemory', 'leases', 'mailboxes', 'posting', 'redis',
               'scripts', 'shards', 'standing', 'twisted'},
     'scripts': {'admission'},

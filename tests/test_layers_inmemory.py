@@ -4,7 +4,7 @@ import time
 import pytest
 from asgiref import conformance
 
-from sockets.layers import InMemoryChannelLayer, inmemory
+from sockets.layers import InMemoryChannelLayer, dropped, inmemory
 
 
 class Conformance(conformance.ConformanceTestCase):
@@ -311,3 +311,17 @@ def test_what_may_be_connected_is_withdrawn_and_forgotten_in_time(layer):
     layer.send('websocket.connect', frame(1))
     time.sleep(0.15)
     assert layer.receive(['websocket.connect']) == (None, None)
+
+
+def test_whoever_is_told_of_what_has_expired_may_use_the_layer(monkeypatch):
+    layer, told = InMemoryChannelLayer(expiry=0.5), threading.Event()
+
+    def listen(servers):
+        layer.send('log', {'expired': servers})
+        told.set()
+    monkeypatch.setattr(dropped, 'listeners', {listen})
+    layer.send('background', {})
+    time.sleep(0.6)
+    threading.Thread(target=layer.receive, args=(['background'],), daemon=True).start()
+    assert told.wait(5)
+    assert layer.receive(['log']) == ('log', {'expired': {'background': 1}})

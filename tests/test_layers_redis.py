@@ -1,4 +1,6 @@
 import gc
+import os
+import resource
 import threading
 import time
 
@@ -158,6 +160,22 @@ def test_who_waits_is_woken_by_the_message_on_every_shard(make_layer):
             sender.send('websocket.receive', frame(n, 'server!{}'.format(n), sent=time.monotonic()))
     thread.join(20)
     assert sorted(delays)[6] < 0.02
+
+
+def test_a_process_of_thousands_of_connections_waits_for_messages(make_layer):
+    most, at_most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < 2000 and not 0 < at_most < 2000:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2000, at_most))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        layer, other = make_layer(), make_layer()
+        threading.Timer(0.2, other.send, ['background', {'n': 1}]).start()
+        began = time.monotonic()
+        assert layer.receive(['background'], block=True) == ('background', {'n': 1})
+        assert 0.1 < time.monotonic() - began < 1.5
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def test_a_worker_that_dies_holds_its_connection_up_for_its_lease(make_layer):
@@ -936,3 +954,5 @@ def test_a_server_turns_a_client_away_for_which_there_is_no_room(make_layer, rea
     found = server.has(9)
     assert 8 <= len(found) < 10 and all(message['retry'] >= 1 for _, message in found)
     assert 'full!109' in dict(found)
+    # Nobody says that those have ended: they are not remembered.
+    assert layer._open_here == {'full!{}'.format(n) for n in range(110)} - set(dict(found))

@@ -3,12 +3,14 @@ import gc
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from contextlib import ExitStack
 
 import pytest
 import redis
+from twisted.internet import threads
 
 from sockets.layers import RedisChannelLayer, dropped, posting
 from sockets.layers import redis as redis_layer
@@ -149,6 +151,19 @@ def test_a_redis_whose_clock_is_set_is_asked_for_its_time_and_does_what_it_is_to
     layer.send('plain', {'n': 2})
     assert [layer.receive(['plain'])[1]['n'] for _ in range(2)] == [1, 2]
     assert abs(layer._shards[0].clock.now() - time.time()) < 1
+
+
+def test_a_server_asks_a_redis_whose_clock_was_set_for_its_time_and_loses_no_page(redis_url, reactor):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='clock-set:')
+    layer.flush()
+    server = Server(reactor, layer, 'clock-set!')
+    wait_for(lambda: 'clock-set!' in layer._read_here)
+    server.send('http.request', {'reply_channel': 'clock-set!page', 'n': 0})
+    wait_for(layer.is_idle)
+    layer._shards[0].clock.offset -= 1000
+    server.send('http.request', {'reply_channel': 'clock-set!page', 'n': 1})
+    wait_for(lambda: layer.statistics()['waiting'] == {'http.request': 2})
+    assert server.received == []
 
 
 def test_a_script_that_is_late_does_nothing_and_says_so(redis_url):
@@ -313,6 +328,25 @@ def test_a_fan_out_serves_its_own_connections_and_other_shards_before_it_fails(t
         assert reader.receive([prefix]) == (prefix + 'x', {'text': 'hi'})
 
 
+def test_connections_are_closed_and_found_idle_whatever_other_shard_is_away(three, reactor):
+    # One of them on the shard that is away kept all of a server from being closed, and from being looked after.
+    layer, server_layer = RedisChannelLayer(hosts=three.urls), RedisChannelLayer(hosts=three.urls)
+    prefix = next(name for name in ('closing{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 0)
+    server = Server(reactor, server_layer, prefix)
+    wait_for(lambda: prefix in server_layer._read_here)
+    names = [on_shard(layer, index, prefix) for index in range(3)]
+    three.kill(1)
+    assert layer.send_many(names, {'close': 4401}) == []
+    assert server.has(3) == [(name, {'close': 4401}) for name in names]
+    assert sorted(layer.idle(names)) == sorted([names[0], names[2]])
+    assert sorted(in_thread(lambda: server_layer.connections_at_rest(prefix, names))) == sorted([names[0], names[2]])
+    # The server's own close.
+    assert in_thread(lambda: server_layer.send_many(names, {'close': 1012})) == []
+    assert server.has(6)[3:] == [(name, {'close': 1012}) for name in names]
+    layer.send('websocket.receive', frame(1, names[0]))
+    assert in_thread(lambda: layer.receive(['websocket.receive'])) == (None, None)
+
+
 class Clocked(Server):
     """A server that measures how long its reactor was not there for anybody."""
 
@@ -364,6 +398,88 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
     assert worker.receive(EVERYTHING) == (None, None)
 
 
+def test_a_client_that_goes_before_redis_has_refused_its_frame_is_not_remembered(redis_url, hung, reactor):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='goes:', capacity=1)
+    layer.flush()
+    server = Server(reactor, layer, 'goes!')
+    wait_for(lambda: 'goes!' in layer._read_here)
+    server.send('websocket.receive', frame(0, 'goes!a'))
+    wait_for(layer.is_idle)
+    with hung():
+        server.send('websocket.receive', frame(1, 'goes!a'))
+        server.send('websocket.disconnect', frame(2, 'goes!a'))
+    # Its close, which finds nobody.
+    assert server.has(1) == [('goes!a', {'close': 1013})]
+    wait_for(layer.is_idle)
+    assert layer._stopped == set()
+
+
+def test_frames_that_wait_for_a_redis_that_hangs_are_as_few_as_may_wait_in_it(redis_url, hung, reactor):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='few:', timeout=5, capacity=3)
+    layer.flush()
+    server = Server(reactor, layer, 'few!')
+    wait_for(lambda: 'few!' in layer._read_here)
+    with hung():
+        for n in range(6):
+            server.send('websocket.receive', frame(n, 'few!a'))
+        # At once, and not when Redis has not answered.
+        assert server.has(1) == [('few!a', {'close': 1013})]
+        assert len(layer._posters[0].waiting) == 3
+    wait_for(layer.is_idle)
+    assert not layer._on_their_way
+    wait_for(lambda: layer.statistics()['waiting'] == {'frames of connections': 3})
+
+
+def test_what_waits_for_a_redis_that_hangs_is_not_copied_with_each_frame(redis_url, hung, reactor):
+    # A server was busy with nothing else: 20000 frames are 100 MB with their scripts.
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='copied:', timeout=20)
+    poster, answers = posting.Poster(layer._shards[0]), []
+    threads.blockingCallFromThread(reactor, poster.post, 'idle', ['copied:'], answers.append)
+    wait_for(lambda: answers)
+
+    def post():
+        began = time.process_time()
+        for n in range(20000):
+            poster.post('put_frame', ['copied:', 'a', 'websocket.receive', 1, 1, '', '', 1], answers.append)
+        return time.process_time() - began
+    with hung():
+        assert threads.blockingCallFromThread(reactor, post) < 8
+    wait_for(lambda: len(answers) == 20001)
+
+
+@pytest.mark.parametrize('is_clock_due', [False, True])
+def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_frame(redis_url, reactor, is_clock_due):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='writes:')
+    layer.flush()
+    server = Server(reactor, layer, 'writes!')
+    wait_for(lambda: 'writes!' in layer._read_here)
+    server.send('websocket.receive', frame(0, 'writes!a'))
+    wait_for(layer.is_idle)
+    poster = layer._posters[0]
+
+    def lose(channel, message):
+        poster.connection._sock.shutdown(socket.SHUT_WR)
+        if is_clock_due:
+            poster.shard.clock.measured -= 100
+        layer.send(channel, message)
+    # On the reactor, to which nothing must be raised.
+    threads.blockingCallFromThread(reactor, lose, 'websocket.receive', frame(1, 'writes!b'))
+    assert server.has(1) == [('writes!b', {'close': 1013})]
+    server.send('websocket.receive', frame(2, 'writes!c'))
+    wait_for(lambda: layer.statistics()['waiting'].get('frames of connections') == 2)
+
+
+def test_what_waits_for_a_redis_that_is_lost_is_all_told_though_one_of_them_fails(redis_url, hung, reactor):
+    layer = RedisChannelLayer(hosts=[redis_url], prefix='all-told:', timeout=0.3)
+    told = []
+    poster = posting.Poster(layer._shards[0])
+    with hung():
+        for on_reply in (told.append, lambda reply: told.no_such_thing, told.append):
+            reactor.callFromThread(poster.post, 'idle', ['all-told:'], on_reply)
+        wait_for(lambda: len(told) == 2)
+    wait_for(lambda: not layer._shards[0].is_down)
+
+
 def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, reactor):
     layer = RedisChannelLayer(hosts=three.urls, timeout=0.5)
     prefix = next(name for name in ('page{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 0)
@@ -403,6 +519,8 @@ def test_a_server_whose_own_mailbox_is_away_lets_nobody_in_and_closes_who_speaks
     wait_for(lambda: layer._shards[1].is_down)
     with pytest.raises(layer.ChannelFull):
         server.send('websocket.connect', frame(0, on_shard(layer, 2, prefix)))
+    # Of that one, nobody says that it has ended.
+    assert layer._open_here == {name}
     server.send('websocket.receive', frame(1, name))
     assert server.has(1) == [(name, {'close': 1013})]
     # That it ends is told to those who can hear it.

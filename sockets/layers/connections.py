@@ -149,10 +149,21 @@ class Bells:
         heard = [bell for bell in self.bells if bell.listen()]
         if len(heard) < len(self.bells):
             seconds = min(seconds, 0.25)
-        ready, _, _ = select.select([bell.connection._sock for bell in heard], [], [], seconds)
+        ready = _readable([bell.connection._sock for bell in heard], seconds)
         for bell in heard:
             if bell.connection._sock in ready:
                 bell.answer()
+
+
+def _readable(socks, seconds):
+    """Return those of ``socks`` that can be read, as soon as there is one, or none after ``seconds``."""
+    if not hasattr(select, 'poll'):
+        return select.select(socks, [], [], seconds)[0]
+    # select() knows no file beyond 1023, and a server has thousands.
+    poll, by_number = select.poll(), {sock.fileno(): sock for sock in socks}
+    for number in by_number:
+        poll.register(number, select.POLLIN)
+    return [by_number[number] for number, _ in poll.poll(1000 * seconds)]
 
 
 class Reader:

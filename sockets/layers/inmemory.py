@@ -228,6 +228,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def idle(self, connections):
         """Return those of ``connections`` of which no frame waits or is being handled."""
         return [connection for connection in connections if self.is_idle(connection)]
+
     def connections_at_rest(self, server, names):
         """Return those of ``names``, connections of ``server``, of which no frame waits or is being handled."""
         with self._lock:
@@ -299,7 +300,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         if self._mailboxes.expired:
             expired, self._mailboxes.expired = self._mailboxes.expired, collections.Counter()
             self._dropped.update(expired)
-            dropped.tell(expired)
+            # Others wait for our lock, and whoever reads the log may send something through us.
+            threading.Thread(target=dropped.tell, args=(expired,), daemon=True, name='sockets-expired').start()
 
     def _take(self, channels, owner):
         now = time.monotonic()

@@ -6,6 +6,7 @@ import time
 
 import redis
 
+from .connections import Late
 from .scripts import SCRIPTS
 
 logger = logging.getLogger('sockets')
@@ -28,7 +29,8 @@ class Poster:
         # What came before there was a connection.
         self.unsent = []
         self.is_connecting = False
-        self.output = b''
+        # Grows and shrinks without being copied: while Redis hangs it may become long.
+        self.output = bytearray()
         self.buffer = b''
         self.watch = None
 
@@ -53,10 +55,10 @@ class Poster:
             self.reactor.removeReader(self)
             self.reactor.removeWriter(self)
             self.connection.disconnect()
-        self.connection, self.output, self.buffer, self.unsent = None, b'', b'', []
+        self.connection, self.output, self.buffer, self.unsent = None, bytearray(), b'', []
         waiting, self.waiting = self.waiting, collections.deque()
         for on_reply, _ in waiting:
-            on_reply(error)
+            self._tell(on_reply, error)
 
     def _connect(self):
         connection = self.shard.connect()
@@ -84,6 +86,9 @@ class Poster:
         self.fail(error)
 
     def _send(self, name, args):
+        if self.connection is None:
+            # It was lost with what went before this, and who waits has been told.
+            return
         # Nobody may be there in time to hear that Redis has forgotten the script: it comes along.
         self._write(b''.join(self.connection.pack_command('EVAL', SCRIPTS[name][1], 0, *args, self.shard.deadline())))
 
@@ -99,7 +104,8 @@ class Poster:
             self.shard.clock.set(reply)
 
     def _write(self, data):
-        had_some, self.output = bool(self.output), self.output + data
+        had_some = bool(self.output)
+        self.output += data
         if not had_some:
             self.doWrite()
 
@@ -129,7 +135,7 @@ class Poster:
     def doWrite(self):
         try:
             while self.output:
-                self.output = self.output[self.connection._sock.send(self.output):]
+                del self.output[:self.connection._sock.send(self.output)]
         except OSError as error:
             if not _must_wait(error):
                 return self.fail(redis.exceptions.ConnectionError(str(error)))
@@ -156,12 +162,18 @@ class Poster:
                 break
             reply, start = found
             on_reply, _ = self.waiting.popleft()
-            try:
-                on_reply(reply)
-            except Exception:
-                # Those behind it have theirs.
-                logger.exception('What Redis answered could not be dealt with')
+            if isinstance(reply, Late):
+                # Its clock has been set, or it was stopped just now: asked with the next one.
+                self.shard.clock.doubt()
+            self._tell(on_reply, reply)
         self.buffer = self.buffer[start:]
+
+    def _tell(self, on_reply, reply):
+        try:
+            on_reply(reply)
+        except Exception:
+            # Those behind it have theirs.
+            logger.exception('What Redis answered could not be dealt with')
 
 
 def _must_wait(error):
@@ -177,7 +189,8 @@ def parse(buffer, start):
         return None
     kind, line, end = buffer[start:start + 1], buffer[start + 1:end], end + 2
     if kind == b'-':
-        return redis.exceptions.ResponseError(line.decode('utf-8', 'replace')), end
+        error = Late if line.startswith(b'LATE') else redis.exceptions.ResponseError
+        return error(line.decode('utf-8', 'replace')), end
     if kind == b'+':
         return line, end
     if kind == b':':

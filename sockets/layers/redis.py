@@ -116,6 +116,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._renewed = self._tended = 0
         # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
         self._stopped = set()
+        # How many frames of each wait in our memory for Redis to take them.
+        self._on_their_way = collections.Counter()
         self._untold = collections.deque()
         # Connections of the server in this process, and when we told those that end because it was found dead.
         self._open_here = set()
@@ -162,14 +164,17 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         found = []
         for index in range(self.ring_size):
             here = [name for name in names if self.consistent_hash(name) == index]
-            for start in range(0, len(here), _NAMES_PER_ENTRY):
-                found += self._run('at_rest', index, [self.prefix, *here[start:start + _NAMES_PER_ENTRY]])
+            # Of a shard that is away, nobody knows. The others need not wait for that.
+            with contextlib.suppress(*AWAY):
+                for start in range(0, len(here), _NAMES_PER_ENTRY):
+                    found += self._run('at_rest', index, [self.prefix, *here[start:start + _NAMES_PER_ENTRY]])
         # Whatever their functions have said is in front of this.
         mark, arrived = next(self._tokens), threading.Event()
         self._marks[mark] = arrived
         try:
             self._run('put', self.consistent_hash(server), [
-                self.prefix, server, 0, int(self.expiry * 1000), self.serialize({'mark': mark}), 0])
+                self.prefix, server, 0, int(self.expiry * 1000), self.serialize({'mark': mark}), 0,
+                int(self.group_expiry * 1000)])
             return [name.decode() for name in found] if arrived.wait(_PATIENCE) else []
         finally:
             del self._marks[mark]
@@ -189,8 +194,15 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         idle = self._local.idle(connections)
         if self._serves_locally or not idle:
             return idle
-        return [connection.decode() for index, names in self._by_shard(idle).items()
-                for connection in self._run('idle', index, [self.prefix, *names])]
+        found = []
+        for index, names in self._by_shard(idle).items():
+            try:
+                found += self._run('idle', index, [self.prefix, *names])
+            except AWAY:
+                # Of those on this shard, nobody knows.
+                if self.ring_size == 1:
+                    raise
+        return [connection.decode() for connection in found]
 
     def say_farewell(self, message):
         """Have ``message``, which closes, be the last one of connections whose server was found dead and is not."""
@@ -426,18 +438,36 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             return self._admitted(connection, self._run('put_frame', index, args))
         home = self._shards[self.consistent_hash(self.non_local_name(connection))]
         if channel == 'websocket.connect' and (home.is_down or self._shards[index].is_down):
-            # daphne answers 503 at once. A connection whose answers cannot arrive is none.
+            # daphne answers 503 at once. A connection whose answers cannot arrive is none, and nobody tells its end.
+            self._open_here.discard(connection)
             return True
         if channel == 'websocket.receive' and home.is_down:
             return self._stop(channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
+        if channel == 'websocket.receive':
+            if self._on_their_way[connection] >= self.get_capacity(channel):
+                # Redis would say so, too, if it said anything.
+                return self._stop(channel, message, 1)
+            self._on_their_way[connection] += 1
         # The reactor waits for nobody.
-        self._post('put_frame', index, args, lambda reply: reply and self._stop(channel, message, reply))
+        self._post('put_frame', index, args, lambda reply: self._hear_of_frame(channel, message, reply))
 
     def _admitted(self, connection, reply):
         """Return ``reply``; ``ChannelFull`` with the seconds after which its client is to come back, if it says so."""
         if not isinstance(reply, bytes):
             return reply
         raise self._local.too_many_connects(float(reply))
+
+    def _hear_of_frame(self, channel, message, reply):
+        if channel == 'websocket.receive':
+            connection = message['reply_channel']
+            self._on_their_way[connection] -= 1
+            if not self._on_their_way[connection]:
+                del self._on_their_way[connection]
+        if reply:
+            self._stop(channel, message, reply)
+        if channel == 'websocket.disconnect':
+            # That frames before it were not taken may have been heard since it was sent.
+            self._stopped.discard(message['reply_channel'])
 
     def _stop(self, channel, message, reply):
         """End a connection of this server one of whose frames Redis did not take; ``reply`` is 1 or an exception."""
@@ -446,6 +476,8 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         connection = message['reply_channel']
         is_new = channel == 'websocket.connect'
         if isinstance(reply, bytes):
+            # It is turned away, and nobody tells its end.
+            self._open_here.discard(connection)
             return self._local.send(connection, {'retry': float(reply)})
         if reply == 2:
             # Somebody has found this server dead.
@@ -465,8 +497,10 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def _close(self, connections):
         for index, names in self._by_shard(connections).items():
-            # Until its server has heard of it, or is found dead.
-            self._run('close', index, [self.prefix, max(int(self.expiry), 60), *names])
+            # A shard that is away hands out no frame that would have to be held back, and keeps nobody connected.
+            with contextlib.suppress(*AWAY):
+                # Until its server has heard of it, or is found dead.
+                self._run('close', index, [self.prefix, max(int(self.expiry), 60), *names])
 
     def _by_shard(self, names):
         by_shard = {}

@@ -48,6 +48,10 @@ class Clock:
         """Whether Redis should be asked again."""
         return self.offset is None or local_time() - self.measured > _CLOCK_IS_GOOD
 
+    def doubt(self):
+        """Have Redis be asked again."""
+        self.measured = local_time() - _CLOCK_IS_GOOD
+
     def set(self, reply):
         """Take in an answer to ``TIME``, which has just come."""
         seconds, microseconds = reply
