@@ -42,8 +42,8 @@ class Crowd:
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
 
-    async def come_and_go(self):
-        chance = random.Random(self.connects)
+    async def come_and_go(self, number):
+        chance = random.Random(number)
         while True:
             await self.may_go_on.wait()
             connection = await fleet.Connection.open(next(self.ports), '/crowd/')
@@ -100,7 +100,7 @@ def test_nothing_grows_while_clients_come_and_go(tmp_path, redis, database_url, 
     async def scenario():
         loop = asyncio.get_event_loop()
         crowd = Crowd([plain, traced])
-        running = [asyncio.ensure_future(crowd.come_and_go()) for _ in range(CLIENTS)]
+        running = [asyncio.ensure_future(crowd.come_and_go(number)) for number in range(CLIENTS)]
         running.append(asyncio.ensure_future(crowd.speak()))
         begin, found = time.monotonic(), []
         for at in [share * seconds for share in looks]:
@@ -136,7 +136,7 @@ def test_nothing_grows_while_clients_come_and_go(tmp_path, redis, database_url, 
     for name in ('threads', 'files', 'Redis keys', 'database connections'):
         # A thread, a file or a connection that is made when it is first needed is no growth.
         assert last[name] <= middle[name] + 3, name
-    assert crowd.connects > 0.8 * CONNECTS * seconds
+    assert crowd.connects > 0.6 * CONNECTS * seconds
     # What a client that is about to leave does not hear any more is no loss.
     assert crowd.handed_over > 0.4 * PUSHES * seconds and crowd.received > 0.9 * crowd.handed_over
     if seconds >= 600:

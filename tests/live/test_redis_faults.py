@@ -43,6 +43,8 @@ async def shout_reaches_everyone(servers):
                 assert {'type': 'HEARD', 'by': 3} in frames
             assert content in frames
     await fleet.close_many(connections)
+    # Or their rows are counted by who shouts next.
+    await fleet.eventually(lambda: int(servers.python("print(Socket.objects.filter(path='/crowd/').count())")) == 0)
 
 
 async def trouble(servers, redis, begin, end, seconds, expected_in_log):

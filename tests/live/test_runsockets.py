@@ -353,7 +353,7 @@ def test_a_parent_that_is_told_to_stop_while_it_starts_stops(servers, delay):
     (['nowhere'], "'nowhere' is no ADDR:PORT"),
     (['127.0.0.1:99999'], "'127.0.0.1:99999' is no ADDR:PORT"),
     (['127.0.0.1:²'], 'is no ADDR:PORT'),
-    (['--threads', '0'], '--threads and --page-threads are 1 or more'),
+    (['--threads', '0'], '--threads, --connect-threads and --page-threads are 1 or more'),
     (['--processes', '0'], '--processes, --threads'),
     (['--processes', '2'], 'Several processes cannot share the in-memory layer'),
     (['--endpoint', 'nonsense:1'], 'nonsense'),
