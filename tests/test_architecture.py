@@ -62,7 +62,7 @@ IN_FUNCTIONS = {
     'limits': {'models'},
     'models': {'presence'},
     'overtime': {'models', 'presence', 'transport'},
-    'protocol': {'daphne', 'page_consumers', 'pages'},
+    'protocol': {'autobahn', 'daphne', 'page_consumers', 'pages'},
     'pytest_plugin': {'testing'},
     'router': {'handlers'},
     'server': {'twisted'},

@@ -500,3 +500,8 @@ def test_cookies_in_several_lines_are_as_many_cookies_as_in_one():
     assert request.requestHeaders.getRawHeaders(b'cookie') == [b'a=1; b=\xc3\x85']
     assert request.received_cookies == {b'a': b'1', b'b': b'\xc3\x85'}
     Request().parseCookies()
+
+
+def test_a_connection_is_not_described_for_a_log_that_nobody_reads():
+    from autobahn.websocket import protocol
+    assert protocol.pformat is str
