@@ -339,7 +339,7 @@ class RoutedSocketHandler(transport.Consumer):
             function(self, self.message, self.kwargs)
 
     def _identify(self):
-        """Find out who knocks, and raise for whom the door stays shut."""
+        """Identify the client; raise if it may not connect."""
         from . import auth
         request = self._request = self.handshake()
         self._check_path()
