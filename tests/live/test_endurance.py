@@ -5,7 +5,6 @@ hour at the same pace.
 """
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -37,7 +36,7 @@ class Crowd:
     """Clients that connect, listen for a while, and leave, and one that speaks to all of them."""
 
     def __init__(self, servers):
-        self.ports = itertools.cycle([server.port for server in servers])
+        self.ports = [server.port for server in servers]
         self.connects = self.received = self.handed_over = 0
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
@@ -46,7 +45,7 @@ class Crowd:
         chance = random.Random(number)
         while True:
             await self.may_go_on.wait()
-            connection = await fleet.Connection.open(next(self.ports), '/crowd/')
+            connection = await fleet.Connection.open(self.ports[number % len(self.ports)], '/crowd/')
             self.connects += 1
             leaves_at = time.monotonic() + chance.uniform(0.5, 1.5) * CLIENTS / CONNECTS
             while time.monotonic() < leaves_at:
@@ -59,7 +58,7 @@ class Crowd:
             await connection.close()
 
     async def speak(self):
-        speaker = await fleet.Connection.open(next(self.ports), '/crowd/')
+        speaker = await fleet.Connection.open(self.ports[0], '/crowd/')
         n, begin = 0, time.monotonic()
         while True:
             if not self.may_go_on.is_set():
@@ -134,8 +133,8 @@ def test_nothing_grows_while_clients_come_and_go(tmp_path, redis, database_url, 
         for size, site in grown[:5]:
             print('{:>+12} bytes since the middle at {}'.format(size, site))
     for name in ('threads', 'files', 'Redis keys', 'database connections'):
-        # A thread, a file or a connection that is made when it is first needed is no growth.
-        assert last[name] <= middle[name] + 3, name
+        # What is made when it is first needed is no growth, nor is a client that was just away at one look.
+        assert last[name] <= middle[name] + 5, name
     assert crowd.connects > 0.6 * CONNECTS * seconds
     # What a client that is about to leave does not hear any more is no loss.
     assert crowd.handed_over > 0.4 * PUSHES * seconds and crowd.received > 0.9 * crowd.handed_over
