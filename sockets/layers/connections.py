@@ -192,16 +192,12 @@ class Reader:
         threading.Thread(target=self._connect, daemon=True, name='sockets-connect').start()
 
     def _connect(self):
-        connection = self.shard.connect()
         try:
-            connection.connect()
-            connection.send_command('TIME')
-            self.shard.clock.set(connection.read_response())
+            connection = self.shard.open()
         except Exception as error:
             self.shard.failed(error)
             self.reactor.callFromThread(self._try_again)
         else:
-            connection._sock.setblocking(False)
             self.reactor.callFromThread(self._begin, connection)
 
     def _begin(self, connection):

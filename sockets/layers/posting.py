@@ -61,15 +61,11 @@ class Poster:
             self._tell(on_reply, error)
 
     def _connect(self):
-        connection = self.shard.connect()
         try:
-            connection.connect()
-            connection.send_command('TIME')
-            self.shard.clock.set(connection.read_response())
+            connection = self.shard.open()
         except Exception as error:
             self.reactor.callFromThread(self._give_up, error)
         else:
-            connection._sock.setblocking(False)
             self.reactor.callFromThread(self._begin, connection)
 
     def _begin(self, connection):

@@ -133,6 +133,15 @@ class Shard:
         connection.socket_timeout = connection.socket_connect_timeout = (timeout or self.timeout) + 0.25
         return connection
 
+    def open(self):
+        """Return a connection for Twisted's reactor: it is open, knows Redis's time and does not block."""
+        connection = self.connect()
+        connection.connect()
+        connection.send_command('TIME')
+        self.clock.set(connection.read_response())
+        connection._sock.setblocking(False)
+        return connection
+
     def probe(self):
         """Ask it for its time; raise what comes of that."""
         connection = self.connect(_PROBE_TIMEOUT)
