@@ -10,6 +10,18 @@ def read(name):
     return (here / name).read_text(encoding='utf-8')
 
 
+test = [
+    # Two of what validates contents; neither is needed without them.
+    'djangorestframework<3.13',
+    'pydantic',
+    'hypothesis',
+    'psycopg2-binary>=2.9,<3',
+    'pytest',
+    # The last one that runs with Django 2.2 and older.
+    'pytest-django==4.5.2',
+    'websocket-client',
+]
+
 setup(
     name='django-channels-router',
     # Read, not imported: the build environment has no Django.
@@ -55,21 +67,9 @@ setup(
         'docs': ['furo>=2025.7', 'myst-parser>=4,<5', 'sphinx>=8.2,<9'],
         # psycopg2 2.8 does not import on Python 3.11; sockets/compat.py makes Django 2.2 get on with 2.9.
         'postgres': ['psycopg2-binary>=2.9,<3'],
-        'test': [
-            'build',
-            # Two of what validates contents; neither is needed without them.
-            'djangorestframework<3.13',
-            'pydantic',
-            'hypothesis',
-            'jsonschema',
-            'psycopg2-binary>=2.9,<3',
-            'pytest',
-            # The last one that runs with Django 2.2 and older.
-            'pytest-django==4.5.2',
-            'selenium>=4',
-            'twisted[tls]',
-            'websocket-client',
-        ],
+        'test': test,
+        # What live tests need besides: a browser's driver, a builder of packages, TLS.
+        'live': test + ['build', 'jsonschema', 'selenium>=4', 'twisted[tls]'],
     },
     classifiers=[
         'Development Status :: 4 - Beta',

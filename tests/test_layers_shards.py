@@ -72,7 +72,7 @@ def hung(redis_url):
 def told():
     """What layers tell of messages that have expired."""
     told = []
-    dropped.listeners.add(told.append)
+    dropped.listeners.append(told.append)
     yield told
     dropped.listeners.remove(told.append)
 

@@ -5,7 +5,7 @@ logger = logging.getLogger('sockets')
 
 # Functions that are called, in any thread, with a dict of how many messages each server or channel has lost. They must
 # not wait.
-listeners = set()
+listeners = []
 
 
 def tell(counts):
