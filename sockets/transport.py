@@ -490,7 +490,8 @@ def install(on_worker_process, check_consumer):
         check_consumer(consumer)
         return consumer
     Route._resolve_consumer = _resolve_consumer
-    layers_dropped.listeners.append(_announce_expired)
+    if _announce_expired not in layers_dropped.listeners:
+        layers_dropped.listeners.append(_announce_expired)
 
 
 def _announce_expired(servers):
