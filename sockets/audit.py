@@ -7,10 +7,10 @@ import logging
 import threading
 import time
 
-from django.db import close_old_connections, connections, router
+from django.db import close_old_connections, connections
 
 from . import messages, transport
-from .models import Socket
+from .rows import Rows
 
 logger = logging.getLogger('sockets')
 
@@ -25,9 +25,6 @@ BLIND_PATIENCE = 60
 
 # Seconds after which names are compared though the counts agree: one too many and one too few do.
 NAMES_AFTER = 30
-
-# Names in one query; SQLite knew no more than 999 parameters.
-_PART = 500
 
 _lock = threading.Lock()
 _begun = set()
@@ -50,7 +47,7 @@ class Auditor(threading.Thread):
         super().__init__(name='sockets-audit', daemon=True)
         self.server = factory.send_channel
         self.protocols = factory.reply_protocols
-        self.database = router.db_for_write(Socket)
+        self.rows = Rows(self.server)
         self.is_in_trouble = False
         self.names_due = 0
         # Since when names are known to be without their row, or their connection.
@@ -58,11 +55,11 @@ class Auditor(threading.Thread):
         self.without_connection = {}
 
     def run(self):
-        farewell = messages.reconnect('This server was taken for dead. Come back.')
-        transport.say_farewell({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
         while True:
             time.sleep(INTERVAL)
             try:
+                farewell = messages.reconnect('This server was taken for dead. Come back.')
+                transport.say_farewell({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
                 close_old_connections()
                 self.look(self.connections())
                 close_old_connections()
@@ -72,7 +69,7 @@ class Auditor(threading.Thread):
                 if not self.is_in_trouble:
                     logger.error('Comparing connections with their rows waits: %s: %s', type(error).__name__, error)
                 self.is_in_trouble = True
-                connections[self.database].close()
+                connections.close_all()
 
     def connections(self):
         """Return the names and protocols of all connections, as they are at one moment of Twisted's reactor."""
@@ -85,11 +82,11 @@ class Auditor(threading.Thread):
         known = {name for name, protocol in protocols if hasattr(protocol, 'serverClose')}
         # One that is being opened or closed may or may not have a row.
         open_ = {name for name, protocol in protocols if name in known and self.needs_row(protocol)}
-        rows = Socket.objects.using(self.database).filter(server=self.server)
-        if not (self.without_row or self.without_connection) and now < self.names_due and rows.count() == len(open_):
+        if (not (self.without_row or self.without_connection) and now < self.names_due and
+                self.rows.ask('count') == len(open_)):
             return
         self.names_due = now + NAMES_AFTER
-        paths = dict(rows.order_by().values_list('channel_name', 'path'))
+        paths = self.rows.ask('paths')
         self.without_row = {name: self.without_row.get(name, now) for name in open_ - set(paths)}
         self.without_connection = {name: self.without_connection.get(name, now) for name in set(paths) - known}
         self.close(self.due(self.without_row, now))
@@ -115,7 +112,7 @@ class Auditor(threading.Thread):
     def close(self, names):
         """Close connections without a row."""
         # Whoever was idle before this has no transaction that could still bring one.
-        names = sorted(set(names) - self._with_rows(names))
+        names = sorted(set(names).difference(self._with_rows(names)))
         if not names:
             return
         logger.error('Closing %d connections without a row: %s', len(names), ', '.join(names[:5]))
@@ -134,6 +131,4 @@ class Auditor(threading.Thread):
             del self.without_connection[name]
 
     def _with_rows(self, names):
-        return {name for start in range(0, len(names), _PART) for name in
-                Socket.objects.using(self.database).filter(channel_name__in=names[start:start + _PART])
-                .values_list('channel_name', flat=True)}
+        return self.rows.ask('among', names) if names else []

@@ -92,7 +92,7 @@ def examine_workers():
     if transport.channel_layer().local_only():
         return [Finding('worker', None, 'Nobody to ask: an in-memory layer reaches its own process only.')]
     began = time.perf_counter()
-    answer = transport.ask_worker(WORKER_PATIENCE)
+    answer = transport.ask_worker(transport.DOCTOR, WORKER_PATIENCE)
     if answer is None:
         return [Finding('worker', False, 'None answered within {} s.'.format(WORKER_PATIENCE),
                         'Type: python manage.py runsockets, or runworker beside daphne. '

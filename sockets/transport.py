@@ -28,7 +28,7 @@ from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
-           'has_forgotten', 'idle', 'install', 'is_ours', 'layer_name', 'live_servers', 'redis_info', 'round_trip',
+           'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_ours', 'layer_name', 'live_servers', 'redis_info', 'round_trip',
            'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
            'statistics']
 
@@ -192,12 +192,18 @@ def round_trip(seconds):
     return _wait_for(layer, name, seconds) is not None
 
 
-def ask_worker(seconds):
-    """Send a message to any worker; return its answer, a dict of who it is, or ``None`` after ``seconds``."""
+def ask_worker(channel, seconds, **question):
+    """Send ``question`` to any worker that listens to ``channel``; return its answer, or ``None`` after ``seconds``."""
     layer = channel_layer()
-    name = layer.new_channel(DOCTOR + '?')
-    layer.send(DOCTOR, {'reply_channel': name})
+    name = layer.new_channel(channel + '?')
+    layer.send(channel, {'reply_channel': name, **question})
     return _wait_for(layer, name, seconds)
+
+
+def has_other_workers():
+    """Whether workers of other processes handle the frames of the connections of this one."""
+    layer = channel_layer()
+    return not (layer.local_only() or getattr(layer, 'is_served_locally', False))
 
 
 def _wait_for(layer, name, seconds):
@@ -475,12 +481,14 @@ def routed(alias):
     return [found for entry in channel_layers[alias].router.root.routing for found in walk(entry, ())]
 
 
-def install(on_worker_process, check_consumer):
+def install(on_worker_process, check_consumer, answers):
     """Make workers refuse websockets that no route matches, which Channels would accept and leave open.
 
     ``on_worker_process`` is a receiver of the signal that each ``runworker`` sends; ``check_consumer`` is called with
     what a routing names, and may raise: Channels' own word about what is no consumer is hard to understand, and late.
+    ``answers`` is a dict of channels and the functions that workers answer with.
     """
+    _answers.update(answers)
     worker_ready.connect(_prepare, dispatch_uid='sockets')
     worker_process_ready.connect(on_worker_process, dispatch_uid='sockets')
     resolve = Route._resolve_consumer
@@ -505,13 +513,19 @@ def _prepare(sender, **kwargs):
         if getattr(entry, 'consumer', None) is connect_consumer:
             entry.consumer = unrouted_consumer
     # Who could ask a worker that shares its layer with nobody?
-    if DOCTOR not in router.channels and not sender.channel_layer.local_only():
-        router.add_route(Route(DOCTOR, answer_doctor))
+    if not sender.channel_layer.local_only():
+        for channel, function in _answers.items():
+            if channel not in router.channels:
+                router.add_route(Route(channel, function))
 
 
 def answer_doctor(message):
     """What a worker does with a message of ``manage.py sockets doctor``: say who it is."""
     send(message.channel_layer, message.reply_channel.name, {'process': os.getpid(), 'host': socket.gethostname()})
+
+
+# What workers are asked, and what answers.
+_answers = {DOCTOR: answer_doctor}
 
 
 def unrouted_consumer(message, **kwargs):

@@ -12,7 +12,7 @@ AT_IMPORT = {
     'admin': {'ages', 'conf', 'exceptions', 'messages', 'models', 'revocation', 'transport'},
     'ages': set(),
     'apps': {'compat'},
-    'audit': {'messages', 'models', 'transport'},
+    'audit': {'messages', 'rows', 'transport'},
     'background': set(),
     'auth': {'exceptions'},
     'checks': {'conf', 'router', 'routes', 'security'},
@@ -42,6 +42,7 @@ AT_IMPORT = {
     'revocation': {'auth', 'models'},
     'router': {'routes'},
     'routes': {'coroutines'},
+    'rows': {'models', 'transport'},
     'schemas': set(),
     'security': {'conf'},
     'server': {'channels', 'daphne', 'farewell', 'layers', 'overtime', 'presence', 'workers'},
@@ -54,7 +55,7 @@ AT_IMPORT = {
 # What its functions may import besides, when the apps are loaded.
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
-    'apps': {'checks', 'farewell', 'protocol', 'revocation', 'router', 'transport', 'workers'},
+    'apps': {'checks', 'farewell', 'protocol', 'revocation', 'router', 'rows', 'transport', 'workers'},
     'audit': {'twisted'},
     'checks': {'handlers', 'models', 'multiplexing', 'transport'},
     'farewell': {'autobahn', 'twisted'},

@@ -133,6 +133,11 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
         self._renewer = None
         self._lock = threading.Lock()
 
+    @property
+    def is_served_locally(self):
+        """Whether this process runs the workers of the connections that it holds."""
+        return self._serves_locally
+
     def serve_locally(self):
         """Say that this process runs workers for the connections that it holds: their frames need not leave it."""
         self._serves_locally = True

@@ -50,9 +50,9 @@ class Fleet:
         # Rows of fleets before us.
         self.manage('flush', '--no-input', '--verbosity', '0')
 
-    def start(self, name, *args, port=None, **kwargs):
+    def start(self, name, *args, port=None, environment=(), **kwargs):
         log = self.directory / '{}-{}.log'.format(name, len(self.programs))
-        program = servers.Program([sys.executable, *args], log, self.environment, **kwargs)
+        program = servers.Program([sys.executable, *args], log, dict(self.environment, **dict(environment)), **kwargs)
         program.port = port
         self.programs.append(program)
         if port is not None:
@@ -64,11 +64,11 @@ class Fleet:
         return self.start('runsockets', '-m', 'django', 'runsockets', '127.0.0.1:{}'.format(port), *args, port=port,
                           **kwargs)
 
-    def daphne(self, *args):
+    def daphne(self, *args, **kwargs):
         port = servers.free_port()
         # The layer of soak_site, whose settings the environment names.
         return self.start('daphne', '-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
-                          '-b', '127.0.0.1', '-p', str(port), *args, 'tests.live.asgi:channel_layer', port=port)
+                          '-b', '127.0.0.1', '-p', str(port), *args, 'tests.live.asgi:channel_layer', port=port, **kwargs)
 
     def worker(self, *args):
         worker = self.start('worker', '-m', 'django', 'runworker', *args)

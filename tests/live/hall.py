@@ -121,13 +121,16 @@ class Hall:
 
 
 RUNSOCKETS, CLASSIC = '2 `runsockets`', 'daphne, 2 workers'
+# Its daphne finds nobody where the database should be.
+CUT_OFF = 'daphne without a database, 2 workers'
 
 
 def start(hall, shape):
     """Start what ``shape`` says and return the servers."""
     if shape == RUNSOCKETS:
         return [hall.servers.runsockets(), hall.servers.runsockets()]
-    server = hall.servers.daphne()
+    nowhere = {'DATABASE_URL': 'postgres://nobody@127.0.0.1:1/nothing'}
+    server = hall.servers.daphne(environment=nowhere if shape == CUT_OFF else {})
     hall.servers.worker(), hall.servers.worker()
     return [server]
 

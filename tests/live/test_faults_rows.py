@@ -8,7 +8,7 @@ import time
 import pytest
 
 from . import fleet
-from .hall import CLASSIC, LOG_IN, RUNSOCKETS, SESSION, start
+from .hall import CLASSIC, CUT_OFF, LOG_IN, RUNSOCKETS, SESSION, start
 from .wire import Wire
 
 pytestmark = pytest.mark.alone
@@ -220,7 +220,7 @@ async def all_of(connection):
         frames.append(frame)
 
 
-@BOTH
+@pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC, CUT_OFF])
 def test_rows_are_deleted_by_sql(hall, shape):
     async def scenario():
         servers = start(hall, shape)
@@ -240,7 +240,7 @@ def test_rows_are_deleted_by_sql(hall, shape):
     asyncio.run(scenario())
 
 
-@BOTH
+@pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC, CUT_OFF])
 def test_rows_without_a_connection(hall, shape):
     async def scenario():
         server, *_ = start(hall, shape)
