@@ -46,6 +46,12 @@ ORDINARY_ENDS = (None, CLOSE_NORMAL, 1001, 1005, CLOSE_RESTART)
 _NUL = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
 _SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')
 
+# How deep a content may be nested. Python up to 3.8 may end the process when what it decodes is deeper than its stack.
+MAX_DEPTH = 200
+# What is no bracket: texts of JSON, also one that does not end (to try again from each quote would take the square of the
+# time), and all else.
+_BETWEEN_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^][{}"]+', re.DOTALL)
+
 
 def _refuse_constant(name):
     raise ValueError('{} is no JSON number'.format(name))
@@ -70,10 +76,11 @@ def decode(text):
     """
     if text is None:
         raise FrameError(INVALID_MESSAGE, 'Binary frames are not understood; send a JSON object as text.')
+    # Few brackets cannot be deep: so it is with nearly all frames.
+    if text.count('[') + text.count('{') > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise FrameError(INVALID_JSON, 'The JSON is nested too deeply: more than {} levels.'.format(MAX_DEPTH))
     try:
         content = _DECODER.decode(text)
-    except RecursionError:
-        raise FrameError(INVALID_JSON, 'The JSON is nested too deeply.')
     except ValueError as error:
         raise FrameError(INVALID_JSON, 'This is not JSON: {}.'.format(error))
     if not isinstance(content, dict):
@@ -110,6 +117,17 @@ def error(code, details, **fields):
 def reconnect(details):
     """Return the content of the frame that tells a client to come back with a new session."""
     return {TYPE: RECONNECT, 'details': details}
+
+
+def _depth(text):
+    """Return how deep ``text`` is nested, or more than ``MAX_DEPTH`` if it is deeper."""
+    brackets = _BETWEEN_BRACKETS.sub('', text).replace('{', '[').replace('}', ']')
+    depth = 0
+    while '[]' in brackets and depth <= MAX_DEPTH:
+        brackets = brackets.replace('[]', '')
+        depth += 1
+    # What is left has no end, or no beginning, and is no JSON.
+    return depth + len(brackets)
 
 
 @functools.lru_cache(maxsize=None)

@@ -35,6 +35,31 @@ def test_what_cannot_be_encoded_is_a_type_error(content):
         messages.encode(content)
 
 
+@pytest.mark.parametrize('text', [
+    '[' * 100000,
+    '{"a":' * 100000,
+    '{"type":"T","a":' + '[{"":' * 100 + '0' + '}]' * 100 + '}',
+    '{"type":"T","a":' + '["]",' * 200 + '0' + ']' * 200 + '}',
+    '{"type":"T","a":' + '["\\"]",' * 200 + '0' + ']' * 200 + '}',
+])
+def test_content_nested_too_deeply_to_decode_is_refused_before_it_is_decoded(text, monkeypatch):
+    # Python 3.8 once ended with "Cannot recover from stack overflow".
+    monkeypatch.setattr(messages, '_DECODER', None)
+    with pytest.raises(FrameError, match='more than 200 levels'):
+        messages.decode(text)
+
+
+@pytest.mark.parametrize('value', [
+    '[' * 199 + ']' * 199,
+    '[' + '{"a":[1]},' * 1000 + '0]',
+    '"' + '[' * 1000 + '"',
+    '["\\"' + '[{' * 1000 + '"]',
+    '["\\\\",[],"' + '[{' * 1000 + '"]',
+])
+def test_many_brackets_are_not_deep(value):
+    assert messages.decode('{"type":"T","a":' + value + '}')['type'] == 'T'
+
+
 def test_content_nested_too_deeply_to_encode_is_a_type_error():
     content = {}
     for _ in range(200000):
