@@ -27,9 +27,9 @@ class Connection {
     Connection.all.push(this);
   }
 
-  send(text) {
+  send(frame) {
     assert.notEqual(this.readyState, 0);
-    if (this.readyState === 1) this.sent.push(JSON.parse(text));
+    if (this.readyState === 1) this.sent.push(typeof frame === 'string' ? JSON.parse(frame) : frame);
   }
 
   close(...args) {
@@ -44,7 +44,8 @@ class Connection {
   }
 
   push(content) {
-    this.onmessage?.({data: typeof content === 'string' ? content : JSON.stringify(content)});
+    const isFrame = typeof content === 'string' || content instanceof ArrayBuffer;
+    this.onmessage?.({data: isFrame ? content : JSON.stringify(content)});
   }
 
   end(code = 1006, reason = '') {
@@ -88,7 +89,8 @@ Date.now = () => clock.now + clock.asleep;
 // A page.
 const page = new EventTarget();
 globalThis.addEventListener = page.addEventListener.bind(page);
-globalThis.location = {href: 'https://example.com/room/lobby/?a=1#b', pathname: '/room/lobby/'};
+const visit = href => { globalThis.location = new URL(href); };
+visit('https://example.com/room/lobby/?a=1#b');
 globalThis.document = {hidden: false};
 globalThis.WebSocket = Connection;
 const happens = (type, fields = {}) => page.dispatchEvent(Object.assign(new Event(type), fields));
@@ -174,6 +176,177 @@ test('the route defined last wins, and default takes the rest', () => {
   assert.deepEqual(warnings, []);
 });
 
+test('listeners hear beside the route and beside each other, in order, until they are taken off', () => {
+  const connection = connect(), seen = [];
+  const note = name => () => seen.push(name);
+  const [site, page] = [note('site'), note('page')];
+  socket.on('WATCHERS', site).on('WATCHERS', page).on(/WATCH.+/, page).on('WATCHERS', site).on('OTHER', note('other'));
+  socket.default(note('default'));
+  connection.push({type: 'WATCHERS'});
+  assert.deepEqual(seen.splice(0), ['default', 'site', 'page', 'page']);
+  socket.route('WATCHERS', note('first')).route('WATCHERS', note('second'));
+  connection.push({type: 'WATCHERS'});
+  assert.deepEqual(seen.splice(0), ['second', 'site', 'page', 'page']);
+  // Only what was added with the same pattern and function goes.
+  socket.off('WATCHERS', page).off('WATCHERS', note('site')).off('/WATCH.+/', page).off(/NOTHING/, page);
+  connection.push({type: 'WATCHERS'});
+  assert.deepEqual(seen.splice(0), ['second', 'site', 'page']);
+  socket.off(/WATCH.+/, page).off('WATCHERS', site);
+  connection.push({type: 'WATCHERS'});
+  assert.deepEqual(seen, ['second']);
+});
+
+test('a listener is enough for a frame, gets the socket, and may take itself off', () => {
+  const connection = connect(), seen = [];
+  const once = (content, self) => { seen.push(content.n); self.off('CHAT', once); };
+  socket.on('CHAT', once).on('CHAT', ({n}) => seen.push(n));
+  for (const n of [1, 2]) connection.push({type: 'CHAT', n});
+  assert.deepEqual(seen, [1, 1, 2]);
+  assert.deepEqual(warnings, []);
+});
+
+test('what one of them raises keeps no other from hearing', () => {
+  const connection = connect(), seen = [];
+  const fail = name => () => { throw new Error(name); };
+  socket.route('CHAT', fail('route')).on('CHAT', fail('listener')).on('CHAT', () => seen.push('heard'));
+  connection.push({type: 'CHAT'});
+  assert.deepEqual([seen, reported], [['heard'], ['route', 'listener']]);
+});
+
+test('listeners are no part of an answer', async () => {
+  const connection = connect();
+  socket.on(/.*/, () => assert.fail('It was routed.'));
+  const answer = ask('BET');
+  connection.push({type: 'BET_TAKEN', ref: connection.take()[0].ref});
+  assert.equal((await answer).type, 'BET_TAKEN');
+});
+
+const bytes = (...parts) => Uint8Array.from(parts.flatMap(
+  part => typeof part === 'string' ? [...new TextEncoder().encode(part)] : [...part]));
+const framed = (envelope, ...parts) => bytes(`\0${JSON.stringify(envelope)}\0`, ...parts);
+const bytesOf = async frame => [...new Uint8Array(frame instanceof Blob ? await frame.arrayBuffer() : frame)];
+
+test('bytes are sent as they are, of whatever kind they are', async () => {
+  const connection = connect();
+  const data = bytes([0, 1, 2, 255]);
+  for (const kind of [data, data.buffer, new DataView(data.buffer, 1, 2), bytes([9, 0, 1, 2, 255]).subarray(1),
+                      new Uint16Array(data.buffer), new Uint8Array()]) socket.send(kind);
+  const frames = connection.take();
+  assert.equal(connection.binaryType, 'arraybuffer');
+  assert.deepEqual(await Promise.all(frames.map(bytesOf)),
+                   [[0, 1, 2, 255], [0, 1, 2, 255], [1, 2], [0, 1, 2, 255], [0, 1, 2, 255], []]);
+});
+
+test('what looks as if it had an envelope gets one, and so does a Blob, for which nobody can tell', async () => {
+  const connection = connect();
+  socket.send(bytes('\0{"ref":1}\0data'));
+  socket.send(new Blob(['data']));
+  assert.deepEqual(await Promise.all(connection.take().map(bytesOf)), [
+    [...framed({ref: null}, '\0{"ref":1}\0data')], [...framed({ref: null}, 'data')]]);
+});
+
+test('bytes that wait are those that were given, and are sent in their place', async () => {
+  socket = new SocketRouter();
+  const data = bytes([1, 2, 3]);
+  socket.send('BEFORE');
+  socket.send(data);
+  data.fill(0);
+  socket.send('AFTER');
+  const [before, sent, last] = Connection.last.accept().take();
+  assert.deepEqual([before.type, await bytesOf(sent), last.type], ['BEFORE', [1, 2, 3], 'AFTER']);
+});
+
+test('a request with bytes is resolved by the answer with its ref, which may be bytes', async () => {
+  const connection = connect(), routed = [];
+  socket.bytes(data => routed.push(data)).default(content => routed.push(content));
+  const [one, two, three, four] = [ask(bytes('ab')), ask(new Blob(['cd'])), ask('PICTURE', {n: 1}), ask(bytes('ef'))];
+  const frames = connection.take();
+  const ref = async frame => JSON.parse(new TextDecoder().decode(bytes(await bytesOf(frame))).split('\0')[1]).ref;
+  const refs = [await ref(frames[0]), await ref(frames[1]), frames[2].ref, await ref(frames[3])];
+  assert.deepEqual(await bytesOf(frames[0]), [...framed({ref: refs[0]}, 'ab')]);
+  assert.deepEqual(await bytesOf(frames[1]), [...framed({ref: refs[1]}, 'cd')]);
+  assert.equal(new Set(refs).size, 4);
+  connection.push(framed({ref: refs[2]}, [0, 7]).buffer);
+  connection.push(framed({ref: refs[1]}).buffer);
+  connection.push({type: 'TAKEN', ref: refs[0]});
+  connection.push({type: 'ERROR', code: 'too_large', details: 'A frame has at most 1 bytes.', ref: refs[3]});
+  assert.equal((await one).type, 'TAKEN');
+  assert.deepEqual([await two, await three], [bytes(), bytes([0, 7])]);
+  assert.equal(await codeOf(four), 'too_large');
+  // One that comes too late is no frame of the page's.
+  connection.push(framed({ref: refs[0]}, 'late').buffer);
+  assert.deepEqual([routed, warnings], [[], []]);
+});
+
+test('a request with bytes is sent again once, and marked, as any other', async () => {
+  const connection = connect();
+  const lost = [ask(bytes('ab')), ask(new Blob(['cd']))];
+  const [first] = connection.take();
+  connection.end();
+  const frames = reconnected().take();
+  const again = await Promise.all(frames.map(bytesOf));
+  const {ref} = JSON.parse(new TextDecoder().decode(first).split('\0')[1]);
+  assert.deepEqual(again[0], [...framed({ref, resent: true}, 'ab')]);
+  assert.match(String.fromCharCode(...again[1]), /^\0\{"ref":".+","resent":true\}\0cd$/);
+  Connection.last.end();
+  assert.deepEqual(await Promise.all(lost.map(codeOf)), ['connection_lost', 'connection_lost']);
+});
+
+test('the options of a request with bytes are those of any other', async () => {
+  connect({heartbeat: Infinity});
+  const controller = new AbortController();
+  const [late, aborted] = [ask(bytes('ab'), {timeout: 10}), ask(bytes('ab'), {signal: controller.signal})];
+  controller.abort();
+  clock.advance(10);
+  assert.equal(await codeOf(aborted), 'aborted');
+  assert.deepEqual((await outcome(late)).details, 'No answer to bytes within 10 ms.');
+});
+
+test('binary frames of the server go to bytes and its listeners', () => {
+  const connection = connect(), seen = [];
+  connection.push(bytes('ab').buffer);
+  assert.deepEqual(warnings, ['No route for binary frames. Add socket.bytes(fn).']);
+  socket.default(() => assert.fail('It is no content.')).route(/.*/, () => assert.fail('It has no type.'));
+  const listener = data => seen.push(['on', ...data]);
+  socket.bytes(() => seen.push('replaced')).bytes((data, self) => seen.push([self === socket, ...data]));
+  socket.on(Uint8Array, listener);
+  connection.push(bytes([0, 1]).buffer);
+  assert.deepEqual(seen.splice(0), [[true, 0, 1], ['on', 0, 1]]);
+  socket.off(Uint8Array, listener);
+  // What had to have an envelope for it.
+  connection.push(framed({ref: null}, '\0{"ref":1}\0').buffer);
+  connection.push(new ArrayBuffer(0));
+  assert.deepEqual(seen, [[true, ...bytes('\0{"ref":1}\0')], [true]]);
+  connection.push(bytes('\0{"ref":').buffer);
+  assert.equal(reported.length, 1);
+  assert.equal(warnings.length, 1);
+});
+
+test('large frames are sent one at a time, each when the server has handled the one before', async () => {
+  socket = new SocketRouter();
+  for (let n = 0; n < 3; n++) socket.send(new Uint8Array(2 ** 20 + 1));
+  const connection = Connection.last.accept();
+  for (let n = 0; n < 3; n++) {
+    const [picture, ping] = connection.take();
+    assert.equal(picture.length, 2 ** 20 + 1);
+    assert.equal(ping?.type, n < 2 ? 'PING' : undefined);
+    if (ping) connection.push({type: 'ACK', ref: ping.ref});
+  }
+});
+
+test('a server that still takes what is sent has not fallen silent', () => {
+  const connection = connect();
+  connection.bufferedAmount = 5e6;
+  clock.advance(29999);
+  for (const left of [4e6, 2e6, 0]) {
+    connection.bufferedAmount = left;
+    clock.advance(10000);
+    assert.equal(socket.state, 'open');
+  }
+  clock.advance(1);
+  assert.equal(socket.state, 'waiting');
+});
+
 test('a frame for which there is no route is told to the console', () => {
   connect().push({type: 'CHAT'});
   assert.deepEqual(warnings, ["No route for the type CHAT. Add socket.route('CHAT', fn) or socket.default(fn)."]);
@@ -198,6 +371,13 @@ test('misuse says what to do', async () => {
     [() => socket.route(5, () => {}), /route\('CHAT', fn\)/],
     [() => socket.route('CHAT'), /route\(CHAT, fn\) needs a function, not undefined/],
     [() => socket.default('fn'), /default\(fn\) needs a function/],
+    [() => socket.on(5, () => {}), /on\('CHAT', fn\)/],
+    [() => socket.on('CHAT'), /on\(CHAT, fn\) needs a function, not undefined/],
+    [() => socket.off('CHAT'), /off\(CHAT, fn\) needs a function, not undefined/],
+    [() => socket.on(ArrayBuffer, () => {}), /on\('CHAT', fn\)/],
+    [() => socket.bytes(), /bytes\(fn\) needs a function/],
+    [() => socket.on(Uint8Array), /on\(Uint8Array, fn\) needs a function/],
+    [() => socket.send(new Uint8Array(1), {name: 'cat.png'}), /no fields, such as name/],
     [() => socket.send(), /A type is a string/],
     [() => socket.send('CHAT', 'hello'), /Fields are an object such as \{text: 'Hello'\}, not hello/],
     [() => socket.send('CHAT', null), /Fields are an object/],
@@ -212,6 +392,8 @@ test('misuse says what to do', async () => {
     [() => new SocketRouter('/', {heartbeat: NaN}), /heartbeat is a number/],
     [() => new SocketRouter('/', {minDelay: 0}), /minDelay is a number/],
     [() => new SocketRouter('/', {WebSocket: 'ws'}), /WebSocket needs a function/],
+    [() => new SocketRouter('/', {final: 4404}), /final is a list of close codes such as \[4404\], not 4404/],
+    [() => new SocketRouter('/', {final: ['4404']}), /final is a list/],
   ];
   for (const [misuse, message] of misuses) {
     assert.throws(misuse, message);
@@ -219,6 +401,7 @@ test('misuse says what to do', async () => {
   }
   await assert.rejects(socket.request('BET', 5), TypeError);
   await assert.rejects(socket.request('BET', {}, {timeout: '5'}), TypeError);
+  await assert.rejects(socket.request(new Uint8Array(1), {name: 'cat.png'}), /no fields, such as name/);
   assert.equal(Connection.all.length, 1);
 });
 
@@ -230,6 +413,45 @@ test('a path is one of the page, and an address is taken as it is', () => {
     socket = new SocketRouter(path);
     assert.equal(Connection.last.url, url);
     socket.close();
+  }
+});
+
+test('a path is one of the own host, whatever the page and the path look like', () => {
+  const pages = [
+    ['https://example.com/room/?http=1#http', undefined, 'wss://example.com/room/'],
+    ['http://http.example:8000/#', undefined, 'ws://http.example:8000/'],
+    ['https://example.com//other.example/x/', undefined, 'wss://example.com//other.example/x/'],
+    ['https://example.com//other.example/x/?q#h', 'y/', 'wss://example.com//other.example/x/y/'],
+    ['https://example.com/', '//other.example/x/', 'wss://example.com//other.example/x/'],
+    ['https://example.com/', '/\\other.example/x/', 'wss://example.com//other.example/x/'],
+    ['https://example.com/', '\\\\other.example/x/', 'wss://example.com//other.example/x/'],
+    ['https://example.com/', ' \t//other.example/x/', 'wss://example.com//other.example/x/'],
+    ['https://example.com/', '/\t/other.example/x/', 'wss://example.com//other.example/x/'],
+    ['https://example.com/', '///other.example/x/', 'wss://example.com///other.example/x/'],
+    ['https://example.com/a/b/?q', '../c/?d', 'wss://example.com/a/c/?d'],
+    ['https://example.com/a/b/?q', '?d', 'wss://example.com/a/b/?d'],
+    ['https://user:word@example.com/a/', 'b/', 'wss://example.com/a/b/'],
+    ['https://example.com/a:b/', undefined, 'wss://example.com/a:b/'],
+    ['https://example.com/', '/@other.example/', 'wss://example.com/@other.example/'],
+  ];
+  try {
+    for (const [href, path, url] of pages) {
+      visit(href);
+      socket = new SocketRouter(path);
+      assert.equal(Connection.last.url, url);
+      socket.close();
+    }
+    for (const href of ['file:///room/', 'about:blank', 'data:text/html,']) {
+      visit(href);
+      for (const path of [undefined, '/room/', '//example.com/']) {
+        assert.throws(() => new SocketRouter(path), /'wss:\/\/example.com\/'/);
+      }
+      socket = new SocketRouter('wss://example.com/room/');
+      assert.equal(Connection.last.url, 'wss://example.com/room/');
+      socket.close();
+    }
+  } finally {
+    visit('https://example.com/room/lobby/?a=1#b');
   }
 });
 
@@ -781,7 +1003,21 @@ test('close() drops what is queued', async () => {
   assert.deepEqual(Connection.last.accept().take(), []);
 });
 
-test('a code of the page\'s own can be made final', () => {
+test('codes of the page\'s own can be final', async () => {
+  for (const code of [4404, 4410, 4401]) {
+    const connection = connect({final: [4404, 4410]}), closes = details('close');
+    const answer = ask('BET');
+    connection.end(code, 'no such lot');
+    assert.equal(socket.state, 'closed');
+    assert.deepEqual(closes, [{code, reason: 'no such lot', reconnects: false}]);
+    assert.equal(await codeOf(answer), 'closed');
+    socket.close();
+  }
+  connect({final: [4404]}).end(4405);
+  assert.equal(socket.state, 'waiting');
+});
+
+test('a page may see for itself which code is final', () => {
   const connection = connect();
   socket.addEventListener('close', event => { if (event.detail.code === 4000) socket.close(); });
   connection.end(4000);

@@ -55,6 +55,24 @@ socket.route(/CHAT/, (content, self) => self.send('CHAT', content)).default(cont
 socket.request<{amount: number}>('BET').then(reply => reply.pot);
 socket.request('BET', {}, {timeout: 5, signal: new AbortController().signal}).then(
   reply => reply.anything, error => error instanceof SocketError && error.code.length);
+new SocketRouter('/table/', {final: [4404]});
+// @ts-expect-error
+new SocketRouter('/table/', {final: 4404});
+socket.on('CHAT', content => content.type).on(/CH.T/, content => content.type).off('CHAT', () => {});
+socket.bytes(data => data.byteLength).on(Uint8Array, data => data.byteLength).off(Uint8Array, () => {});
+// @ts-expect-error
+socket.bytes(data => data.text);
+// @ts-expect-error
+socket.off('CHAT');
+for (const data of [new Uint8Array(1), new ArrayBuffer(1), new DataView(new ArrayBuffer(1)), new Blob()]) {
+  socket.send(data);
+  socket.request<{size: number}>(data, {timeout: 5}).then(reply => reply.size.toFixed());
+  socket.request<Uint8Array>(data).then(reply => reply.byteLength);
+}
+// @ts-expect-error
+socket.send(new Uint8Array(1), {name: 'cat.png'});
+// @ts-expect-error
+socket.request(new Uint8Array(1), {name: 'cat.png'});
 
 interface Table extends Messages {
   receives: {CHAT: {text: string}};
@@ -66,6 +84,13 @@ table.route(/CH.T/, content => content.type);
 table.route('CHATT', content => content);
 // @ts-expect-error
 table.route('CHAT', content => content.txt);
+table.on('CHAT', content => content.text.length).off('CHAT', () => {});
+// @ts-expect-error
+table.on('CHATT', content => content);
+// @ts-expect-error
+table.off('CHATT', () => {});
+table.bytes(data => data.length);
+table.send(new Uint8Array(1));
 // @ts-expect-error
 table.send('BETT');
 // @ts-expect-error

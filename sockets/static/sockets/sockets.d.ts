@@ -28,6 +28,8 @@ export interface SocketOptions {
   maxDelay?: number;
   /** frames that may wait for a connection (1000) */
   queueSize?: number;
+  /** close codes of the page's own after which it stays closed, beside 4400, 4401 and 4403 ([]) */
+  final?: number[];
   /** another class than the browser's */
   WebSocket?: new (url: string) => WebSocket;
 }
@@ -64,6 +66,9 @@ export class SocketError extends Error {
   readonly content?: Frame;
 }
 
+/** What a binary frame can be made of. */
+export type Bytes = ArrayBuffer | ArrayBufferView | Blob;
+
 type Type<M extends Messages, K extends keyof Messages> = Extract<keyof M[K], string>;
 /** Any string, as long as nobody has said which there are. */
 type AnyType<M extends Messages, K extends keyof Messages> = string extends Type<M, K> ? string : never;
@@ -80,17 +85,37 @@ export class SocketRouter<M extends Messages = Messages> extends EventTarget {
   route<Content = Frame>(
     pattern: AnyType<M, 'receives'> | RegExp, fn: (content: Content, socket: this) => void): this;
 
+  route(pattern: Uint8ArrayConstructor, fn: (data: Uint8Array, socket: this) => void): this;
+
+  /** Call `fn` with each binary frame that answers no request. The last one counts. */
+  bytes(fn: (data: Uint8Array, socket: this) => void): this;
+
+  /** Call `fn` for the frames that match, beside the route and other listeners, which stay as they are. */
+  on<T extends Type<M, 'receives'>>(type: T, fn: (content: M['receives'][T], socket: this) => void): this;
+  on<Content = Frame>(
+    pattern: AnyType<M, 'receives'> | RegExp, fn: (content: Content, socket: this) => void): this;
+  on(pattern: Uint8ArrayConstructor, fn: (data: Uint8Array, socket: this) => void): this;
+
+  /** Call `fn`, which was given to `on()` with the same pattern, no more. */
+  off(
+    pattern: Type<M, 'receives'> | AnyType<M, 'receives'> | RegExp | Uint8ArrayConstructor,
+    fn: (content: any, socket: this) => void): this;
+
   /** Call `fn` for each frame that no route matches. */
   default<Content = Frame>(fn: (content: Content, socket: this) => void): this;
 
   /** Send a frame, now or when there is a connection. Throws SocketError if it is closed or the queue is full. */
   send<T extends Type<M, 'sends'>>(type: T, fields?: M['sends'][T]['fields']): void;
   send(type: AnyType<M, 'sends'>, fields?: object): void;
+  /** Send a binary frame. */
+  send(data: Bytes): void;
 
   /** Send a frame and return a promise of its answer, which is rejected with a SocketError. */
   request<T extends Type<M, 'sends'>>(
     type: T, fields?: M['sends'][T]['fields'], options?: RequestOptions): Promise<M['sends'][T]['reply']>;
   request<Reply = Frame>(type: AnyType<M, 'sends'>, fields?: object, options?: RequestOptions): Promise<Reply>;
+  /** Send a binary frame and return a promise of its answer: a Uint8Array if the function returned bytes. */
+  request<Reply = Frame>(data: Bytes, options?: RequestOptions): Promise<Reply>;
 
   /** Connect now, unless there is a connection: after a close(), a final code, or instead of waiting. */
   open(): void;

@@ -10,6 +10,7 @@ const DEFAULTS = {
   minDelay: 1000,           // ms, at most, before the first new attempt; twice that before the next, and so on
   maxDelay: 5000,           // ms, at most, before any
   queueSize: 1000,          // frames that may wait for a connection
+  final: [],                // close codes of the page's own after which it stays closed
   WebSocket: undefined,     // another class than the browser's
 };
 
@@ -29,8 +30,13 @@ const LATEST = 300000;
 // Beyond this many failures no delay grows.
 const MANY = 30;
 
-// Frames of the queue that are sent at a time; a layer takes 100 of a connection unless it is told otherwise.
+// Frames of the queue that are sent at a time, and their bytes, beyond which no other one is; a layer takes 100 of a
+// connection, and 16 MB, unless it is told otherwise.
 const BATCH = 50;
+const BATCH_BYTES = 2 ** 20;
+
+// How a binary frame begins that has an envelope: JSON with its ref, between two NULs.
+const MARK = '\0{"ref":';
 
 // ms between two looks at the clock. It jumps while a laptop sleeps; timers only stop.
 const TICK = 5000;
@@ -57,6 +63,7 @@ export class SocketRouter extends EventTarget {
   #url;
   #options;
   #routes = [];
+  #listeners = [];
   #default;
   #state = 'closed';
   #ws = null;
@@ -83,20 +90,30 @@ export class SocketRouter extends EventTarget {
 
   /**
    * Call `fn(content, socket)` for each frame whose type equals the string `pattern`, or matches the RegExp from the
-   * start. The route defined last wins.
+   * start. The route defined last wins. With `Uint8Array` for a pattern: for binary frames, as `bytes(fn)`.
    */
   route(pattern, fn) {
-    if (typeof pattern !== 'string' && !(pattern instanceof RegExp)) {
-      throw new TypeError(`A route is for a type: route('CHAT', fn) or route(/GAME_.+/, fn), not ${pattern}.`);
-    }
-    mustBeFunction(fn, `route(${pattern}, fn)`);
-    let matches = type => type === pattern;
-    if (pattern instanceof RegExp) {
-      // Sticky at 0 is "from the start". A copy: lastIndex is nobody else's.
-      const fromStart = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, '') + 'y');
-      matches = type => typeof type === 'string' && (fromStart.lastIndex = 0, fromStart.test(type));
-    }
-    this.#routes.unshift({matches, fn});
+    this.#routes.unshift(makeRoute('route', pattern, fn));
+    return this;
+  }
+
+  /** Call `fn(data, socket)` with the Uint8Array of each binary frame that answers no request. The last one counts. */
+  bytes(fn) {
+    mustBeFunction(fn, 'bytes(fn)');
+    return this.route(Uint8Array, fn);
+  }
+
+  /** Call `fn` for the frames that match `pattern`, beside the route and other listeners, which stay as they are. */
+  on(pattern, fn) {
+    const listener = makeRoute('on', pattern, fn);
+    if (!this.#listeners.some(other => isSame(other, listener))) this.#listeners.push(listener);
+    return this;
+  }
+
+  /** Call `fn`, which was given to `on()` with the same `pattern`, no more. */
+  off(pattern, fn) {
+    const listener = makeRoute('off', pattern, fn);
+    this.#listeners = this.#listeners.filter(other => !isSame(other, listener));
     return this;
   }
 
@@ -107,21 +124,29 @@ export class SocketRouter extends EventTarget {
     return this;
   }
 
-  /** Send a frame, now or when there is a connection. Throws SocketError if it is closed or the queue is full. */
+  /**
+   * Send a frame, now or when there is a connection: `send(type, fields)`, or `send(data)` with an ArrayBuffer, a view
+   * of one or a Blob for a binary frame. Throws SocketError if it is closed or the queue is full.
+   */
   send(type, fields) {
-    this.#push({text: encode(type, fields)});
+    this.#push(pack(type, fields));
   }
 
   /**
-   * Send a frame and return a promise of its answer. It is rejected with a SocketError: by an ERROR, after `timeout`
-   * ms ('timeout'), when two connections were lost over it ('connection_lost'), by close() and codes that are final
-   * ('closed'), by `signal` ('aborted'), and when too much waits ('queue_full').
+   * Send a frame, `request(type, fields, options)` or `request(data, options)`, and return a promise of its answer: the
+   * content, or a Uint8Array if the function returned bytes. It is rejected with a SocketError: by an ERROR, after
+   * `timeout` ms ('timeout'), when two connections were lost over it ('connection_lost'), by close() and codes that are
+   * final ('closed'), by `signal` ('aborted'), and when too much waits ('queue_full').
    */
-  request(type, fields, {timeout = this.#options.timeout, signal} = {}) {
+  request(type, ...rest) {
     return new Promise((resolve, reject) => {
+      const isBytes = isBinary(type);
+      const [fields, {timeout = this.#options.timeout, signal, ...others} = {}] = isBytes ? [undefined, ...rest] : rest;
+      if (isBytes && Object.keys(others).length) mustHaveNoFields(others);
       mustBeNumber(timeout, 'timeout');
       const ref = newRef();
-      const entry = {text: encode(type, fields, ref), isResent: false};
+      const entry = {...pack(type, fields, ref), isResent: false};
+      if (isBytes) type = 'bytes';
       const settle = (how, value) => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', abort);
@@ -158,6 +183,7 @@ export class SocketRouter extends EventTarget {
     const ws = this.#ws = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.#url);
     this.#isHeard = false;
     this.#slot = 0;
+    ws.binaryType = 'arraybuffer';
     ws.onopen = () => {
       this.#flush();
       this.#expectFrame();
@@ -165,7 +191,9 @@ export class SocketRouter extends EventTarget {
       this.#emit('open');
     };
     ws.onmessage = event => this.#receive(event.data);
-    ws.onclose = event => this.#leave(FINAL.includes(event.code) ? 'closed' : 'waiting', event.code, event.reason);
+    ws.onclose = ({code, reason}) => {
+      this.#leave([...FINAL, ...this.#options.final].includes(code) ? 'closed' : 'waiting', code, reason);
+    };
     ws.onerror = () => {};  // a close follows; outside of browsers, an error that nobody hears would be thrown
     this.#orGiveUp('The server did not let us in');
     this.#watch();
@@ -175,9 +203,12 @@ export class SocketRouter extends EventTarget {
   // Send what is queued. A server closes who lets too many frames wait, so the next go when it has handled these.
   #flush() {
     if (!this.#isOpen) return;
+    let bytes = 0;
     for (const entry of [...this.#queue].slice(0, BATCH)) {
       this.#transmit(entry);
       this.#queue.delete(entry);
+      bytes += entry.frame.size ?? entry.frame.length;
+      if (bytes > BATCH_BYTES) break;
     }
     if (!this.#queue.size) return;
     const ref = newRef();
@@ -191,16 +222,11 @@ export class SocketRouter extends EventTarget {
     this.#ws.send(encode('PING', {}, ref));
   }
 
-  #receive(text) {
+  #receive(frame) {
     this.#expectFrame();
     this.#isHeard = true;
     this.#unheard.clear();
-    try {
-      this.#dispatch(JSON.parse(text));
-    } catch (error) {
-      // Of a routed function, most likely. It is no reason to end the connection.
-      (globalThis.reportError ?? console.error)(error);
-    }
+    attempt(() => typeof frame === 'string' ? this.#dispatch(JSON.parse(frame)) : this.#take(new Uint8Array(frame)));
   }
 
   #dispatch(content) {
@@ -219,9 +245,26 @@ export class SocketRouter extends EventTarget {
       if (this.#emit('error', content)) console.warn(`The server says ${content.code}: ${content.details}`);
       return;
     }
-    const fn = this.#routes.find(route => route.matches(type))?.fn ?? this.#default;
-    if (fn) return fn(content, this);
+    if (this.#hand(type, content, this.#default)) return;
     console.warn(`No route for the type ${type}. Add socket.route('${type}', fn) or socket.default(fn).`);
+  }
+
+  #take(frame) {
+    const [ref, data] = unwrap(frame);
+    this.#failures = 0;
+    const request = this.#waiting.get(ref);
+    if (request) return request.answer(data);
+    if (typeof ref === 'string' && ref.startsWith(PAGE)) return;
+    if (this.#hand(Uint8Array, data)) return;
+    console.warn('No route for binary frames. Add socket.bytes(fn).');
+  }
+
+  // Call the function of the route and those that listen; return whether there are any.
+  #hand(type, content, otherwise) {
+    const fns = [this.#routes.find(route => route.matches(type))?.fn ?? otherwise,
+                 ...this.#listeners.filter(listener => listener.matches(type)).map(listener => listener.fn)];
+    for (const fn of fns) if (fn) attempt(() => fn(content, this));
+    return fns.some(Boolean);
   }
 
   // Wait for a frame, ask for one, give up.
@@ -236,7 +279,12 @@ export class SocketRouter extends EventTarget {
 
   #orGiveUp(reason) {
     const ms = this.#options.heartbeatTimeout;
-    this.#setTimer(ms, () => this.#leave('waiting', 1006, `${reason} within ${ms} ms.`));
+    const unsent = this.#ws.bufferedAmount;
+    this.#setTimer(ms, () => {
+      // It is there, and takes what stands before our question.
+      if (this.#ws.bufferedAmount < unsent) this.#orGiveUp(reason);
+      else this.#leave('waiting', 1006, `${reason} within ${ms} ms.`);
+    });
   }
 
   // Let go of the connection, if there is one, and become `state`.
@@ -286,7 +334,7 @@ export class SocketRouter extends EventTarget {
         entry.fail('connection_lost', 'The connection was lost, twice. Whether the server got this, nobody knows.');
       } else {
         entry.isResent = true;
-        entry.text = JSON.stringify({...JSON.parse(entry.text), resent: true});
+        entry.frame = entry.resend();
         again.push(entry);
       }
     }
@@ -303,7 +351,7 @@ export class SocketRouter extends EventTarget {
   }
 
   #transmit(entry) {
-    this.#ws.send(entry.text);
+    this.#ws.send(entry.frame);
     if (!this.#isHeard) this.#unheard.add(entry);
   }
 
@@ -363,7 +411,7 @@ export class SocketRouter extends EventTarget {
 
 function address(path) {
   try {
-    const url = new URL(path, globalThis.location?.href);
+    const url = resolve(String(path));
     url.protocol = url.protocol.replace('http', 'ws');
     url.hash = '';
     if (/^wss?:$/.test(url.protocol)) return url.href;
@@ -373,15 +421,67 @@ function address(path) {
   throw new TypeError(`A socket is at a path or an address: '/room/lobby/' or 'wss://example.com/', not ${path}.`);
 }
 
+// A path is one of the page's own host, however it begins: to URL, '//x/' and '/\\x/' are addresses of a host x.
+function resolve(text) {
+  try {
+    return new URL(text);
+  } catch {
+    const {origin, pathname} = globalThis.location;
+    // URL would drop these before it looks.
+    const path = text.replace(/^[\0- ]+|[\t\n\r]/g, '');
+    const page = 'http://page';
+    return new URL(origin + (/^[/\\]/.test(path) ? path : new URL(path, page + pathname).href.slice(page.length)));
+  }
+}
+
 function withDefaults(options) {
   for (const [name, value] of Object.entries(options)) {
     if (!(name in DEFAULTS)) {
       throw new TypeError(`There is no option ${name}. There are ${Object.keys(DEFAULTS).join(', ')}.`);
     }
     if (name === 'WebSocket') mustBeFunction(value, name);
+    else if (name === 'final') mustBeCodes(value);
     else mustBeNumber(value, name);
   }
   return {...DEFAULTS, ...options};
+}
+
+function makeRoute(method, pattern, fn) {
+  if (typeof pattern !== 'string' && pattern !== Uint8Array && !(pattern instanceof RegExp)) {
+    throw new TypeError(`A route is for a type: ${method}('CHAT', fn) or ${method}(/GAME_.+/, fn), not ${pattern}.`);
+  }
+  mustBeFunction(fn, `${method}(${pattern === Uint8Array ? 'Uint8Array' : pattern}, fn)`);
+  let matches = type => type === pattern;
+  if (pattern instanceof RegExp) {
+    // Sticky at 0 is "from the start". A copy: lastIndex is nobody else's.
+    const fromStart = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, '') + 'y');
+    matches = type => typeof type === 'string' && (fromStart.lastIndex = 0, fromStart.test(type));
+  }
+  return {pattern, matches, fn};
+}
+
+function isSame(one, other) {
+  return one.fn === other.fn && typeof one.pattern === typeof other.pattern &&
+    String(one.pattern) === String(other.pattern);
+}
+
+function attempt(fn) {
+  try {
+    fn();
+  } catch (error) {
+    // Of a page's function, most likely. It is no reason to end the connection.
+    (globalThis.reportError ?? console.error)(error);
+  }
+}
+
+function mustBeCodes(value) {
+  if (!(Array.isArray(value) && value.every(code => Number.isInteger(code) && code >= 1000 && code < 5000))) {
+    throw new TypeError(`final is a list of close codes such as [4404], not ${value}.`);
+  }
+}
+
+function mustHaveNoFields(fields) {
+  throw new TypeError(`A binary frame has no fields, such as ${Object.keys(fields)}. Send them in a frame of their own.`);
 }
 
 function mustBeFunction(value, what) {
@@ -405,6 +505,40 @@ function encode(type, fields = {}, ref) {
   }
   return JSON.stringify({type, ...fields, ref});
 }
+
+const isBinary = value => value instanceof ArrayBuffer || ArrayBuffer.isView(value) || value instanceof Blob;
+
+// What is sent now, and what if it has to be sent again. Both hold what there is now, whatever becomes of it.
+function pack(type, fields, ref) {
+  if (!isBinary(type)) {
+    const text = encode(type, fields, ref);
+    return {frame: text, resend: () => JSON.stringify({...JSON.parse(text), resent: true})};
+  }
+  if (fields !== undefined) mustHaveNoFields(Object(fields));
+  const data = type instanceof Blob ? type :
+    ArrayBuffer.isView(type) ? new Uint8Array(type.buffer, type.byteOffset, type.byteLength).slice() :
+      new Uint8Array(type).slice();
+  // Without a ref it goes as it is, unless it looks as if it had an envelope; nobody can look into a Blob in time.
+  const isPlain = ref === undefined && !(data instanceof Blob) && !hasEnvelope(data);
+  return {frame: isPlain ? data : wrap(data, {ref: ref ?? null}), resend: () => wrap(data, {ref, resent: true})};
+}
+
+function wrap(data, envelope) {
+  const head = new TextEncoder().encode(`\0${JSON.stringify(envelope)}\0`);
+  if (data instanceof Blob) return new Blob([head, data]);
+  const frame = new Uint8Array(head.length + data.length);
+  frame.set(head);
+  frame.set(data, head.length);
+  return frame;
+}
+
+function unwrap(frame) {
+  if (!hasEnvelope(frame)) return [undefined, frame];
+  const end = frame.indexOf(0, 1);
+  return [JSON.parse(new TextDecoder().decode(frame.subarray(1, end))).ref, frame.slice(end + 1)];
+}
+
+const hasEnvelope = frame => [...MARK].every((character, index) => frame[index] === character.charCodeAt());
 
 function after(ms, fn) {
   // What is longer, as Infinity is, a timer takes for 0.
