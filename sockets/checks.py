@@ -108,6 +108,7 @@ def _is_header_or_none(value):
 _VALUES = (
     ('CHANNEL_LAYER', lambda value: isinstance(value, str), 'Give a name of CHANNEL_LAYERS.'),
     ('MAX_MESSAGE_SIZE', _is_count, 'Give a number of bytes.'),
+    ('MAX_BINARY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
     ('SEND_TIMEOUT', _is_number, 'Give a number of seconds.'),
     ('LAST_PING_RESOLUTION', _is_number, 'Give a number of seconds.'),
     ('PURGE_INTERVAL', _is_number_or_none, 'Give a number of seconds, or None.'),

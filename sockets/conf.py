@@ -7,6 +7,8 @@ DEFAULTS = {
     'CHANNEL_LAYER': 'default',
     # Bytes of one frame; a longer one is refused before it is parsed.
     'MAX_MESSAGE_SIZE': 1024 * 1024,
+    # Bytes of one binary frame where binary frames are taken. None: MAX_MESSAGE_SIZE.
+    'MAX_BINARY_SIZE': None,
     # Seconds a full mailbox may take nothing before its messages are given up.
     # Channels' own pending store waits 2 s (channels.message.PendingMessageStore.retry_time).
     'SEND_TIMEOUT': 2.0,

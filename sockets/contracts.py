@@ -11,7 +11,9 @@ def check(route, socket, content):
         raise FrameError(messages.NOT_ALLOWED, 'Log in to do this.')
     if route.permissions and not socket.user.has_perms(route.permissions):
         raise FrameError(messages.NOT_ALLOWED, 'You may not do this.')
-    return content if route.form is None else clean(route.form, messages.fields(content))
+    if route.form is None:
+        return content
+    return clean(route.form, content if isinstance(content, bytes) else messages.fields(content))
 
 
 def clean(form, data):

@@ -21,13 +21,15 @@ class Violation(Exception):
 class FrameReader:
     """Takes frames out of what a client sends, one at a time.
 
-    It holds what waits to be read and the fragments of one message, of no more than ``limit`` bytes.
+    It holds what waits to be read and the fragments of one message, of no more than ``limit`` bytes, or, if it is binary,
+    ``binary_limit``.
     """
 
-    __slots__ = ('limit', 'is_closing', '_buffer', '_at', '_opcode', '_message', '_skip')
+    __slots__ = ('limit', 'binary_limit', 'is_closing', '_buffer', '_at', '_opcode', '_message', '_skip')
 
-    def __init__(self, limit):
+    def __init__(self, limit, binary_limit=None):
         self.limit = limit
+        self.binary_limit = limit if binary_limit is None else binary_limit
         # Nothing but a close counts any more.
         self.is_closing = False
         self._buffer = bytearray()
@@ -85,8 +87,10 @@ class FrameReader:
                 raise self._violation(PROTOCOL_ERROR, 'invalid length of a frame')
         elif len(buffer) < begin:
             return None
-        if opcode < CLOSE and length + len(self._message or b'') > self.limit:
-            raise self._violation(TOO_BIG, 'message of more than {} bytes'.format(self.limit))
+        if opcode < CLOSE:
+            limit = self.binary_limit if (opcode or self._opcode) == BINARY else self.limit
+            if length + len(self._message or b'') > limit:
+                raise self._violation(TOO_BIG, 'message of more than {} bytes'.format(limit))
         end = begin + length
         if len(buffer) < end:
             return None

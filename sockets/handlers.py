@@ -1,4 +1,5 @@
 """One frame's life: from text to function to reply."""
+import contextlib
 import copy
 import functools
 import logging
@@ -10,7 +11,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, contracts, limits, messages, middleware, security, transport
+from . import conf, contracts, envelopes, limits, messages, middleware, security, transport
 from .exceptions import ConnectionRevoked, FrameError, MailboxFull, RowMissing, TooManyConnections
 from .routes import Function, Route, RouteTable
 from .visitors import visitors
@@ -39,8 +40,8 @@ class RoutedSocketHandler(transport.Consumer):
     middleware = ()
 
     # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override.
-    connect_function = None
-    disconnect_function = None
+    connect_functions = ()
+    disconnect_functions = ()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -49,7 +50,8 @@ class RoutedSocketHandler(transport.Consumer):
     @classmethod
     def resolve_routes(cls):
         """Turn ``routes`` into a table; ``ImproperlyConfigured`` names the class and the route that is wrong."""
-        cls.route_table = RouteTable([cls._resolve(entry) for entry in cls.routes])
+        cls._routes = [cls._resolve(entry) for entry in cls.routes]
+        cls.route_table = RouteTable(cls._routes, cls._binary_route())
         cls._default_function = Function(cls.default_route, 'content')
 
     @classmethod
@@ -66,22 +68,42 @@ class RoutedSocketHandler(transport.Consumer):
                     raise ImproperlyConfigured('{0}.routes sends {1!r} to {2!r}, but {0} has no method {2}().'.format(
                         cls.__name__, route.pattern, name))
             if not isinstance(route.function, Function):
-                route.function = Function(route.function, 'content')
+                route.function = Function(route.function, route.argument)
         except TypeError as error:
             raise ImproperlyConfigured('{}.routes, {!r}: {}'.format(cls.__name__, entry, error)) from error
         return route
 
     @classmethod
+    def _binary_route(cls):
+        """Return the route of binary frames: the last of ``routes``, or ``on_bytes`` if it was defined below that."""
+        entry, route = ([pair for pair in zip(cls.routes, cls._routes) if pair[1].pattern is bytes] or [(None, None)])[-1]
+        if cls.on_bytes is None or route is not None and route.function.function is cls.on_bytes:
+            return route
+        if route is not None:
+            origin = next((base for base in reversed(cls.__mro__)
+                           if any(entry is other for other in vars(base).get('routes', ()))), cls)
+            if 'on_bytes' in vars(origin):
+                raise ImproperlyConfigured('{0} has on_bytes() and {1!r}: remove one of them, or write '
+                                           "Route(bytes, 'on_bytes').".format(origin.__name__, route))
+            if not any('on_bytes' in vars(base) for base in cls.__mro__[:cls.__mro__.index(origin)]):
+                return route
+        try:
+            return Route(bytes, Function(cls.on_bytes, 'data'))
+        except TypeError as error:
+            raise ImproperlyConfigured('{}.on_bytes: {}'.format(cls.__name__, error)) from error
+
+    @classmethod
     def own_routes(cls):
         """Return the routes that this class adds to those of its bases."""
         inherited = {id(entry) for base in cls.__mro__[1:] for entry in vars(base).get('routes', ())}
-        return [route for entry, route in zip(cls.routes, cls.route_table) if id(entry) not in inherited]
+        return [route for entry, route in zip(cls.routes, cls._routes) if id(entry) not in inherited]
 
     @classmethod
     def functions(cls):
         """Return the ``Function`` of every route and hook."""
-        functions = [route.function for route in cls.route_table]
-        return functions + [f for f in (cls._default_function, cls.connect_function, cls.disconnect_function) if f]
+        binary = cls.route_table.binary
+        return [*(route.function for route in cls.route_table), *([] if binary is None else [binary.function]),
+                cls._default_function, *cls.connect_functions, *cls.disconnect_functions]
 
     # What a function sees of its connection.
 
@@ -164,7 +186,8 @@ class RoutedSocketHandler(transport.Consumer):
             content = contracts.check(route, self, content)
         return route.function(self, content, kwargs)
 
-    # A method of (self, data) takes binary frames; what it returns, ``bytes`` or a ``dict``, is the reply.
+    # A method of (self, data) takes binary frames, as a route for ``bytes`` does; what it returns, ``bytes`` or a
+    # ``dict``, is the reply.
     on_bytes = None
 
     def default_route(self, content):
@@ -204,8 +227,10 @@ class RoutedSocketHandler(transport.Consumer):
     _user = _session = _request = None
     # What a middleware sees: 'connect', 'receive' or 'disconnect'.
     event = None
-    # The content as it arrived.
+    # The content as it arrived; of a binary frame, its data.
     content = None
+    # What stood before the data of a binary frame: its ``ref``, and whether it was ``resent``.
+    envelope = {}
     _in_frame = False
     # What matched the frame, once something has.
     route = None
@@ -235,8 +260,7 @@ class RoutedSocketHandler(transport.Consumer):
             self._attempt(self._note_life)
         try:
             content = self.content = self._read(visitor, message.get('text'), message.get('bytes'))
-            if isinstance(content, dict):
-                ref = content.get(messages.REF)
+            ref = self._ref()
             self._admit(visitor, content)
             reply = self._answer(content, ref)
         except transport.ConsumeLater:
@@ -244,7 +268,7 @@ class RoutedSocketHandler(transport.Consumer):
         except BaseException as error:
             reply = None
             self._outcome = self._outcome_of(error)
-            self._attempt(self._fail, error, ref)
+            self._attempt(self._fail, error, self._ref() if ref is None else ref)
         finally:
             self._in_frame = False
         code = limits.code_after(visitor, self._outcome)
@@ -280,8 +304,14 @@ class RoutedSocketHandler(transport.Consumer):
             raise
 
     def _decode(self, text, data):
-        messages.check_size(data or '' if text is None else text, conf.MAX_MESSAGE_SIZE)
-        if data is not None and self.on_bytes is not None:
+        max_size = conf.MAX_MESSAGE_SIZE
+        takes_bytes = self.route_table.binary is not None
+        # One that nobody takes is refused with its ref. To who decodes it, it is no envelope.
+        if data is not None and (takes_bytes or type(self).decode is RoutedSocketHandler.decode):
+            self.envelope, data = envelopes.unwrap(data)
+            max_size = (takes_bytes and conf.MAX_BINARY_SIZE) or max_size
+        messages.check_size(data or '' if text is None else text, max_size)
+        if data is not None and takes_bytes:
             return data
         try:
             content = self.decode(text, data)
@@ -325,18 +355,29 @@ class RoutedSocketHandler(transport.Consumer):
     def _innermost(self, content):
         """Call the functions of what came through the middleware."""
         if self.event == 'receive':
-            return self.on_bytes(content) if isinstance(content, bytes) else self.receive(content, **self.kwargs)
+            return self._take(content) if isinstance(content, bytes) else self.receive(content, **self.kwargs)
         if self.event == 'connect':
             self.connect(self.message, **self.kwargs)
             if self.closed:
                 return
             self.accept()
-            function = self.connect_function
+            for function in self.connect_functions:
+                if self.closed:
+                    break
+                function(self, self.message, self.kwargs)
         else:
             self._attempt(functools.partial(self.disconnect, self.message, **self.kwargs))
-            function = self.disconnect_function
-        if function is not None:
-            function(self, self.message, self.kwargs)
+            # The last one first. What one raises keeps no other from running.
+            with contextlib.ExitStack() as stack:
+                for function in self.disconnect_functions:
+                    stack.callback(function, self, self.message, self.kwargs)
+
+    def _take(self, data):
+        """Hand the data of a binary frame to its function and return what that returned."""
+        route = self.route = self.route_table.binary
+        if route.has_contract:
+            data = contracts.check(route, self, data)
+        return route.function(self, data, self.kwargs)
 
     def _identify(self):
         """Identify the client; raise if it may not connect."""
@@ -456,9 +497,8 @@ class RoutedSocketHandler(transport.Consumer):
             self._close_if_open(messages.CLOSE_NOT_ALLOWED)
 
     def last_words(self):
-        content = self.content if isinstance(self.content, dict) else {}
         # A client that got no answer would send it again, to hang the next thread.
-        return self._reply(messages.error(messages.SERVER_ERROR, 'This takes too long.'), content.get(messages.REF))
+        return self._reply(messages.error(messages.SERVER_ERROR, 'This takes too long.'), self._ref())
 
     def _outcome_of(self, error):
         """Return what ``message_handled`` calls a frame that ended with ``error``."""
@@ -477,9 +517,8 @@ class RoutedSocketHandler(transport.Consumer):
     def _announce_handled(self, duration):
         from . import signals
         if signals.message_handled.receivers:
-            pattern = None if self.route is None else self.route.pattern
             signals.announce(signals.message_handled, sender=type(self), socket=self, duration=duration,
-                             route=getattr(pattern, 'pattern', pattern), outcome=self._outcome)
+                             route=None if self.route is None else self.route.name, outcome=self._outcome)
 
     def _turn_away(self, error, ref=None):
         logger.info('Turned away %s at %r: %s', self.channel_name, self.path, error.details)
@@ -573,10 +612,14 @@ class RoutedSocketHandler(transport.Consumer):
         except UpdateError:
             raise ConnectionRevoked()
 
+    def _ref(self):
+        """Return the ``ref`` of the frame, ``None`` if it has none or cannot be understood."""
+        return (self.content if isinstance(self.content, dict) else self.envelope).get(messages.REF)
+
     def _reply(self, result, ref):
         """Return the message that carries ``result`` to the client, or ``None`` if it gets none."""
-        if isinstance(result, bytes):
-            return {'bytes': result}
+        if isinstance(result, (bytes, bytearray, memoryview)):
+            return {'bytes': envelopes.wrap(bytes(result), ref)}
         content = result if isinstance(result, dict) else None
         if ref is not None:
             content = {messages.TYPE: messages.ACK} if content is None else content

@@ -15,8 +15,8 @@ def check_rate(visitor, table, content):
     ``content`` is ``None`` for a frame that cannot be understood.
     """
     rate, route = conf.MAX_FRAMES_PER_SECOND, None
-    if table.has_rates and isinstance(content, dict):
-        matched = table.match(content.get(messages.TYPE))
+    if table.has_rates and content is not None:
+        matched = table.binary if isinstance(content, bytes) else table.match(content.get(messages.TYPE))
         if matched is not None and matched.rate is not None:
             rate, route = matched.rate, matched
     if rate is not None and not visitor.takes_token(time.monotonic(), rate, route):

@@ -75,7 +75,7 @@ class SocketProtocol(WebSocketProtocol):
 
     def connectionMade(self):
         # A frame over the limit gets an ERROR, one far over it is not even read.
-        self.reader = FrameReader(4 * conf.MAX_MESSAGE_SIZE)
+        self.reader = FrameReader(4 * conf.MAX_MESSAGE_SIZE, 4 * max(conf.MAX_MESSAGE_SIZE, conf.MAX_BINARY_SIZE or 0))
         if conf.HANDSHAKE_TIMEOUT is not None:
             self.openHandshakeTimeout = conf.HANDSHAKE_TIMEOUT
         super().connectionMade()

@@ -54,7 +54,7 @@ class SocketRouter:
         if name.startswith('__'):
             raise AttributeError(name)
         raise AttributeError('A SocketRouter has no {!r}: its decorators are @socket.connect, @socket.disconnect, '
-                             '@socket.route(pattern) and @socket.default_route.'.format(name))
+                             '@socket.route(pattern), @socket.bytes and @socket.default_route.'.format(name))
 
     def __repr__(self):
         return '<SocketRouter {}>'.format(
@@ -71,16 +71,32 @@ class SocketRouter:
 
         def decorate(function):
             self._check_open()
-            self._routes.append(Route(pattern, Function(function, 'content'), **options))
+            route = Route(pattern, None, **options)
+            route.function = Function(function, route.argument)
+            earlier = next((other for other in self._routes if other.pattern is bytes), None)
+            if pattern is bytes and earlier is not None:
+                raise TypeError('{!r} has its function for bytes already: {!r}.'.format(self, earlier))
+            self._routes.append(route)
             return function
         return decorate
 
+    def bytes(self, function=None, **options):
+        """Send binary frames to ``function(socket, data)``. ``@socket.bytes``, or with the options of a route:
+        ``@socket.bytes(login_required=True)``.
+        """
+        if function is None:
+            return self.route(bytes, **options)
+        return self.route(bytes, **options)(function)
+
     def connect(self, function):
-        """Call ``function(socket, message)`` when a connection has been accepted."""
+        """Call ``function(socket, message)`` when a connection has been accepted, after those of the handler to build on.
+
+        Once the connection is closed, no other is called.
+        """
         return self._record('connect', 'message', function)
 
     def disconnect(self, function):
-        """Call ``function(socket, message)`` once when a connection has ended."""
+        """Call ``function(socket, message)`` once when a connection has ended, before those of the handler to build on."""
         return self._record('disconnect', 'message', function)
 
     def default_route(self, function):
@@ -126,7 +142,8 @@ class SocketRouter:
         }
         for kind in ('connect', 'disconnect'):
             if kind in self._functions:
-                attributes[kind + '_function'] = self._functions[kind]
+                name_ = kind + '_functions'
+                attributes[name_] = (*getattr(base, name_), self._functions[kind])
         if 'default_route' in self._functions:
             attributes['default_route'] = self._functions['default_route'].function
         return type(name, (base,), attributes)

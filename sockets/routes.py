@@ -91,14 +91,15 @@ class Route:
     contents of one connection it takes: a number a second, or a text like ``'5/s'``, ``'30/m'`` or ``'100/h'``.
     ``form`` validates the content (``sockets.contracts.clean``), and the function gets what it makes of it.
     ``login_required`` and ``permission``, a name like ``'poker.bet'`` or several, say who may send it. ``TypeError``
-    for anything else.
+    for anything else. The pattern ``bytes``, the class, is for binary frames, of which the function gets the ``data``;
+    their ``form`` is a function.
     """
 
     __slots__ = ('pattern', 'function', 'rate', 'form', 'login_required', 'permissions', 'has_contract')
 
     def __init__(self, pattern, function, rate=None, form=None, login_required=False, permission=()):
         is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
-        if not is_regex and not isinstance(pattern, str):
+        if not is_regex and not isinstance(pattern, str) and pattern is not bytes:
             raise TypeError("A route's pattern is a str or a compiled regex of str, not {!r}; "
                             "write @socket.route('TYPE').".format(pattern))
         if pattern == '':
@@ -108,6 +109,8 @@ class Route:
                 MAX_TYPE_LENGTH, pattern, len(pattern)))
         if not (form is None or callable(form)):
             raise TypeError("A route's form is a class of forms, or a function of the content, not {!r}.".format(form))
+        if pattern is bytes and any(hasattr(form, name) for name in ('is_valid', 'model_validate', 'parse_obj')):
+            raise TypeError('Binary frames have no fields for {!r}; their form is a function of the data.'.format(form))
         self.pattern = pattern
         self.function = function
         self.rate = None if rate is None else _per_second(rate)
@@ -119,10 +122,19 @@ class Route:
                 raise TypeError("A route's permission is called like 'app.may_do_this', not {!r}.".format(name))
         self.has_contract = bool(form is not None or self.login_required or self.permissions)
 
+    @property
+    def argument(self):
+        """What the second argument of its function is called."""
+        return 'data' if self.pattern is bytes else 'content'
+
+    @property
+    def name(self):
+        """The pattern as text; ``'(bytes)'`` for binary frames."""
+        return '(bytes)' if self.pattern is bytes else getattr(self.pattern, 'pattern', self.pattern)
+
     def __repr__(self):
-        pattern = self.pattern if isinstance(self.pattern, str) else self.pattern.pattern
         function = getattr(self.function, 'function', self.function)
-        return '<Route {!r} -> {}>'.format(pattern, getattr(function, '__qualname__', function))
+        return '<Route {!r} -> {}>'.format(self.name, getattr(function, '__qualname__', function))
 
 
 def covers(pattern, other):
@@ -132,6 +144,8 @@ def covers(pattern, other):
     """
     if pattern == other:
         return True
+    if bytes in (pattern, other):
+        return False
     if not isinstance(other, str):
         literal = _LITERAL.match(other.pattern)
         if literal is None or other.flags != _LITERAL.flags:
@@ -153,14 +167,15 @@ class RouteTable:
     """Routes in order of definition; the last one that matches a type wins.
 
     A type that an exact route names costs one dictionary look-up, however many exact routes there are, plus one
-    match per regex that was defined after it.
+    match per regex that was defined after it. ``binary`` is the route of binary frames, ``None`` if there is none.
     """
 
-    def __init__(self, routes=()):
-        self._routes = list(routes)
+    def __init__(self, routes=(), binary=None):
+        self._routes = [route for route in routes if route.pattern is not bytes]
+        self.binary = binary
         self._exact = {}
         self._regexes = []
-        self.has_rates = any(route.rate is not None for route in self._routes)
+        self.has_rates = any(route.rate is not None for route in (*self._routes, *([binary] if binary else [])))
         for rank, route in enumerate(self._routes):
             if isinstance(route.pattern, str):
                 self._exact[route.pattern] = (rank, route)

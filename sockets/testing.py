@@ -22,7 +22,7 @@ from django.db import close_old_connections, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client
 
-from . import conf, messages, presence, transport
+from . import conf, envelopes, messages, presence, transport
 from .layers import InMemoryChannelLayer
 from .models import Socket
 
@@ -107,17 +107,25 @@ class SocketClient:
         self._send(bytes=data)
 
     def request(self, type, **fields):
-        """Send ``{'type': type, **fields}`` with a ``ref`` and return the frame that answers it, without the ``ref``.
+        """Send ``{'type': type, **fields}`` with a ``ref`` and return the frame that answers it, without the ``ref``;
+        bytes, if the function returned bytes.
 
         ``AssertionError`` if there is none.
         """
         __tracebackhide__ = True
         ref = 'test-{}'.format(next(_refs))
         self.send(type, **fields, **{messages.REF: ref})
-        reply = self._take({messages.REF: ref})
-        if reply is None:
-            raise AssertionError('{!r} got no reply to {}.\n{}'.format(self, type, self._history()))
-        return {name: value for name, value in reply.items() if name != messages.REF}
+        return self._take_reply(ref, type)
+
+    def request_bytes(self, data):
+        """Send a binary frame with a ``ref`` and return what answers it: a content without the ``ref``, or bytes.
+
+        ``AssertionError`` if nothing does.
+        """
+        __tracebackhide__ = True
+        ref = 'test-{}'.format(next(_refs))
+        self.send_bytes(envelopes.wrap(data, ref))
+        return self._take_reply(ref, 'bytes')
 
     def received(self):
         """Take the contents of all frames that were received and not taken yet, and return them.
@@ -191,6 +199,19 @@ class SocketClient:
             self._received.remove(content)
             self._taken.append(content)
         return content
+
+    def _take_reply(self, ref, what):
+        __tracebackhide__ = True
+        reply = self._take({messages.REF: ref})
+        if reply is not None:
+            return {name: value for name, value in reply.items() if name != messages.REF}
+        for frame in self._received:
+            envelope, data = envelopes.unwrap(frame) if isinstance(frame, bytes) else ({}, None)
+            if envelope.get(messages.REF) == ref:
+                self._received.remove(frame)
+                self._taken.append(frame)
+                return data
+        raise AssertionError('{!r} got no reply to {}.\n{}'.format(self, what, self._history()))
 
     def _history(self):
         """Return what the author of a test that fails wants to know."""

@@ -21,7 +21,7 @@ from channels.message import Message
 from channels.routing import Include, Route, Router, connect_consumer, null_consumer
 from channels.signals import worker_process_ready, worker_ready
 
-from . import background, conf, overtime
+from . import background, conf, envelopes, overtime
 from .exceptions import DeliveryFailed, MailboxFull
 from .layers import dropped as layers_dropped
 from .signals import announce, messages_dropped
@@ -226,7 +226,7 @@ def frame(text=None, bytes=None):
     if isinstance(text, str) and bytes is None:
         return {'text': text}
     if isinstance(bytes, builtins.bytes) and text is None:
-        return {'bytes': bytes}
+        return {'bytes': envelopes.wrap(bytes)}
     raise TypeError("A frame is text='...' or bytes=b'...', not text={!r:.40}, bytes={!r:.40}.".format(text, bytes))
 
 
@@ -377,6 +377,10 @@ class Consumer(WebsocketConsumer):
             self.closed = bool(content.get('close')) or refuses
             self._send(content, send_last if is_last else send)
 
+    def send(self, text=None, bytes=None, close=False):
+        """Send a frame of ``text`` or ``bytes`` as it is to this connection now."""
+        super().send(text, None if bytes is None else envelopes.wrap(bytes), close)
+
     def close(self, code=1000):
         """Close the connection with ``code``; one that was not accepted yet is refused (HTTP 403)."""
         self.deliver({'close': close_code(1000 if code is True else code)})
@@ -432,8 +436,8 @@ class Consumer(WebsocketConsumer):
         """Return the address that opened the TCP connection of ``request``; ``None`` on a unix socket."""
         return request.META.get('REMOTE_ADDR')
 
-    def _send(self, content, hand_over=send):
-        hand_over(self.message.channel_layer, self.channel_name, content)
+    def _send(self, content, hand_over=None):
+        (hand_over or send)(self.message.channel_layer, self.channel_name, content)
 
 
 def _headers(content):
