@@ -9,6 +9,9 @@ from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
 from sockets.router import ViewInRouting
+from sockets.transport import DenyConnection
+
+from .conftest import both_ways
 
 
 class Page(View):
@@ -123,13 +126,89 @@ def test_the_connect_function_runs_beside_an_overridden_connect(connect):
     assert connect(Both.socket.Handler).received() == [{'from': 'method'}, {'from': 'function'}]
 
 
+class Lot(View):
+    socket = SocketRouter()
+
+    @socket.connect
+    def on_open(socket, lot):
+        ran.append('lot opens')
+        if lot == 'closed':
+            socket.close(4403)
+        if lot == 'denied':
+            raise DenyConnection()
+
+    @socket.disconnect
+    def on_close(socket):
+        ran.append('lot closes')
+
+
+class LiveLot(View):
+    socket = SocketRouter(handler=Lot.socket.Handler)
+
+    @socket.connect
+    def on_open(socket, message):
+        ran.append('live lot opens')
+
+    @socket.disconnect
+    def on_close(socket):
+        ran.append('live lot closes')
+        1 / 0
+
+
+class BestLot(View):
+    socket = SocketRouter(handler=type('Between', (LiveLot.socket.Handler,), {}))
+
+    @socket.connect
+    def on_open(socket):
+        ran.append('best lot opens')
+
+    @socket.disconnect
+    def on_close(socket):
+        ran.append('best lot closes')
+
+
+class Quiet(LiveLot.socket.Handler):
+    connect_functions = ()
+
+
+ran = []
+
+
+@both_ways
+def test_connect_and_disconnect_functions_of_a_base_run_too_inside_out(connect, caplog):
+    # The base's were replaced without a word, and with them its checks.
+    def come_and_go(handler, lot):
+        del ran[:]
+        connect(handler, '/lot/{}/'.format(lot), pattern=r'^/lot/(?P<lot>\w+)/$').disconnect()
+        return ran[:]
+
+    assert come_and_go(LiveLot.socket.Handler, '7') == [
+        'lot opens', 'live lot opens', 'live lot closes', 'lot closes']
+    # What one of them raises is logged, and keeps no other from running.
+    assert 'ZeroDivisionError' in caplog.text
+    assert come_and_go(BestLot.socket.Handler, '7') == [
+        'lot opens', 'live lot opens', 'best lot opens', 'best lot closes', 'live lot closes', 'lot closes']
+    assert come_and_go(Lot.socket.Handler, '7') == ['lot opens', 'lot closes']
+    assert come_and_go(Quiet, '7') == ['live lot closes', 'lot closes']
+    # Once the base has closed the connection, or refused it, nobody greets it.
+    assert come_and_go(BestLot.socket.Handler, 'closed')[:1] == ['lot opens']
+    assert 'live lot opens' not in ran and 'best lot closes' in ran
+    assert come_and_go(BestLot.socket.Handler, 'denied') == ['lot opens']
+
+
+def test_the_functions_of_all_bases_are_checked_for_their_arguments():
+    assert {function.function.__qualname__ for function in BestLot.socket.Handler.functions()} >= {
+        'Lot.on_open', 'LiveLot.on_open', 'BestLot.on_open', 'Lot.on_close', 'LiveLot.on_close', 'BestLot.on_close'}
+
+
 def test_decorators_return_the_function_unchanged():
     router = SocketRouter()
 
     def function(socket):
         pass
     assert router.connect(function) is router.disconnect(function) is router.default_route(function) is function
-    assert router.route('X')(function) is function
+    assert router.route('X')(function) is router.bytes(function) is function
+    assert SocketRouter().bytes(rate=1)(function) is function
 
 
 def test_the_handler_is_a_real_class_named_after_its_view():
@@ -143,10 +222,10 @@ def test_the_handler_is_a_real_class_named_after_its_view():
 
 
 @pytest.mark.parametrize('name', ['conect', 'on_connect', 'receive', 'handler', 'routes'])
-def test_a_name_that_is_no_decorator_is_an_error_that_names_the_four(name):
+def test_a_name_that_is_no_decorator_is_an_error_that_names_those_there_are(name):
     with pytest.raises(AttributeError) as error:
         getattr(SocketRouter(), name)
-    for decorator in ('connect', 'disconnect', 'route', 'default_route'):
+    for decorator in ('connect', 'disconnect', 'route(pattern)', 'bytes', 'default_route'):
         assert '@socket.' + decorator in str(error.value)
 
 
@@ -168,7 +247,7 @@ def test_misuse_is_a_type_error_where_it_stands(misuse):
 def test_decorating_after_the_handler_was_built_is_an_error_and_not_lost():
     router = SocketRouter()
     router.Handler
-    for late in (router.connect, router.disconnect, router.default_route, router.route('X')):
+    for late in (router.connect, router.disconnect, router.default_route, router.route('X'), router.bytes):
         with pytest.raises(ImproperlyConfigured, match='built already'):
             late(lambda socket: None)
 
