@@ -102,6 +102,9 @@ class SocketProtocol(WebSocketProtocol):
             # Someone has told the transport to go on: daphne does, after the handshake.
             self.transport.pauseProducing()
         else:
+            # Who sends a large frame over a slow line answers no ping until it is through.
+            if self.autoPingTimeoutCall is not None and not self.is_looking:
+                self.note_life()
             self.turn()
 
     def pauseProducing(self):

@@ -43,6 +43,23 @@ def test_what_must_not_be_is_answered_with_a_close_and_nothing_after_it_is_handl
     assert wire.is_closed and wire.layer.channels() == ['disconnect']
 
 
+def test_a_binary_frame_may_be_larger_than_a_text_if_the_settings_say_so(settings):
+    settings.SOCKETS = {'MAX_MESSAGE_SIZE': 20, 'MAX_BINARY_SIZE': 200}
+    wire = Wire.open()
+    wire.receive(frame(b'x' * 800, BINARY) + frame(b'x' * 400, BINARY, fin=False) + frame(b'x' * 400, 0))
+    assert wire.layer.messages() == [b'x' * 800] * 2
+    for data in (frame(b'x' * 801, BINARY), frame(b'x' * 400, BINARY, fin=False) + frame(b'x' * 401, 0),
+                 frame(b'x' * 81), frame(b'x', fin=False) + frame(b'x' * 80, 0)):
+        wire = Wire.open()
+        wire.receive(data)
+        assert wire.frames()[0][1][:2] == b'\x03\xf1' and wire.layer.messages() == []
+    # Encodings of one's own come in binary frames, too.
+    settings.SOCKETS = {'MAX_MESSAGE_SIZE': 20, 'MAX_BINARY_SIZE': 10}
+    wire = Wire.open()
+    wire.receive(frame(b'x' * 80, BINARY))
+    assert wire.layer.messages() == [b'x' * 80]
+
+
 # What the server closes.
 
 @pytest.mark.parametrize('code, sent', [(True, b'\x03\xe8'), (1000, b'\x03\xe8'), (4401, b'\x11\x31'),
@@ -316,6 +333,19 @@ def test_an_answer_that_takes_longer_than_the_interval_is_an_answer():
     wire.receive(frame(payload, PONG))
     wire.turns(25)
     assert not wire.is_closed
+
+
+@pytest.mark.parametrize('pieces', [[frame(b'x' * 100000, BINARY)[n:n + 2000] for n in range(0, 100000, 2000)],
+                                    [frame(b'x' * 2000, BINARY, fin=False), *[frame(b'x' * 2000, 0, fin=False)] * 49]])
+def test_who_sends_one_large_frame_over_a_slow_line_is_there(pieces):
+    # It answers a ping when the frame is through; before, it was cut off half-way, again and again.
+    wire = Wire.open()
+    for piece in pieces:
+        silence(wire, 4)
+        wire.receive(piece)
+    assert not wire.is_closed and {opcode for opcode, _ in wire.frames()} == {PING}
+    silence(wire, 54)
+    assert wire.is_closed
 
 
 @pytest.mark.parametrize('answers', [True, False])
