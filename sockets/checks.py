@@ -120,7 +120,7 @@ _VALUES = (
     ('HANDSHAKE_TIMEOUT', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('MIDDLEWARE', _is_list, "Give a list of dotted paths, such as ['mysite.middleware.audit']."),
     ('ALLOWED_ORIGINS', lambda value: value is None or _is_list(value),
-     "Give a list of hosts as in ALLOWED_HOSTS, such as ['example.com', '.example.org'], or None."),
+     "Give a list of hosts as in ALLOWED_HOSTS and of whole origins, such as ['example.com', 'file://'], or None."),
     ('REQUIRE_ORIGIN', lambda value: isinstance(value, bool), 'Give True or False.'),
     ('TRUSTED_PROXIES', _are_networks, "Give a list like ['127.0.0.1', '10.0.0.0/8', 'unix']."),
     ('CLIENT_ADDRESS_HEADER', _is_header_or_none, "Give the name of a header as your proxy writes it, with hyphens, such "
@@ -157,16 +157,23 @@ def check_relations(app_configs=None, **kwargs):
 
 @register('sockets')
 def check_origins(app_configs=None, **kwargs):
-    """W008: hosts of which none can be that of a page."""
+    """W008: hosts of which none can be that of a page; origins that no browser says."""
     if not _can_look():
         return []
     name = 'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']"
     hosts = settings.ALLOWED_HOSTS if conf.ALLOWED_ORIGINS is None else conf.ALLOWED_ORIGINS
     # With DEBUG, no host at all means this machine.
     # What has a scheme is one origin as a whole.
-    if not _is_list(hosts) or any(security.origin_allowed(host if '://' in host else 'http://' + host, host)
-                                  for host in (*hosts, 'localhost')):
+    if not _is_list(hosts):
         return []
+    if any(security.origin_allowed(host if '://' in host or host == security.NULL else 'http://' + host, host)
+           for host in (*hosts, 'localhost')):
+        useless = sorted(entry for entry in conf.ALLOWED_ORIGINS or () if not security.can_match(entry))
+        return [Warning("SOCKETS['ALLOWED_ORIGINS'] has {}, which no browser says.".format(
+                            ', '.join(map(repr, useless))), id='sockets.W008', hint=(
+                        "Write a host without port ('example.com', '.example.com'), a whole origin as browsers send it "
+                        "('http://localhost:3000', 'capacitor://localhost', 'file://'), or 'null'."))
+                ] if useless else []
     return [Warning('{} is {!r}: the websocket of every page is refused with HTTP 403.'.format(name, hosts),
                     hint="Name the hosts of your pages, without http:// and port: {} = ['example.com'].".format(name),
                     id='sockets.W008')]

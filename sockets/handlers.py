@@ -386,10 +386,8 @@ class RoutedSocketHandler(transport.Consumer):
         self._check_path()
         origin, host = request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')
         if not security.origin_allowed(origin, host, request.is_secure()):
-            logger.warning('Refused a websocket to %.100r at %.100r from the foreign origin %.100r. If it is yours, add '
-                           "its host to ALLOWED_HOSTS or SOCKETS['ALLOWED_ORIGINS']; if only its port differs, or it "
-                           "has no TLS and we have, add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here.",
-                           self.path, host, origin)
+            logger.warning('Refused a websocket to %.100r at %.100r from the foreign origin %.100r. %s',
+                           self.path, host, origin, security.remedy(origin))
             raise transport.DenyConnection()
         self._row = None
         self._session = auth.session_from_cookie(request.COOKIES.get(settings.SESSION_COOKIE_NAME))

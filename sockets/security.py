@@ -12,6 +12,11 @@ _ORIGIN = re.compile(r'(https?|wss?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{
 _HOST = re.compile(r'(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?', re.ASCII)
 _PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
 
+# What a page says that may not say where it comes from: in a sandbox, of a data: URL, in some apps.
+NULL = 'null'
+# A whole origin: of files there is but one.
+_WHOLE = re.compile(r'file://|[a-z][a-z0-9+.-]*://[^/?#@\\*\s,]+', re.ASCII)
+
 # An address as some proxies write it.
 _WITH_PORT = re.compile(r'\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}', re.ASCII)
 
@@ -30,9 +35,9 @@ def origin_allowed(origin, host, is_secure=False):
     if not origin.isascii():
         # Lower case makes ASCII of some letters that are none.
         return False
-    origin = origin.lower().rstrip('/')
+    origin = _whole(origin)
     allowed = conf.ALLOWED_ORIGINS
-    if allowed is not None and any('://' in entry and entry.lower().rstrip('/') == origin for entry in allowed):
+    if allowed is not None and any(('://' in entry or entry == NULL) and _whole(entry) == origin for entry in allowed):
         return True
     match = _ORIGIN.fullmatch(origin)
     if match is None:
@@ -47,7 +52,7 @@ def origin_allowed(origin, host, is_secure=False):
     if hostname == our_name and our_port is not None and int(port or _PORTS[scheme]) != our_port:
         return False
     if allowed is not None:
-        return validate_host(hostname, allowed)
+        return validate_host(hostname, [entry for entry in allowed if entry != NULL])
     allowed = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed:
         allowed = ['localhost', '127.0.0.1', '[::1]']
@@ -55,6 +60,39 @@ def origin_allowed(origin, host, is_secure=False):
     if '*' in allowed and hostname == our_name:
         return True
     return validate_host(hostname, [pattern for pattern in allowed if pattern != '*'])
+
+
+def can_match(entry):
+    """Whether ``entry`` of ``ALLOWED_ORIGINS`` is what a browser may say: a host, a whole origin, ``null`` or ``*``."""
+    if entry in (NULL, '*'):
+        return True
+    if '://' not in entry:
+        match = _HOST.fullmatch(entry.lower().lstrip('.'))
+        return match is not None and match.group(2) is None
+    origin = _whole(entry)
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return bool(_WHOLE.fullmatch(origin)) and origin.partition(':')[0] not in _PORTS
+    scheme, _, port = match.groups()
+    # Browsers leave out the port of a scheme.
+    return port is None or int(port) != _PORTS[scheme]
+
+
+def remedy(origin):
+    """Return a sentence or two about what would let in a page of ``origin``, which was refused."""
+    if not origin:
+        return "SOCKETS['REQUIRE_ORIGIN'] lets nobody in without one."
+    entry = "add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here{}.".format(
+        ', beside your own hosts, for it replaces ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else '')
+    if _ORIGIN.fullmatch(_whole(origin)):
+        return 'If it is yours, add its host to {}; if only its port differs, or it has no TLS and we have, {}'.format(
+            'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']", entry)
+    if origin == NULL:
+        return ('If your own pages are in a sandbox, or in an app that says so, {} Any page in a sandbox says the same, '
+                'whoever wrote it.'.format(entry))
+    if can_match(origin):
+        return 'If it is an app of yours, {}'.format(entry)
+    return "It is none that a browser sends, and nothing for SOCKETS['ALLOWED_ORIGINS']."
 
 
 def address_header():
@@ -79,6 +117,12 @@ def client_ip(peer, header):
         address = _address(hops.pop().strip())
         trusted = _in_networks(address, networks)
     return None if address is None else str(address)
+
+
+def _whole(origin):
+    """Return ``origin`` in lower case, without the slashes that some write behind it."""
+    origin = origin.lower().rstrip('/')
+    return origin + '//' if origin.endswith(':') else origin
 
 
 def _split(host):

@@ -300,6 +300,11 @@ def test_an_in_memory_layer_in_production_is_pointed_out_by_check_deploy(finding
     (False, ['example.com'], {'ALLOWED_ORIGINS': ['http://localhost:3000']}, []),
     (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'example.org']}, []),
     (False, [], {'ALLOWED_ORIGINS': ['*']}, []),
+    (False, [], {'ALLOWED_ORIGINS': ['null']}, []),
+    (False, [], {'ALLOWED_ORIGINS': ['file://']}, []),
+    (False, [], {'ALLOWED_ORIGINS': ['example.com', 'null', 'file://', 'capacitor://localhost']}, []),
+    (False, [], {'ALLOWED_ORIGINS': ['example.com', 'file://*']}, ['sockets.W008']),
+    (False, [], {'ALLOWED_ORIGINS': ['example.com', 'example.com:8000', '*.example.org']}, ['sockets.W008']),
     # That is said by another check.
     (False, [], {'ALLOWED_ORIGINS': 'example.com'}, ['sockets.E007']),
 ])

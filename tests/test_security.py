@@ -1,7 +1,7 @@
 import pytest
 from django.core.management import CommandError, call_command
 
-from sockets.security import client_ip, origin_allowed
+from sockets.security import can_match, client_ip, origin_allowed, remedy
 
 
 @pytest.mark.parametrize('hosts, origin, host, allowed', [
@@ -97,12 +97,70 @@ def test_a_page_without_tls_is_foreign_where_we_have_it(settings, origin, is_sec
 
 
 def test_an_origin_that_is_named_as_a_whole_is_allowed_whatever_its_scheme_and_port(settings):
-    settings.SOCKETS = {'ALLOWED_ORIGINS': ['example.com', 'http://localhost:3000', 'capacitor://App/', 'null']}
+    settings.SOCKETS = {'ALLOWED_ORIGINS': ['example.com', 'http://localhost:3000', 'capacitor://App/']}
     assert origin_allowed('http://localhost:3000', 'localhost:8000', True)
     assert origin_allowed('capacitor://app', 'example.com')
     assert not origin_allowed('http://localhost:3001', 'localhost:8000')
     assert not origin_allowed('http://localhost', 'localhost')
     assert not origin_allowed('null', 'example.com')
+
+
+@pytest.mark.parametrize('origin', ['null', 'file://'])
+@pytest.mark.parametrize('entries, allowed', [
+    (['{}'], True), (['example.com', '{}'], True),
+    # No wildcard is meant for them, and no host.
+    (['*'], False), (['.'], False), (['.null', 'file', 'file:', 'http://null'], False), (['{}*', '*://', '*{}'], False),
+    (['example.com'], False), ([], False), (None, False)])
+def test_an_origin_that_is_no_page_of_a_site_is_allowed_by_name_only(settings, origin, entries, allowed):
+    settings.ALLOWED_HOSTS = ['*', 'null', 'file']
+    settings.SOCKETS = {'ALLOWED_ORIGINS': entries and [entry.format(origin) for entry in entries]}
+    for is_secure in (False, True):
+        assert origin_allowed(origin, 'example.com', is_secure) is allowed
+    # The name of one is no name of the other, nor of a host.
+    for other in ('null', 'file://', 'http://null', 'https://file'):
+        if other != origin and allowed:
+            assert not origin_allowed(other, 'example.com')
+
+
+@pytest.mark.parametrize('entry', ['file://', 'file:///', 'FILE://'])
+def test_files_may_be_written_with_as_many_slashes_as_one_likes(settings, entry):
+    settings.SOCKETS = {'ALLOWED_ORIGINS': [entry]}
+    assert origin_allowed('file://', 'example.com') and origin_allowed('file:///', 'example.com')
+    assert not origin_allowed('file://example.com', 'example.com') and not origin_allowed('null', 'example.com')
+
+
+@pytest.mark.parametrize('origins, origin, words', [
+    (None, 'https://shop.example', ["add its host to ALLOWED_HOSTS; ", 'it replaces ALLOWED_HOSTS']),
+    (['a.example'], 'https://shop.example', ["add its host to SOCKETS['ALLOWED_ORIGINS']; ", ' as it stands here.']),
+    (None, 'null', ["SOCKETS['ALLOWED_ORIGINS'] as it stands here, beside your own hosts", 'Any page in a sandbox']),
+    (['*'], 'null', ["add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here. "]),
+    (None, 'file://', ["If it is an app of yours, add it to SOCKETS['ALLOWED_ORIGINS']", 'it replaces ALLOWED_HOSTS']),
+    (['*'], 'capacitor://localhost', ["add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here."]),
+    (None, 'https://user@example.com', ['none that a browser sends']),
+    (None, 'file://*', ['none that a browser sends']),
+    (None, None, ['REQUIRE_ORIGIN']),
+])
+def test_who_is_refused_is_told_what_works(settings, origins, origin, words):
+    settings.SOCKETS = {'ALLOWED_ORIGINS': origins, 'REQUIRE_ORIGIN': True}
+    assert not origin_allowed(origin, 'example.com')
+    for word in words:
+        assert word in remedy(origin)
+    # And that it works.
+    if 'none that' not in words[0] and origin is not None:
+        settings.SOCKETS = {'ALLOWED_ORIGINS': [*(origins or []), origin]}
+        assert origin_allowed(origin, 'example.com') and can_match(origin)
+
+
+@pytest.mark.parametrize('entry, possible', [
+    ('example.com', True), ('.example.com', True), ('[::1]', True), ('*', True), ('null', True), ('file://', True),
+    ('file:///', True), ('http://localhost:3000', True), ('capacitor://localhost', True), ('https://example.com/', True),
+    ('chrome-extension://abcdef', True), ('xn--bcher-kva.example', True),
+    ('example.com:8000', False), ('*.example.com', False), ('file:', False), ('file://*', False), ('null*', False),
+    ('https://*.example.com', False), ('https://example.com/path', False), ('https://user@example.com', False),
+    ('https://example.com:443', False), ('http://', False), ('b\xfccher.example', False), ('', False), ('https:', False),
+])
+def test_an_entry_that_no_browser_says_can_be_told(entry, possible):
+    assert can_match(entry) is possible
 
 
 def test_a_missing_origin_is_no_browser(settings):
