@@ -182,10 +182,12 @@ def _open(parts):
 
 def _shake_hands(file, parts):
     """Ask for a websocket and return the HTTP status of the answer: 101 if we have it."""
-    path = parts._replace(scheme='', netloc='', fragment='', path=parts.path or '/').geturl()
+    # Not geturl(), which takes what begins with // for a host.
+    path = (parts.path or '/') + ('?' + parts.query if parts.query else '')
+    host = parts.netloc.rpartition('@')[2]
     file.write('GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: {}://{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
                'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n'.format(
-                   path, parts.netloc, 'https' if parts.scheme == 'wss' else 'http', parts.netloc,
+                   path, host, 'https' if parts.scheme == 'wss' else 'http', host,
                    base64.b64encode(os.urandom(16)).decode()).encode())
     file.flush()
     protocol, status, *_ = (file.readline() + b' ').split(b' ', 2)

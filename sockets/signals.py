@@ -12,8 +12,8 @@ socket_connected = Signal()
 #: known; ``reason``: why it ended if that was ours to decide, such as ``'Your session has expired.'``, or ``None``.
 socket_disconnected = Signal()
 
-#: ``socket``: the handler; ``route``: the pattern that matched (a ``str``), or ``None``; ``duration``: seconds;
-#: ``outcome``: ``'ok'``, the code of the ``ERROR`` that answered it, or ``'revoked'``.
+#: ``socket``: the handler; ``route``: the pattern that matched (a ``str``), ``'(bytes)'`` for binary frames, or
+#: ``None``; ``duration``: seconds; ``outcome``: ``'ok'``, the code of the ``ERROR`` that answered it, or ``'revoked'``.
 message_handled = Signal()
 
 #: ``servers``: a dict of how many messages each server (the prefix of its channels) did not take in time, or how many

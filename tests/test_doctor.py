@@ -165,6 +165,18 @@ def test_a_socket_is_talked_to(replies, ok, text):
     assert heard[0].startswith(b'GET /page/?a=1 HTTP/1.1\r\nHost: %s\r\nOrigin: http://%s\r\n' % (host, host))
 
 
+@pytest.mark.parametrize('address, target', [
+    ('/page/#a', '/page/'), ('', '/'), ('?a=1#b', '/?a=1'), ('//other.example/x/', '//other.example/x/'),
+    ('//other.example/x/?a=//b', '//other.example/x/?a=//b')])
+def test_a_socket_is_asked_for_at_the_path_that_was_given(address, target):
+    # Of a path that begins with two slashes, two more were made.
+    with answering(UPGRADED, ANSWER) as (url, heard):
+        host = url[len('ws://'):url.index('/page/')]
+        doctor.examine_socket('ws://name:word@{}{}'.format(host, address))
+    head = 'GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: http://{}\r\n'.format(target, host, host)
+    assert heard[0].decode().startswith(head)
+
+
 @pytest.mark.parametrize('url', ['http://127.0.0.1/', 'ws:///page/', '127.0.0.1:8000'])
 def test_an_address_that_is_none_is_told(url):
     (name, ok, text, remedy), = doctor.examine_socket(url)

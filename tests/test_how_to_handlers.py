@@ -106,6 +106,31 @@ def test_frames_that_are_no_json(page):
     assert answer == {'type': 'SUM', 'n': 2} and error['code'] == 'invalid_json'
 
 
+def test_bytes_with_options(page, alice):
+    lot = {'handler': page('files.views').Lot.socket.Handler, 'pattern': r'^/lot/(?P<lot>\d+)/$'}
+    assert SocketClient('/lot/7/', **lot).connect().request_bytes(b'x')['code'] == 'not_allowed'
+    client = SocketClient('/lot/7/', user=alice, **lot).connect()
+    assert client.request_bytes(b'abc') == {'type': 'TAKEN', 'lot': '7', 'size': 3}
+    assert client.request_bytes(b'')['details'] == 'There is nothing in it.'
+    client = SocketClient('/f/', handler=page('files.views').SafeFileHandler, user=alice).connect()
+    assert client.request_bytes(b'x')['code'] == 'not_allowed'
+    alice.user_permissions.add(Permission.objects.get(codename='delete_socket'))
+    assert client.request_bytes(b'x') == hashlib.sha256(b'x').digest()
+
+
+def test_what_builds_on_another_socket(page):
+    options = {'handler': page('lots.views').LiveLot.socket.Handler, 'pattern': r'^/lot/(?P<lot>\d+)/$'}
+    client, other = (SocketClient('/lot/7/', **options).connect() for _ in range(2))
+    assert client.received() == [{'type': 'LIVE', 'rooms': ['lot 7']}]
+    other.close()
+    assert client.received() == [{'type': 'LEFT'}]
+    none = SocketClient('/lot/0/', **options).connect()
+    assert (none.received(), none.close_code) == ([], 4404)
+    quiet = SocketClient('/lot/7/', **dict(options, handler=page('lots.views').QuietHandler)).connect()
+    quiet.close()
+    assert client.received() == []
+
+
 def test_several_handlers_over_one_connection(page):
     client = SocketClient('/e/tea/', pattern=r'^/e/(?P<room>\w+)/$', handler=page('everything.handlers').Everything)
     client.connect()

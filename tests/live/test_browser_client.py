@@ -154,6 +154,7 @@ import signal
 from channels import route_class
 from django.views.generic import TemplateView
 
+from mysite.pictures import Pictures
 from mysite.tables import Table
 from sockets import SocketRouter
 from sockets.models import Socket
@@ -206,6 +207,7 @@ class Fragile(TemplateView):
 
 routing = [
     route_class(MyPage.socket.Handler, path='^/mypage/$'),
+    route_class(Pictures.socket.Handler, path='^/pictures/$'),
     route_class(Table.socket.Handler, path='^/table/$'),
     route_class(Fragile.socket.Handler, path='^/fragile/$'),
 ]
@@ -217,8 +219,10 @@ from django.urls import path
 from django.views.static import serve
 
 from mysite.pages import MyPage, StrictPage
+from mysite.pictures import Pictures
 
 urlpatterns = [
+    path('pictures/', Pictures.as_view()),
     path('mypage/', MyPage.as_view()),
     path('defer/', StrictPage.as_view(template_name='table.html')),
     path('module/', StrictPage.as_view(template_name='module.html')),
@@ -291,7 +295,7 @@ ENVIRONMENT = {'DJANGO_SETTINGS_MODULE': 'mysite.settings', 'PYTHONWARNINGS': 'i
 def project(tmp_path_factory):
     """The directory of a project with every file that the document shows."""
     directory = tmp_path_factory.mktemp('project')
-    page, table = blocks('html')
+    page, pictures, table = blocks('html')
     policy, = re.findall('^Content-Security-Policy: (.+)$', DOCUMENT, re.MULTILINE)
     # It would say so if inline code ran.
     table += '<script>document.title = "inline"</script>'
@@ -304,6 +308,7 @@ def project(tmp_path_factory):
         'urls.py': URLS,
         'asgi.py': ASGI,
         'templates/mypage.html': page,
+        'templates/pictures.html': pictures,
         'templates/table.html': table,
         'templates/module.html': module,
         'static/table.js': SCRIPT % blocks('js')[-1],
@@ -367,6 +372,14 @@ def test_the_page_of_the_document_says_what_it_should(site, open_browser):
     assert page.run('return window.problem') is None
     page.run('socket.dispatchEvent(new CustomEvent("close", {detail: {code: 4000}}))')
     assert page.run('return socket.state') == 'closed'
+
+
+def test_the_page_for_pictures_says_what_was_taken(site, open_browser, tmp_path):
+    site.serve()
+    page = Page(open_browser(), site.url + '/pictures/')
+    (tmp_path / 'cat.png').write_bytes(bytes(range(256)) * 1000)
+    page.browser.find_element('id', 'file').send_keys(str(tmp_path / 'cat.png'))
+    assert eventually(lambda: page.browser.find_element('id', 'log').text) == '256000 bytes were taken.'
 
 
 @pytest.mark.parametrize('form', ['defer', 'module'])
