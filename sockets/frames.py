@@ -21,8 +21,8 @@ class Violation(Exception):
 class FrameReader:
     """Takes frames out of what a client sends, one at a time.
 
-    It holds what waits to be read and the fragments of one message, of no more than ``limit`` bytes, or, if it is binary,
-    ``binary_limit``.
+    It holds what waits to be read and the fragments of one message, of no more than ``limit`` bytes, or
+    ``binary_limit`` if it is binary.
     """
 
     __slots__ = ('limit', 'binary_limit', 'is_closing', '_buffer', '_at', '_opcode', '_message', '_skip')

@@ -76,7 +76,10 @@ class RoutedSocketHandler(transport.Consumer):
     @classmethod
     def _binary_route(cls):
         """Return the route of binary frames: the last of ``routes``, or ``on_bytes`` if it was defined below that."""
-        entry, route = ([pair for pair in zip(cls.routes, cls._routes) if pair[1].pattern is bytes] or [(None, None)])[-1]
+        entry = route = None
+        for entry_, route_ in zip(cls.routes, cls._routes):
+            if route_.pattern is bytes:
+                entry, route = entry_, route_
         if cls.on_bytes is None or route is not None and route.function.function is cls.on_bytes:
             return route
         if route is not None:
@@ -304,14 +307,15 @@ class RoutedSocketHandler(transport.Consumer):
             raise
 
     def _decode(self, text, data):
-        max_size = conf.MAX_MESSAGE_SIZE
-        takes_bytes = self.route_table.binary is not None
-        # One that nobody takes is refused with its ref. To who decodes it, it is no envelope.
-        if data is not None and (takes_bytes or type(self).decode is RoutedSocketHandler.decode):
-            self.envelope, data = envelopes.unwrap(data)
-            max_size = (takes_bytes and conf.MAX_BINARY_SIZE) or max_size
+        max_size, is_taken = conf.MAX_MESSAGE_SIZE, False
+        if data is not None:
+            is_taken = self.route_table.binary is not None
+            max_size = is_taken and conf.MAX_BINARY_SIZE or max_size
+            # One that nobody takes is refused with its ref. To a decoder of the project's own, it is no envelope.
+            if is_taken or type(self).decode is RoutedSocketHandler.decode:
+                self.envelope, data = envelopes.unwrap(data)
         messages.check_size(data or '' if text is None else text, max_size)
-        if data is not None and takes_bytes:
+        if is_taken:
             return data
         try:
             content = self.decode(text, data)

@@ -89,14 +89,17 @@ class SocketRouter:
         return self.route(bytes, **options)(function)
 
     def connect(self, function):
-        """Call ``function(socket, message)`` when a connection has been accepted, after those of the handler to build on.
+        """Call ``function(socket, message)`` when a connection has been accepted.
 
-        Once the connection is closed, no other is called.
+        Those of the handler to build on come first; once one has closed the connection, no other is called.
         """
         return self._record('connect', 'message', function)
 
     def disconnect(self, function):
-        """Call ``function(socket, message)`` once when a connection has ended, before those of the handler to build on."""
+        """Call ``function(socket, message)`` once when a connection has ended.
+
+        Those of the handler to build on come last.
+        """
         return self._record('disconnect', 'message', function)
 
     def default_route(self, function):

@@ -63,7 +63,7 @@ def origin_allowed(origin, host, is_secure=False):
 
 
 def can_match(entry):
-    """Whether ``entry`` of ``ALLOWED_ORIGINS`` is what a browser may say: a host, a whole origin, ``null`` or ``*``."""
+    """Whether a browser may say what ``entry`` of ``ALLOWED_ORIGINS`` is for: a host, a whole origin, ``null``."""
     if entry in (NULL, '*'):
         return True
     if '://' not in entry:
@@ -88,8 +88,8 @@ def remedy(origin):
         return 'If it is yours, add its host to {}; if only its port differs, or it has no TLS and we have, {}'.format(
             'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']", entry)
     if origin == NULL:
-        return ('If your own pages are in a sandbox, or in an app that says so, {} Any page in a sandbox says the same, '
-                'whoever wrote it.'.format(entry))
+        return ('If your own pages are in a sandbox, or in an app that says so, {} Any page in a sandbox says the '
+                'same, whoever wrote it.'.format(entry))
     if can_match(origin):
         return 'If it is an app of yours, {}'.format(entry)
     return "It is none that a browser sends, and nothing for SOCKETS['ALLOWED_ORIGINS']."

@@ -153,11 +153,13 @@ def test_who_is_refused_is_told_what_works(settings, origins, origin, words):
 
 @pytest.mark.parametrize('entry, possible', [
     ('example.com', True), ('.example.com', True), ('[::1]', True), ('*', True), ('null', True), ('file://', True),
-    ('file:///', True), ('http://localhost:3000', True), ('capacitor://localhost', True), ('https://example.com/', True),
+    ('file:///', True), ('http://localhost:3000', True), ('capacitor://localhost', True),
+    ('https://example.com/', True),
     ('chrome-extension://abcdef', True), ('xn--bcher-kva.example', True),
     ('example.com:8000', False), ('*.example.com', False), ('file:', False), ('file://*', False), ('null*', False),
     ('https://*.example.com', False), ('https://example.com/path', False), ('https://user@example.com', False),
-    ('https://example.com:443', False), ('http://', False), ('b\xfccher.example', False), ('', False), ('https:', False),
+    ('https://example.com:443', False), ('http://', False), ('b\xfccher.example', False), ('', False),
+    ('https:', False),
 ])
 def test_an_entry_that_no_browser_says_can_be_told(entry, possible):
     assert can_match(entry) is possible
