@@ -329,9 +329,37 @@ test('large frames are sent one at a time, each when the server has handled the 
   for (let n = 0; n < 3; n++) {
     const [picture, ping] = connection.take();
     assert.equal(picture.length, 2 ** 20 + 1);
-    assert.equal(ping?.type, n < 2 ? 'PING' : undefined);
-    if (ping) connection.push({type: 'ACK', ref: ping.ref});
+    assert.equal(ping.type, 'PING');
+    connection.push({type: 'ACK', ref: ping.ref});
   }
+});
+
+test('what is large is handled before the next is sent, also while there is a connection', async () => {
+  const connection = connect();
+  const answers = [1, 2].map(() => ask(new Uint8Array(2 ** 20)));
+  socket.send('AFTER');
+  const [picture, ping] = connection.take();
+  assert.deepEqual([picture.length > 2 ** 20, ping.type], [true, 'PING']);
+  connection.push({type: 'ACK', ref: ping.ref});
+  const [second, another] = connection.take();
+  assert.deepEqual([second.length > 2 ** 20, another.type], [true, 'PING']);
+  // Who is lost has not to be waited for.
+  connection.end();
+  const frames = reconnected().take();
+  assert.deepEqual(frames.map(frame => frame.type ?? frame.length > 2 ** 20), [true, 'PING']);
+  Connection.last.push({type: 'ACK', ref: frames[1].ref});
+  assert.deepEqual(Connection.last.take().map(frame => frame.type ?? frame.length > 2 ** 20), [true, 'PING']);
+  socket.close();
+  assert.deepEqual(await Promise.all(answers.map(codeOf)), ['closed', 'closed']);
+  socket.open();
+  socket.send('NEW');
+  assert.deepEqual(types(Connection.last.accept().take()), ['NEW']);
+});
+
+test('many small frames are as good as a large one', () => {
+  const connection = connect();
+  for (let n = 0; n < 30; n++) socket.send('NOTE', {text: 'x'.repeat(100000)});
+  assert.deepEqual(types(connection.take()), [...Array(11).fill('NOTE'), 'PING']);
 });
 
 test('a server that still takes what is sent has not fallen silent', () => {

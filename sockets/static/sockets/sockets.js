@@ -30,8 +30,8 @@ const LATEST = 300000;
 // Beyond this many failures no delay grows.
 const MANY = 30;
 
-// Frames of the queue that are sent at a time, and their bytes, beyond which no other one is; a layer takes 100 of a
-// connection, and 16 MB, unless it is told otherwise.
+// Frames of the queue that are sent at a time, and bytes after which nothing more is until they are handled; a layer
+// takes 100 frames of a connection, and 16 MB, unless it is told otherwise.
 const BATCH = 50;
 const BATCH_BYTES = 2 ** 20;
 
@@ -72,6 +72,8 @@ export class SocketRouter extends EventTarget {
   #slot = 0;             // until when the server has sent us away
   #isHeard = false;      // whether this connection has brought a frame
   #stopWatching = null;
+  #bytes = 0;            // that were sent since the server was asked whether it has handled them
+  #isAsking = false;
   #queue = new Set();    // entries that wait for a connection, in order
   #unheard = new Set();  // entries that were sent and that the server may not have heard, in order
   #waiting = new Map();  // ref -> the entry of a request without an answer, in order
@@ -183,6 +185,7 @@ export class SocketRouter extends EventTarget {
     const ws = this.#ws = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.#url);
     this.#isHeard = false;
     this.#slot = 0;
+    this.#bytes = 0;
     ws.binaryType = 'arraybuffer';
     ws.onopen = () => {
       this.#flush();
@@ -202,21 +205,26 @@ export class SocketRouter extends EventTarget {
 
   // Send what is queued. A server closes who lets too many frames wait, so the next go when it has handled these.
   #flush() {
-    if (!this.#isOpen) return;
-    let bytes = 0;
+    if (!this.#isOpen || this.#isAsking) return;
     for (const entry of [...this.#queue].slice(0, BATCH)) {
       this.#transmit(entry);
       this.#queue.delete(entry);
-      bytes += entry.frame.size ?? entry.frame.length;
-      if (bytes > BATCH_BYTES) break;
+      if (this.#bytes > BATCH_BYTES) break;
     }
-    if (!this.#queue.size) return;
+    if (this.#queue.size || this.#bytes > BATCH_BYTES) this.#ask();
+  }
+
+  // Ask the server whether it has handled what was sent, and let others wait until then.
+  #ask() {
     const ref = newRef();
     const next = () => {
       clearTimeout(timer);
       this.#waiting.delete(ref);
+      this.#isAsking = false;
       this.#flush();
     };
+    this.#bytes = 0;
+    this.#isAsking = true;
     const timer = after(this.#options.heartbeatTimeout, next);
     this.#waiting.set(ref, {answer: next, fail: next, isResent: true});
     this.#ws.send(encode('PING', {}, ref));
@@ -344,7 +352,11 @@ export class SocketRouter extends EventTarget {
   #push(entry) {
     if (this.#state === 'closed') throw new SocketError('closed', 'The socket is closed. Call its open() first.');
     // Nothing overtakes the queue.
-    if (this.#isOpen && !this.#queue.size) return this.#transmit(entry);
+    if (this.#isOpen && !this.#queue.size && !this.#isAsking) {
+      this.#transmit(entry);
+      if (this.#bytes > BATCH_BYTES) this.#ask();
+      return;
+    }
     const size = this.#queue.size;
     if (size >= this.#options.queueSize) throw new SocketError('queue_full', `${size} frames wait for a connection.`);
     this.#queue.add(entry);
@@ -352,6 +364,7 @@ export class SocketRouter extends EventTarget {
 
   #transmit(entry) {
     this.#ws.send(entry.frame);
+    this.#bytes += entry.frame.size ?? entry.frame.length;
     if (!this.#isHeard) this.#unheard.add(entry);
   }
 
