@@ -11,7 +11,8 @@ logger = logging.getLogger('sockets')
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.
 DRAIN_TIMEOUT = 10
 
-# Of these, what is left for clients to answer the close that could wait no longer.
+# Of these, what is left for clients to answer the close that could wait no longer. Whoever has not when half of it is over
+# is cut off, in whatever state it is: its end has to be handled, too.
 _LAST_SECOND = 1
 
 # Seconds that a handshake may still take. daphne cuts it off after five in all.
@@ -60,6 +61,7 @@ class Farewell:
         threading.Thread(target=self._ask, daemon=True, name='sockets-farewell').start()
         reactor.callLater(_HANDSHAKE, self._refuse_handshakes)
         reactor.callLater(DRAIN_TIMEOUT - _LAST_SECOND, self._tell_all)
+        reactor.callLater(DRAIN_TIMEOUT - _LAST_SECOND / 2, self._cut_off)
         reactor.callLater(DRAIN_TIMEOUT, self._end)
         self._look()
         return self.over
@@ -129,6 +131,11 @@ class Farewell:
                            DRAIN_TIMEOUT - _LAST_SECOND)
         for name, protocol in waiting.items():
             self._tell(name, protocol)
+
+    def _cut_off(self):
+        for protocol in [] if self.over.called else list(self.protocols.values()):
+            if hasattr(protocol, 'serverClose'):
+                protocol.transport.abortConnection()
 
     def _end(self):
         if not self.over.called:
