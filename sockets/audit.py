@@ -7,9 +7,9 @@ import logging
 import threading
 import time
 
-from django.db import close_old_connections, connections
+from django.db import connections
 
-from . import messages, transport
+from . import messages, thread_state, transport
 from .rows import Rows
 
 logger = logging.getLogger('sockets')
@@ -60,9 +60,9 @@ class Auditor(threading.Thread):
             try:
                 farewell = messages.reconnect('This server was taken for dead. Come back.')
                 transport.say_farewell({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
-                close_old_connections()
+                thread_state.close_stale()
                 self.look(self.connections())
-                close_old_connections()
+                thread_state.close_stale()
                 self.is_in_trouble = False
             except Exception as error:
                 # Said once: the database or Redis is away, and everybody else says so, too.

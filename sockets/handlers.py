@@ -555,6 +555,9 @@ class RoutedSocketHandler(transport.Consumer):
             return self._look_again(message, kwargs)
         if not (removed or row.remove()):
             return
+        if 'handshake' not in row.get_deferred_fields():
+            # No disconnect says how its connect came.
+            self.recall_root_path(row.handshake)
         self._announce_end(message.get('code'), getattr(message, 'reason', None))
         self._attempt(self._pass_on, 'disconnect', None)
         row.forget()

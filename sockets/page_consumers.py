@@ -6,6 +6,7 @@ from channels.handler import AsgiHandler, ViewConsumer
 from channels.signals import worker_ready
 from channels.staticfiles import StaticFilesConsumer, StaticFilesHandler
 
+from . import thread_state
 from .pages import ClientLeft, servers
 
 logger = logging.getLogger('sockets')
@@ -40,6 +41,7 @@ class PageConsumer(ViewConsumer):
     handler_class = PageHandler
 
     def __call__(self, message):
+        message.content['root_path'] = thread_state.script_name_of(message.content) or ''
         server = servers.get(message.reply_channel.name.partition('!')[0] + '!')
         way = _Distant(message) if server is None else _Local(message, server)
         replies = self.handler(message)

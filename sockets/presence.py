@@ -9,7 +9,7 @@ from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
-from . import background, conf, transport
+from . import background, conf, thread_state, transport
 from .models import Membership, Socket
 
 logger = logging.getLogger('sockets')
@@ -127,6 +127,7 @@ class Housekeeper(threading.Thread):
     def run(self):
         while not self.is_replaced:
             time.sleep(1)
+            thread_state.begin()
             try:
                 self.look()
                 self.is_in_trouble = False

@@ -3,6 +3,7 @@ import logging
 import math
 import sys
 import time
+from urllib.parse import unquote
 
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.utils import parse_x_forwarded_for
@@ -69,6 +70,9 @@ class SocketProtocol(WebSocketProtocol):
 
     # What a full transport keeps us from reading may be the answer to a ping: we are looking.
     is_looking = False
+
+    # What a proxy has taken off the path, which URLs begin with.
+    root_path = ''
 
     # Seconds after which a client that was turned away may come again.
     retry_after = None
@@ -169,6 +173,9 @@ class SocketProtocol(WebSocketProtocol):
                 factory.proxy_forwarded_address_header, factory.proxy_forwarded_port_header,
                 factory.proxy_forwarded_proto_header, self.client_addr)
         self.reply_channel = factory.make_send_channel()
+        # As daphne does for pages, which says of the header that it is a page's own.
+        self.root_path = next((unquote(value.decode('latin-1')) for name, value in handshake.headers
+                               if name == b'daphne-root-path'), factory.root_path)
         self.request_info = {
             'path': handshake.path,
             # As daphne does: CVE-2015-0219.
@@ -179,6 +186,7 @@ class SocketProtocol(WebSocketProtocol):
             'scheme': 'ws' if ISSLTransport(self.transport, None) is None else 'wss',
             'reply_channel': self.reply_channel, 'order': 0,
         }
+        self.note_root_path(self.request_info)
         factory.reply_protocols[self.reply_channel] = self
         try:
             self.channel_layer.send('websocket.connect', self.request_info)
@@ -193,6 +201,11 @@ class SocketProtocol(WebSocketProtocol):
             'path': request.path, 'client': '{}:{}'.format(*self.client_addr) if self.client_addr else None})
         self.handshake_deferred = Deferred()
         return self.handshake_deferred
+
+    def note_root_path(self, message):
+        # Most sites have none.
+        if self.root_path:
+            message['root_path'] = self.root_path
 
     def refuse(self, seconds):
         """Do what is to be done about a connect for which there is no room, now or for so many seconds."""
@@ -304,10 +317,11 @@ class SocketProtocol(WebSocketProtocol):
         self.last_data = time.time()
         if self.autoPingTimeoutCall is not None and not self.is_looking:
             self.note_life()
+        message = {'reply_channel': self.reply_channel, 'path': self.request_info['path'],
+                   'order': self.packets_received, 'bytes' if isBinary else 'text': payload}
+        self.note_root_path(message)
         try:
-            self.channel_layer.send('websocket.receive', {
-                'reply_channel': self.reply_channel, 'path': self.request_info['path'],
-                'order': self.packets_received, 'bytes' if isBinary else 'text': payload})
+            self.channel_layer.send('websocket.receive', message)
         except self.channel_layer.ChannelFull:
             # As daphne does.
             self.muted = True

@@ -16,13 +16,13 @@ from urllib.parse import unquote
 from channels import channel_layers, route_class
 from channels.asgi import ChannelLayerWrapper
 from channels.routing import Router
-from channels.signals import consumer_finished
+from channels.signals import consumer_finished, consumer_started
 from channels.worker import Worker
 from django.db import close_old_connections, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client
 
-from . import conf, envelopes, messages, presence, transport
+from . import conf, envelopes, messages, presence, thread_state, transport
 from .layers import InMemoryChannelLayer
 from .models import Socket
 
@@ -459,12 +459,14 @@ class _Sandbox:
         worker.ready()
         # It would end the test's transaction; Channels' own test client does the same.
         consumer_finished.disconnect(close_old_connections)
+        consumer_started.disconnect(thread_state.begin)
         try:
             worker.run()
         except _Empty:
             pass
         finally:
             consumer_finished.connect(close_old_connections)
+            consumer_started.connect(thread_state.begin)
 
 
 class _Here:

@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import time
-from urllib.parse import unquote
 
 from channels import Channel, Group, channel_layers
 from channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
@@ -19,9 +18,9 @@ from channels.generic.websockets import WebsocketConsumer
 from channels.handler import AsgiRequest
 from channels.message import Message
 from channels.routing import Include, Route, Router, connect_consumer, null_consumer
-from channels.signals import worker_process_ready, worker_ready
+from channels.signals import consumer_started, worker_process_ready, worker_ready
 
-from . import background, conf, envelopes, overtime
+from . import background, conf, envelopes, overtime, thread_state
 from .exceptions import DeliveryFailed, MailboxFull
 from .layers import dropped as layers_dropped
 from .signals import announce, messages_dropped
@@ -326,7 +325,13 @@ class Consumer(WebsocketConsumer):
         super().__init__(message, **kwargs)
 
     def dispatch(self, message, **kwargs):
-        return overtime.timed(self, functools.partial(super().dispatch, message, **kwargs))
+        return overtime.timed(self, functools.partial(self._dispatch, message, kwargs))
+
+    def _dispatch(self, message, kwargs):
+        # Whoever ends a connection for daphne does it in a request of its own.
+        is_inner = getattr(message, 'row', None) is not None
+        with thread_state.Request(message.get('root_path'), None if is_inner else type(self)):
+            return super().dispatch(message, **kwargs)
 
     def last_words(self):
         """Return the message that goes before the close of an accepted connection whose function takes too long."""
@@ -415,12 +420,14 @@ class Consumer(WebsocketConsumer):
         # Django asks for "https".
         content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
         content['reply_channel'] = self.channel_name
-        if conf.ROOT_PATH_HEADER:
-            # Where daphne has put it; a client's own was dropped.
-            content['root_path'] = next((unquote(value.decode('latin1')) for name, value in content['headers']
-                                         if name.lower() == b'daphne-root-path'), content.get('root_path'))
+        content['root_path'] = thread_state.script_name_of(content)
         content = {key: value for key, value in content.items() if value is not None}
         return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
+
+    @staticmethod
+    def recall_root_path(handshake):
+        """Have ``reverse()`` begin as it did when the connection of ``handshake``, a ``handshake_text()``, was opened."""
+        thread_state.set_root_path(json.loads(handshake or '{}').get('root_path'))
 
     def header(self, name):
         """Return the header ``name`` of the connect message, ``None`` if there is none; several are one list.
@@ -493,6 +500,7 @@ def install(on_worker_process, check_consumer, answers):
     ``answers`` is a dict of channels and the functions that workers answer with.
     """
     _answers.update(answers)
+    consumer_started.connect(thread_state.begin)
     worker_ready.connect(_prepare, dispatch_uid='sockets')
     worker_process_ready.connect(on_worker_process, dispatch_uid='sockets')
     resolve = Route._resolve_consumer

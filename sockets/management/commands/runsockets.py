@@ -104,7 +104,9 @@ class Command(BaseCommand):
             websocket_connect_timeout=options['websocket_connect_timeout'],
             websocket_handshake_timeout=options['websocket_handshake_timeout'],
             ping_interval=options['ping_interval'], ping_timeout=options['ping_timeout'],
-            ws_protocols=options['ws_protocols'], root_path=options['root_path'],
+            ws_protocols=options['ws_protocols'],
+            # As runserver does.
+            root_path=options['root_path'] or settings.FORCE_SCRIPT_NAME or '',
             proxy_forwarded_address_header='X-Forwarded-For' if forwarded else None,
             proxy_forwarded_port_header='X-Forwarded-Port' if forwarded else None,
             proxy_forwarded_proto_header='X-Forwarded-Proto' if forwarded else None)

@@ -10,7 +10,7 @@ from django.db import connections
 from django.db.models import Count
 from django.utils import timezone
 
-from sockets import description, doctor, messages, presence, transport
+from sockets import description, doctor, messages, presence, thread_state, transport
 from sockets.ages import age
 from sockets.exceptions import DeliveryFailed
 from sockets.models import Socket
@@ -109,6 +109,7 @@ class Command(BaseCommand):
         if options['every'] is not None and options['every'] <= 0:
             raise CommandError('--every takes a number of seconds.')
         while True:
+            thread_state.close_stale()
             try:
                 count = presence.purge()
             except Exception as error:

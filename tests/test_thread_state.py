@@ -1,0 +1,424 @@
+import socket as sockets_of_the_system
+import threading
+from types import SimpleNamespace
+
+import pytest
+from channels import channel_layers, route
+from channels.message import Message
+from channels.signals import consumer_started
+from django.conf.urls import url
+from django.core.cache import caches
+from django.core.management import call_command
+from django.core.signals import request_finished, request_started
+from django.db import connection, connections
+from django.http import HttpResponse
+from django.urls import get_script_prefix, get_urlconf, reverse, set_script_prefix, set_urlconf
+from django.utils import timezone, translation
+
+from sockets import RoutedSocketHandler, SocketRouter, audit, page_consumers, presence, testing, thread_state, transport
+from sockets.models import Socket
+from sockets.testing import SocketClient, sandbox
+
+from .client import Connection
+from .wire import REQUEST, Wire, frame
+
+pytestmark = pytest.mark.django_db
+
+urlpatterns = [url(r'^item/(\d+)/$', lambda request, number: HttpResponse(reverse('item', args=[7])), name='item')]
+
+
+def look():
+    """Return what a function sees of this thread."""
+    return [reverse('item', args=[7], urlconf=__name__), translation.get_language(),
+            timezone.get_current_timezone_name(), get_urlconf()]
+
+
+def leave_traces():
+    set_script_prefix('/elsewhere/')
+    set_urlconf('tests.urls')
+    translation.activate('de')
+    timezone.activate('Asia/Tokyo')
+
+
+FRESH = ['/item/7/', 'en-us', 'America/Chicago', None]
+TRACES = ['/elsewhere/item/7/', 'de', 'Asia/Tokyo', 'tests.urls']
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Begin with a thread that nobody has used, and leave it so."""
+    thread_state.begin()
+    yield
+    for local in thread_state._LOCALS:
+        local.__dict__.pop('value', None)
+
+
+seen = []
+router = SocketRouter()
+
+
+@router.connect
+def on_connect(socket):
+    seen.append(('connect', look()))
+    leave_traces()
+
+
+@router.route('LOOK')
+def on_look(socket, content):
+    before = look()
+    leave_traces()
+    return {'type': 'SEEN', 'state': before}
+
+
+@router.route('LOOK_ASYNC')
+async def on_look_async(socket, content):
+    return on_look(socket, content)
+
+
+@router.route('END')
+def on_end(socket, content):
+    leave_traces()
+    count = Socket.objects.filter(channel_name=content['name']).revoke()
+    return {'type': 'ENDED', 'count': count, 'state': look()}
+
+
+@router.disconnect
+def on_disconnect(socket):
+    seen.append(('disconnect', look(), socket.request.META['SCRIPT_NAME']))
+    leave_traces()
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen():
+    del seen[:]
+
+
+def test_nothing_of_a_function_is_left_for_the_next_persons():
+    with sandbox(), SocketClient('/page/', handler=router.Handler) as one:
+        with SocketClient('/page/', handler=router.Handler) as other:
+            for _ in range(2):
+                for client in (one, other):
+                    for type in ('LOOK', 'LOOK_ASYNC'):
+                        assert client.request(type)['state'] == FRESH
+            assert look() == FRESH
+    assert seen == [('connect', FRESH)] * 2 + [('disconnect', FRESH, '')] * 2
+
+
+def test_nothing_of_a_test_or_a_page_is_seen_by_a_function_and_all_of_it_is_there_afterwards():
+    leave_traces()
+    with SocketClient('/page/', handler=router.Handler) as client:
+        assert client.request('LOOK')['state'] == FRESH
+        assert look() == TRACES
+    assert look() == TRACES
+    assert seen == [('connect', FRESH), ('disconnect', FRESH, '')]
+    # A command, under which nothing is translated.
+    translation.deactivate_all()
+    with SocketClient('/page/', handler=router.Handler) as client:
+        assert client.request('LOOK')['state'] == FRESH
+    assert translation.get_language() is None
+
+
+def test_a_function_that_ends_another_connection_keeps_its_own_state_and_lends_it_to_nobody():
+    with sandbox(), SocketClient('/page/', handler=router.Handler) as one:
+        with SocketClient('/page/', handler=router.Handler) as other:
+            del seen[:]
+            assert one.request('END', name=other.channel_name) == {'type': 'ENDED', 'count': 1, 'state': TRACES}
+            assert seen == [('disconnect', FRESH, '')]
+
+
+def test_what_a_worker_does_next_begins_afresh_whatever_it_is():
+    # Consumers of the project's own, and pages in the same worker.
+    with sandbox():
+        layer = channel_layers['default']
+        layer.router.add_route(route('jobs', lambda message: seen.append(look()) or leave_traces()))
+        for _ in range(2):
+            layer.send('jobs', {})
+        thread = threading.Thread(target=work, args=(layer,))
+        thread.start()
+        thread.join()
+    assert seen == [FRESH, FRESH]
+
+
+def work(layer):
+    from channels.worker import Worker
+    try:
+        Worker(testing._UntilEmpty(layer), signal_handlers=False).run()
+    except testing._Empty:
+        pass
+
+
+# What reverse() begins with.
+
+@pytest.mark.parametrize('prefix', ['/shop', '/shop/'])
+def test_the_script_name_that_is_forced_is_that_of_every_function(settings, prefix):
+    settings.FORCE_SCRIPT_NAME = prefix
+    expected = ['/shop/item/7/', *FRESH[1:]]
+    with SocketClient('/page/', handler=router.Handler) as client:
+        assert client.request('LOOK')['state'] == expected
+        assert client.request('LOOK_ASYNC')['state'] == expected
+    assert seen == [('connect', expected), ('disconnect', expected, prefix)]
+
+
+class Behind(Connection):
+    """A client of a daphne with ``--root-path /shop``."""
+
+    def _put(self, channel, **content):
+        # daphne's disconnect does not know it.
+        super()._put(channel, **content, **({} if 'code' in content else {'root_path': '/shop'}))
+
+
+@pytest.mark.parametrize('forced, begins', [(None, '/shop'), ('/forced', '/forced'), ('', '')])
+def test_the_root_path_of_a_connection_is_that_of_its_functions(settings, forced, begins):
+    settings.FORCE_SCRIPT_NAME = forced
+    expected = [begins + '/item/7/', *FRESH[1:]]
+    with sandbox():
+        client = Behind('/page/', handler=router.Handler)
+        assert client.send({'type': 'LOOK'}) == [{'type': 'SEEN', 'state': expected}]
+        client.disconnect()
+    assert seen == [('connect', expected), ('disconnect', expected, begins)]
+
+
+def test_a_disconnect_function_that_is_run_by_somebody_else_has_the_root_path_of_the_connection():
+    with sandbox():
+        Behind('/page/', handler=router.Handler)
+        Socket.objects.revoke()
+    assert seen[1:] == [('disconnect', ['/shop/item/7/', *FRESH[1:]], '/shop')]
+
+
+def test_a_disconnect_function_runs_also_where_nobody_has_loaded_the_handshake():
+    class Plain(RoutedSocketHandler):
+        def disconnect(self, message, **kwargs):
+            seen.append(look())
+    with sandbox():
+        Connection('/page/', handler=Plain)
+        Socket.objects.defer('handshake').revoke()
+    assert seen == [FRESH]
+
+
+@pytest.mark.parametrize('root_path, expected', [('', None), ('/shop', '/shop')])
+def test_daphne_says_the_root_path_of_connects_and_frames_if_there_is_one(root_path, expected):
+    wire = Wire(root_path=root_path)
+    wire.receive(REQUEST + b'\r\n')
+    wire.reply(accept=True)
+    wire.receive(frame(b'hello'))
+    assert [channel for channel, _ in wire.layer.sent] == ['websocket.connect', 'websocket.receive']
+    assert [message.get('root_path') for _, message in wire.layer.sent] == [expected, expected]
+
+
+@pytest.mark.parametrize('forced, root_path, found', [
+    (None, '', ''), (None, '/shop', '/shop'), ('/forced', '', '/forced'), ('/forced', '/shop', '/forced')])
+def test_a_page_has_the_script_name_that_is_forced_whatever_serves_it(settings, forced, root_path, found):
+    # runserver tells daphne; a worker behind a daphne has to know by itself.
+    settings.ROOT_URLCONF, settings.FORCE_SCRIPT_NAME = __name__, forced
+    with sandbox():
+        layer = channel_layers['default']
+        page_consumers.PageConsumer()(Message({
+            'reply_channel': 'daphne.response.test!page', 'method': 'GET', 'path': '/item/1/', 'root_path': root_path,
+            'headers': [[b'host', b'example.com']], 'query_string': b''}, 'http.request', layer))
+        channel, reply = layer.receive(['daphne.response.test!'])
+    assert reply['content'] == found.encode() + b'/item/7/'
+
+
+# The signals of requests.
+
+class Heard(list):
+    def started(self, sender, **kwargs):
+        self.append(('started', sender))
+
+    def finished(self, sender, **kwargs):
+        self.append(('finished', sender))
+
+
+@pytest.fixture
+def heard():
+    heard = Heard()
+    request_started.connect(heard.started)
+    request_finished.connect(heard.finished)
+    yield heard
+    request_started.disconnect(heard.started)
+    request_finished.disconnect(heard.finished)
+
+
+def test_each_frame_is_a_request_to_those_who_listen(heard):
+    handler = type('Page', (router.Handler,), {})
+    one = [('started', handler), ('finished', handler)]
+    with sandbox(), SocketClient('/page/', handler=handler) as client:
+        browser_was_here = len(heard)
+        client.request('LOOK')
+        client.request('LOOK_ASYNC')
+        assert heard[browser_was_here:] == one * 2
+        with SocketClient('/page/', handler=handler) as other:
+            del heard[:]
+            client.request('END', name=other.channel_name)
+            # What it brings about is a part of it, but for the disconnect that daphne tells of when it closes.
+            assert heard == one * 2
+    # The test goes on in its transaction.
+    assert connection.in_atomic_block and Socket.objects.count() == 0
+
+
+def test_who_listens_and_raises_keeps_no_frame_from_being_answered(caplog):
+    def fail(**kwargs):
+        raise KeyError('as told')
+    request_started.connect(fail)
+    try:
+        with SocketClient('/page/', handler=router.Handler, raise_exceptions=False) as client:
+            assert client.request('LOOK')['state'] == FRESH
+    finally:
+        request_started.disconnect(fail)
+    assert 'A receiver of a signal raised' in caplog.text
+
+
+def test_a_cache_is_closed_after_each_frame(monkeypatch):
+    closed = []
+    cache = caches['default']
+    monkeypatch.setattr(cache, 'close', lambda: closed.append(cache))
+    with SocketClient('/page/', handler=router.Handler) as client:
+        del closed[:]
+        client.request('LOOK')
+        assert closed == [cache]
+
+
+# Database connections.
+
+class Database:
+    """A connection of Django's to a server, of which this holds the other end."""
+
+    in_atomic_block = False
+    alias = 'default'
+
+    def __init__(self, is_usable=True):
+        self.near, self.far = sockets_of_the_system.socketpair()
+        self.connection = self.near
+        self.usable, self.asked, self.looked, self.closed = is_usable, 0, 0, 0
+
+    def close_if_unusable_or_obsolete(self):
+        self.looked += 1
+
+    def is_usable(self):
+        self.asked += 1
+        return self.usable
+
+    def close(self):
+        self.closed += 1
+        self.connection = None
+
+
+@pytest.fixture
+def database(monkeypatch):
+    database = Database()
+    monkeypatch.setattr(thread_state, 'connections', SimpleNamespace(all=lambda: [database]))
+    yield database
+    database.near.close(), database.far.close()
+
+
+def test_a_database_connection_on_which_nothing_came_is_asked_nothing(database):
+    thread_state.close_stale()
+    assert (database.looked, database.asked, database.closed) == (1, 0, 0)
+
+
+@pytest.mark.parametrize('end', [lambda far: far.send(b'FATAL'), lambda far: far.close(),
+                                 lambda far: far.shutdown(sockets_of_the_system.SHUT_WR)])
+def test_a_database_connection_that_was_ended_is_closed_before_it_is_used(database, end):
+    database.usable = False
+    end(database.far)
+    thread_state.close_stale()
+    assert (database.asked, database.closed) == (1, 1)
+    # There is none now.
+    thread_state.close_stale()
+    assert (database.looked, database.closed) == (1, 1)
+
+
+def test_a_database_connection_with_a_notice_is_kept(database):
+    database.far.send(b'notice')
+    thread_state.close_stale()
+    assert (database.asked, database.closed) == (1, 0)
+
+
+def test_a_database_connection_whose_driver_knows_that_it_is_closed_is_closed(database):
+    database.connection = SimpleNamespace(fileno=lambda: 1 / 0)
+    thread_state.close_stale()
+    assert (database.asked, database.closed) == (0, 1)
+
+
+def test_a_database_connection_without_a_descriptor_is_looked_after_as_for_a_page(database):
+    database.connection = object()
+    thread_state.close_stale()
+    assert (database.looked, database.asked, database.closed) == (1, 0, 0)
+
+
+def test_nothing_is_closed_within_a_transaction(database):
+    database.in_atomic_block, database.usable = True, False
+    database.far.close()
+    thread_state.close_stale()
+    assert (database.looked, database.closed) == (0, 0)
+
+
+def test_a_database_connection_that_cannot_be_looked_after_keeps_no_frame_from_being_handled(database, caplog):
+    database.close_if_unusable_or_obsolete = lambda: 1 / 0
+    thread_state.close_stale()
+    assert "Could not look after the database connection 'default'" in caplog.text
+
+
+def test_a_descriptor_beyond_those_that_select_knows_is_no_trouble(database):
+    resource = pytest.importorskip('resource')
+    import fcntl
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= 1500:
+        pytest.skip('this process may not have as many files')
+    number = fcntl.fcntl(database.near.fileno(), fcntl.F_DUPFD, 1500)
+    high = sockets_of_the_system.socket(fileno=number)
+    database.connection = high
+    thread_state.close_stale()
+    high.close()
+    assert (database.asked, database.closed) == (0, 0)
+
+
+def test_a_thread_looks_before_whatever_it_does_but_not_before_each_of_many_frames(database, monkeypatch):
+    # Looked for after each consumer only, a session that the database had ended failed the first frame after a silence.
+    clock = [1000.0]
+    monkeypatch.setattr(thread_state, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
+    assert thread_state.begin in [receiver() for _, receiver in consumer_started.receivers]
+    thread_state._looks.next = 0
+    for seconds, looked in ((0, 1), (0.05, 1), (0.06, 2), (60, 3)):
+        clock[0] += seconds
+        consumer_started.send(sender=None, environ={})
+        assert database.looked == looked
+
+
+def test_who_works_beside_the_frames_looks_before_each_round(monkeypatch, capsys):
+    looked = []
+    for name in ('begin', 'close_stale'):
+        monkeypatch.setattr(thread_state, name, lambda name=name: looked.append(name))
+    keeper = presence.Housekeeper()
+    monkeypatch.setattr(presence, 'time', SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: 0))
+
+    def look_once():
+        looked.append('look')
+        keeper.is_replaced = True
+    keeper.look = look_once
+    keeper.run()
+    assert looked == ['begin', 'look']
+    del looked[:]
+    auditor = audit.Auditor(SimpleNamespace(send_channel=testing.SERVER, reply_protocols={}))
+
+    def look_twice(protocols):
+        looked.append('look')
+        if len(looked) > 3:
+            raise SystemExit
+    auditor.connections, auditor.look = dict, look_twice
+    monkeypatch.setattr(audit, 'time', SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(transport, 'say_farewell', lambda message: None)
+    with pytest.raises(SystemExit):
+        auditor.run()
+    assert looked == ['close_stale', 'look', 'close_stale', 'close_stale', 'look']
+    del looked[:]
+    call_command('sockets', 'purge')
+    assert looked == ['close_stale']
+
+
+def test_a_frame_of_a_handler_that_is_none_of_a_routers_is_no_different():
+    class Plain(RoutedSocketHandler):
+        routes = (('LOOK', lambda socket, content: {'type': 'SEEN', 'state': look(), 'prefix': get_script_prefix()}),)
+    leave_traces()
+    with SocketClient('/page/', handler=Plain) as client:
+        assert client.request('LOOK') == {'type': 'SEEN', 'state': FRESH, 'prefix': '/'}
+    assert connections['default'].in_atomic_block
