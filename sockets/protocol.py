@@ -167,11 +167,13 @@ class SocketProtocol(WebSocketProtocol):
         self.client_addr = self.server_addr = None
         if hasattr(peer, 'host') and hasattr(peer, 'port'):
             self.client_addr, self.server_addr = [str(peer.host), peer.port], [str(host.host), host.port]
+        # As Twisted's own HTTP channel finds out.
+        scheme = 'http' if ISSLTransport(self.transport, None) is None else 'https'
         if factory.proxy_forwarded_address_header:
-            self.client_addr, self.client_scheme = parse_x_forwarded_for(
+            self.client_addr, scheme = parse_x_forwarded_for(
                 {name.decode(): value.decode('latin-1') for name, value in handshake.headers},
                 factory.proxy_forwarded_address_header, factory.proxy_forwarded_port_header,
-                factory.proxy_forwarded_proto_header, self.client_addr)
+                factory.proxy_forwarded_proto_header, self.client_addr, scheme)
         self.reply_channel = factory.make_send_channel()
         # As daphne does for pages, which says of the header that it is a page's own.
         self.root_path = next((unquote(value.decode('latin-1')) for name, value in handshake.headers
@@ -182,8 +184,7 @@ class SocketProtocol(WebSocketProtocol):
             'headers': [(name, value) for name, value in handshake.headers if b'_' not in name],
             'query_string': handshake.target.partition(b'?')[2],
             'client': self.client_addr, 'server': self.server_addr,
-            # As Twisted's own HTTP channel finds out.
-            'scheme': 'ws' if ISSLTransport(self.transport, None) is None else 'wss',
+            'scheme': 'wss' if scheme in ('https', 'wss') else 'ws',
             'reply_channel': self.reply_channel, 'order': 0,
         }
         self.note_root_path(self.request_info)

@@ -134,6 +134,24 @@ def test_a_connect_that_came_over_tls_says_so():
     assert wire.layer.sent[0][1]['scheme'] == 'wss'
 
 
+@pytest.mark.parametrize('proto, scheme', [(b'https', 'wss'), (b'wss', 'wss'), (b'http', 'ws'), (b'\xff', 'ws')])
+@pytest.mark.parametrize('is_tls', [False, True])
+def test_a_connect_says_what_a_proxy_says_that_daphne_believes(proto, scheme, is_tls):
+    # As a page's does: behind --proxy-headers, request.is_secure() was true and socket.request.is_secure() was not.
+    wire = Wire(proxy_forwarded_address_header='X-Forwarded-For', proxy_forwarded_proto_header='X-Forwarded-Proto')
+    if is_tls:
+        alsoProvides(wire.transport, ISSLTransport)
+    wire.receive(REQUEST + b'X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: ' + proto + b'\r\n\r\n')
+    assert wire.layer.sent[0][1]['scheme'] == scheme
+
+
+@pytest.mark.parametrize('name', [None, 'X-Forwarded-For'])
+def test_nobody_believes_a_client_that_says_that_it_came_over_tls(name):
+    wire = Wire(proxy_forwarded_address_header=name)
+    wire.receive(REQUEST + b'X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n\r\n')
+    assert wire.layer.sent[0][1]['scheme'] == 'ws'
+
+
 @pytest.mark.parametrize('offered, chosen', [
     (b'', None), (b'chat', b'chat'), (b'other, chat', b'chat'), (b'other', None), (b'ch%61t', None), (b'"chat', None),
 ])

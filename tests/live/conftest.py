@@ -158,13 +158,13 @@ def open_browser(tmp_path_factory):
     from selenium.webdriver.chrome.service import Service
     windows = []
 
-    def open_window(width=1000, height=700):
+    def open_window(width=1000, height=700, arguments=()):
         options = webdriver.ChromeOptions()
         options.binary_location = servers.find_program('chromium')
         for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
                          '--disable-background-networking', '--disable-component-update', '--disable-sync',
                          '--disable-dev-shm-usage', '--window-size={},{}'.format(width, height),
-                         '--user-data-dir={}'.format(tmp_path_factory.mktemp('chromium'))):
+                         '--user-data-dir={}'.format(tmp_path_factory.mktemp('chromium')), *arguments):
             options.add_argument(argument)
         options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
         windows.append(webdriver.Chrome(options=options, service=Service(servers.find_program('chromedriver'))))

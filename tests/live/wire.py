@@ -31,6 +31,9 @@ class Wire:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
+    def note(self, data):
+        """Called with all that comes, in either direction."""
+
     def _run(self, function, *args):
         threading.Thread(target=function, args=args, daemon=True).start()
 
@@ -47,6 +50,7 @@ class Wire:
         with contextlib.suppress(OSError):
             while True:
                 data = source.recv(65536)
+                self.note(data)
                 self.whole.wait()
                 if not data:
                     target.shutdown(socket.SHUT_WR)
