@@ -25,6 +25,9 @@ _UNSET = object()
 # Seconds in which a thread that goes from one frame to the next does not look at its database connections again.
 _INTERVAL = 0.1
 
+# The same where only a query can tell whether a connection is still there.
+_QUERY_INTERVAL = 1
+
 _looks = threading.local()
 
 # Who listens to the signals of requests in every project. What they do is done here at less cost.
@@ -84,6 +87,7 @@ def close_stale():
     """Close the database connections of this thread that were ended, have failed, or are too old.
 
     One that was ended by the database, or by something between, shows that without a query: there is something to read.
+    Drivers that hide their descriptor are asked, once a second at most.
     """
     for connection in connections.all():
         if connection.connection is None or connection.in_atomic_block:
@@ -99,7 +103,8 @@ def close_stale():
 def _has_ended(connection):
     fileno = getattr(connection.connection, 'fileno', None)
     if fileno is None:
-        return False
+        # PyMySQL, Oracle. SQLite has no sessions.
+        return connection.vendor != 'sqlite' and _is_time_to_ask(connection.alias) and not connection.is_usable()
     try:
         number = fileno()
     except Exception:
@@ -107,6 +112,14 @@ def _has_ended(connection):
         return True
     # Or it is a notice, which the next query would read.
     return _is_readable(number) and not connection.is_usable()
+
+
+def _is_time_to_ask(alias):
+    asked, now = _looks.__dict__.setdefault('asked', {}), time.monotonic()
+    if now - asked.get(alias, -_QUERY_INTERVAL) < _QUERY_INTERVAL:
+        return False
+    asked[alias] = now
+    return True
 
 
 def _is_readable(number):

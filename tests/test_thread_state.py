@@ -284,7 +284,7 @@ class Database:
     """A connection of Django's to a server, of which this holds the other end."""
 
     in_atomic_block = False
-    alias = 'default'
+    alias, vendor = 'default', 'postgresql'
 
     def __init__(self, is_usable=True):
         self.near, self.far = sockets_of_the_system.socketpair()
@@ -340,10 +340,26 @@ def test_a_database_connection_whose_driver_knows_that_it_is_closed_is_closed(da
     assert (database.asked, database.closed) == (0, 1)
 
 
-def test_a_database_connection_without_a_descriptor_is_looked_after_as_for_a_page(database):
-    database.connection = object()
+def test_sqlite_is_looked_after_as_for_a_page(database):
+    database.connection, database.vendor, database.usable = object(), 'sqlite', False
     thread_state.close_stale()
     assert (database.looked, database.asked, database.closed) == (1, 0, 0)
+
+
+def test_a_driver_that_hides_its_descriptor_is_asked_once_a_second(database, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(thread_state, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
+    thread_state._looks.asked = {}
+    database.connection, database.vendor = object(), 'mysql'
+    for seconds, asked in ((0, 1), (0.5, 1), (0.6, 2)):
+        clock[0] += seconds
+        thread_state.close_stale()
+        assert (database.asked, database.closed) == (asked, 0)
+    database.usable = False
+    clock[0] += 60
+    thread_state.close_stale()
+    assert (database.asked, database.closed) == (3, 1)
+    thread_state._looks.asked = {}
 
 
 def test_nothing_is_closed_within_a_transaction(database):

@@ -3,11 +3,15 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import signal
+import socket
 
+import psycopg2
 import pytest
 
 from . import fleet
+from .documents import Document
 
 pytestmark = pytest.mark.alone
 
@@ -101,6 +105,19 @@ def test_all_database_sessions_are_ended_while_nobody_asks(hall, shape):
             connections += await hall.open(1, server)
         await check(hall, server, shape, connections, '`pg_terminate_backend` of every session, twice')
     asyncio.run(scenario())
+
+
+def test_the_keepalives_of_the_deployment_page_reach_the_line(database_url):
+    text = Document('docs/how-to/deploy.md').file('mysite/behind_firewall.py')
+    names = {'DATABASES': {'default': {}}}
+    exec(text.replace('from mysite.production import *', ''), names)
+    database = psycopg2.connect(database_url, **names['DATABASES']['default']['OPTIONS'])
+    with socket.socket(fileno=os.dup(database.fileno())) as line:
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert [line.getsockopt(socket.IPPROTO_TCP, option) for option in (
+            socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)] == [
+                30, 10, 3, 20000]
+    database.close()
 
 
 async def check(hall, server, shape, connections, fault):
