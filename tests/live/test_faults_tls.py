@@ -106,6 +106,16 @@ def test_pages_and_sockets_know_that_they_came_over_tls(site):
     client.close()
 
 
+def test_a_client_that_does_not_read_is_cut_off_over_tls_too(site):
+    one, other = site.connect('/chat/'), site.connect('/chat/')
+    text = 'x' * 250000
+    for _ in range(40):
+        assert {one.ask({'type': 'SAY', 'text': text})['type'], one.receive()['type']} == {'SAID', 'HEARD'}
+    eventually(lambda: 'it does not read' in site.server.log)
+    one.close()
+    other.connection.sock.close()
+
+
 def test_who_speaks_no_tls_is_told_nothing(site):
     client = http.client.HTTPConnection('localhost', site.port, timeout=10)
     client.request('GET', '/item/1/')
