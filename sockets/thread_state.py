@@ -6,6 +6,7 @@ import time
 
 from django.conf import settings
 from django.core.cache import caches, close_caches
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.base import reset_urlconf
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
@@ -89,7 +90,12 @@ def close_stale():
     One that was ended by the database, or by something between, shows that without a query: there is something to read.
     Drivers that hide their descriptor are asked, once a second at most.
     """
-    for connection in connections.all():
+    try:
+        found = connections.all()
+    except ImproperlyConfigured:
+        # A daphne may run where the database's driver is not installed.
+        return
+    for connection in found:
         if connection.connection is None or connection.in_atomic_block:
             continue
         try:

@@ -8,6 +8,7 @@ from channels.message import Message
 from channels.signals import consumer_started
 from django.conf.urls import url
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.signals import request_finished, request_started
 from django.db import connection, connections
@@ -360,6 +361,13 @@ def test_a_driver_that_hides_its_descriptor_is_asked_once_a_second(database, mon
     thread_state.close_stale()
     assert (database.asked, database.closed) == (3, 1)
     thread_state._looks.asked = {}
+
+
+def test_a_process_without_the_databases_driver_has_nothing_to_close(monkeypatch):
+    def fail():
+        raise ImproperlyConfigured('Error loading psycopg2 module')
+    monkeypatch.setattr(thread_state, 'connections', SimpleNamespace(all=fail))
+    thread_state.close_stale()
 
 
 def test_nothing_is_closed_within_a_transaction(database):
