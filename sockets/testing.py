@@ -166,7 +166,7 @@ class SocketClient:
     def socket(self):
         """The row of this connection, ``None`` if there is none."""
         self._settle()
-        return Socket.objects.filter(channel_name=self.channel_name).first()
+        return Socket.objects.on_primary().filter(channel_name=self.channel_name).first()
 
     def _send(self, **frame):
         self._settle()

@@ -71,7 +71,7 @@ class Command(BaseCommand):
             filters['user_ip'] = options['address']
         if options['inactive']:
             filters['active'] = False
-        return Socket.objects.filter(**filters), bool(filters)
+        return Socket.objects.on_primary().filter(**filters), bool(filters)
 
     def list(self, rows, content, options):
         names = 'id', 'user', 'path', 'user_ip', 'active', 'created', 'last_ping', 'server'
@@ -115,7 +115,7 @@ class Command(BaseCommand):
                 if options['every'] is None:
                     raise
                 self.stderr.write(printable('{}: {}; trying again'.format(type(error).__name__, error)))
-                connections[Socket.objects.db].close()
+                connections[Socket.objects.on_primary().db].close()
             else:
                 if count or options['every'] is None:
                     self.stdout.write('Removed {} rows.'.format(count))
