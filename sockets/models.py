@@ -98,11 +98,16 @@ class SocketQuerySet(models.QuerySet):
         answers ``PING``. Return how many were asked. ``purge_inactive`` removes those that stay silent.
         """
         names = dict(pair for part in self._parts() for pair in part.values_list('pk', 'channel_name'))
+        away = transport.unreachable(names.values())
+        # Those that live are asked by their own process.
+        not_ours = set(transport.live_servers(list(away)) or ()) if away else ()
+        names = {pk: name for pk, name in names.items() if transport.server_prefix(name) not in not_ours}
         # Marked before they are asked, or a quick answer would be overwritten; and no others, though more may match by
         # now, or those of filter(active=True) none any more.
         for part in self._with_keys(names):
             part.mark_inactive()
-        return transport.send_many(list(names.values()), {'text': messages.encode({messages.TYPE: messages.PING})})
+        return transport.send_many([name for name in names.values() if transport.server_prefix(name) not in away],
+                                   {'text': messages.encode({messages.TYPE: messages.PING})})
 
     def purge_inactive(self, in_last_mins=5):
         """Remove connections that are inactive and gave no sign of life in the last ``in_last_mins`` minutes.

@@ -388,6 +388,7 @@ def sandbox(layer=None, routing=None):
             asked_for = [layer, routing] if alias == conf.CHANNEL_LAYER else [None, None]
             stack.enter_context(_replaced(alias, *asked_for))
         stack.enter_context(run_on_commit())
+        stack.enter_context(mock.patch.object(transport, 'here', None))
         stack.enter_context(mock.patch.object(presence, 'keep_house'))
         stack.enter_context(mock.patch.object(presence, 'background', _Here))
         stack.callback(presence._unfinished.clear)

@@ -53,7 +53,15 @@ class Command(BaseCommand):
         rows, is_filtered = self.chosen(options)
         if action in ('send', 'close') and not (is_filtered or options['all']):
             raise CommandError('Say whom: --path, --user, --server, --address, --inactive, or --all.')
+        if action in ('send', 'close'):
+            self.refuse_unreachable(rows)
         getattr(self, action)(rows, content, options)
+
+    def refuse_unreachable(self, rows):
+        away = transport.unreachable(rows.values_list('channel_name', flat=True))
+        if away:
+            raise CommandError('These are connections of {}, and the channel layer in memory does not reach them from '
+                               'here. {}'.format(printable(', '.join(sorted(away))), transport.REACH_ALL))
 
     def chosen(self, options):
         """Return the rows that the options name, and whether they name any in particular."""
