@@ -162,6 +162,36 @@ def postgres_standby(url, delay='1s'):
         shutil.rmtree(directory, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def mariadb_server():
+    """Run a MariaDB of its own and yield the URL of an empty database."""
+    install, mariadbd = find_program('mariadb-install-db'), find_program('mariadbd', '/usr/sbin')
+    port = free_port()
+    directory = tempfile.mkdtemp(prefix='sockets-mariadb-')
+    kwargs = _owner_of(directory, 'mysql')
+    # What its tables are of: the connection says utf8mb4.
+    options = ['--no-defaults', '--datadir=' + directory + '/data', '--character-set-server=utf8mb4',
+               '--innodb-flush-log-at-trx-commit=0', '--innodb-buffer-pool-size=32M', '--innodb-log-file-size=16M']
+    try:
+        with tempfile.NamedTemporaryFile(suffix='.log') as log:
+            sql = Path(directory) / 'first.sql'
+            sql.write_text("create database sockets;\ncreate user sockets@'127.0.0.1';\n"
+                           "grant all on *.* to sockets@'127.0.0.1';\n")
+            sql.chmod(0o644)
+            subprocess.run([install, *options, '--skip-test-db', '--auth-root-authentication-method=normal'],
+                           check=True, stdout=log, stderr=log, cwd='/', **kwargs)
+            program = Program([mariadbd, *options, '--init-file={}'.format(sql), '--port={}'.format(port),
+                               '--bind-address=127.0.0.1', '--socket=' + directory + '/socket', '--skip-name-resolve'],
+                              log.name, cwd='/', **kwargs)
+            try:
+                program.wait_for_log('ready for connections')
+                yield 'mysql://sockets@127.0.0.1:{}/sockets'.format(port)
+            finally:
+                program.stop()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def _postgres_program(name):
     return find_program(name, *sorted(str(path) for path in Path('/usr/lib/postgresql').glob('*/bin')))
 
