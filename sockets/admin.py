@@ -90,7 +90,7 @@ class ServerFilter(admin.SimpleListFilter):
 
     def lookups(self, request, model_admin):
         """Return the first servers that hold connections, each a step in the index: ``distinct()`` reads every row."""
-        rows = Socket.objects.order_by('server').values_list('server', flat=True)
+        rows = Socket.objects.on_primary().order_by('server').values_list('server', flat=True)
         servers, server = [], ''
         for _ in range(_SERVERS):
             server = rows.filter(server__gt=server).first()
@@ -226,6 +226,10 @@ class SocketAdmin(admin.ModelAdmin):
         return format_html('{} <img src="{}" alt="asked, no answer yet" title="asked, no answer yet">',
                            ago, static('admin/img/icon-alert.svg'))
     last_seen.admin_order_field = 'last_ping'
+
+    def get_queryset(self, request):
+        # What an action does, it does to the rows that are.
+        return super().get_queryset(request).on_primary()
 
     def get_search_results(self, request, queryset, search_term):
         """Look for each term in the one column that it looks like, which has an index; ``OR`` would read every row."""

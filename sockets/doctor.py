@@ -58,7 +58,7 @@ def examine_settings():
 
 def examine_database():
     """Look whether the tables are there, and count the rows."""
-    connection = connections[router.db_for_read(Socket)]
+    connection = connections[router.db_for_write(Socket)]
     executor = MigrationExecutor(connection)
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes('sockets'))
     if missing:
@@ -66,9 +66,14 @@ def examine_database():
             ', '.join('{0.app_label}.{0.name}'.format(migration) for migration, _ in missing)),
             'Type: python manage.py migrate')]
     began = time.perf_counter()
-    count = Socket.objects.count()
-    return [Finding('database', True, '{} answers in {}; {} connections.'.format(
+    count = Socket.objects.on_primary().count()
+    found = [Finding('database', True, '{} answers in {}; {} connections.'.format(
         connection.vendor, _milliseconds(began), count))]
+    if router.db_for_read(Socket) != connection.alias:
+        found.append(Finding('database', None, "A project's own Socket.objects reads from {!r}, and rows are written to "
+                             '{!r}.'.format(router.db_for_read(Socket), connection.alias),
+                             'Write Socket.objects.on_primary() where who has just connected or joined must be found.'))
+    return found
 
 
 def examine_layer():
@@ -103,7 +108,7 @@ def examine_workers():
 
 def examine_servers():
     """Tell the servers that live, and how many connections each holds."""
-    rows = dict(Socket.objects.order_by().values_list('server').annotate(Count('pk')))
+    rows = dict(Socket.objects.on_primary().order_by().values_list('server').annotate(Count('pk')))
     alive = transport.live_servers(list(rows))
     if alive is None:
         return [Finding('server', None, 'Not known on a stock layer; rows name {}.'.format(len(rows)),

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, contracts, envelopes, limits, messages, middleware, security, transport
+from . import conf, contracts, databases, envelopes, limits, messages, middleware, security, transport
 from .exceptions import ConnectionRevoked, FrameError, MailboxFull, RowMissing, TooManyConnections
 from .routes import Function, Route, RouteTable
 from .visitors import visitors
@@ -135,7 +135,10 @@ class RoutedSocketHandler(transport.Consumer):
             row = self.socket
             if row is None:
                 raise RowMissing()
-            self._request = self.handshake(row.handshake)
+            with databases.on_primary():
+                # It may not have been loaded with the row.
+                text = row.handshake
+            self._request = self.handshake(text)
             self._request.session, self._request.user = self.session, self.user
         return self._request
 
@@ -150,7 +153,7 @@ class RoutedSocketHandler(transport.Consumer):
     @property
     def rooms(self):
         """The names of the rooms that this connection is in; in a disconnect function, was in."""
-        return [] if self.socket is None else list(self.socket.memberships.values_list('name', flat=True))
+        return [] if self.socket is None else self.socket.rooms
 
     def join(self, room):
         """Enter the room ``room``, a ``str``, for ``Socket.objects.in_room(room)`` to find this connection."""
@@ -217,7 +220,8 @@ class RoutedSocketHandler(transport.Consumer):
     def on_ping(self, content):
         """Note that the client is alive."""
         from .models import Socket
-        active = Socket.objects.filter(channel_name=self.channel_name).values_list('active', flat=True).first()
+        active = Socket.objects.on_primary().filter(channel_name=self.channel_name).values_list(
+            'active', flat=True).first()
         if active is None:
             raise RowMissing()
         # Any frame is a sign of life and has been noted as one. This may be what cleanup_stale() has asked for.
@@ -394,8 +398,9 @@ class RoutedSocketHandler(transport.Consumer):
                            self.path, host, origin, security.remedy(origin))
             raise transport.DenyConnection()
         self._row = None
-        self._session = auth.session_from_cookie(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
-        self._user = auth.user_of(self._session)
+        with databases.on_primary():
+            self._session = auth.session_from_cookie(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+            self._user = auth.user_of(self._session)
         request.session, request.user = self._session, self._user
         self._user_ip = security.client_ip(self.peer(request), self.header(security.address_header()))
         if self._wants_login() and not self._user.is_authenticated:
@@ -514,7 +519,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _note_life(self):
         from .models import Socket
-        Socket.objects.filter(channel_name=self.channel_name).note_life(conf.LAST_PING_RESOLUTION)
+        Socket.objects.on_primary().filter(channel_name=self.channel_name).note_life(conf.LAST_PING_RESOLUTION)
 
     def _announce_handled(self, duration):
         from . import signals
@@ -548,7 +553,7 @@ class RoutedSocketHandler(transport.Consumer):
         visitors.forget(self.channel_name)
         # Whoever ends a connection for daphne has done it already.
         removed = getattr(message, 'row', None)
-        self._row = row = removed or Socket.objects.select_related('user', 'session').filter(
+        self._row = row = removed or Socket.objects.select_related('user', 'session').on_primary().filter(
             channel_name=self.channel_name).first()
         self._adopt(row)
         if row is None:
@@ -590,7 +595,7 @@ class RoutedSocketHandler(transport.Consumer):
         if self._row is _NOT_LOADED:
             from .models import Socket
             # Few functions look at the handshake, which is long.
-            row = Socket.objects.select_related('user', 'session').defer('handshake').filter(
+            row = Socket.objects.select_related('user', 'session').defer('handshake').on_primary().filter(
                 channel_name=self.channel_name).first()
             self._adopt(row)
             self._row = row

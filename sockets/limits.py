@@ -42,5 +42,7 @@ def check_connections(user, user_ip):
     from .models import Socket
     for limit, who in ((conf.MAX_CONNECTIONS_PER_USER, {'user': user.pk}),
                        (conf.MAX_CONNECTIONS_PER_ADDRESS, {'user_ip': user_ip})):
-        if limit is not None and None not in who.values() and Socket.objects.filter(**who).count() >= limit:
+        if limit is None or None in who.values():
+            continue
+        if Socket.objects.on_primary().filter(**who).count() >= limit:
             raise TooManyConnections('You have {} connections; close one first.'.format(limit))

@@ -5,7 +5,7 @@ from datetime import timedelta
 from functools import partial
 
 from django.conf import settings
-from django.db import DatabaseError, models, transaction
+from django.db import DatabaseError, models, router, transaction
 from django.utils import timezone
 
 from . import messages, signals, transport
@@ -14,6 +14,9 @@ logger = logging.getLogger('sockets')
 
 # Rows of a dead server that are removed before their disconnect functions run.
 _PART = 100
+
+# Primary keys in one query; SQLite knew no more than 999 parameters.
+_KEYS = 500
 
 
 class BaseModel(models.Model):
@@ -27,11 +30,32 @@ class BaseModel(models.Model):
 
 
 class SocketQuerySet(models.QuerySet):
-    """Connections to speak to. What is sent is on its way when a method returns, also inside a handler."""
+    """Connections to speak to. What is sent is on its way when a method returns, also inside a handler.
+
+    A connection that a queryset finds twice, by two of its rooms or two groups of its user, is told, closed, marked,
+    removed and counted once.
+    """
 
     def in_room(self, name):
         """Return those connections that have joined the room ``name`` and not left it."""
-        return self.filter(memberships__key=Membership.key_of(name))
+        # No join: a connection in two rooms is one row of in_room('a') | in_room('b').
+        return self.filter(pk__in=Membership.objects.filter(key=Membership.key_of(name)).values('socket'))
+
+    def on_primary(self):
+        """Return these connections, read from the database that they are written to, unless ``using()`` names another.
+
+        A replica may not know yet who has just connected or joined.
+        """
+        return self.using(self._db or router.db_for_write(self.model, **self._hints))
+
+    def count(self):
+        """Return how many connections there are; of ``values()``, how many rows."""
+        query = self.query
+        if self._fields is not None or not (len(query.alias_map) > 1 or query.extra_tables or query.combinator):
+            return super().count()
+        if self._result_cache is not None or not self._is_plain():
+            return len({row.pk for row in self} if self._result_cache is not None else self._each('pk'))
+        return super(SocketQuerySet, self.order_by().values('pk').distinct()).count()
 
     def send_json(self, content):
         """Send the ``dict`` ``content`` to every connection and return how many it was handed to.
@@ -56,34 +80,42 @@ class SocketQuerySet(models.QuerySet):
     def mark_active(self):
         """Note that these connections are alive now; return how many rows that were."""
         now = timezone.now()
-        return self.update(active=True, last_ping=now, modified=now)
+        return sum(part.update(active=True, last_ping=now, modified=now) for part in self._parts())
 
     def mark_inactive(self):
         """Note that these connections have yet to prove that they are alive; return how many rows that were."""
-        return self.update(active=False, modified=timezone.now())
+        now = timezone.now()
+        return sum(part.update(active=False, modified=now) for part in self._parts())
 
     def note_life(self, resolution=0):
         """Mark those active that are not, or were last heard ``resolution`` seconds ago; return how many."""
         since = timezone.now() - timedelta(seconds=resolution)
-        return self.filter(models.Q(active=False) | models.Q(last_ping__lte=since)).mark_active()
+        return sum(part.filter(models.Q(active=False) | models.Q(last_ping__lte=since)).mark_active()
+                   for part in self._parts())
 
     def cleanup_stale(self):
         """Ask every connection for a sign of life: mark it inactive and send it ``PING``, to which a client
         answers ``PING``. Return how many were asked. ``purge_inactive`` removes those that stay silent.
         """
-        names = self._channel_names()
-        # Marked before they are asked, or a quick answer would be overwritten. Those of filter(active=True) match no
-        # more from here on, so we ask by name.
-        self.mark_inactive()
-        return transport.send_many(names, {'text': messages.encode({messages.TYPE: messages.PING})})
+        names = dict(pair for part in self._parts() for pair in part.values_list('pk', 'channel_name'))
+        away = transport.unreachable(names.values())
+        # Those that live are asked by their own process.
+        not_ours = set(transport.live_servers(list(away)) or ()) if away else ()
+        names = {pk: name for pk, name in names.items() if transport.server_prefix(name) not in not_ours}
+        # Marked before they are asked, or a quick answer would be overwritten; and no others, though more may match by
+        # now, or those of filter(active=True) none any more.
+        for part in self._with_keys(names):
+            part.mark_inactive()
+        return transport.send_many([name for name in names.values() if transport.server_prefix(name) not in away],
+                                   {'text': messages.encode({messages.TYPE: messages.PING})})
 
     def purge_inactive(self, in_last_mins=5):
         """Remove connections that are inactive and gave no sign of life in the last ``in_last_mins`` minutes.
 
         Each is told to reconnect and closed, and its disconnect function runs. Return how many rows were removed.
         """
-        silent = self.filter(active=False, last_ping__lt=timezone.now() - timedelta(minutes=in_last_mins))
-        removed = silent.remove()
+        since = timezone.now() - timedelta(minutes=in_last_mins)
+        removed = [row for part in self._parts() for row in part.filter(active=False, last_ping__lt=since).remove()]
         end(removed, 'This connection gave no sign of life.', messages.CLOSE_NORMAL)
         return len(removed)
 
@@ -93,6 +125,14 @@ class SocketQuerySet(models.QuerySet):
         Their disconnect functions run here. Only our own channel layers know which servers are gone, of those on a
         layer of the same name; on others, ``cleanup_stale`` and ``purge_inactive`` find such rows by their silence.
         """
+        count = 0
+        for part in self._parts():
+            count += part._purge_dead(None if at_most is None else at_most - count)
+            if count == at_most:
+                break
+        return count
+
+    def _purge_dead(self, at_most):
         count = 0
         audible = self.filter(layer=transport.layer_name())
         for server in transport.dead_servers(audible.values_list('server', flat=True).order_by().distinct()):
@@ -118,12 +158,16 @@ class SocketQuerySet(models.QuerySet):
         """
         removed = self.remove()
         if removed:
-            transaction.on_commit(partial(end, removed, details), using=self.db)
+            transaction.on_commit(partial(end, removed, details), using=self.on_primary().db)
         return len(removed)
 
     def remove(self):
         """Delete the rows, and nothing else, and return those that this call deleted."""
-        rows = list(self.select_related('user', 'session'))
+        found = {}
+        # A union knows no select_related(). Of only('path'), too, a disconnect function may ask for anything.
+        for part in self._parts() if self.query.combinator else [self.on_primary()]:
+            found.update((row.pk, row) for row in part.defer(None).select_related('user', 'session'))
+        rows = list(found.values())
         if len(rows) > 1 and self._is_alone_in_deleting(rows):
             return rows
         # Of several that delete a row, one is told that it did.
@@ -131,25 +175,47 @@ class SocketQuerySet(models.QuerySet):
 
     def _is_alone_in_deleting(self, rows):
         """Delete ``rows`` with one query, unless somebody else has deleted one of them; return whether that was done."""
-        found = self.model._base_manager.using(self.db).filter(pk__in=[row.pk for row in rows])
+        found = self.model._base_manager.using(self.on_primary().db).filter(pk__in=[row.pk for row in rows])
         try:
-            with transaction.atomic(using=self.db):
+            with transaction.atomic(using=found.db):
                 if found._raw_delete(found.db) == len(rows):
                     return True
-                transaction.set_rollback(True, using=self.db)
+                transaction.set_rollback(True, using=found.db)
         except DatabaseError as error:
             # SQLite takes no more than 999 names in a query, and two that delete may wait for each other.
             logger.info('Deleting %d rows one by one: %s', len(rows), error)
         return False
 
+    def _is_plain(self):
+        """Whether more can be asked of the rows: not of a slice, a union, ``distinct(*fields)`` or an aggregate."""
+        query = self.query
+        return query.can_filter() and not (query.combinator or query.distinct_fields or query.group_by is not None)
+
+    def _parts(self):
+        """Yield querysets in which each of these connections can be filtered and written, where they are written."""
+        if self._is_plain():
+            yield self.on_primary()
+        else:
+            yield from self._with_keys(self.on_primary()._each('pk'))
+
+    def _each(self, field):
+        """Return the values of ``field``, which is unique: each once, in order."""
+        if self.query.combinator:
+            # values_list() would change the querysets that this union is of (Django 2.2 and older).
+            return list(dict.fromkeys(getattr(row, field) for row in self.all()))
+        return list(dict.fromkeys(self.values_list(field, flat=True)))
+
+    def _with_keys(self, keys):
+        keys, rows = list(keys), self.model.objects.using(self.on_primary().db)
+        for start in range(0, len(keys), _KEYS):
+            yield rows.filter(pk__in=keys[start:start + _KEYS])
+
     def _send(self, message):
-        count = transport.send_many(self._channel_names(), message)
+        count = transport.send_many(self._each('channel_name'), message)
         from . import presence
         presence.in_passing()
         return count
 
-    def _channel_names(self):
-        return list(self.values_list('channel_name', flat=True))
 
 
 class Socket(BaseModel):
@@ -208,9 +274,10 @@ class Socket(BaseModel):
         """
         if self.pk is None:
             return False
-        membership, is_new = Membership.objects.get_or_create(
-            socket=self, key=Membership.key_of(room), defaults={'name': Membership.printable(room)})
-        if is_new and not type(self).objects.filter(pk=self.pk).exists():
+        # Not socket=self: routers need not allow a relation to a row that was read from a replica.
+        membership, is_new = self._memberships().get_or_create(
+            socket_id=self.pk, key=Membership.key_of(room), defaults={'name': Membership.printable(room)})
+        if is_new and not type(self).objects.using(self._database).filter(pk=self.pk).exists():
             # It has ended in the meantime, and whoever ended it has not seen this.
             membership.delete()
             return False
@@ -218,7 +285,12 @@ class Socket(BaseModel):
 
     def leave(self, room):
         """Leave the room of that name; return whether this connection was in it."""
-        return bool(Membership.objects.filter(socket=self.pk, key=Membership.key_of(room)).delete()[0])
+        return bool(self._memberships().filter(key=Membership.key_of(room)).delete()[0])
+
+    @property
+    def rooms(self):
+        """The names of the rooms that this connection is in."""
+        return list(self._memberships().values_list('name', flat=True))
 
     def save(self, *args, **kwargs):
         """Save the row; ``server`` follows from the channel name, ``layer`` from who makes it."""
@@ -230,15 +302,23 @@ class Socket(BaseModel):
     def remove(self):
         """Delete the row, and nothing else, and return whether this call did it; of several, only one is told so."""
         # Not delete(), which closes the connection and runs its disconnect function (sockets.revocation).
-        rows = type(self)._base_manager.using(self._state.db).filter(pk=self.pk)
+        rows = type(self)._base_manager.using(self._database).filter(pk=self.pk)
         return bool(rows._raw_delete(rows.db))
 
     def forget(self):
         """Let go of what belonged to this connection, whose row has been removed and whose functions have run."""
         # Not delete(), which is a transaction of its own: this is every connection.
-        rooms = Membership.objects.filter(socket=self.pk)
+        rooms = self._memberships()
         rooms._raw_delete(rooms.db)
         self.pk = None
+
+    @property
+    def _database(self):
+        # It may have been read from a replica.
+        return router.db_for_write(type(self), instance=self)
+
+    def _memberships(self):
+        return Membership.objects.using(self._database).filter(socket=self.pk)
 
 
 class Membership(models.Model):

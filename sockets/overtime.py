@@ -109,7 +109,7 @@ def _remove(channel_name, path):
     from . import presence, transport
     from .models import Socket
     try:
-        rows = Socket.objects.filter(channel_name=channel_name).remove()
+        rows = Socket.objects.on_primary().filter(channel_name=channel_name).remove()
     except Error as error:
         logger.error('The database could not be told that %s has ended, and will be told again: %s', channel_name,
                      error)

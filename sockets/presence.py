@@ -38,10 +38,12 @@ def in_passing():
         due = _next_look[0] is not None and now >= _next_look[0]
         if due or _next_look[0] is None:
             _next_look[0] = now + interval
-    # In a transaction, which may be a test's: another thread would not see what it sees.
-    if not due or _keeps_house() or connections[Socket.objects.db].in_atomic_block:
+    if not due or _keeps_house():
         return
-    database = connections[Socket.objects.db]
+    database = connections[Socket.objects.on_primary().db]
+    # In a transaction, which may be a test's: another thread would not see what it sees.
+    if database.in_atomic_block:
+        return
     if database.vendor == 'sqlite' and database.is_in_memory_db():
         # No other thread sees it.
         _look_in_passing()
@@ -68,9 +70,10 @@ def purge():
     """
     count = Socket.objects.purge_dead() + revoke_expired() + revoke_inactive()
     # Others are not reached by a question of ours.
-    count += purge_silent(Socket.objects.filter(Q(layer=transport.layer_name()) | Q(layer=None)))
+    rows = Socket.objects.on_primary()
+    count += purge_silent(rows.filter(Q(layer=transport.layer_name()) | Q(layer=None)))
     # Of processes that died between removing a row and leaving its rooms.
-    Membership.objects.exclude(socket_id__in=Socket.objects.values('pk')).delete()
+    Membership.objects.using(rows.db).exclude(socket_id__in=rows.values('pk')).delete()
     return count
 
 
@@ -84,12 +87,14 @@ def purge_silent(rows):
 
 def revoke_expired():
     """Close the connections whose session has expired; return how many that were."""
-    return Socket.objects.filter(session__expire_date__lte=timezone.now()).revoke('Your session has expired.')
+    return Socket.objects.on_primary().filter(session__expire_date__lte=timezone.now()).revoke(
+        'Your session has expired.')
 
 
 def revoke_inactive():
     """Close the connections of users that are not active; return how many that were."""
-    return Socket.objects.filter(user__isnull=False, user__is_active=False).revoke('Your account is not active.')
+    return Socket.objects.on_primary().filter(user__isnull=False, user__is_active=False).revoke(
+        'Your account is not active.')
 
 
 def keep_house():
@@ -136,7 +141,7 @@ class Housekeeper(threading.Thread):
                 if not self.is_in_trouble:
                     logger.error('Housekeeping waits: %s: %s', type(error).__name__, error)
                 self.is_in_trouble = True
-                connections[Socket.objects.db].close()
+                connections[Socket.objects.on_primary().db].close()
 
     def look(self):
         # Those that fail again come to the end.
@@ -151,7 +156,7 @@ class Housekeeper(threading.Thread):
             Socket.objects.purge_dead()
         if closer and transport.layer_name():
             # Made by an older version of this package: nobody else looks whether their servers live.
-            rows = Socket.objects.filter(layer=None)
+            rows = Socket.objects.on_primary().filter(layer=None)
             if rows.exists():
                 purge_silent(rows)
         revoke_expired()

@@ -11,11 +11,11 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
-from django.db import transaction
+from django.db import router, transaction
 from django.db.models.signals import post_save, pre_delete
 from django.utils import timezone
 
-from . import auth
+from . import auth, databases
 from .models import Socket, end
 
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
@@ -48,21 +48,23 @@ def log_out(rows):
     A session in the database is found by its connections, or among the ``SESSIONS_READ`` that expire last. Other
     engines cannot be searched: there, connections are closed and sessions go on.
     """
+    rows = rows.on_primary()
     users = set(rows.order_by().exclude(user=None).values_list('user', flat=True))
     sessions, found_all = _sessions_of(users)
     removed = rows.filter(user=None).remove()
     for part in _parts(users):
-        removed += Socket.objects.filter(user__in=part).remove()
+        removed += Socket.objects.on_primary().filter(user__in=part).remove()
     sessions.update(row.session_id for row in removed if row.session_id is not None)
     for part in _parts(sessions):
         # Opened before they logged in.
-        removed += Socket.objects.filter(session__in=part).remove()
+        removed += Socket.objects.on_primary().filter(session__in=part).remove()
     try:
         # Before anybody is told, or who is quick comes back.
-        for session in sessions:
-            auth.session_store().delete(session)
+        with databases.on_primary():
+            for session in sessions:
+                auth.session_store().delete(session)
     finally:
-        transaction.on_commit(partial(end, removed, 'You have been logged out.'))
+        transaction.on_commit(partial(end, removed, 'You have been logged out.'), using=rows.db)
     return LoggedOut(users, sessions, len(removed), found_all)
 
 
@@ -76,7 +78,8 @@ def _sessions_of(users):
     if not users or not can_search_sessions():
         return set(), not users
     names = {str(pk) for pk in users}
-    sessions = auth.session_store().get_model_class().objects
+    model = auth.session_store().get_model_class()
+    sessions = model.objects.using(router.db_for_write(model))
     live = sessions.filter(expire_date__gt=timezone.now()).order_by('-expire_date')
     keys, found_all = set(), True
     for number, session in enumerate(live[:SESSIONS_READ + 1].iterator()):
@@ -93,10 +96,10 @@ def _parts(values):
 
 
 def _row_goes(instance, using, **kwargs):
-    # Loaded now, for the disconnect function: they may be what is being deleted.
-    instance.user, instance.session
-    if instance.remove():
-        transaction.on_commit(partial(end, [instance], 'Your session is gone. Come back with a new one.'), using=using)
+    # With what the disconnect function may ask for, which may be what is being deleted.
+    row = Socket.objects.using(using).select_related('user', 'session').filter(pk=instance.pk).first()
+    if row is not None and row.remove():
+        transaction.on_commit(partial(end, [row], 'Your session is gone. Come back with a new one.'), using=using)
 
 
 def _session_saved(instance, using, raw=False, created=False, **kwargs):
@@ -112,18 +115,19 @@ def _user_saved(instance, using, raw=False, created=False, **kwargs):
 def _logged_out(request, user, **kwargs):
     # A session in the database takes its rows along. Others leave no trace in a row: all of the user's go.
     if user is not None and auth.row_session_key(request.session) is None:
-        Socket.objects.filter(user=user.pk, session=None).revoke('You have logged out.')
+        Socket.objects.on_primary().filter(user=user.pk, session=None).revoke('You have logged out.')
 
 
 def _with_sockets(cycle_key):
     """Return ``cycle_key`` (a login gives a session another key) made to take the session's connections along."""
     def cycle_key_with_sockets(self):
         old = auth.row_session_key(self)
-        rows = [] if old is None else list(Socket.objects.filter(session=old).values_list('pk', flat=True))
+        all_rows = Socket.objects.on_primary()
+        rows = [] if old is None else list(all_rows.filter(session=old).values_list('pk', flat=True))
         if not rows:
             return cycle_key(self)
         # Or they would be deleted with the old key.
-        mine = Socket.objects.filter(pk__in=rows)
+        mine = all_rows.filter(pk__in=rows)
         mine.update(session=None)
         try:
             cycle_key(self)

@@ -166,7 +166,7 @@ class SocketClient:
     def socket(self):
         """The row of this connection, ``None`` if there is none."""
         self._settle()
-        return Socket.objects.filter(channel_name=self.channel_name).first()
+        return Socket.objects.on_primary().filter(channel_name=self.channel_name).first()
 
     def _send(self, **frame):
         self._settle()
@@ -388,6 +388,7 @@ def sandbox(layer=None, routing=None):
             asked_for = [layer, routing] if alias == conf.CHANNEL_LAYER else [None, None]
             stack.enter_context(_replaced(alias, *asked_for))
         stack.enter_context(run_on_commit())
+        stack.enter_context(mock.patch.object(transport, 'here', None))
         stack.enter_context(mock.patch.object(presence, 'keep_house'))
         stack.enter_context(mock.patch.object(presence, 'background', _Here))
         stack.callback(presence._unfinished.clear)

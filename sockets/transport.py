@@ -29,7 +29,7 @@ __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'Websocke
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
            'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_ours', 'layer_name', 'live_servers', 'redis_info', 'round_trip',
            'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
-           'statistics']
+           'statistics', 'unreachable']
 
 logger = logging.getLogger('sockets')
 
@@ -39,6 +39,16 @@ _RETRY_INTERVAL = 0.01
 
 # What a worker on a layer of several processes answers: ``manage.py sockets doctor`` asks.
 DOCTOR = 'sockets.doctor'
+
+# What to do about connections that an in-memory layer does not reach.
+REACH_ALL = ("Set 'BACKEND': 'sockets.layers.RedisChannelLayer' in CHANNEL_LAYERS, which reaches all processes, or do this "
+             'in a view of the server itself.')
+
+# The servers of this process, by the connects that it has handled on a layer that reaches no other one; ``None`` in a
+# sandbox, where everybody is.
+here = set()
+# Those of other processes that the log has been told of.
+_told_of = set()
 
 
 def channel_layer():
@@ -90,9 +100,26 @@ def send_many(channel_names, message):
     """Hand ``message`` to many channels now and return how many took it.
 
     The others belong to servers that took nothing for ``SEND_TIMEOUT`` seconds: they are logged, not raised. If the
-    layer cannot reach some, the others are served, and then ``DeliveryFailed`` says how many that were.
+    layer cannot reach some, the others are served, and then ``DeliveryFailed`` says how many that were. Connections of
+    another process are sent nothing over an in-memory layer.
     """
+    away = unreachable(channel_names)
+    if away:
+        reached = [name for name in channel_names if server_prefix(name) not in away]
+        if not away <= _told_of:
+            _told_of.update(away)
+            logger.warning('%d of %d connections get nothing: they are of another process (%s), or one that has ended, '
+                           'and the channel layer in memory reaches this one only. %s', len(channel_names) - len(reached), len(channel_names),
+                           ', '.join(sorted(away)), REACH_ALL)
+        channel_names = reached
     return _send_many(channel_layer(), channel_names, message)
+
+
+def unreachable(channel_names):
+    """Return the servers of ``channel_names`` that the layer, in memory, does not reach: those of other processes."""
+    if here is None or not channel_layer().local_only():
+        return set()
+    return {server_prefix(name) for name in channel_names} - here
 
 
 def disconnect(channel_name, path, code, row, reason):
@@ -320,6 +347,8 @@ class Consumer(WebsocketConsumer):
 
     def __init__(self, message, **kwargs):
         self.accepted = message.channel.name != 'websocket.connect'
+        if not self.accepted and here is not None and message.channel_layer.local_only():
+            here.add(server_prefix(message.reply_channel.name))
         self.closed = False
         message.reply_channel = ReplyChannel(self, message.reply_channel)
         super().__init__(message, **kwargs)

@@ -115,21 +115,10 @@ def postgres_server():
 @contextlib.contextmanager
 def postgres_cluster():
     """Make a PostgreSQL cluster and yield the URL of an empty database, and what runs its server for a while."""
-    places = sorted(str(path) for path in Path('/usr/lib/postgresql').glob('*/bin'))
-    initdb, postgres = find_program('initdb', *places), find_program('postgres', *places)
+    initdb, postgres = _postgres_program('initdb'), _postgres_program('postgres')
     port = free_port()
-    kwargs = {}
-    # initdb refuses root, and the user it runs as must own its directory.
     directory = tempfile.mkdtemp(prefix='sockets-postgres-')
-    if os.geteuid() == 0:
-        import pwd
-        account = pwd.getpwnam('postgres')
-        os.chown(directory, account.pw_uid, account.pw_gid)
-
-        def become_postgres():
-            os.setgid(account.pw_gid)
-            os.setuid(account.pw_uid)
-        kwargs['preexec_fn'] = become_postgres
+    kwargs = _owner_of(directory, 'postgres')
     try:
         subprocess.run([initdb, '-D', directory + '/data', '-U', 'sockets', '--auth=trust', '-E', 'UTF8',
                         '--locale=C'], check=True, stdout=subprocess.DEVNULL, cwd='/', **kwargs)
@@ -149,6 +138,79 @@ def postgres_cluster():
         yield 'postgres://sockets@127.0.0.1:{}/postgres'.format(port), start
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def postgres_standby(url, delay='1s'):
+    """Run a standby of the PostgreSQL at ``url``, read-only and that far behind, and yield its URL."""
+    port = free_port()
+    directory = tempfile.mkdtemp(prefix='sockets-postgres-')
+    kwargs = _owner_of(directory, 'postgres')
+    try:
+        subprocess.run([_postgres_program('pg_basebackup'), '-D', directory + '/data', '-d', url, '-R', '-X', 'stream',
+                        '-c', 'fast'], check=True, cwd='/', **kwargs)
+        with tempfile.NamedTemporaryFile(suffix='.log') as log:
+            program = Program([_postgres_program('postgres'), '-D', directory + '/data', '-p', port, '-k', directory,
+                               '-c', 'listen_addresses=127.0.0.1', '-c', 'recovery_min_apply_delay=' + delay],
+                              log.name, cwd='/', **kwargs)
+            try:
+                program.wait_for_log('ready to accept read')
+                yield 'postgres://sockets@127.0.0.1:{}/postgres'.format(port)
+            finally:
+                program.stop(signal.SIGINT)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def mariadb_server():
+    """Run a MariaDB of its own and yield the URL of an empty database."""
+    install, mariadbd = find_program('mariadb-install-db'), find_program('mariadbd', '/usr/sbin')
+    port = free_port()
+    directory = tempfile.mkdtemp(prefix='sockets-mariadb-')
+    kwargs = _owner_of(directory, 'mysql')
+    # What its tables are of: the connection says utf8mb4.
+    options = ['--no-defaults', '--datadir=' + directory + '/data', '--character-set-server=utf8mb4',
+               '--innodb-flush-log-at-trx-commit=0', '--innodb-buffer-pool-size=32M', '--innodb-log-file-size=16M']
+    try:
+        with tempfile.NamedTemporaryFile(suffix='.log') as log:
+            sql = Path(directory) / 'first.sql'
+            sql.write_text("create database sockets;\ncreate user sockets@'127.0.0.1';\n"
+                           "grant all on *.* to sockets@'127.0.0.1';\n")
+            sql.chmod(0o644)
+            subprocess.run([install, *options, '--skip-test-db', '--auth-root-authentication-method=normal'],
+                           check=True, stdout=log, stderr=log, cwd='/', **kwargs)
+            program = Program([mariadbd, *options, '--init-file={}'.format(sql), '--port={}'.format(port),
+                               '--bind-address=127.0.0.1', '--socket=' + directory + '/socket', '--skip-name-resolve'],
+                              log.name, cwd='/', **kwargs)
+            try:
+                program.wait_for_log('ready for connections')
+                yield 'mysql://sockets@127.0.0.1:{}/sockets'.format(port)
+            finally:
+                program.stop()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _postgres_program(name):
+    return find_program(name, *sorted(str(path) for path in Path('/usr/lib/postgresql').glob('*/bin')))
+
+
+def _owner_of(directory, name):
+    """Give ``directory`` to the user ``name`` if we are root, and return what makes a program run as that user.
+
+    Database servers refuse to run as root, and the user that they run as must own their directory.
+    """
+    if os.geteuid() != 0:
+        return {}
+    import pwd
+    account = pwd.getpwnam(name)
+    os.chown(directory, account.pw_uid, account.pw_gid)
+
+    def become():
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    return {'preexec_fn': become}
 
 
 def run_python(*args, env):

@@ -1,5 +1,6 @@
 """Who may import whom: the arrows of the design."""
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,15 @@ AT_IMPORT = {
     'conf': set(),
     'contracts': {'exceptions', 'messages'},
     'coroutines': set(),
+    'databases': set(),
     'description': {'conf', 'handlers', 'messages', 'schemas', 'transport'},
     'doctor': {'messages', 'models', 'transport'},
     'envelopes': {'exceptions', 'messages'},
     'exceptions': set(),
     'farewell': set(),
     'frames': set(),
-    'handlers': {'conf', 'contracts', 'envelopes', 'exceptions', 'limits', 'messages', 'middleware', 'routes', 'security',
-                 'transport', 'visitors'},
+    'handlers': {'conf', 'contracts', 'databases', 'envelopes', 'exceptions', 'limits', 'messages', 'middleware',
+                 'routes', 'security', 'transport', 'visitors'},
     'handshake': set(),
     'limits': {'conf', 'exceptions', 'messages'},
     'messages': {'exceptions'},
@@ -40,7 +42,7 @@ AT_IMPORT = {
     'presence': {'background', 'conf', 'models', 'thread_state', 'transport'},
     'protocol': {'audit', 'conf', 'daphne', 'frames', 'handshake', 'transport', 'twisted'},
     'pytest_plugin': set(),
-    'revocation': {'auth', 'models'},
+    'revocation': {'auth', 'databases', 'models'},
     'router': {'routes'},
     'routes': {'coroutines'},
     'rows': {'models', 'transport'},
@@ -115,6 +117,15 @@ def test_a_module_imports_only_where_its_arrows_point(path):
 @pytest.mark.parametrize('path', sorted(PACKAGE.glob('layers/*.py')), ids=lambda path: path.stem)
 def test_a_layer_imports_nothing_of_the_core(path):
     assert {name for node in ast.walk(ast.parse(path.read_text())) for name in imports(node)} <= LAYERS[path.stem]
+
+
+def test_the_library_reads_its_rows_where_it_writes_them():
+    """Nothing of ours reads from a replica, which may be behind: see docs/how-to/deploy.md."""
+    for path in PACKAGE.glob('**/*.py'):
+        for line in path.read_text().splitlines():
+            for call in re.findall(r'(?<!`)\b(?:Socket|Membership)\.objects(\..*)', line):
+                there = any(name in call for name in ('.on_primary()', '.using(', '.purge_dead('))
+                assert there or path.name == 'models.py', line
 
 
 def test_every_arrow_points_at_something():

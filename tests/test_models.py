@@ -169,6 +169,21 @@ def test_a_row_goes_with_its_user_and_with_its_session(connect, login, alice):
     assert Socket.objects.count() == 0
 
 
+PATHS = ['/room/tea/', '/ROOM/TEA/', '/room/Tea/', '/room/tea', '/room/te\u00e1/', '/room/tea/ ', '/room/te%/', '/room/t_a/']
+
+
+@pytest.mark.parametrize('path', PATHS)
+def test_a_path_is_no_other_one(db, path):
+    # MySQL took /ROOM/TEA/ for it, so a message for one room reached both.
+    for n, each in enumerate(PATHS):
+        Socket.objects.create(channel_name='{}!{}'.format('aA'[n % 2], n), path=each)
+    assert [row.path for row in Socket.objects.filter(path=path)] == [path]
+    assert [row.path for row in Socket.objects.filter(path__in=[path])] == [path]
+    assert Socket.objects.exclude(path=path).count() == len(PATHS) - 1
+    assert Socket.objects.values('path').distinct().count() == len(PATHS)
+    assert Socket.objects.filter(server='a!').count() == Socket.objects.filter(server='A!').count() == len(PATHS) / 2
+
+
 def test_a_row_is_named_after_its_path_and_channel():
     assert str(Socket(path='/page/', channel_name='daphne.response.a!b')) == '/page/ daphne.response.a!b'
 

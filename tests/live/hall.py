@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg2
 
@@ -40,6 +41,11 @@ class Hall:
         if self.database_url.startswith('sqlite'):
             import sqlite3
             return sqlite3.connect(self.database_url[len('sqlite://'):], isolation_level=None, timeout=20)
+        if self.database_url.startswith('mysql'):
+            import pymysql
+            where = urlsplit(self.database_url)
+            return pymysql.connect(host=where.hostname, port=where.port, user=where.username,
+                                   database=where.path[1:], autocommit=True)
         database = psycopg2.connect(self.database_url)
         database.autocommit = True
         return database

@@ -1,14 +1,10 @@
 """The project that the live tests run, on the Redis and the database of the environment."""
 import os
-from urllib.parse import urlsplit
 
 from tests.settings import *  # noqa: F401,F403
+from tests.settings import database_at
 
-_database = urlsplit(os.environ['DATABASE_URL'])
-DATABASES = {'default': {
-    'ENGINE': 'django.db.backends.postgresql', 'NAME': _database.path[1:], 'HOST': _database.hostname,
-    'PORT': _database.port, 'USER': _database.username, 'CONN_MAX_AGE': 60,
-}}
+DATABASES = {'default': database_at(os.environ['DATABASE_URL'], CONN_MAX_AGE=60)}
 CHANNEL_LAYERS = {'default': {
     'BACKEND': 'asgi_redis.RedisChannelLayer',
     # daphne drops a disconnect for which there is no room. Its mailbox for replies stays as small as it is: 100.

@@ -8,15 +8,11 @@ import os
 import threading
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tests.settings import *  # noqa: F401,F403
+from tests.settings import database_at
 
-_database = urlsplit(os.environ['DATABASE_URL'])
-DATABASES = {'default': {
-    'ENGINE': 'django.db.backends.postgresql', 'NAME': _database.path[1:], 'HOST': _database.hostname,
-    'PORT': _database.port, 'USER': _database.username, 'CONN_MAX_AGE': 60,
-} if _database.scheme != 'sqlite' else {'ENGINE': 'django.db.backends.sqlite3', 'NAME': _database.path}}
+DATABASES = {'default': database_at(os.environ['DATABASE_URL'], CONN_MAX_AGE=60)}
 SESSION_ENGINE = os.environ.get('SESSION_ENGINE', 'django.contrib.sessions.backends.db')
 _layer = {'capacity': int(os.environ.get('CAPACITY', 100)), 'channel_capacity': {'narrow': 1},
           'expiry': int(os.environ.get('EXPIRY', 60))}

@@ -53,7 +53,15 @@ class Command(BaseCommand):
         rows, is_filtered = self.chosen(options)
         if action in ('send', 'close') and not (is_filtered or options['all']):
             raise CommandError('Say whom: --path, --user, --server, --address, --inactive, or --all.')
+        if action in ('send', 'close'):
+            self.refuse_unreachable(rows)
         getattr(self, action)(rows, content, options)
+
+    def refuse_unreachable(self, rows):
+        away = transport.unreachable(rows.values_list('channel_name', flat=True))
+        if away:
+            raise CommandError('These are connections of {}, and the channel layer in memory does not reach them from '
+                               'here. {}'.format(printable(', '.join(sorted(away))), transport.REACH_ALL))
 
     def chosen(self, options):
         """Return the rows that the options name, and whether they name any in particular."""
@@ -71,7 +79,7 @@ class Command(BaseCommand):
             filters['user_ip'] = options['address']
         if options['inactive']:
             filters['active'] = False
-        return Socket.objects.filter(**filters), bool(filters)
+        return Socket.objects.on_primary().filter(**filters), bool(filters)
 
     def list(self, rows, content, options):
         names = 'id', 'user', 'path', 'user_ip', 'active', 'created', 'last_ping', 'server'
@@ -116,7 +124,7 @@ class Command(BaseCommand):
                 if options['every'] is None:
                     raise
                 self.stderr.write(printable('{}: {}; trying again'.format(type(error).__name__, error)))
-                connections[Socket.objects.db].close()
+                connections[Socket.objects.on_primary().db].close()
             else:
                 if count or options['every'] is None:
                     self.stdout.write('Removed {} rows.'.format(count))

@@ -1,0 +1,32 @@
+"""Which database is asked: a replica may be behind, or take no writes."""
+import contextlib
+import threading
+
+from django.db import router
+
+_thread = threading.local()
+
+
+class _ReadsFromPrimary:
+    """A database router before those of the project, which it overrules in a thread that is ``on_primary()``."""
+
+    def db_for_read(self, model, **hints):
+        return router.db_for_write(model, **hints) if getattr(_thread, 'is_on_primary', False) else None
+
+
+@contextlib.contextmanager
+def on_primary():
+    """What this thread reads in here without naming a database, it reads from the one that it would write to.
+
+    For what Django reads on our behalf: a session and its user. A login may be younger than a replica.
+    """
+    if getattr(_thread, 'is_on_primary', False) or not router.routers:
+        yield
+        return
+    if not isinstance(router.routers[0], _ReadsFromPrimary):
+        router.routers.insert(0, _ReadsFromPrimary())
+    _thread.is_on_primary = True
+    try:
+        yield
+    finally:
+        _thread.is_on_primary = False

@@ -1,0 +1,91 @@
+"""Connections of another process, which a layer in memory does not reach."""
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from sockets import RoutedSocketHandler, transport
+from sockets.models import Socket
+
+from .conftest import OUR_LAYERS, STOCK_LAYERS
+
+pytestmark = pytest.mark.django_db
+in_memory = pytest.mark.parametrize('layer', [STOCK_LAYERS[0], OUR_LAYERS[0]], indirect=True)
+ELSEWHERE = 'daphne.response.elsewhere!'
+
+
+@pytest.fixture
+def mine(layer, connect, monkeypatch):
+    """A connection of this process, and the row of one of another."""
+    # As outside of a sandbox.
+    monkeypatch.setattr(transport, 'here', set())
+    monkeypatch.setattr(transport, '_told_of', set())
+    connection = connect(RoutedSocketHandler)
+    connection.messages()
+    Socket.objects.create(channel_name=ELSEWHERE + 'a', path='/page/')
+    return connection
+
+
+@in_memory
+@pytest.mark.parametrize('send, got', [
+    (lambda rows: rows.send_json({'a': 1}), {'text': '{"a":1}'}),
+    (lambda rows: rows.send(bytes=b'x'), {'bytes': b'x'}),
+    (lambda rows: rows.close(4000), {'close': 4000}),
+    (lambda rows: sum(row.send_json({'a': 1}) for row in rows), {'text': '{"a":1}'}),
+    (lambda rows: sum(row.close(4000) for row in rows), {'close': 4000}),
+], ids=['json', 'bytes', 'close', 'a row', 'closing a row'])
+def test_they_are_not_counted_and_one_warning_says_why(mine, layer, caplog, send, got):
+    # It was 2, and the message lay in a mailbox that nobody reads.
+    for _ in range(2):
+        assert send(Socket.objects.all()) == 1
+        assert mine.messages() == [got]
+    assert layer.receive([ELSEWHERE]) == (None, None)
+    warning, = [record for record in caplog.records if record.levelname == 'WARNING']
+    assert ELSEWHERE in warning.getMessage() and 'sockets.layers.RedisChannelLayer' in warning.getMessage()
+
+
+@in_memory
+@pytest.mark.parametrize('args', [['send', '{"type": "NEWS"}'], ['close']])
+def test_commands_refuse_and_tell_nobody(mine, args):
+    with pytest.raises(CommandError, match='(?s)' + ELSEWHERE + '.*RedisChannelLayer'):
+        call_command('sockets', *args, all=True)
+    assert mine.messages() == []
+    Socket.objects.filter(server=ELSEWHERE).delete()
+    call_command('sockets', *args, all=True)
+    assert len(mine.messages()) == 1
+
+
+@in_memory
+def test_who_cannot_be_asked_and_lives_is_not_marked(mine, monkeypatch, caplog):
+    # A client that answered every question of its own server was removed for its silence.
+    monkeypatch.setattr(transport, 'live_servers', lambda servers: [ELSEWHERE])
+    assert Socket.objects.cleanup_stale() == 1
+    assert Socket.objects.get(active=True).server == ELSEWHERE
+    assert caplog.records == []
+
+
+@in_memory
+def test_who_cannot_be_asked_and_is_not_known_to_live_goes_by_its_silence(mine):
+    assert Socket.objects.cleanup_stale() == 1
+    assert Socket.objects.filter(active=False).count() == 2
+    Socket.objects.filter(server=ELSEWHERE).update(last_ping=timezone.now() - timedelta(minutes=6))
+    assert Socket.objects.purge_inactive() == 1
+
+
+@in_memory
+def test_the_end_of_one_is_handled_all_the_same(mine, caplog):
+    assert Socket.objects.filter(server=ELSEWHERE).revoke() == 1
+    assert 'get nothing' in caplog.text and Socket.objects.count() == 1
+
+
+@pytest.mark.parametrize('layer', [STOCK_LAYERS[1], OUR_LAYERS[1]], indirect=True)
+def test_redis_reaches_everybody(mine, layer, caplog):
+    assert Socket.objects.send_json({'a': 1}) == 2
+    assert layer.receive([ELSEWHERE]) != (None, None) and caplog.records == []
+
+
+@in_memory
+def test_a_sandbox_reaches_rows_that_are_made_by_hand(layer):
+    Socket.objects.create(channel_name=ELSEWHERE + 'a', path='/page/')
+    assert Socket.objects.send_json({'a': 1}) == 1
