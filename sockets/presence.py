@@ -4,12 +4,13 @@ import logging
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 
 from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
-from . import background, conf, transport
+from . import auth, background, conf, transport
 from .models import Membership, Socket
 
 logger = logging.getLogger('sockets')
@@ -64,14 +65,31 @@ def _look_in_passing():
 def purge():
     """Remove what is known to be gone or to have lost its right, and ask who has been silent for a while.
 
-    Return how many rows were removed.
+    Return how many rows were removed. A step that fails keeps no other one from running; the first failure is raised
+    when all have run.
     """
-    count = Socket.objects.purge_dead() + revoke_expired() + revoke_inactive()
-    # Others are not reached by a question of ours.
-    count += purge_silent(Socket.objects.filter(Q(layer=transport.layer_name()) | Q(layer=None)))
-    # Of processes that died between removing a row and leaving its rooms.
+    counts, failures = [], []
+    for step in (Socket.objects.purge_dead, revoke_expired, revoke_inactive, purge_silent_here, remove_left_rooms):
+        try:
+            counts.append(step())
+        except Exception as error:
+            failures.append(error)
+    for error in failures[1:]:
+        logger.error('Housekeeping: %s: %s', type(error).__name__, error)
+    if failures:
+        raise failures[0]
+    return sum(counts)
+
+
+def purge_silent_here():
+    """Ask the connections that a question of ours can reach, as ``purge_silent`` does."""
+    return purge_silent(Socket.objects.filter(Q(layer=transport.layer_name()) | Q(layer=None)))
+
+
+def remove_left_rooms():
+    """Remove what processes left that died between removing a row and leaving its rooms; return 0: those are no rows."""
     Membership.objects.exclude(socket_id__in=Socket.objects.values('pk')).delete()
-    return count
+    return 0
 
 
 def purge_silent(rows):
@@ -88,7 +106,12 @@ def revoke_expired():
 
 
 def revoke_inactive():
-    """Close the connections of users that are not active; return how many that were."""
+    """Close the connections of users that are not active; return how many that were.
+
+    Where that is no column of the user model, nobody is found here: each frame asks the user itself.
+    """
+    if not auth.has_active_column():
+        return 0
     return Socket.objects.filter(user__isnull=False, user__is_active=False).revoke('Your account is not active.')
 
 
@@ -116,7 +139,8 @@ class Housekeeper(threading.Thread):
     def __init__(self):
         super().__init__(name='sockets-housekeeper', daemon=True)
         self.looks_closer = 0
-        self.is_in_trouble = False
+        # What went wrong, and has been said.
+        self.troubles = set()
         self.is_replaced = False
 
     def replace(self):
@@ -129,28 +153,54 @@ class Housekeeper(threading.Thread):
             time.sleep(1)
             try:
                 self.look()
-                self.is_in_trouble = False
             except Exception as error:
-                # Said once: the database or Redis is away, and everybody else says so, too.
-                if not self.is_in_trouble:
-                    logger.error('Housekeeping waits: %s: %s', type(error).__name__, error)
-                self.is_in_trouble = True
-                connections[Socket.objects.db].close()
+                self.note_trouble(error)
 
     def look(self):
-        # Those that fail again come to the end.
-        for _ in range(len(_unfinished)):
-            _unfinished.popleft()()
+        """Take every step that is due; what goes wrong in one keeps no other one from being taken."""
         now = time.monotonic()
         closer = now >= self.looks_closer
         if closer:
             self.looks_closer = now + LOOK_CLOSER_AFTER
-            revoke_inactive()
+        # An end that fails again comes to the end.
+        steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
+        if closer:
+            steps.append(revoke_inactive)
+        steps.append(partial(self.look_for_the_dead, closer))
+        if closer:
+            steps.append(look_for_the_old)
+        steps.append(revoke_expired)
+        went_well = [self.attempt(step) for step in steps]
+        if all(went_well):
+            self.troubles.clear()
+
+    def attempt(self, step):
+        """Take a step; return whether nothing went wrong."""
+        try:
+            step()
+        except Exception as error:
+            self.note_trouble(error)
+            return False
+        return True
+
+    def note_trouble(self, error):
+        # Said once: the database or Redis is away, each step meets that, and everybody else says so, too.
+        text = '{}: {}'.format(type(error).__name__, error)
+        if text not in self.troubles:
+            logger.error('Housekeeping waits: %s', text)
+        self.troubles.add(text)
+        connections[Socket.objects.db].close()
+
+    @staticmethod
+    def look_for_the_dead(closer):
+        """Remove the rows of dead servers, if there are any."""
         if closer or transport.dead_servers() or transport.has_forgotten():
             Socket.objects.purge_dead()
-        if closer and transport.layer_name():
-            # Made by an older version of this package: nobody else looks whether their servers live.
-            rows = Socket.objects.filter(layer=None)
-            if rows.exists():
-                purge_silent(rows)
-        revoke_expired()
+
+
+def look_for_the_old():
+    """Ask the silent among what an older version of this package made: nobody else looks whether their servers live."""
+    if transport.layer_name():
+        rows = Socket.objects.filter(layer=None)
+        if rows.exists():
+            purge_silent(rows)

@@ -105,7 +105,7 @@ def _session_saved(instance, using, raw=False, created=False, **kwargs):
 
 
 def _user_saved(instance, using, raw=False, created=False, **kwargs):
-    if not created and not raw and not instance.is_active:
+    if not created and not raw and not auth.is_active(instance):
         Socket.objects.using(using).filter(user=instance.pk).revoke('Your account is not active.')
 
 

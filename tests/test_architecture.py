@@ -37,7 +37,7 @@ AT_IMPORT = {
     'overtime': {'conf', 'messages'},
     'page_consumers': {'channels', 'pages'},
     'pages': {'conf', 'daphne', 'twisted'},
-    'presence': {'background', 'conf', 'models', 'transport'},
+    'presence': {'auth', 'background', 'conf', 'models', 'transport'},
     'protocol': {'audit', 'conf', 'daphne', 'frames', 'handshake', 'transport', 'twisted'},
     'pytest_plugin': set(),
     'revocation': {'auth', 'models'},

@@ -223,6 +223,54 @@ def test_users_that_were_switched_off_by_an_update_are_found(connect, alice, log
     assert connection.messages()[-1]['close'] == 4401
 
 
+STEPS = ['revoke_expired', 'revoke_inactive', 'purge_silent_here', 'remove_left_rooms', 'purge_dead']
+
+
+@pytest.mark.parametrize('broken', STEPS)
+def test_no_step_of_a_purge_keeps_the_others_from_running(layer, monkeypatch, broken):
+    # A user model without a column is_active stopped it before it came to the silent and to what is left of rooms.
+    taken = []
+
+    def step(name):
+        def take(*args):
+            if name == broken:
+                raise ValueError('broken: ' + name)
+            taken.append(name)
+            return 1
+        return take
+    for name in STEPS:
+        monkeypatch.setattr(type(Socket.objects) if name == 'purge_dead' else presence, name, step(name))
+    with pytest.raises(ValueError, match=broken):
+        presence.purge()
+    assert sorted([*taken, broken]) == sorted(STEPS)
+
+
+@pytest.mark.parametrize('broken', ['revoke_expired', 'revoke_inactive', 'look_for_the_old', 'purge_dead', 'an end'])
+def test_no_step_of_the_housekeeper_keeps_the_others_from_running_and_each_trouble_is_said_once(
+        layer, monkeypatch, caplog, broken):
+    taken = []
+
+    def step(name):
+        def take(*args):
+            taken.append(name)
+            if name == broken:
+                raise ValueError('broken: ' + name)
+        return take
+    names = ['revoke_expired', 'revoke_inactive', 'look_for_the_old', 'purge_dead']
+    for name in names:
+        monkeypatch.setattr(type(Socket.objects) if name == 'purge_dead' else presence, name, step(name))
+    housekeeper = presence.Housekeeper()
+    for _ in range(2):
+        presence._unfinished.extend([step('an end'), step('another end')])
+        housekeeper.looks_closer = 0
+        housekeeper.look()
+    assert sorted(taken) == sorted(2 * [*names, 'an end', 'another end'])
+    assert caplog.text.count('Housekeeping waits: ValueError: broken: ' + broken) == 1
+    broken, housekeeper.looks_closer = None, 0
+    housekeeper.look()
+    assert not housekeeper.troubles
+
+
 def test_a_disconnect_that_the_database_does_not_hear_of_is_told_again(connect, monkeypatch, caplog):
     connection = connect(Noted)
     remove, away = Socket.remove, [True, True]
