@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models.signals import post_save, pre_delete
 from django.utils import timezone
 
-from . import auth
+from . import auth, expiry
 from .models import Socket, end
 
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
@@ -39,6 +39,7 @@ def install():
             post_save.connect(_user_saved, sender=model, dispatch_uid='sockets')
     if SessionBase.cycle_key.__name__ != 'cycle_key_with_sockets':
         SessionBase.cycle_key = _with_sockets(SessionBase.cycle_key)
+    expiry.install()
 
 
 def log_out(rows):
