@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from . import auth, background, conf, transport
-from .models import Membership, Socket
+from .models import Membership, Socket, end
 
 logger = logging.getLogger('sockets')
 
@@ -21,6 +21,10 @@ IN_PASSING = 50
 # Seconds between two looks at what is told to nobody: servers that no layer has heard of, users that were switched
 # off by an update().
 LOOK_CLOSER_AFTER = 30
+
+# Seconds after which a server on an in-memory layer has died that has neither a lease on this machine nor noted in its rows
+# that it lives, which it does every 20 (sockets.audit.BEAT).
+LOST_AFTER = 90
 
 _lock = threading.Lock()
 _looking = threading.Lock()
@@ -69,7 +73,8 @@ def purge():
     when all have run.
     """
     counts, failures = [], []
-    for step in (Socket.objects.purge_dead, revoke_expired, revoke_inactive, purge_silent_here, remove_left_rooms):
+    for step in (Socket.objects.purge_dead, purge_lost, revoke_expired, revoke_inactive, purge_silent_here,
+                 remove_left_rooms):
         try:
             counts.append(step())
         except Exception as error:
@@ -81,9 +86,32 @@ def purge():
     return sum(counts)
 
 
+def lost():
+    """Return the rows of servers on in-memory layers that left no lease behind: of a container or a machine that is gone,
+    or of one that had none.
+    """
+    in_memory = Q(layer__startswith='memory:')
+    if transport.is_local():
+        # A stock one has no name.
+        in_memory |= Q(layer=transport.layer_name())
+    rows = Socket.objects.filter(in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
+    # One that was stopped for a while, as a laptop is, may hold its lease.
+    alive = transport.live_servers(list(rows.order_by().values_list('server', flat=True).distinct()))
+    return rows.exclude(server__in=alive) if alive else rows
+
+
+def purge_lost():
+    """Remove the rows that are ``lost()``; return how many those were."""
+    removed = lost().remove()
+    end(removed, 'The server of this connection is gone.', None)
+    return len(removed)
+
+
 def purge_silent_here():
     """Ask the connections that a question of ours can reach, as ``purge_silent`` does."""
-    return purge_silent(Socket.objects.filter(Q(layer=transport.layer_name()) | Q(layer=None)))
+    rows = Socket.objects.filter(Q(layer=transport.layer_name()) | Q(layer=None))
+    elsewhere = transport.servers_elsewhere(list(rows.order_by().values_list('server', flat=True).distinct()))
+    return purge_silent(rows.exclude(server__in=elsewhere) if elsewhere else rows)
 
 
 def remove_left_rooms():
@@ -168,7 +196,7 @@ class Housekeeper(threading.Thread):
             steps.append(revoke_inactive)
         steps.append(partial(self.look_for_the_dead, closer))
         if closer:
-            steps.append(look_for_the_old)
+            steps += [purge_lost, look_for_the_old]
         steps.append(revoke_expired)
         went_well = [self.attempt(step) for step in steps]
         if all(went_well):

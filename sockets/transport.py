@@ -28,9 +28,10 @@ from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
-           'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_ours', 'layer_name', 'live_servers', 'redis_info', 'round_trip',
+           'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_local', 'is_ours', 'layer_name', 'live_servers',
+           'redis_info', 'round_trip',
            'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
-           'statistics']
+           'servers_elsewhere', 'statistics']
 
 logger = logging.getLogger('sockets')
 
@@ -163,6 +164,17 @@ def live_servers(prefixes):
     """
     look = getattr(channel_layer(), 'live_servers', None)
     return None if look is None else look(prefixes)
+
+
+def is_local():
+    """Return whether the layer reaches its own process only."""
+    return channel_layer().local_only()
+
+
+def servers_elsewhere(prefixes):
+    """Return those of ``prefixes`` that live, and that the layer cannot reach, because they are other processes."""
+    look = getattr(channel_layer(), 'servers_elsewhere', None)
+    return [] if look is None else look(prefixes)
 
 
 def statistics():
@@ -485,15 +497,17 @@ def routed(alias):
     return [found for entry in channel_layers[alias].router.root.routing for found in walk(entry, ())]
 
 
-def install(on_worker_process, check_consumer, answers):
+def install(on_worker, on_worker_process, check_consumer, answers):
     """Make workers refuse websockets that no route matches, which Channels would accept and leave open.
 
-    ``on_worker_process`` is a receiver of the signal that each ``runworker`` sends; ``check_consumer`` is called with
-    what a routing names, and may raise: Channels' own word about what is no consumer is hard to understand, and late.
-    ``answers`` is a dict of channels and the functions that workers answer with.
+    ``on_worker`` is a receiver of the signal that each worker sends, be it a thread of ``runserver``, and
+    ``on_worker_process`` of that of each ``runworker``; ``check_consumer`` is called with what a routing names, and may
+    raise: Channels' own word about what is no consumer is hard to understand, and late. ``answers`` is a dict of channels
+    and the functions that workers answer with.
     """
     _answers.update(answers)
     worker_ready.connect(_prepare, dispatch_uid='sockets')
+    worker_ready.connect(on_worker, dispatch_uid='sockets.on_worker')
     worker_process_ready.connect(on_worker_process, dispatch_uid='sockets')
     resolve = Route._resolve_consumer
 

@@ -21,7 +21,7 @@ AT_IMPORT = {
     'contracts': {'exceptions', 'messages'},
     'coroutines': set(),
     'description': {'conf', 'handlers', 'messages', 'schemas', 'transport'},
-    'doctor': {'messages', 'models', 'transport'},
+    'doctor': {'messages', 'models', 'presence', 'transport'},
     'envelopes': {'exceptions', 'messages'},
     'exceptions': set(),
     'expiry': {'models'},
