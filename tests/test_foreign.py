@@ -54,6 +54,20 @@ SAVED = BEGIN + '''
 '''
 
 
+WITHOUT_THE_APP = '''
+from tests.foreign import settings
+settings.INSTALLED_APPS.remove('django.contrib.sessions')
+import django
+django.setup()
+from django.core.checks import run_checks
+found = {message.id: message for message in run_checks()}
+assert set(found) - {'fields.E307'} == {'sockets.E002', 'fields.E300'}, found
+hint = found['sockets.E002'].hint
+assert "Add 'django.contrib.sessions' to INSTALLED_APPS" in hint and 'fields.E300' in hint
+assert "'tests.foreign.sessions', stays as it is" in hint and 'beside it' in hint
+'''
+
+
 def run(program, **environment):
     done = subprocess.run([sys.executable, '-c', program], cwd=str(servers.ROOT), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT,
@@ -65,6 +79,10 @@ def run(program, **environment):
 @pytest.mark.parametrize('program', [IT_WORKS, PURGE, SAVED], ids=['it works', 'purge', 'saved'])
 def test_a_site_with_users_and_sessions_of_its_own_works(program):
     assert 'Traceback' not in run(program)
+
+
+def test_a_site_without_the_table_of_sessions_is_told_to_have_it_beside_its_own():
+    run(WITHOUT_THE_APP)
 
 
 def test_it_works_with_django_user_sessions():
