@@ -137,6 +137,8 @@ _VALUES = (
     ('CLIENT_ADDRESS_HEADER', _is_header_or_none, "Give the name of a header as your proxy writes it, with hyphens, such "
      "as 'X-Forwarded-For' or 'X-Real-IP'. (Forwarded is not understood.)"),
     ('ROOT_PATH_HEADER', _is_header_or_none, "Give the name of a header, such as 'X-Script-Name', or None."),
+    ('CREDENTIALS', _is_list, "Give a list of names of headers, query parameters and cookies, such as "
+     "[*sockets.conf.DEFAULTS['CREDENTIALS'], 'X-My-Key']."),
     ('MAX_BODY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
 )
 

@@ -21,7 +21,7 @@ from channels.message import Message
 from channels.routing import Include, Route, Router, connect_consumer, null_consumer
 from channels.signals import worker_process_ready, worker_ready
 
-from . import background, conf, envelopes, overtime
+from . import background, conf, credentials, envelopes, overtime
 from .exceptions import DeliveryFailed, MailboxFull
 from .layers import dropped as layers_dropped
 from .signals import announce, messages_dropped
@@ -408,19 +408,26 @@ class Consumer(WebsocketConsumer):
             Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
 
     def handshake_text(self, secret_cookie):
-        """Return what ``handshake()`` needs of the connect message, as JSON, without the cookie of that name."""
+        """Return what ``handshake()`` needs of the connect message, as JSON, without credentials and the cookie of that
+        name.
+        """
         content = self.message.content
-        return json.dumps({
+        return json.dumps(credentials.strip({
             **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
             'query_string': _text(content.get('query_string') or ''),
-            'headers': [[name, _without(value, secret_cookie) if name == 'cookie' else value]
-                        for name, value in ([_text(name), _text(value)] for name, value in _headers(content))],
-        })
+            'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
+        }, secret_cookie))
 
     def handshake(self, text=None):
-        """Return the HTTP request that asked for this connection, of the connect message or of ``handshake_text()``."""
-        # A row may be older than this column.
-        content = dict(self.message.content if text is None else json.loads(text or '{}'), method='GET')
+        """Return the HTTP request that asked for this connection: of the connect message, or of the one that this process
+        holds, or else of ``text``, a ``handshake_text()``.
+        """
+        content = self.message.content
+        if text is not None:
+            # A row may be older than this column.
+            content = credentials.held(self.channel_name) or json.loads(text or '{}')
+        content = dict(content, method='GET')
+        dropped = content.pop('dropped', None)
         content['path'] = self.path
         content['query_string'] = _text(content.get('query_string') or '')
         content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
@@ -432,7 +439,10 @@ class Consumer(WebsocketConsumer):
             content['root_path'] = next((unquote(value.decode('latin1')) for name, value in content['headers']
                                          if name.lower() == b'daphne-root-path'), content.get('root_path'))
         content = {key: value for key, value in content.items() if value is not None}
-        return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
+        request = AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
+        if dropped:
+            credentials.note_absent(request, dropped)
+        return request
 
     def header(self, name):
         """Return the header ``name`` of the connect message, ``None`` if there is none; several are one list.
@@ -456,10 +466,6 @@ def _headers(content):
     headers = content.get('headers') or ()
     # Those of Channels' own test client.
     return headers.items() if isinstance(headers, dict) else headers
-
-
-def _without(cookies, name):
-    return ';'.join(part for part in cookies.split(';') if part.partition('=')[0].strip() != name)
 
 
 def _text(value):
