@@ -26,7 +26,7 @@ BLIND_PATIENCE = 60
 # Seconds after which names are compared though the counts agree: one too many and one too few do.
 NAMES_AFTER = 30
 
-# Seconds between two notes in the rows of a server on an in-memory layer, whose lease not everybody can see, that it lives.
+# Seconds between two notes in its rows that a server on an in-memory layer lives: not everybody can see its lease.
 BEAT = 20
 
 _lock = threading.Lock()

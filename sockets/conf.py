@@ -45,9 +45,9 @@ DEFAULTS = {
     # Names of headers, query parameters and cookies that no row keeps: of what proves who a client is. A * stands for
     # anything, - and _ for each other.
     'CREDENTIALS': (
-        '*authorization*', '*token*', '*secret*', '*password*', '*passwd*', '*credential*', '*jwt*', '*api-key*', '*apikey*',
-        '*access-key*', '*assertion*', '*signature*', 'sig', 'auth', '*-auth', '*oauth*', '*oidc*', 'ticket', 'otp', 'session',
-        '*-session', '*session-id*', '*sessionid*', '*sessid*', 'sid', '*.sid',
+        '*authorization*', '*token*', '*secret*', '*password*', '*passwd*', '*credential*', '*jwt*', '*api-key*',
+        '*apikey*', '*access-key*', '*assertion*', '*signature*', 'sig', 'auth', '*-auth', '*oauth*', '*oidc*', 'ticket',
+        'otp', 'session', '*-session', '*session-id*', '*sessionid*', '*sessid*', 'sid', '*.sid',
         # For want of headers, pages put a token there.
         'sec-websocket-protocol',
     ),

@@ -12,7 +12,7 @@ from . import conf
 
 logger = logging.getLogger('sockets')
 
-# By channel name, whoever has the connect message of a connection of this process as ``request_info``: daphne's protocols.
+# By channel name, who has the connect message of a connection of this process as ``request_info``: daphne's protocols.
 _held = weakref.WeakValueDictionary()
 
 # What has been said to be absent.
@@ -123,8 +123,8 @@ class _Absent:
         if name in self.absent and (self.what, name) not in _said:
             _said.add((self.what, name))
             logger.warning(
-                "request.%s[%r] is not there: SOCKETS['CREDENTIALS'] keeps it out of the rows, and another process holds the "
-                'connection. Read it in the connect function, and keep what follows from it.', self.what, name)
+                "request.%s[%r] is not there: SOCKETS['CREDENTIALS'] keeps it out of the rows, and another process holds "
+                'the connection. Read it in the connect function, and keep what follows from it.', self.what, name)
 
     def __getitem__(self, name):
         self._look(name)

@@ -127,8 +127,8 @@ def _of_the_living(rows, alive):
 def _left_behind(alive):
     """Say which rows are of no server that lives, and of which nobody on this layer can tell."""
     name = transport.layer_name()
-    others = Socket.objects.exclude(server__in=alive)
-    # A server on an in-memory layer that has no lease here may be in another container, and notes in its rows that it lives.
+    others = Socket.objects.using(router.db_for_write(Socket)).exclude(server__in=alive)
+    # One on an in-memory layer that has no lease here may be in another container, and notes in its rows that it lives.
     gone = Q(pk__in=presence.lost().values('pk'))
     if transport.is_local():
         gone |= Q(layer=name, server__in=transport.dead_servers(_servers(others.filter(layer=name))))
@@ -142,8 +142,8 @@ def _left_behind(alive):
     unheard = others.exclude(gone).exclude(layer=name).exclude(layer=None)
     layers = sorted(unheard.order_by().values_list('layer', flat=True).distinct())
     if layers:
-        yield Finding('server', None, '{} rows are of servers on other layers ({}), of which this one hears nothing.'.format(
-            unheard.count(), ', '.join(map(repr, layers))), 'If nobody runs there any more, delete them in the admin.')
+        yield Finding('server', None, '{} rows are of servers on other layers ({}), of which this one hears nothing.'
+                      .format(unheard.count(), ', '.join(map(repr, layers))), 'If nobody runs there any more, delete them in the admin.')
 
 
 def _servers(rows):

@@ -1,4 +1,4 @@
-"""Sessions that have expired, of which ``clearsessions`` finds hundreds of thousands: deleted as if nobody referred to them.
+"""Sessions that have expired, which ``clearsessions`` finds by the hundred thousand: deleted as if none had a connection.
 
 Rows of connections refer to sessions, with a cascade. For its sake Django reads every session that it deletes, and asks
 for the rows of each.

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from functools import partial
 
-from django.db import connections
+from django.db import connections, router
 from django.db.models import Q
 from django.utils import timezone
 
@@ -22,8 +22,8 @@ IN_PASSING = 50
 # off by an update().
 LOOK_CLOSER_AFTER = 30
 
-# Seconds after which a server on an in-memory layer has died that has neither a lease on this machine nor noted in its rows
-# that it lives, which it does every 20 (sockets.audit.BEAT).
+# Seconds after which a server on an in-memory layer is lost that has neither a lease on this machine nor noted in its rows
+# that it lives, as it does every 20 (sockets.audit.BEAT).
 LOST_AFTER = 90
 
 _lock = threading.Lock()
@@ -87,14 +87,13 @@ def purge():
 
 
 def lost():
-    """Return the rows of servers on in-memory layers that left no lease behind: of a container or a machine that is gone,
-    or of one that had none.
-    """
+    """Return the rows of servers on in-memory layers that died and left no lease, such as those of another container."""
     in_memory = Q(layer__startswith='memory:')
     if transport.is_local():
         # A stock one has no name.
         in_memory |= Q(layer=transport.layer_name())
-    rows = Socket.objects.filter(in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
+    rows = Socket.objects.using(router.db_for_write(Socket)).filter(
+        in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
     # One that was stopped for a while, as a laptop is, may hold its lease.
     alive = transport.live_servers(list(rows.order_by().values_list('server', flat=True).distinct()))
     return rows.exclude(server__in=alive) if alive else rows
@@ -115,7 +114,8 @@ def purge_silent_here():
 
 
 def remove_left_rooms():
-    """Remove what processes left that died between removing a row and leaving its rooms; return 0: those are no rows."""
+    """Remove what processes left that died between removing a row and leaving its rooms; return 0, as those are no rows.
+    """
     Membership.objects.exclude(socket_id__in=Socket.objects.values('pk')).delete()
     return 0
 

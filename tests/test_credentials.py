@@ -69,8 +69,8 @@ def test_a_query_parameter_that_is_a_credential_is_left_out(name, query, kept):
     assert stripped(query_string=query.format(name, SECRET))['query_string'] == kept.format(name)
 
 
-@pytest.mark.parametrize('name', ['sessionid', 'csrftoken', 'access_token', 'jwt', 'PHPSESSID', 'connect.sid', 'laravel_session',
-                                  '_oauth2_proxy', 'remember_token'])
+@pytest.mark.parametrize('name', ['sessionid', 'csrftoken', 'access_token', 'jwt', 'PHPSESSID', 'connect.sid',
+                                  'laravel_session', '_oauth2_proxy', 'remember_token'])
 def test_a_cookie_that_is_a_credential_is_left_out(name):
     cookies = 'theme=dark; {}={}; lang=de'.format(name, SECRET)
     assert stripped(headers=[['cookie', cookies]])['headers'] == [['cookie', 'theme=dark; lang=de']]
@@ -83,7 +83,8 @@ def test_what_was_stripped_once_says_so_when_it_is_stripped_again():
 
 
 def test_no_row_keeps_a_credential(connect):
-    connect(Reader, '/page/?token=' + SECRET, headers={'Authorization': SECRET}, cookies={'sessionid': SECRET, 'theme': 'dark'})
+    connect(Reader, '/page/?token=' + SECRET, headers={'Authorization': SECRET},
+            cookies={'sessionid': SECRET, 'theme': 'dark'})
     text = Socket.objects.get().handshake
     assert SECRET not in text and 'theme=dark' in text
 
@@ -137,7 +138,8 @@ def test_a_process_forgets_a_request_with_its_connection():
 
 def test_a_site_says_what_its_credentials_are_called(connect, settings):
     settings.SOCKETS = {'CREDENTIALS': ['X-Visitor', 'pass_*']}
-    connect(Reader, '/page/?pass_code={0}&token=mine'.format(SECRET), headers={'x-visitor': SECRET, 'x-visitors': 'ours'})
+    connect(Reader, '/page/?pass_code={0}&token=mine'.format(SECRET),
+            headers={'x-visitor': SECRET, 'x-visitors': 'ours'})
     text = Socket.objects.get().handshake
     assert SECRET not in text and 'mine' in text and 'ours' in text
     settings.SOCKETS = {'CREDENTIALS': []}

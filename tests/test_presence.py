@@ -253,7 +253,8 @@ def test_rows_of_an_in_memory_layer_go_when_the_site_has_changed_to_redis(layer)
 @pytest.mark.parametrize('layer', [OUR_LAYERS[0]], indirect=True)
 def test_a_server_in_another_process_is_neither_asked_nor_taken_for_silent(layer, monkeypatch):
     # manage.py sockets purge asked nobody, and five minutes later removed who had not answered and was well.
-    row(1, server='other!', last_ping=seconds_ago(1000)), row(2, server='other!', active=False, last_ping=seconds_ago(1000))
+    row(1, server='other!', last_ping=seconds_ago(1000))
+    row(2, server='other!', active=False, last_ping=seconds_ago(1000))
     monkeypatch.setattr(transport.channel_layer()._leases, 'elsewhere', lambda servers: ['other!'])
     monkeypatch.setattr(transport.channel_layer()._leases, 'alive', lambda servers: ['other!'])
     Socket.objects.update(modified=seconds_ago(1000))
