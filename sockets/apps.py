@@ -17,8 +17,8 @@ class SocketsConfig(AppConfig):
         from . import checks, farewell, protocol, router, rows, transport, workers  # noqa: F401, checks register themselves
         protocol.install()
         farewell.install()
-        transport.install(on_worker_process=workers.take_over, check_consumer=router.refuse_views,
-                          answers={rows.CHANNEL: rows.answer})
+        transport.install(on_worker=workers.keep_house_here, on_worker_process=workers.take_over,
+                          check_consumer=router.refuse_views, answers={rows.CHANNEL: rows.answer})
         # What is missing is for the checks to say.
         if apps.is_installed('django.contrib.auth') and apps.is_installed('django.contrib.sessions'):
             from . import revocation

@@ -45,6 +45,25 @@ def user_of(session):
     return auth.get_user(_Request(session))
 
 
+def is_active(user):
+    """Return whether ``user`` may be here, as Django's own backend judges: a model need not have ``is_active`` at all.
+
+    It may be a column, a property or a method.
+    """
+    value = getattr(user, 'is_active', None)
+    value = value() if callable(value) else value
+    return value is None or bool(value)
+
+
+def has_active_column():
+    """Return whether the database can be asked which users are active."""
+    from django.core.exceptions import FieldDoesNotExist
+    try:
+        return auth.get_user_model()._meta.get_field('is_active').concrete
+    except FieldDoesNotExist:
+        return False
+
+
 def row_session_key(session):
     """Return the key that a row's ``session`` column can refer to: only database engines have a session row."""
     from django.contrib.sessions.models import Session
@@ -57,7 +76,7 @@ def check_still_valid(row, session):
         raise ConnectionRevoked('Your session has expired.')
     if row.user_id is None:
         return
-    if not row.user.is_active:
+    if not is_active(row.user):
         raise ConnectionRevoked('Your account is not active.')
     if row.session_id is None:
         return

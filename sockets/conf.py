@@ -42,6 +42,15 @@ DEFAULTS = {
     'CLIENT_ADDRESS_HEADER': None,
     # The header in which a proxy says which path it took away, instead of what a client sends. None: none does.
     'ROOT_PATH_HEADER': None,
+    # Names of headers, query parameters and cookies that no row keeps: of what proves who a client is. A * stands for
+    # anything, - and _ for each other.
+    'CREDENTIALS': (
+        '*authorization*', '*token*', '*secret*', '*password*', '*passwd*', '*credential*', '*jwt*', '*api-key*',
+        '*apikey*', '*access-key*', '*assertion*', '*signature*', 'sig', 'auth', '*-auth', '*oauth*', '*oidc*', 'ticket',
+        'otp', 'session', '*-session', '*session-id*', '*sessionid*', '*sessid*', 'sid', '*.sid',
+        # For want of headers, pages put a token there.
+        'sec-websocket-protocol',
+    ),
     # Bytes of the body of a request for a page, which is held in memory. None: any number.
     'MAX_BODY_SIZE': 100 * 1024 * 1024,
 }

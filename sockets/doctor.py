@@ -14,9 +14,9 @@ from django.conf import settings
 from django.core.checks import ERROR, run_checks
 from django.db import connections, router
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import Count
+from django.db.models import Count, Q
 
-from . import messages, transport
+from . import messages, presence, transport
 from .models import Socket
 
 # Seconds that a part has to answer, and that a worker may be busy with something else.
@@ -107,22 +107,52 @@ def examine_workers():
 
 
 def examine_servers():
-    """Tell the servers that live, and how many connections each holds."""
+    """Tell the servers that live, and how many connections each holds, and which rows are of servers that do not."""
     rows = dict(Socket.objects.on_primary().order_by().values_list('server').annotate(Count('pk')))
     alive = transport.live_servers(list(rows))
     if alive is None:
         return [Finding('server', None, 'Not known on a stock layer; rows name {}.'.format(len(rows)),
-                        'Try one: --url ws://127.0.0.1:8000/path/of/a/page/')]
-    is_local = transport.channel_layer().local_only()
+                        'Try one: --url ws://127.0.0.1:8000/path/of/a/page/'), *_left_behind(())]
+    return [_of_the_living(rows, alive), *_left_behind(alive)]
+
+
+def _of_the_living(rows, alive):
+    is_local = transport.is_local()
     if is_local and len(alive) > 1:
-        return [Finding('server', False, '{} processes hold connections, and an in-memory layer reaches one.'.format(
-            len(alive)), "Set 'BACKEND': 'sockets.layers.RedisChannelLayer', or stop all but one.")]
+        return Finding('server', False, '{} processes hold connections, and an in-memory layer reaches one.'.format(
+            len(alive)), "Set 'BACKEND': 'sockets.layers.RedisChannelLayer', or stop all but one.")
     if not alive:
-        return [Finding('server', None if is_local else False,
-                        'None holds a connection.' if is_local else 'None is running.',
-                        '' if is_local else 'Type: python manage.py runsockets')]
-    return [Finding('server', True, ', '.join(
-        '{} ({} connections)'.format(server, rows.get(server, 0)) for server in sorted(alive)) + '.')]
+        return Finding('server', None if is_local else False,
+                       'None holds a connection.' if is_local else 'None is running.',
+                       '' if is_local else 'Type: python manage.py runsockets')
+    return Finding('server', True, ', '.join(
+        '{} ({} connections)'.format(server, rows.get(server, 0)) for server in sorted(alive)) + '.')
+
+
+def _left_behind(alive):
+    """Say which rows are of no server that lives, and of which nobody on this layer can tell."""
+    name = transport.layer_name()
+    others = Socket.objects.on_primary().exclude(server__in=alive)
+    # One on an in-memory layer that has no lease here may be in another container, and notes in its rows that it lives.
+    gone = Q(pk__in=presence.lost().values('pk'))
+    if transport.is_local():
+        gone |= Q(layer=name, server__in=transport.dead_servers(_servers(others.filter(layer=name))))
+    elif name:
+        gone |= Q(layer=name)
+    servers = _servers(others.filter(gone))
+    if servers:
+        yield Finding('server', False, '{} rows are of {} servers that are gone: they tell of people who are not there.'
+                      .format(others.filter(gone).count(), len(servers)),
+                      'Type: python manage.py sockets purge. Any server removes them as well, within seconds.')
+    unheard = others.exclude(gone).exclude(layer=name).exclude(layer=None)
+    layers = sorted(unheard.order_by().values_list('layer', flat=True).distinct())
+    if layers:
+        yield Finding('server', None, '{} rows are of servers on other layers ({}), of which this one hears nothing.'
+                      .format(unheard.count(), ', '.join(map(repr, layers))), 'If nobody runs there any more, delete them in the admin.')
+
+
+def _servers(rows):
+    return list(rows.order_by().values_list('server', flat=True).distinct())
 
 
 def examine_socket(url):

@@ -4,13 +4,14 @@ import logging
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 
 from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
-from . import background, conf, thread_state, transport
-from .models import Membership, Socket
+from . import auth, background, conf, thread_state, transport
+from .models import Membership, Socket, end
 
 logger = logging.getLogger('sockets')
 
@@ -20,6 +21,10 @@ IN_PASSING = 50
 # Seconds between two looks at what is told to nobody: servers that no layer has heard of, users that were switched
 # off by an update().
 LOOK_CLOSER_AFTER = 30
+
+# Seconds after which a server on an in-memory layer is lost that has neither a lease on this machine nor noted in its rows
+# that it lives, as it does every 20 (sockets.audit.BEAT).
+LOST_AFTER = 90
 
 _lock = threading.Lock()
 _looking = threading.Lock()
@@ -66,15 +71,56 @@ def _look_in_passing():
 def purge():
     """Remove what is known to be gone or to have lost its right, and ask who has been silent for a while.
 
-    Return how many rows were removed.
+    Return how many rows were removed. A step that fails keeps no other one from running; the first failure is raised
+    when all have run.
     """
-    count = Socket.objects.purge_dead() + revoke_expired() + revoke_inactive()
-    # Others are not reached by a question of ours.
+    counts, failures = [], []
+    for step in (Socket.objects.purge_dead, purge_lost, revoke_expired, revoke_inactive, purge_silent_here,
+                 remove_left_rooms):
+        try:
+            counts.append(step())
+        except Exception as error:
+            failures.append(error)
+    for error in failures[1:]:
+        logger.error('Housekeeping: %s: %s', type(error).__name__, error)
+    if failures:
+        raise failures[0]
+    return sum(counts)
+
+
+def lost():
+    """Return the rows of servers on in-memory layers that died and left no lease, such as those of another container."""
+    in_memory = Q(layer__startswith='memory:')
+    if transport.is_local():
+        # A stock one has no name.
+        in_memory |= Q(layer=transport.layer_name())
+    rows = Socket.objects.on_primary().filter(
+        in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
+    # One that was stopped for a while, as a laptop is, may hold its lease.
+    alive = transport.live_servers(list(rows.order_by().values_list('server', flat=True).distinct()))
+    return rows.exclude(server__in=alive) if alive else rows
+
+
+def purge_lost():
+    """Remove the rows that are ``lost()``; return how many those were."""
+    removed = lost().remove()
+    end(removed, 'The server of this connection is gone.', None)
+    return len(removed)
+
+
+def purge_silent_here():
+    """Ask the connections that a question of ours can reach, as ``purge_silent`` does."""
+    rows = Socket.objects.on_primary().filter(Q(layer=transport.layer_name()) | Q(layer=None))
+    elsewhere = transport.servers_elsewhere(list(rows.order_by().values_list('server', flat=True).distinct()))
+    return purge_silent(rows.exclude(server__in=elsewhere) if elsewhere else rows)
+
+
+def remove_left_rooms():
+    """Remove what processes left that died between removing a row and leaving its rooms; return 0, as those are no rows.
+    """
     rows = Socket.objects.on_primary()
-    count += purge_silent(rows.filter(Q(layer=transport.layer_name()) | Q(layer=None)))
-    # Of processes that died between removing a row and leaving its rooms.
     Membership.objects.using(rows.db).exclude(socket_id__in=rows.values('pk')).delete()
-    return count
+    return 0
 
 
 def purge_silent(rows):
@@ -92,7 +138,12 @@ def revoke_expired():
 
 
 def revoke_inactive():
-    """Close the connections of users that are not active; return how many that were."""
+    """Close the connections of users that are not active; return how many that were.
+
+    Where that is no column of the user model, nobody is found here: each frame asks the user itself.
+    """
+    if not auth.has_active_column():
+        return 0
     return Socket.objects.on_primary().filter(user__isnull=False, user__is_active=False).revoke(
         'Your account is not active.')
 
@@ -121,7 +172,8 @@ class Housekeeper(threading.Thread):
     def __init__(self):
         super().__init__(name='sockets-housekeeper', daemon=True)
         self.looks_closer = 0
-        self.is_in_trouble = False
+        # What went wrong, and has been said.
+        self.troubles = set()
         self.is_replaced = False
 
     def replace(self):
@@ -135,28 +187,54 @@ class Housekeeper(threading.Thread):
             thread_state.begin()
             try:
                 self.look()
-                self.is_in_trouble = False
             except Exception as error:
-                # Said once: the database or Redis is away, and everybody else says so, too.
-                if not self.is_in_trouble:
-                    logger.error('Housekeeping waits: %s: %s', type(error).__name__, error)
-                self.is_in_trouble = True
-                connections[Socket.objects.on_primary().db].close()
+                self.note_trouble(error)
 
     def look(self):
-        # Those that fail again come to the end.
-        for _ in range(len(_unfinished)):
-            _unfinished.popleft()()
+        """Take every step that is due; what goes wrong in one keeps no other one from being taken."""
         now = time.monotonic()
         closer = now >= self.looks_closer
         if closer:
             self.looks_closer = now + LOOK_CLOSER_AFTER
-            revoke_inactive()
+        # An end that fails again comes to the end.
+        steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
+        if closer:
+            steps.append(revoke_inactive)
+        steps.append(partial(self.look_for_the_dead, closer))
+        if closer:
+            steps += [purge_lost, look_for_the_old]
+        steps.append(revoke_expired)
+        went_well = [self.attempt(step) for step in steps]
+        if all(went_well):
+            self.troubles.clear()
+
+    def attempt(self, step):
+        """Take a step; return whether nothing went wrong."""
+        try:
+            step()
+        except Exception as error:
+            self.note_trouble(error)
+            return False
+        return True
+
+    def note_trouble(self, error):
+        # Said once: the database or Redis is away, each step meets that, and everybody else says so, too.
+        text = '{}: {}'.format(type(error).__name__, error)
+        if text not in self.troubles:
+            logger.error('Housekeeping waits: %s', text)
+        self.troubles.add(text)
+        connections[Socket.objects.on_primary().db].close()
+
+    @staticmethod
+    def look_for_the_dead(closer):
+        """Remove the rows of dead servers, if there are any."""
         if closer or transport.dead_servers() or transport.has_forgotten():
             Socket.objects.purge_dead()
-        if closer and transport.layer_name():
-            # Made by an older version of this package: nobody else looks whether their servers live.
-            rows = Socket.objects.on_primary().filter(layer=None)
-            if rows.exists():
-                purge_silent(rows)
-        revoke_expired()
+
+
+def look_for_the_old():
+    """Ask the silent among what an older version of this package made: nobody else looks whether their servers live."""
+    if transport.layer_name():
+        rows = Socket.objects.on_primary().filter(layer=None)
+        if rows.exists():
+            purge_silent(rows)

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 from twisted.web import http
 
-from . import audit, conf
+from . import audit, conf, credentials
 from .frames import BINARY, CLOSE, PING, PONG, FrameReader, Violation
 from .handshake import BadRequest, Handshake, join_cookies
 from .transport import close_code
@@ -189,6 +189,7 @@ class SocketProtocol(WebSocketProtocol):
         }
         self.note_root_path(self.request_info)
         factory.reply_protocols[self.reply_channel] = self
+        credentials.hold(self.reply_channel, self)
         try:
             self.channel_layer.send('websocket.connect', self.request_info)
         except self.channel_layer.ChannelFull as full:

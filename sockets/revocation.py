@@ -15,7 +15,7 @@ from django.db import router, transaction
 from django.db.models.signals import post_save, pre_delete
 from django.utils import timezone
 
-from . import auth, databases
+from . import auth, databases, expiry
 from .models import Socket, end
 
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
@@ -39,6 +39,7 @@ def install():
             post_save.connect(_user_saved, sender=model, dispatch_uid='sockets')
     if SessionBase.cycle_key.__name__ != 'cycle_key_with_sockets':
         SessionBase.cycle_key = _with_sockets(SessionBase.cycle_key)
+    expiry.install()
 
 
 def log_out(rows):
@@ -108,7 +109,7 @@ def _session_saved(instance, using, raw=False, created=False, **kwargs):
 
 
 def _user_saved(instance, using, raw=False, created=False, **kwargs):
-    if not created and not raw and not instance.is_active:
+    if not created and not raw and not auth.is_active(instance):
         Socket.objects.using(using).filter(user=instance.pk).revoke('Your account is not active.')
 
 

@@ -4,6 +4,7 @@ import time
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, router
+from django.utils import timezone
 
 from . import transport
 from .models import Socket
@@ -39,12 +40,17 @@ def among(server, names):
             _of(server).filter(channel_name__in=names[start:start + _PART]).values_list('channel_name', flat=True)]
 
 
+def note_life(server):
+    """Note in the rows of ``server`` that it lives."""
+    return _of(server).update(modified=timezone.now())
+
+
 def _of(server):
     # A replica may lag behind.
-    return Socket.objects.using(router.db_for_write(Socket)).filter(server=server)
+    return Socket.objects.on_primary().filter(server=server)
 
 
-_QUESTIONS = {function.__name__: function for function in (count, paths, among)}
+_QUESTIONS = {function.__name__: function for function in (count, paths, among, note_life)}
 
 
 class Rows:
@@ -55,7 +61,7 @@ class Rows:
         self.next_try = 0
 
     def ask(self, question, *args):
-        """Return what ``count``, ``paths`` or ``among`` says; raise if neither the database nor a worker answers."""
+        """Return what ``count``, ``paths``, ``among`` or ``note_life`` says; raise if neither the database nor a worker answers."""
         if time.monotonic() >= self.next_try:
             try:
                 return _QUESTIONS[question](self.server, *args)

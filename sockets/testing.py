@@ -22,7 +22,7 @@ from django.db import close_old_connections, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client
 
-from . import conf, envelopes, messages, presence, thread_state, transport
+from . import conf, credentials, envelopes, messages, presence, thread_state, transport
 from .layers import InMemoryChannelLayer
 from .models import Socket
 
@@ -86,7 +86,10 @@ class SocketClient:
         if self._state in ('connecting', 'open'):
             raise RuntimeError('{!r} is connected already.'.format(self))
         self._begin()
-        self._put('websocket.connect', **self._handshake())
+        self.request_info = self._handshake()
+        # As the process of runsockets does. One of a daphne apart finds what the row keeps.
+        credentials.hold(self.channel_name, self)
+        self._put('websocket.connect', **self.request_info)
         self._settle()
         return self
 

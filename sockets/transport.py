@@ -20,16 +20,17 @@ from channels.message import Message
 from channels.routing import Include, Route, Router, connect_consumer, null_consumer
 from channels.signals import consumer_started, worker_process_ready, worker_ready
 
-from . import background, conf, envelopes, overtime, thread_state
+from . import background, conf, credentials, envelopes, overtime, thread_state
 from .exceptions import DeliveryFailed, MailboxFull
 from .layers import dropped as layers_dropped
 from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
-           'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_ours', 'layer_name', 'live_servers', 'redis_info', 'round_trip',
+           'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_local', 'is_ours', 'layer_name', 'live_servers',
+           'redis_info', 'round_trip',
            'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
-           'statistics', 'unreachable']
+           'servers_elsewhere', 'statistics', 'unreachable']
 
 logger = logging.getLogger('sockets')
 
@@ -189,6 +190,17 @@ def live_servers(prefixes):
     """
     look = getattr(channel_layer(), 'live_servers', None)
     return None if look is None else look(prefixes)
+
+
+def is_local():
+    """Return whether the layer reaches its own process only."""
+    return channel_layer().local_only()
+
+
+def servers_elsewhere(prefixes):
+    """Return those of ``prefixes`` that live, and that the layer cannot reach, because they are other processes."""
+    look = getattr(channel_layer(), 'servers_elsewhere', None)
+    return [] if look is None else look(prefixes)
 
 
 def statistics():
@@ -430,19 +442,26 @@ class Consumer(WebsocketConsumer):
             Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
 
     def handshake_text(self, secret_cookie):
-        """Return what ``handshake()`` needs of the connect message, as JSON, without the cookie of that name."""
+        """Return what ``handshake()`` needs of the connect message, as JSON, without credentials and the cookie of that
+        name.
+        """
         content = self.message.content
-        return json.dumps({
+        return json.dumps(credentials.strip({
             **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
             'query_string': _text(content.get('query_string') or ''),
-            'headers': [[name, _without(value, secret_cookie) if name == 'cookie' else value]
-                        for name, value in ([_text(name), _text(value)] for name, value in _headers(content))],
-        })
+            'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
+        }, secret_cookie))
 
     def handshake(self, text=None):
-        """Return the HTTP request that asked for this connection, of the connect message or of ``handshake_text()``."""
-        # A row may be older than this column.
-        content = dict(self.message.content if text is None else json.loads(text or '{}'), method='GET')
+        """Return the HTTP request that asked for this connection: of the connect message, or of the one that this process
+        holds, or else of ``text``, a ``handshake_text()``.
+        """
+        content = self.message.content
+        if text is not None:
+            # A row may be older than this column.
+            content = credentials.held(self.channel_name) or json.loads(text or '{}')
+        content = dict(content, method='GET')
+        dropped = content.pop('dropped', None)
         content['path'] = self.path
         content['query_string'] = _text(content.get('query_string') or '')
         content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
@@ -451,7 +470,10 @@ class Consumer(WebsocketConsumer):
         content['reply_channel'] = self.channel_name
         content['root_path'] = thread_state.script_name_of(content)
         content = {key: value for key, value in content.items() if value is not None}
-        return AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
+        request = AsgiRequest(Message(content, self.message.channel.name, self.message.channel_layer))
+        if dropped:
+            credentials.note_absent(request, dropped)
+        return request
 
     @staticmethod
     def recall_root_path(handshake):
@@ -480,10 +502,6 @@ def _headers(content):
     headers = content.get('headers') or ()
     # Those of Channels' own test client.
     return headers.items() if isinstance(headers, dict) else headers
-
-
-def _without(cookies, name):
-    return ';'.join(part for part in cookies.split(';') if part.partition('=')[0].strip() != name)
 
 
 def _text(value):
@@ -521,16 +539,18 @@ def routed(alias):
     return [found for entry in channel_layers[alias].router.root.routing for found in walk(entry, ())]
 
 
-def install(on_worker_process, check_consumer, answers):
+def install(on_worker, on_worker_process, check_consumer, answers):
     """Make workers refuse websockets that no route matches, which Channels would accept and leave open.
 
-    ``on_worker_process`` is a receiver of the signal that each ``runworker`` sends; ``check_consumer`` is called with
-    what a routing names, and may raise: Channels' own word about what is no consumer is hard to understand, and late.
-    ``answers`` is a dict of channels and the functions that workers answer with.
+    ``on_worker`` is a receiver of the signal that each worker sends, be it a thread of ``runserver``, and
+    ``on_worker_process`` of that of each ``runworker``; ``check_consumer`` is called with what a routing names, and may
+    raise: Channels' own word about what is no consumer is hard to understand, and late. ``answers`` is a dict of channels
+    and the functions that workers answer with.
     """
     _answers.update(answers)
     consumer_started.connect(thread_state.begin)
     worker_ready.connect(_prepare, dispatch_uid='sockets')
+    worker_ready.connect(on_worker, dispatch_uid='sockets.on_worker')
     worker_process_ready.connect(on_worker_process, dispatch_uid='sockets')
     resolve = Route._resolve_consumer
 

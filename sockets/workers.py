@@ -11,9 +11,8 @@ import traceback
 from channels.worker import Worker
 from django.db import connections
 
-from . import overtime
+from . import overtime, presence
 from .farewell import DRAIN_TIMEOUT
-from .presence import keep_house
 
 logger = logging.getLogger('sockets')
 
@@ -65,9 +64,14 @@ class WorkerThread(threading.Thread):
         self.make_another().start()
 
 
+def keep_house_here(sender, **kwargs):
+    """Have a process with workers look after the rows, be it a ``runserver``."""
+    # Late: a test puts another one in its place.
+    presence.keep_house()
+
+
 def take_over(sender, **kwargs):
     """Have ``runworker`` run its worker ``sender``, of one thread or many, with our threads, and stop in good order."""
-    keep_house()
     sender.run = functools.partial(_run, sender)
 
 

@@ -1,11 +1,13 @@
 """Connections that are only named, and rows that are real."""
 import json
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from django.db import OperationalError
+from django.utils import timezone
 
-from sockets import RoutedSocketHandler, audit, signals, testing, transport
+from sockets import RoutedSocketHandler, audit, presence, signals, testing, transport
 from sockets.models import Socket
 
 from .conftest import OUR_LAYERS
@@ -181,6 +183,18 @@ def test_a_look_at_many_connections_is_one_query(connect, house, layer, django_a
 
 
 @ours
+def test_a_server_on_an_in_memory_layer_notes_in_its_rows_that_it_lives(connect, house, layer):
+    open_one(house, connect)
+    long_ago = timezone.now() - timedelta(hours=1)
+    Socket.objects.update(modified=long_ago)
+    house.look(1, 1)
+    assert Socket.objects.get().modified == long_ago
+    house.look(audit.BEAT)
+    assert (Socket.objects.get().modified > long_ago) is transport.is_local()
+    # Whoever misses several is lost.
+    assert 4 * audit.BEAT < presence.LOST_AFTER
+
+
 def test_what_has_no_row_of_ours_is_left_alone(connect, house, layer):
     connect(RoutedSocketHandler)
     name = next(iter(Socket.objects.values_list('channel_name', flat=True)))

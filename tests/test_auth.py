@@ -79,3 +79,16 @@ def test_logging_out_deletes_the_row(row, settings):
     browser.cookies[settings.SESSION_COOKIE_NAME] = row().session_id
     browser.logout()
     assert not Socket.objects.exists()
+
+
+@pytest.mark.parametrize('is_active, expected', [
+    (True, True), (False, False), (None, True), (0, False),
+    (property(lambda self: False), False), (property(lambda self: True), True),
+    (lambda self: False, False), (lambda self: True, True),
+])
+def test_who_is_active_is_asked_of_a_column_a_property_or_a_method(is_active, expected):
+    assert auth.is_active(type('User', (), {'is_active': is_active})()) is expected
+
+
+def test_a_model_that_knows_nothing_of_being_active_has_active_users():
+    assert auth.is_active(object())

@@ -120,10 +120,10 @@ def test_text_that_only_looks_dangerous_is_routed(connection, text):
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_parsed(connection, settings, monkeypatch):
     frame = json.dumps({'type': 'ECHO', 'text': 'x' * (1024 * 1024)})
-    monkeypatch.setattr('sockets.messages.json', None)
-    error, = connection.send(frame)
+    with monkeypatch.context() as patch:
+        patch.setattr('sockets.messages.json', None)
+        error, = connection.send(frame)
     assert error['code'] == 'too_large'
-    monkeypatch.undo()
     settings.SOCKETS = {'MAX_MESSAGE_SIZE': 40}
     assert connection.send('{"type": "ECHO", "t": "%s"}' % ('é' * 6)) == [{'type': 'ECHO', 't': 'é' * 6}]
     assert connection.send('{"type": "ECHO", "t": "%s"}' % ('é' * 9))[0]['code'] == 'too_large'

@@ -3,6 +3,7 @@ import re
 import socket
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 import redis
@@ -10,8 +11,9 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone
 
-from sockets import doctor, transport
+from sockets import doctor, presence, transport
 from sockets.layers import InMemoryChannelLayer, RedisChannelLayer
 from sockets.layers.leases import FileLeases
 from sockets.models import Socket
@@ -97,7 +99,14 @@ def test_servers_of_a_redis_are_told_with_their_connections(db, redis_url):
         for name in ('one!a', 'one!b', 'dead!c'):
             Socket.objects.create(channel_name=name, path='/')
         layer._leases.renew('one!'), layer._leases.renew('two!')
-        assert doctor.examine_servers()[0][1:] == (True, 'one! (2 connections), two! (0 connections).', '')
+        living, gone = doctor.examine_servers()
+        assert living[1:] == (True, 'one! (2 connections), two! (0 connections).', '')
+        assert gone.ok is False and gone.text.startswith('1 rows are of 1 servers that are gone')
+        Socket.objects.filter(server='dead!').update(layer='other:1:')
+        living, unheard = doctor.examine_servers()
+        assert unheard.ok is None and unheard.text.startswith("1 rows are of servers on other layers ('other:1:')")
+        Socket.objects.filter(layer='other:1:').delete()
+        assert len(doctor.examine_servers()) == 1
 
 
 def test_two_processes_with_an_in_memory_layer_are_bad(db, tmp_path):
@@ -112,6 +121,24 @@ def test_two_processes_with_an_in_memory_layer_are_bad(db, tmp_path):
         processes.hold('two!')
         (name, ok, text, remedy), = doctor.examine_servers()
         assert ok is False and text.startswith('2 processes') and 'sockets.layers.RedisChannelLayer' in remedy
+
+
+def test_rows_of_servers_that_are_gone_are_bad_on_an_in_memory_layer(db, tmp_path):
+    # After each save of a file under runserver there were more of them, and the doctor found nothing to say.
+    processes = FileLeases(str(tmp_path))
+    with sandbox(InMemoryChannelLayer(leases=FileLeases(str(tmp_path)))):
+        for server in ('killed!', 'elsewhere!', 'lost!', 'one!'):
+            Socket.objects.create(channel_name=server + 'a', path='/')
+        (tmp_path / 'killed_').write_text('')
+        processes.hold('one!')
+        Socket.objects.filter(server='lost!').update(modified=timezone.now() - timedelta(minutes=5))
+        living, gone = doctor.examine_servers()
+        assert living.ok is True
+        assert gone.ok is False and gone.text.startswith('2 rows are of 2 servers that are gone')
+        assert 'python manage.py sockets purge' in gone.remedy
+        assert presence.purge() == 2
+        assert [finding.ok for finding in doctor.examine_servers()] == [True]
+        assert set(Socket.objects.values_list('server', flat=True)) == {'elsewhere!', 'one!'}
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ def test_the_request(page, alice):
     client = SocketClient('/page/?page=2', user=alice, headers={'accept-language': 'de'},
                           handler=page('pages.views').Page.socket.Handler).connect()
     assert client.request('WHENCE') == {'type': 'WHENCE', 'host': 'testserver', 'language': 'de', 'page': '2',
-                                        'cookies': []}
+                                        'cookies': ['sessionid']}
 
 
 def test_frames_that_are_no_json(page):

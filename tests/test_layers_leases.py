@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+from sockets.layers import leases
 from sockets.layers.leases import FileLeases
 
 from .servers import ROOT
@@ -32,9 +33,27 @@ def test_a_server_is_dead_when_its_process_is_and_not_before(tmp_path):
     assert leases.dead(['server!']) == leases.dead() == []
 
 
-def test_who_serves_nobody_judges_nobody(tmp_path):
+def test_a_process_that_serves_nobody_judges_as_well_and_only_who_has_left_a_file(tmp_path):
+    # As manage.py sockets purge, which found nobody dead.
     (tmp_path / 'server_').write_text('')
-    assert FileLeases(str(tmp_path)).dead(['server!']) == []
+    assert FileLeases(str(tmp_path)).dead(['server!', 'elsewhere!']) == ['server!']
+
+
+def test_a_server_of_this_process_is_not_elsewhere(tmp_path):
+    mine, others = FileLeases(str(tmp_path)), FileLeases(str(tmp_path))
+    mine.hold('mine!'), others.hold('other!')
+    assert mine.elsewhere(['mine!', 'other!', 'dead!']) == ['other!']
+
+
+def test_where_files_cannot_be_locked_nobody_is_dead(tmp_path, monkeypatch, caplog):
+    def flock(file, operation):
+        raise OSError('no locks available')
+    monkeypatch.setattr(leases.fcntl, 'flock', flock)
+    FileLeases(str(tmp_path)).hold('mine!')
+    assert 'mine! has no lease' in caplog.text and not list(tmp_path.iterdir())
+    (tmp_path / 'server_').write_text('')
+    other = FileLeases(str(tmp_path))
+    assert other.dead(['mine!', 'server!']) == other.alive(['mine!', 'server!']) == []
 
 
 def test_what_is_left_of_the_long_dead_is_swept_away(tmp_path):

@@ -223,6 +223,94 @@ def test_users_that_were_switched_off_by_an_update_are_found(connect, alice, log
     assert connection.messages()[-1]['close'] == 4401
 
 
+def seconds_ago(n):
+    return timezone.now() - timedelta(seconds=n)
+
+
+IN_MEMORY_LAYERS = ['asgiref.inmemory.ChannelLayer', 'sockets.layers.InMemoryChannelLayer']
+
+
+@pytest.mark.parametrize('layer', IN_MEMORY_LAYERS, indirect=True)
+def test_rows_of_a_container_that_is_gone_go_with_their_functions_and_those_of_one_that_lives_stay(connect, layer):
+    # It left no lease that anybody could see, and its rows stayed for ever.
+    living = connect(Noted)
+    for n in range(2):
+        row(n)
+    assert presence.purge_lost() == 0
+    Socket.objects.filter(server='dead!').update(modified=seconds_ago(presence.LOST_AFTER + 5))
+    presence.Housekeeper().look()
+    assert Socket.objects.get().channel_name == living.name
+
+
+@pytest.mark.parametrize('layer', [OUR_LAYERS[1]], indirect=True)
+def test_rows_of_an_in_memory_layer_go_when_the_site_has_changed_to_redis(layer):
+    row_of('memory:', 1), row_of('other:1:', 2), row(3), row_of(None, 4)
+    Socket.objects.update(modified=seconds_ago(presence.LOST_AFTER + 5))
+    assert presence.purge_lost() == 1
+    assert not Socket.objects.filter(layer='memory:').exists()
+
+
+@pytest.mark.parametrize('layer', [OUR_LAYERS[0]], indirect=True)
+def test_a_server_in_another_process_is_neither_asked_nor_taken_for_silent(layer, monkeypatch):
+    # manage.py sockets purge asked nobody, and five minutes later removed who had not answered and was well.
+    row(1, server='other!', last_ping=seconds_ago(1000))
+    row(2, server='other!', active=False, last_ping=seconds_ago(1000))
+    monkeypatch.setattr(transport.channel_layer()._leases, 'elsewhere', lambda servers: ['other!'])
+    monkeypatch.setattr(transport.channel_layer()._leases, 'alive', lambda servers: ['other!'])
+    Socket.objects.update(modified=seconds_ago(1000))
+    assert presence.purge() == 0
+    assert sorted(Socket.objects.values_list('active', flat=True)) == [False, True]
+
+
+STEPS = ['purge_lost', 'revoke_expired', 'revoke_inactive', 'purge_silent_here', 'remove_left_rooms', 'purge_dead']
+
+
+@pytest.mark.parametrize('broken', STEPS)
+def test_no_step_of_a_purge_keeps_the_others_from_running(layer, monkeypatch, broken):
+    # A user model without a column is_active stopped it before it came to the silent and to what is left of rooms.
+    taken = []
+
+    def step(name):
+        def take(*args):
+            if name == broken:
+                raise ValueError('broken: ' + name)
+            taken.append(name)
+            return 1
+        return take
+    for name in STEPS:
+        monkeypatch.setattr(type(Socket.objects) if name == 'purge_dead' else presence, name, step(name))
+    with pytest.raises(ValueError, match=broken):
+        presence.purge()
+    assert sorted([*taken, broken]) == sorted(STEPS)
+
+
+@pytest.mark.parametrize('broken', [
+    'revoke_expired', 'revoke_inactive', 'look_for_the_old', 'purge_lost', 'purge_dead', 'an end'])
+def test_no_step_of_the_housekeeper_keeps_the_others_from_running_and_each_trouble_is_said_once(
+        layer, monkeypatch, caplog, broken):
+    taken = []
+
+    def step(name):
+        def take(*args):
+            taken.append(name)
+            if name == broken:
+                raise ValueError('broken: ' + name)
+        return take
+    names = ['revoke_expired', 'revoke_inactive', 'look_for_the_old', 'purge_lost', 'purge_dead']
+    for name in names:
+        monkeypatch.setattr(type(Socket.objects) if name == 'purge_dead' else presence, name, step(name))
+    housekeeper = presence.Housekeeper()
+    for _ in range(2):
+        presence._unfinished.extend([step('an end'), step('another end')])
+        housekeeper.looks_closer = 0
+        housekeeper.look()
+    assert sorted(taken) == sorted(2 * [*names, 'an end', 'another end'])
+    assert caplog.text.count('Housekeeping waits: ValueError: broken: ' + broken) == 1
+    broken, housekeeper.looks_closer = None, 0
+    housekeeper.look()
+    assert not housekeeper.troubles
+
+
 def test_a_disconnect_that_the_database_does_not_hear_of_is_told_again(connect, monkeypatch, caplog):
     connection = connect(Noted)
     remove, away = Socket.remove, [True, True]

@@ -120,12 +120,13 @@ def test_the_stack_of_a_thread_that_does_not_end_is_reported(layer, caplog):
 @pytest.mark.parametrize('worker, count', [(Worker, 1), (WorkerGroup, 3)])
 def test_runworker_runs_with_our_threads_and_stops_in_good_order(layer, ran, monkeypatch, worker, count):
     ended, begun = [], []
-    monkeypatch.setattr(workers, 'keep_house', lambda: begun.append('house'))
+    monkeypatch.setattr(presence, 'keep_house', lambda: begun.append('house'))
     monkeypatch.setattr(overtime, 'keep_watch', lambda: begun.append('watch'))
     monkeypatch.setattr(workers, '_exit', lambda: ended.append(os.getpid()))
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     sender = worker(layer, only_channels=['jobs'], **({'n_threads': count} if worker is WorkerGroup else {}))
     worker_process_ready.send(sender=sender)
+    sender.ready()
 
     def tell():
         layer.send('jobs', {'n': 1, 'gate': 0})
@@ -148,5 +149,13 @@ def test_runworker_runs_with_our_threads_and_stops_in_good_order(layer, ran, mon
     telling.join()
     assert names == ['sockets-jobs'] * count
     assert 1 in ran
-    assert begun == ['house', 'watch'] and ended == [os.getpid()]
+    assert set(begun) == {'house', 'watch'} and ended == [os.getpid()]
     assert not [thread for thread in threading.enumerate() if isinstance(thread, workers.WorkerThread)]
+
+
+def test_any_process_with_a_worker_keeps_house(layer, monkeypatch):
+    # runserver did not, and what its process before had left stayed until somebody came.
+    begun = []
+    monkeypatch.setattr(presence, 'keep_house', lambda: begun.append('house'))
+    Worker(layer, signal_handlers=False).ready()
+    assert begun == ['house']

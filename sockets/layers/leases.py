@@ -31,8 +31,8 @@ _KEPT = 7 * 86400
 class FileLeases:
     """The leases of the servers in this process, and a look at those of others on this machine.
 
-    Each server holds a lock on a file of its name, which the kernel takes from the dead. Only a process that holds one
-    itself judges others: a shell may see another directory for temporary files than the servers do.
+    Each server holds a lock on a file of its name, which the kernel takes from the dead. Of a server whose file is not
+    there, nothing is known: it may see another directory for temporary files than we do.
     """
 
     def __init__(self, directory=None):
@@ -53,6 +53,8 @@ class FileLeases:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            # A file that nobody can lock would say that it is dead.
+            self.forget(server)
             logger.warning('%s has no lease, so if it is killed, its rows are only found by their silence: %s',
                            server, error)
         else:
@@ -63,8 +65,6 @@ class FileLeases:
 
         Without ``servers``, those of whom that was said before.
         """
-        if not any(file is not None for file in self._held.values()):
-            return []
         servers = self._dead if servers is None else servers
         self._dead = [server for server in servers if server not in self._held and self._is_dead(server)]
         return list(self._dead)
@@ -73,11 +73,15 @@ class FileLeases:
         """Return those of ``servers`` that hold a lease on this machine."""
         return [server for server in servers if self._is_locked(server)]
 
+    def elsewhere(self, servers):
+        """Return those of ``servers`` that hold a lease on this machine, and are not of this process."""
+        return [server for server in self.alive(servers) if server not in self._held]
+
     def forget(self, server):
         """Forget a dead server."""
         try:
             os.unlink(self._path(server))
-        except FileNotFoundError:
+        except OSError:
             pass
 
     def _sweep(self, directory):
@@ -98,12 +102,15 @@ class FileLeases:
             return None
         try:
             file = os.open(self._path(server), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except OSError:
+            # Not there, or another user's.
             return None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError:
+            return None
         finally:
             os.close(file)
         return False

@@ -1,0 +1,27 @@
+from channels import route_class
+from django.conf.urls import url
+from django.contrib.auth import get_user_model, login, logout
+from django.http import HttpResponse
+
+from sockets import RoutedSocketHandler
+
+
+class Handler(RoutedSocketHandler):
+    routes = (*RoutedSocketHandler.routes, ('WHO', 'on_who'))
+
+    def on_who(self, content):
+        return {'type': 'YOU', 'name': self.user.get_username()}
+
+
+def log_in(request):
+    login(request, get_user_model().objects.get(), backend='django.contrib.auth.backends.ModelBackend')
+    return HttpResponse('welcome')
+
+
+def log_out(request):
+    logout(request)
+    return HttpResponse('bye')
+
+
+urlpatterns = [url('^in/$', log_in), url('^out/$', log_out)]
+routing = [route_class(Handler, path='^/ws/$')]
