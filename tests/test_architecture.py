@@ -127,7 +127,7 @@ def test_the_library_reads_its_rows_where_it_writes_them():
     for path in PACKAGE.glob('**/*.py'):
         for line in path.read_text().splitlines():
             for call in re.findall(r'(?<!`)\b(?:Socket|Membership)\.objects(\..*)', line):
-                there = any(name in call for name in ('.on_primary()', '.using(', '.purge_dead('))
+                there = any(name in call for name in ('.on_primary()', '.using(', '.purge_dead'))
                 assert there or path.name == 'models.py', line
 
 

@@ -150,7 +150,7 @@ def test_a_site_says_what_its_credentials_are_called(connect, settings):
 
 
 def test_the_migration_takes_credentials_out_of_rows_that_are_there(connect):
-    migration = import_module('sockets.migrations.0006_credentials')
+    migration = import_module('sockets.migrations.0007_credentials')
     kept = {'path': '/', 'query_string': 'token={}&room=tea'.format(SECRET),
             'headers': [['authorization', SECRET], ['cookie', 'jwt={}; theme=dark'.format(SECRET)], ['accept', '*/*']]}
     plain = json.dumps({'path': '/', 'query_string': 'room=tea', 'headers': [['accept', '*/*']]})

@@ -17,6 +17,6 @@ def strip_handshakes(apps, schema_editor):
 
 class Migration(migrations.Migration):
 
-    dependencies = [('sockets', '0005_socket_layer')]
+    dependencies = [('sockets', '0006_bytes')]
 
     operations = [migrations.RunPython(strip_handshakes, migrations.RunPython.noop)]
