@@ -7,6 +7,7 @@ from django.utils.regex_helper import normalize
 
 from . import conf, messages, transport
 from .handlers import RoutedSocketHandler
+from .routes import permission_names
 from .schemas import schema_of
 
 _OURS = frozenset(pattern for pattern, _ in RoutedSocketHandler.routes)
@@ -82,6 +83,8 @@ def as_text(found):
             lines.append('')
         lines.append('{}  {}.{}{}'.format(endpoint.address, endpoint.handler.__module__, endpoint.handler.__qualname__,
                                           '  (login required)' if endpoint.handler.login_required else ''))
+        if endpoint.handler.permission:
+            lines[-1] += '  (permission {})'.format(', '.join(permission_names(endpoint.handler.permission)))
         if summary(endpoint.handler):
             lines.append('    ' + summary(endpoint.handler))
         width = max([len(type_of(route)) for route in endpoint.routes] or [0])

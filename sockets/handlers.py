@@ -11,9 +11,10 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, contracts, envelopes, limits, messages, middleware, security, transport
-from .exceptions import ConnectionRevoked, FrameError, MailboxFull, RowMissing, TooManyConnections
-from .routes import Function, Route, RouteTable
+from . import conf, contracts, envelopes, limits, messages, middleware, options, security, transport
+from .exceptions import (
+    ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, RowMissing, TooManyConnections)
+from .routes import Function, Route, RouteTable, permission_names
 from .visitors import visitors
 
 logger = logging.getLogger('sockets')
@@ -29,7 +30,8 @@ class RoutedSocketHandler(transport.Consumer):
 
     ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or
     a ``Route`` of the two and options; the last that matches wins. ``login_required`` closes connections without a user
-    with 4401. ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
+    with 4401; ``permission``, a name like ``'poker.bet'`` or several, closes those of whom does not have it with 4403.
+    ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
     """
 
     routes = (
@@ -37,6 +39,7 @@ class RoutedSocketHandler(transport.Consumer):
         (messages.PING, 'on_ping'),
     )
     login_required = False
+    permission = ()
     middleware = ()
 
     # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override.
@@ -45,6 +48,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        options.check_handler(cls, RoutedSocketHandler)
         cls.resolve_routes()
 
     @classmethod
@@ -329,11 +333,17 @@ class RoutedSocketHandler(transport.Consumer):
         """Raise unless ``content`` is within its rate, and of somebody who may send anything here."""
         limits.check_rate(visitor, self.route_table, content)
         self._in_frame = True
-        self._check_login()
+        self._check_user()
 
-    def _check_login(self):
+    def _check_user(self):
         if self.login_required and not self.user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
+        if self.permission:
+            self._check_permissions(permission_names(self.permission))
+
+    def _check_permissions(self, permissions):
+        if permissions and not self.user.has_perms(permissions):
+            raise PermissionMissing()
 
     def _answer(self, content, ref):
         """Return the message that answers ``content``, or ``None`` if it needs none."""
@@ -400,11 +410,16 @@ class RoutedSocketHandler(transport.Consumer):
         self._user_ip = security.client_ip(self.peer(request), self.header(security.address_header()))
         if self._wants_login() and not self._user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
+        self._check_permissions(self._wanted_permissions())
         limits.check_connections(self._user, self._user_ip)
 
     @classmethod
     def _wants_login(cls):
         return cls.login_required
+
+    @classmethod
+    def _wanted_permissions(cls):
+        return permission_names(cls.permission)
 
     def _check_path(self):
         from .models import Socket
@@ -452,11 +467,14 @@ class RoutedSocketHandler(transport.Consumer):
             if not self.accepted:
                 self.accept_without_opening()
             self._turn_away(error)
-        elif isinstance(error, TooManyConnections):
+        elif isinstance(error, (TooManyConnections, PermissionMissing)):
             # A browser is not told of what it gets before the accept.
-            self.accept_without_opening()
-            self._attempt(self.send_json, messages.error(messages.RATE_LIMITED, error.details))
-            self.close(messages.CLOSE_RATE_LIMITED)
+            if not self.accepted:
+                self.accept_without_opening()
+            is_limit = isinstance(error, TooManyConnections)
+            self._attempt(self.send_json, messages.error(
+                messages.RATE_LIMITED if is_limit else messages.NOT_ALLOWED, error.details))
+            self._close_if_open(messages.CLOSE_RATE_LIMITED if is_limit else messages.CLOSE_NOT_ALLOWED)
         elif isinstance(error, transport.DenyConnection):
             # The view changed its mind before anyone heard of this connection: there is nothing to disconnect.
             if self._row not in (None, _NOT_LOADED):
@@ -483,8 +501,8 @@ class RoutedSocketHandler(transport.Consumer):
             content = messages.error(error.code, error.details)
             if error.errors is not None:
                 content['errors'] = error.errors
-        elif isinstance(error, transport.DenyConnection):
-            content = messages.error(messages.NOT_ALLOWED, 'You may not do this.')
+        elif isinstance(error, (transport.DenyConnection, PermissionMissing)):
+            content = messages.error(messages.NOT_ALLOWED, getattr(error, 'details', 'You may not do this.'))
         else:
             content = self._server_error('a frame', error)
         try:
@@ -495,7 +513,7 @@ class RoutedSocketHandler(transport.Consumer):
             reply = self._reply(self._server_error('the answer to a frame', failure), ref)
         if not self.closed:
             self.deliver(reply)
-        if isinstance(error, transport.DenyConnection):
+        if isinstance(error, (transport.DenyConnection, PermissionMissing)):
             self._close_if_open(messages.CLOSE_NOT_ALLOWED)
 
     def last_words(self):
@@ -508,7 +526,7 @@ class RoutedSocketHandler(transport.Consumer):
             return 'revoked'
         if isinstance(error, FrameError):
             return error.code
-        if isinstance(error, transport.DenyConnection):
+        if isinstance(error, (transport.DenyConnection, PermissionMissing)):
             return messages.NOT_ALLOWED
         return 'ok' if isinstance(error, transport.ChannelSocketException) else messages.SERVER_ERROR
 

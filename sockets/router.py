@@ -56,6 +56,14 @@ class SocketRouter:
         raise AttributeError('A SocketRouter has no {!r}: its decorators are @socket.connect, @socket.disconnect, '
                              '@socket.route(pattern), @socket.bytes and @socket.default_route.'.format(name))
 
+    def __setattr__(self, name, value):
+        from .options import remedy_for
+        # What another package, or a slip, puts here would be ignored, and the door be open.
+        if name in ('login_required', 'permission', 'middleware', 'routes') or remedy_for(name) is not None:
+            raise AttributeError('A SocketRouter has no {!r}. Options for all of a socket are attributes of a handler '
+                                 'class: SocketRouter(handler=ThatClass).'.format(name))
+        super().__setattr__(name, value)
+
     def __repr__(self):
         return '<SocketRouter {}>'.format(
             '{}.{}'.format(self.view.__qualname__, self.name) if self.view else 'on no view')

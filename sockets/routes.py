@@ -116,10 +116,7 @@ class Route:
         self.rate = None if rate is None else _per_second(rate)
         self.form = form
         self.login_required = bool(login_required)
-        self.permissions = (permission,) if isinstance(permission, str) else tuple(permission)
-        for name in self.permissions:
-            if not isinstance(name, str) or '.' not in name:
-                raise TypeError("A route's permission is called like 'app.may_do_this', not {!r}.".format(name))
+        self.permissions = permission_names(permission)
         self.has_contract = bool(form is not None or self.login_required or self.permissions)
 
     @property
@@ -135,6 +132,19 @@ class Route:
     def __repr__(self):
         function = getattr(self.function, 'function', self.function)
         return '<Route {!r} -> {}>'.format(self.name, getattr(function, '__qualname__', function))
+
+
+def permission_names(value):
+    """Return the ``permission`` of a route or handler class as a tuple of names; ``TypeError`` if it is none."""
+    if value is None:
+        return ()
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (tuple, list, set, frozenset)):
+        raise TypeError("A permission is called like 'app.may_do_this', not {!r}.".format(value))
+    for name in names:
+        if not isinstance(name, str) or not all(name.partition('.')[::2]):
+            raise TypeError("A permission is called like 'app.may_do_this', not {!r}.".format(name))
+    return tuple(names)
 
 
 def covers(pattern, other):
