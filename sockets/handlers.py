@@ -510,7 +510,12 @@ class RoutedSocketHandler(transport.Consumer):
         except BaseException as failure:
             # What a FrameError says may be no JSON.
             self._outcome = messages.SERVER_ERROR
-            reply = self._reply(self._server_error('the answer to a frame', failure), ref)
+            content = self._server_error('the answer to a frame', failure)
+            try:
+                reply = self._reply(content, ref)
+            except BaseException:
+                # Nor may a ref be that a project's own decode() has let in.
+                reply = self._reply(content, None)
         if not self.closed:
             self.deliver(reply)
         if isinstance(error, (transport.DenyConnection, PermissionMissing)):
