@@ -609,9 +609,10 @@ class RoutedSocketHandler(transport.Consumer):
         """Load the row with its user and session, in one query, once; raise if they no longer hold."""
         if self._row is _NOT_LOADED:
             from .models import Socket
-            # Few functions look at the handshake, which is long.
-            row = Socket.objects.select_related('user', 'session').defer('handshake').filter(
-                channel_name=self.channel_name).first()
+            # Whoever ended a connection for daphne has it, and has removed it. Few functions look at the handshake,
+            # which is long.
+            row = getattr(self.message, 'row', None) or Socket.objects.select_related('user', 'session').defer(
+                'handshake').filter(channel_name=self.channel_name).first()
             self._adopt(row)
             self._row = row
         if self._in_frame:

@@ -19,7 +19,10 @@ from channels.generic.websockets import WebsocketConsumer
 from channels.handler import AsgiRequest
 from channels.message import Message
 from channels.routing import Include, Route, Router, connect_consumer, null_consumer
+from channels.sessions import session_for_reply_channel
 from channels.signals import worker_process_ready, worker_ready
+from django.contrib.sessions.backends.base import CreateError
+from django.utils.functional import cached_property
 
 from . import background, conf, envelopes, overtime
 from .exceptions import DeliveryFailed, MailboxFull
@@ -316,14 +319,64 @@ class ReplyChannel(Channel):
         self.consumer.deliver(content)
 
 
+class _OfConsumer:
+    """An attribute of a message that is asked of its consumer, unless somebody has set another one."""
+
+    def __init__(self, ask):
+        self.ask = ask
+
+    def __get__(self, message, owner):
+        return self if message is None else self.ask(message.reply_channel.consumer)
+
+
+class IncomingMessage(Message):
+    """A message with what ``http_user`` and its like would put on it, each at the cost of a query when touched."""
+
+    user = _OfConsumer(lambda consumer: consumer.user)
+    # As with Channels: no session is None, not one to write to.
+    http_session = _OfConsumer(lambda consumer: consumer.session if consumer.session.session_key else None)
+
+    @cached_property
+    def channel_session(self):
+        if not self.reply_channel.consumer.has_channel_session:
+            raise AttributeError('This message has no channel_session: its consumer does not ask for one.')
+        session = session_for_reply_channel(self.reply_channel.name)
+        if not session.exists(session.session_key):
+            try:
+                session.save(must_create=True)
+            except CreateError:
+                session = session_for_reply_channel(self.reply_channel.name)
+        return session
+
+
 class Consumer(WebsocketConsumer):
     """One frame of one connection, as Channels hands it over: what comes in, and the one way out."""
+
+    has_channel_session = False
 
     def __init__(self, message, **kwargs):
         self.accepted = message.channel.name != 'websocket.connect'
         self.closed = False
         message.reply_channel = ReplyChannel(self, message.reply_channel)
+        if type(message) is Message:
+            message.__class__ = IncomingMessage
         super().__init__(message, **kwargs)
+
+    def get_handler(self, message, **kwargs):
+        """Return what handles ``message``. What Channels would load for each, an ``IncomingMessage`` loads if touched."""
+        self.has_channel_session = bool(self.channel_session or self.channel_session_user or self.http_user or
+                                        self.http_user_and_session)
+        self.channel_session = self.channel_session_user = self.http_user = self.http_user_and_session = False
+        handler = super().get_handler(message, **kwargs)
+        return functools.partial(self._keep_channel_session, handler) if self.has_channel_session else handler
+
+    def _keep_channel_session(self, handler, message, **kwargs):
+        try:
+            return handler(message, **kwargs)
+        finally:
+            session = vars(message).get('channel_session')
+            if session is not None and session.modified:
+                session.save()
 
     def dispatch(self, message, **kwargs):
         return overtime.timed(self, functools.partial(super().dispatch, message, **kwargs))
