@@ -106,7 +106,7 @@ def _options(route):
     return ', '.join(filter(None, [
         'login required' if route.login_required else '',
         'permission ' + ', '.join(route.permissions) if route.permissions else '',
-        '{:g} a second'.format(route.rate) if route.rate is not None else '',
+        str(route.rate or ''),
     ]))
 
 
@@ -166,7 +166,8 @@ _ANSWERS = {
     'ACK': _message({'type': 'object', 'properties': {'type': {'const': messages.ACK}, 'ref': {}},
                      'required': ['type', 'ref']}, 'The frame of this ref was handled, and there is no more to say.'),
     'ERROR': _message({'type': 'object', 'required': ['type', 'code', 'details'], 'properties': {
-        'type': {'const': messages.ERROR}, 'code': _TEXT, 'details': _TEXT, 'errors': {'type': 'object'}, 'ref': {}}},
+        'type': {'const': messages.ERROR}, 'code': _TEXT, 'details': _TEXT, 'errors': {'type': 'object'},
+        'retry_after': {'type': 'number'}, 'ref': {}}},
         'The frame was not handled.'),
     'RECONNECT': _message({'type': 'object', 'properties': {'type': {'const': messages.RECONNECT}, 'details': _TEXT},
                            'required': ['type', 'details']},

@@ -25,14 +25,16 @@ class FrameError(SocketsError):
     """Raise it in a route to answer the frame with an ``ERROR``.
 
     ``code`` is one of the error codes in ``sockets.messages``, ``details`` a sentence for the client's
-    developer, ``errors`` an optional dict of what is wrong per field.
+    developer, ``errors`` an optional dict of what is wrong per field, ``retry_after`` the seconds after which the same
+    frame may be sent again, if that is known.
     """
 
-    def __init__(self, code, details='', errors=None):
+    def __init__(self, code, details='', errors=None, retry_after=None):
         super().__init__(code, details, errors)
         self.code = code
         self.details = details
         self.errors = errors
+        self.retry_after = retry_after
 
 
 class ConnectionRevoked(SocketsError):

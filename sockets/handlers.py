@@ -307,7 +307,7 @@ class RoutedSocketHandler(transport.Consumer):
         try:
             return self._decode(text, data)
         except BaseException:
-            limits.check_rate(visitor, self.route_table, None)
+            limits.check_rate(visitor, self, None)
             raise
 
     def _decode(self, text, data):
@@ -331,7 +331,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _admit(self, visitor, content):
         """Raise unless ``content`` is within its rate, and of somebody who may send anything here."""
-        limits.check_rate(visitor, self.route_table, content)
+        limits.check_rate(visitor, self, content)
         self._in_frame = True
         self._check_user()
 
@@ -501,6 +501,8 @@ class RoutedSocketHandler(transport.Consumer):
             content = messages.error(error.code, error.details)
             if error.errors is not None:
                 content['errors'] = error.errors
+            if error.retry_after is not None:
+                content['retry_after'] = error.retry_after
         elif isinstance(error, (transport.DenyConnection, PermissionMissing)):
             content = messages.error(messages.NOT_ALLOWED, getattr(error, 'details', 'You may not do this.'))
         else:

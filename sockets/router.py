@@ -71,8 +71,8 @@ class SocketRouter:
     def route(self, pattern, **options):
         """Send contents whose type is ``pattern`` (``str``), or matches it (compiled regex), to the function.
 
-        Options are those of ``sockets.routes.Route``: ``form``, ``login_required``, ``permission`` and ``rate``, which
-        counts instead of ``MAX_FRAMES_PER_SECOND``.
+        Options are those of ``sockets.routes.Route``: ``form``, ``login_required``, ``permission``, and ``rate`` with
+        ``per``, which counts instead of ``MAX_FRAMES_PER_SECOND``.
         """
         # Also TypeError for @socket.route without a pattern, where it is the function.
         Route(pattern, None, **options)

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+import weakref
 from urllib.parse import unquote
 
 from channels import Channel, Group, channel_layers
@@ -24,7 +25,7 @@ from channels.signals import worker_process_ready, worker_ready
 from django.contrib.sessions.backends.base import CreateError
 from django.utils.functional import cached_property
 
-from . import background, conf, envelopes, overtime
+from . import background, conf, envelopes, overtime, rates
 from .exceptions import DeliveryFailed, MailboxFull
 from .layers import dropped as layers_dropped
 from .signals import announce, messages_dropped
@@ -33,7 +34,7 @@ __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'Websocke
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
            'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_ours', 'layer_name', 'live_servers', 'redis_info', 'round_trip',
            'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
-           'statistics']
+           'statistics', 'take_token']
 
 logger = logging.getLogger('sockets')
 
@@ -216,6 +217,23 @@ def _wait_for(layer, name, seconds):
         if channel is not None:
             return message
         time.sleep(0.001)
+
+
+# What has been taken in this process, of each layer that does not count, or could not.
+_taken = weakref.WeakKeyDictionary()
+
+
+def take_token(name, now, per_second, burst):
+    """Take one of ``burst`` tokens of ``name``, refilled at ``per_second``; return the seconds until there is one, 0 if it
+    was taken. All processes share them where the layer counts; else those of this process do, where it is ``now``.
+    """
+    layer = channel_layer()
+    if hasattr(layer, 'take_token'):
+        try:
+            return layer.take_token(name, per_second, burst)
+        except Exception as error:
+            logger.warning('The channel layer cannot count, so this process does: %s', error)
+    return _taken.setdefault(layer, rates.Buckets()).wait(name, now, per_second, burst)
 
 
 def redis_info():
