@@ -42,9 +42,11 @@ class RoutedSocketHandler(transport.Consumer):
     permission = ()
     middleware = ()
 
-    # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override.
+    # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override, and functions
+    # of a handler that raise if the view would not let its client in.
     connect_functions = ()
     disconnect_functions = ()
+    _guards = ()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -340,6 +342,8 @@ class RoutedSocketHandler(transport.Consumer):
             raise ConnectionRevoked('Log in to use this socket.')
         if self.permission:
             self._check_permissions(permission_names(self.permission))
+        for guard in self._guards:
+            guard(self)
 
     def _check_permissions(self, permissions):
         if permissions and not self.user.has_perms(permissions):
@@ -411,6 +415,8 @@ class RoutedSocketHandler(transport.Consumer):
         if self._wants_login() and not self._user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
         self._check_permissions(self._wanted_permissions())
+        for guard in self._wanted_guards():
+            guard(self)
         limits.check_connections(self._user, self._user_ip)
 
     @classmethod
@@ -420,6 +426,10 @@ class RoutedSocketHandler(transport.Consumer):
     @classmethod
     def _wanted_permissions(cls):
         return permission_names(cls.permission)
+
+    @classmethod
+    def _wanted_guards(cls):
+        return cls._guards
 
     def _check_path(self):
         from .models import Socket

@@ -163,6 +163,13 @@ class SocketDemultiplexer(RoutedSocketHandler):
             names += handler._wanted_permissions()
         return tuple(dict.fromkeys(names))
 
+    @classmethod
+    def _wanted_guards(cls):
+        guards = list(cls._guards)
+        for handler in cls._streams.values():
+            guards += handler._wanted_guards()
+        return guards
+
     def _stream_of(self, content):
         """Return the stream that ``content`` is for, ``None`` if it is for none that there is."""
         if not isinstance(content, dict):

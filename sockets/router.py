@@ -34,13 +34,19 @@ class SocketRouter:
     """Decorators that fill a view's route table, and the ``Handler`` class that serves it.
 
     ``handler`` is the ``RoutedSocketHandler`` subclass to build on: its routes come first, so ours win over them.
+    ``guard='view'`` lets in whom the view's mixins and decorators (``LoginRequiredMixin`` and the like) let in, and
+    nobody else; ``guard=False`` says that the socket of a guarded view is meant to be open.
     """
 
-    def __init__(self, handler=None):
+    def __init__(self, handler=None, guard=None):
+        if guard not in ('view', None) and guard is not False:
+            raise TypeError("SocketRouter(guard=...) takes 'view', which asks for what the view does, or False, "
+                            'not {!r}.'.format(guard))
         if apps.ready and not apps.is_installed('sockets'):
             raise ImproperlyConfigured("SocketRouter needs its app: add 'sockets' to INSTALLED_APPS.")
         self.view = None
-        self._base = handler
+        self.base = handler
+        self.guard = guard
         self._routes = []
         self._functions = {}
         self._handler = None
@@ -141,7 +147,7 @@ class SocketRouter:
 
     def _build(self):
         from .handlers import RoutedSocketHandler
-        base = RoutedSocketHandler if self._base is None else self._base
+        base = RoutedSocketHandler if self.base is None else self.base
         if not (isinstance(base, type) and issubclass(base, RoutedSocketHandler)):
             raise ImproperlyConfigured('SocketRouter(handler=...) takes a subclass of RoutedSocketHandler, '
                                        'not {!r}.'.format(base))
@@ -151,6 +157,9 @@ class SocketRouter:
             '__doc__': 'The websocket of {}.'.format(self.view.__qualname__) if self.view else base.__doc__,
             'routes': (*base.routes, *self._routes),
         }
+        if self.guard == 'view':
+            from . import guards
+            attributes.update(guards.attributes(self, base))
         for kind in ('connect', 'disconnect'):
             if kind in self._functions:
                 name_ = kind + '_functions'

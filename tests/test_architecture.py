@@ -15,7 +15,7 @@ AT_IMPORT = {
     'audit': {'messages', 'rows', 'transport'},
     'background': set(),
     'auth': {'exceptions'},
-    'checks': {'conf', 'router', 'routes', 'security'},
+    'checks': {'conf', 'router', 'routes', 'security', 'view_checks'},
     'compat': set(),
     'conf': set(),
     'contracts': {'exceptions', 'messages'},
@@ -26,6 +26,7 @@ AT_IMPORT = {
     'exceptions': set(),
     'farewell': set(),
     'frames': set(),
+    'guards': {'exceptions', 'routes'},
     'handlers': {'conf', 'contracts', 'envelopes', 'exceptions', 'limits', 'messages', 'middleware', 'options', 'routes',
                  'security', 'transport', 'visitors'},
     'handshake': set(),
@@ -52,6 +53,7 @@ AT_IMPORT = {
     'signals': set(),
     'testing': {'channels', 'conf', 'envelopes', 'layers', 'messages', 'models', 'presence', 'transport'},
     'transport': {'background', 'channels', 'conf', 'envelopes', 'exceptions', 'layers', 'overtime', 'rates', 'signals'},
+    'view_checks': {'guards'},
     'visitors': {'rates'},
     'workers': {'channels', 'farewell', 'overtime', 'presence'},
 }
@@ -68,7 +70,7 @@ IN_FUNCTIONS = {
     'overtime': {'models', 'presence', 'transport'},
     'protocol': {'autobahn', 'daphne', 'page_consumers', 'pages'},
     'pytest_plugin': {'testing'},
-    'router': {'handlers', 'options'},
+    'router': {'guards', 'handlers', 'options'},
     'server': {'twisted'},
 }
 # Layers work in any project, with or without the rest of us.

@@ -12,7 +12,7 @@ from django.apps import apps
 from django.core.checks import run_checks
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, checks, router
+from sockets import RoutedSocketHandler, SocketRouter, checks, router, view_checks
 from sockets.models import Membership
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import sandbox
@@ -422,7 +422,8 @@ def test_no_check_asks_a_database_or_redis(findings, settings, monkeypatch, back
 
 
 def test_the_list_of_checks_in_the_documentation_is_complete():
-    known = set(re.findall(r"sockets\.[EW]\d{3}", Path(checks.__file__).read_text()))
+    known = {id for module in (checks, view_checks)
+             for id in re.findall(r"sockets\.[EW]\d{3}", Path(module.__file__).read_text())}
     told = re.findall(r'^\| `(sockets\.[EW]\d{3})` \|', (ROOT / 'docs/checks.md').read_text(), re.MULTILINE)
     assert sorted(known) == sorted(told)
 
