@@ -3,6 +3,7 @@ import difflib
 
 from django.core.exceptions import ImproperlyConfigured
 
+from . import conf
 from .routes import permission_names
 
 # What a handler class has. Whatever else is close to one of these is a slip that would leave a door open.
@@ -28,6 +29,8 @@ def remedy_for(name):
     """Return what to write for ``name``, which looks like an option and is none, or ``None`` if it does not."""
     if name in _OPTIONS:
         return None
+    if name.upper() in conf.DEFAULTS and name.upper() not in ('CHANNEL_LAYER', 'MIDDLEWARE'):
+        return "it is a setting for all handlers: SOCKETS['{}']".format(name.upper())
     close = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.9)
     return _REMEDIES.get(name) or ('it is called ' + close[0] if close else None)
 

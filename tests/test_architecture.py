@@ -35,7 +35,7 @@ AT_IMPORT = {
     'middleware': set(),
     'models': {'messages', 'signals', 'transport'},
     'multiplexing': {'exceptions', 'handlers', 'messages', 'transport'},
-    'options': {'routes'},
+    'options': {'conf', 'routes'},
     'overtime': {'conf', 'messages'},
     'page_consumers': {'channels', 'pages'},
     'pages': {'conf', 'daphne', 'twisted'},

@@ -132,6 +132,7 @@ class BetForm(forms.Form):
     ({'permissions': ['a.b']}, 'it is called permission.'), ({'permission_required': 'a.b'}, 'it is called permission.'),
     ({'permission_classes': []}, 'it is called permission.'), ({'permision': 'a.b'}, 'it is called permission.'),
     ({'login_requierd': True}, 'it is called login_required.'), ({'loginrequired': True}, 'it is called login_required.'),
+    ({'MAX_MESSAGE_SIZE': 100}, "SOCKETS['MAX_MESSAGE_SIZE']"), ({'max_bad_frames': 3}, "SOCKETS['MAX_BAD_FRAMES']"),
     ({'require_login': True}, 'it is called login_required.'), ({'middlewares': []}, 'it is called middleware.'),
 ])
 def test_what_looks_like_an_option_and_is_none_is_an_error_that_names_the_right_one(attributes, remedy):
