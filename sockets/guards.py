@@ -11,6 +11,7 @@ import re
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import Http404
 
+from . import coroutines
 from .exceptions import PermissionMissing
 from .routes import permission_names
 
@@ -133,7 +134,9 @@ def _ask_view(view, methods, socket):
     else:
         view.request, view.args, view.kwargs = socket.request, (), socket.kwargs
     try:
-        allowed = all(view.get_test_func()() if name == 'get_test_func' else getattr(view, name)() for name in methods)
+        # A coroutine is true, whatever it would return.
+        allowed = all(coroutines.settle(
+            view.get_test_func()() if name == 'get_test_func' else getattr(view, name)()) for name in methods)
     except (PermissionDenied, Http404):
         allowed = False
     if not allowed:
@@ -142,7 +145,7 @@ def _ask_view(view, methods, socket):
 
 def _ask_test(test, socket):
     try:
-        allowed = test(socket.user)
+        allowed = coroutines.settle(test(socket.user))
     except PermissionDenied:
         allowed = False
     if not allowed:
@@ -189,7 +192,7 @@ def _functions(thing):
             waiting.append(thing.__func__)
         elif inspect.isfunction(thing):
             yield thing
-            waiting.append(getattr(thing, '__wrapped__', None))
+            waiting += [getattr(thing, '__wrapped__', None), *(thing.__defaults__ or ())]
             for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or ()):
                 try:
                     # What a decorator asks is no part of what it decorates.

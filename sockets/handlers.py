@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, contracts, envelopes, limits, messages, middleware, options, security, transport
+from . import conf, contracts, coroutines, envelopes, limits, messages, middleware, options, security, transport
 from .exceptions import (
     ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, RowMissing, TooManyConnections)
 from .routes import Function, Route, RouteTable, permission_names
@@ -346,7 +346,7 @@ class RoutedSocketHandler(transport.Consumer):
             guard(self)
 
     def _check_permissions(self, permissions):
-        if permissions and not self.user.has_perms(permissions):
+        if permissions and not coroutines.settle(self.user.has_perms(permissions)):
             raise PermissionMissing()
 
     def _answer(self, content, ref):

@@ -123,6 +123,18 @@ def test_a_test_that_raises_lets_nobody_in_and_one_that_fails_does_not_either(co
     assert close_of(connect(guarded(decorate=on_dispatch(user_passes_test(says_no))).socket.Handler)) == 4403
 
 
+async def never(*args):
+    return False
+
+
+@pytest.mark.parametrize('make', [
+    lambda: guarded(UserPassesTestMixin, test_func=never), lambda: guarded(PermissionRequiredMixin, has_permission=never),
+    lambda: guarded(decorate=on_dispatch(user_passes_test(never)))])
+@pytest.mark.django_db
+def test_an_async_test_is_run_before_it_is_believed(connect, make):
+    assert close_of(connect(make().socket.Handler)) == 4403
+
+
 @pytest.mark.django_db
 def test_a_guard_is_asked_for_beside_what_the_handler_class_asks_for(connect, login, alice):
     base = type('Members', (RoutedSocketHandler,), {'permission': 'auth.add_group'})

@@ -115,6 +115,14 @@ def test_a_permission_given_in_a_routing_counts(connect):
     assert_refused(connect(handler))
 
 
+@pytest.mark.django_db
+def test_an_async_has_perms_is_run_before_it_is_believed(connect, alice, login, monkeypatch):
+    async def has_perms(self, names):
+        return False
+    monkeypatch.setattr(type(alice), 'has_perms', has_perms)
+    assert_refused(connect(Staff, cookies=login(alice)))
+
+
 @pytest.mark.parametrize('permission', ['staff', 'app.', '.may', '', True, 7, ['a.b', None], lambda self: 'a.b',
                                         property(lambda self: 'a.b'), {'a.b': 1}])
 def test_a_permission_that_is_none_is_an_error_at_import(permission):
