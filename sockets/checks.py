@@ -73,7 +73,7 @@ def check_settings(app_configs=None, **kwargs):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float('inf')
 
 
 def _is_number_or_none(value):

@@ -50,6 +50,7 @@ def test_middleware_that_is_missing_is_named(settings, name, id):
     ({'MAX_MESSAGE_SIZE': '1MB'}, 'sockets.E007', 'bytes'),
     ({'MAX_MESSAGE_SIZE': 0}, 'sockets.E007', 'bytes'),
     ({'SEND_TIMEOUT': None}, 'sockets.E007', 'seconds'),
+    ({'MAX_FRAMES_PER_SECOND': float('inf')}, 'sockets.E007', 'None'),
     ({'ALLOWED_ORIGINS': 'example.com'}, 'sockets.E007', 'list'),
     ({'REQUIRE_ORIGIN': 'yes'}, 'sockets.E007', 'True'),
     ({'TRUSTED_PROXIES': ['proxy.local']}, 'sockets.E007', '10.0.0.0/8'),
