@@ -66,7 +66,8 @@ def test_frames_beyond_the_rate_are_answered_with_an_error_that_carries_their_re
 
 
 @pytest.mark.parametrize('frame, options, code', [
-    ('rubbish', {}, 4400), ('{"type": "ECHO", "n": 1e999}', {}, 4400), ({'type': 'NOBODY'}, {}, 4400), (b'bytes', {}, 4400), ([], {}, 4400),
+    ('rubbish', {}, 4400), ('{"type": "ECHO", "n": 1e999}', {}, 4400), ({'type': 'NOBODY'}, {}, 4400), (b'bytes', {}, 4400),
+    ([], {}, 4400),
     ({'type': 'ECHO', 'text': 'x' * 99}, {'MAX_MESSAGE_SIZE': 60}, 4400),
     ({'type': 'ECHO'}, {'MAX_FRAMES_PER_SECOND': 0.1}, 4429)])
 @both_ways

@@ -98,7 +98,7 @@ def test_a_number_that_json_cannot_give_back_is_refused(number, text):
     assert error.value.code == messages.INVALID_JSON and len(error.value.details) < 80
 
 
-@pytest.mark.parametrize('number', ['1e308', '-1.7976931348623157e308', '1e-999', '-0.0', '1' * 400, '0.1', '12e3', '1' * 4300])
+@pytest.mark.parametrize('number', ['1e308', '-1.7976931348623157e308', '1e-999', '-0.0', '1' * 400, '12e3', '1' * 4300])
 def test_a_number_that_json_can_give_back_is_taken(number):
     content = messages.decode('{"n": %s, "text": "1e999"}' % number)
     assert messages.decode(messages.encode(content)) == content

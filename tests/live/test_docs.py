@@ -244,7 +244,8 @@ def test_the_files_of_the_guides_do_what_is_said_of_them(tmp_path):
             block.write(tmp_path)
     with (tmp_path / 'mysite/routing.py').open('a') as routing:
         routing.write('from mysite.documents import Document\nfrom mysite.reports import Report\nchannel_routing += ['
-                      "route_class(Report.socket.Handler, path='^/report/$'), route_class(Document.socket.Handler, path=r'^/document/(?P<document>[\\w-]+)/$')]\n")
+                      "route_class(Report.socket.Handler, path='^/report/$'), "
+                      "route_class(Document.socket.Handler, path=r'^/document/(?P<document>[\\w-]+)/$')]\n")
     frames = [json.loads(block.text) for block in Document('docs/reference/wire.md').blocks('json')]
     (tmp_path / 'mysite/tests_of_guides.py').write_text('WIRE = {!r}\n{}'.format(
         list(zip(frames[::2], frames[1::2])), GUIDES))
