@@ -80,6 +80,11 @@ class Demands:
     def __bool__(self):
         return bool(self.names or self.unknown)
 
+    def are_within(self, other):
+        """Whether ``other`` asks for all that this does."""
+        return (self.login <= other.login and set(self.permissions) <= set(other.permissions) and
+                set(self.unknown) <= set(other.unknown) and set(map(_key, self.asks)) <= set(map(_key, other.asks)))
+
     def are_met_by(self, handler):
         """Whether the handler class asks for as much: of what a function asks, only what it was told to take over."""
         return not self.unknown and (handler._wants_login() or not self.login) and (

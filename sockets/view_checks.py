@@ -41,17 +41,19 @@ def _open_sockets(views):
         if not demands or all(demands.are_met_by(handler) for handler in serving):
             continue
         base = '' if router.base is None else 'handler={}, '.format(router.base.__name__)
-        if demands.unknown or router.guard == 'view' and view is router.view:
+        if view is not router.view:
+            if demands.are_within(guards.Demands(router.view)):
+                continue  # Said of that one.
+            remedy = "Give it one of its own: {} = SocketRouter(handler={}.{}.Handler, guard='view').".format(
+                router.name, router.view.__name__, router.name)
+        elif demands.unknown:
             remedy = ('Ask for the same in a function with @{0}.connect, which closes with socket.close(4403), and write '
                       '{0} = SocketRouter({1}guard=False).'.format(router.name, base))
-        elif view is not router.view:
-            remedy = 'Give it one of its own: {} = SocketRouter(handler={}.{}.Handler, guard=\'view\').'.format(
-                router.name, router.view.__name__, router.name)
         else:
             remedy = "Write {0} = SocketRouter({1}guard='view'), or guard=False if that is meant.".format(
                 router.name, base)
             if in_urls.get(view):
-                remedy += (" What is around the view in a URLconf has to go to the class before: "
+                remedy += (' What is around the view in a URLconf has to go to the class: '
                            "@method_decorator(login_required, name='dispatch').")
         yield Warning('The page of {} asks for {}, and its socket does not.'.format(
                           view.__name__, ', '.join(dict.fromkeys([*demands.names, *demands.unknown]))),

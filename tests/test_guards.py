@@ -274,6 +274,9 @@ def test_a_subclass_that_is_guarded_and_shares_an_open_socket_is_named(found):
     assert message.obj is sub and "socket = SocketRouter(handler=Page.socket.Handler, guard='view')" in message.hint
     own = type('Own', (LoginRequiredMixin, page), {'socket': SocketRouter(handler=page.socket.Handler, guard='view')})
     assert [message.obj for message in found(page, own)] == [sub]
+    heir = guarded(LoginRequiredMixin, guard=None)
+    type('Heir', (heir,), {})
+    assert [message.obj for message in found(heir)] == [heir]
     guarded_page = guarded(UserPassesTestMixin, test_func=lambda self: True)
     type('Heir', (guarded_page,), {})
     assert found(guarded_page) == []
