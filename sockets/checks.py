@@ -12,7 +12,7 @@ from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
-from . import conf, security
+from . import conf, security, view_checks
 from .router import ViewInRouting, attached_routers
 from .routes import covers
 
@@ -84,7 +84,7 @@ def check_settings(app_configs=None, **kwargs):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float('inf')
 
 
 def _is_number_or_none(value):
@@ -298,7 +298,8 @@ def _patient(layer):
 @register('sockets')
 def check_routing(app_configs=None, **kwargs):
     """E004, E005, E009: the channel layer and its routing; W003: handlers that it does not lead to; E008: URL arguments
-    not there; E011: middleware that is none; W009, W010: routes and paths that never match.
+    not there; E011: middleware that is none; W009, W010: routes and paths that never match; W016: sockets that are open
+    where their page is not; W017: functions that are not those of the subclass.
     """
     if not _can_look():
         return []
@@ -318,7 +319,8 @@ def check_routing(app_configs=None, **kwargs):
     _import_views()
     routed = transport.routed(alias)
     return [*_unrouted(routed), *_missing_arguments(routed), *_broken_middleware(routed), *_hidden_routes(routed),
-            *_hidden_paths(routed)]
+            *_hidden_paths(routed),
+            *view_checks.look(attached_routers, [entry.consumer for entry in filter(_is_ours, routed)])]
 
 
 def _is_ours(entry):

@@ -1,5 +1,6 @@
 """Coroutines on the thread that calls them, one event loop for each thread. Standard library only."""
 import asyncio
+import inspect
 import threading
 
 _thread = threading.local()
@@ -31,3 +32,8 @@ def run(coroutine):
             except BaseException:
                 # asyncio lets some through, such as SystemExit. It is not the coroutine's, which has its result.
                 left = {task for task in left if not task.done()}
+
+
+def settle(result):
+    """Return ``result``, or, if a function has handed back a coroutine, what that returns when it has been run."""
+    return run(result) if inspect.isawaitable(result) else result

@@ -7,6 +7,7 @@ from django.utils.regex_helper import normalize
 
 from . import conf, messages, transport
 from .handlers import RoutedSocketHandler
+from .routes import permission_names
 from .schemas import schema_of
 
 _OURS = frozenset(pattern for pattern, _ in RoutedSocketHandler.routes)
@@ -82,6 +83,8 @@ def as_text(found):
             lines.append('')
         lines.append('{}  {}.{}{}'.format(endpoint.address, endpoint.handler.__module__, endpoint.handler.__qualname__,
                                           '  (login required)' if endpoint.handler.login_required else ''))
+        if endpoint.handler.permission:
+            lines[-1] += '  (permission {})'.format(', '.join(permission_names(endpoint.handler.permission)))
         if summary(endpoint.handler):
             lines.append('    ' + summary(endpoint.handler))
         width = max([len(type_of(route)) for route in endpoint.routes] or [0])
@@ -103,7 +106,7 @@ def _options(route):
     return ', '.join(filter(None, [
         'login required' if route.login_required else '',
         'permission ' + ', '.join(route.permissions) if route.permissions else '',
-        '{:g} a second'.format(route.rate) if route.rate is not None else '',
+        str(route.rate or ''),
     ]))
 
 
@@ -163,7 +166,8 @@ _ANSWERS = {
     'ACK': _message({'type': 'object', 'properties': {'type': {'const': messages.ACK}, 'ref': {}},
                      'required': ['type', 'ref']}, 'The frame of this ref was handled, and there is no more to say.'),
     'ERROR': _message({'type': 'object', 'required': ['type', 'code', 'details'], 'properties': {
-        'type': {'const': messages.ERROR}, 'code': _TEXT, 'details': _TEXT, 'errors': {'type': 'object'}, 'ref': {}}},
+        'type': {'const': messages.ERROR}, 'code': _TEXT, 'details': _TEXT, 'errors': {'type': 'object'},
+        'retry_after': {'type': 'number'}, 'ref': {}}},
         'The frame was not handled.'),
     'RECONNECT': _message({'type': 'object', 'properties': {'type': {'const': messages.RECONNECT}, 'details': _TEXT},
                            'required': ['type', 'details']},

@@ -7,6 +7,7 @@
           +-- FrameError           the client's mistake: it becomes an ERROR frame
           +-- ConnectionRevoked    the right to this connection is gone: RECONNECT, then close 4401
           |    +-- RowMissing      its row is gone, and nobody knows why: RECONNECT, then close 1012
+          +-- PermissionMissing    the client's user may not use this socket: ERROR, then close 4403
           +-- TooManyConnections   the client's user or address has as many as SOCKETS allows: close 4429
           +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
           +-- DeliveryFailed       the layer could not be reached for some of the connections
@@ -24,14 +25,16 @@ class FrameError(SocketsError):
     """Raise it in a route to answer the frame with an ``ERROR``.
 
     ``code`` is one of the error codes in ``sockets.messages``, ``details`` a sentence for the client's
-    developer, ``errors`` an optional dict of what is wrong per field.
+    developer, ``errors`` an optional dict of what is wrong per field, ``retry_after`` the seconds after which the same
+    frame may be sent again, if that is known.
     """
 
-    def __init__(self, code, details='', errors=None):
+    def __init__(self, code, details='', errors=None, retry_after=None):
         super().__init__(code, details, errors)
         self.code = code
         self.details = details
         self.errors = errors
+        self.retry_after = retry_after
 
 
 class ConnectionRevoked(SocketsError):
@@ -47,6 +50,14 @@ class RowMissing(ConnectionRevoked):
 
     def __init__(self, details='This connection is no longer known. Please come back.'):
         super().__init__(details)
+
+
+class PermissionMissing(SocketsError):
+    """The user of a connection has not got what its handler class asks for."""
+
+    def __init__(self, details='You may not use this socket.'):
+        super().__init__(details)
+        self.details = details
 
 
 class TooManyConnections(SocketsError):

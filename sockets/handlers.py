@@ -11,9 +11,10 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, contracts, databases, envelopes, limits, messages, middleware, security, transport
-from .exceptions import ConnectionRevoked, FrameError, MailboxFull, RowMissing, TooManyConnections
-from .routes import Function, Route, RouteTable
+from . import conf, contracts, coroutines, databases, envelopes, limits, messages, middleware, options, security, transport
+from .exceptions import (
+    ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, RowMissing, TooManyConnections)
+from .routes import Function, Route, RouteTable, permission_names
 from .visitors import visitors
 
 logger = logging.getLogger('sockets')
@@ -29,7 +30,8 @@ class RoutedSocketHandler(transport.Consumer):
 
     ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or
     a ``Route`` of the two and options; the last that matches wins. ``login_required`` closes connections without a user
-    with 4401. ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
+    with 4401; ``permission``, a name like ``'poker.bet'`` or several, closes those of whom does not have it with 4403.
+    ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
     """
 
     routes = (
@@ -37,14 +39,18 @@ class RoutedSocketHandler(transport.Consumer):
         (messages.PING, 'on_ping'),
     )
     login_required = False
+    permission = ()
     middleware = ()
 
-    # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override.
+    # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override, and functions
+    # of a handler that raise if the view would not let its client in.
     connect_functions = ()
     disconnect_functions = ()
+    _guards = ()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        options.check_handler(cls, RoutedSocketHandler)
         cls.resolve_routes()
 
     @classmethod
@@ -307,7 +313,7 @@ class RoutedSocketHandler(transport.Consumer):
         try:
             return self._decode(text, data)
         except BaseException:
-            limits.check_rate(visitor, self.route_table, None)
+            limits.check_rate(visitor, self, None)
             raise
 
     def _decode(self, text, data):
@@ -331,13 +337,21 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _admit(self, visitor, content):
         """Raise unless ``content`` is within its rate, and of somebody who may send anything here."""
-        limits.check_rate(visitor, self.route_table, content)
+        limits.check_rate(visitor, self, content)
         self._in_frame = True
-        self._check_login()
+        self._check_user()
 
-    def _check_login(self):
+    def _check_user(self):
         if self.login_required and not self.user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
+        if self.permission:
+            self._check_permissions(permission_names(self.permission))
+        for guard in self._guards:
+            guard(self)
+
+    def _check_permissions(self, permissions):
+        if permissions and not coroutines.settle(self.user.has_perms(permissions)):
+            raise PermissionMissing()
 
     def _answer(self, content, ref):
         """Return the message that answers ``content``, or ``None`` if it needs none."""
@@ -405,11 +419,22 @@ class RoutedSocketHandler(transport.Consumer):
         self._user_ip = security.client_ip(self.peer(request), self.header(security.address_header()))
         if self._wants_login() and not self._user.is_authenticated:
             raise ConnectionRevoked('Log in to use this socket.')
+        self._check_permissions(self._wanted_permissions())
+        for guard in self._wanted_guards():
+            guard(self)
         limits.check_connections(self._user, self._user_ip)
 
     @classmethod
     def _wants_login(cls):
         return cls.login_required
+
+    @classmethod
+    def _wanted_permissions(cls):
+        return permission_names(cls.permission)
+
+    @classmethod
+    def _wanted_guards(cls):
+        return cls._guards
 
     def _check_path(self):
         from .models import Socket
@@ -457,11 +482,14 @@ class RoutedSocketHandler(transport.Consumer):
             if not self.accepted:
                 self.accept_without_opening()
             self._turn_away(error)
-        elif isinstance(error, TooManyConnections):
+        elif isinstance(error, (TooManyConnections, PermissionMissing)):
             # A browser is not told of what it gets before the accept.
-            self.accept_without_opening()
-            self._attempt(self.send_json, messages.error(messages.RATE_LIMITED, error.details))
-            self.close(messages.CLOSE_RATE_LIMITED)
+            if not self.accepted:
+                self.accept_without_opening()
+            is_limit = isinstance(error, TooManyConnections)
+            self._attempt(self.send_json, messages.error(
+                messages.RATE_LIMITED if is_limit else messages.NOT_ALLOWED, error.details))
+            self._close_if_open(messages.CLOSE_RATE_LIMITED if is_limit else messages.CLOSE_NOT_ALLOWED)
         elif isinstance(error, transport.DenyConnection):
             # The view changed its mind before anyone heard of this connection: there is nothing to disconnect.
             if self._row not in (None, _NOT_LOADED):
@@ -488,8 +516,10 @@ class RoutedSocketHandler(transport.Consumer):
             content = messages.error(error.code, error.details)
             if error.errors is not None:
                 content['errors'] = error.errors
-        elif isinstance(error, transport.DenyConnection):
-            content = messages.error(messages.NOT_ALLOWED, 'You may not do this.')
+            if error.retry_after is not None:
+                content['retry_after'] = error.retry_after
+        elif isinstance(error, (transport.DenyConnection, PermissionMissing)):
+            content = messages.error(messages.NOT_ALLOWED, getattr(error, 'details', 'You may not do this.'))
         else:
             content = self._server_error('a frame', error)
         try:
@@ -497,10 +527,15 @@ class RoutedSocketHandler(transport.Consumer):
         except BaseException as failure:
             # What a FrameError says may be no JSON.
             self._outcome = messages.SERVER_ERROR
-            reply = self._reply(self._server_error('the answer to a frame', failure), ref)
+            content = self._server_error('the answer to a frame', failure)
+            try:
+                reply = self._reply(content, ref)
+            except BaseException:
+                # Nor may a ref be that a project's own decode() has let in.
+                reply = self._reply(content, None)
         if not self.closed:
             self.deliver(reply)
-        if isinstance(error, transport.DenyConnection):
+        if isinstance(error, (transport.DenyConnection, PermissionMissing)):
             self._close_if_open(messages.CLOSE_NOT_ALLOWED)
 
     def last_words(self):
@@ -513,7 +548,7 @@ class RoutedSocketHandler(transport.Consumer):
             return 'revoked'
         if isinstance(error, FrameError):
             return error.code
-        if isinstance(error, transport.DenyConnection):
+        if isinstance(error, (transport.DenyConnection, PermissionMissing)):
             return messages.NOT_ALLOWED
         return 'ok' if isinstance(error, transport.ChannelSocketException) else messages.SERVER_ERROR
 
@@ -594,9 +629,10 @@ class RoutedSocketHandler(transport.Consumer):
         """Load the row with its user and session, in one query, once; raise if they no longer hold."""
         if self._row is _NOT_LOADED:
             from .models import Socket
-            # Few functions look at the handshake, which is long.
-            row = Socket.objects.select_related('user', 'session').defer('handshake').on_primary().filter(
-                channel_name=self.channel_name).first()
+            # Whoever ended a connection for daphne has it, and has removed it. Few functions look at the handshake,
+            # which is long.
+            row = getattr(self.message, 'row', None) or Socket.objects.on_primary().select_related(
+                'user', 'session').defer('handshake').filter(channel_name=self.channel_name).first()
             self._adopt(row)
             self._row = row
         if self._in_frame:

@@ -1,7 +1,8 @@
 """What a client may do too much of: frames, rubbish, connections. The figures are ``SOCKETS['MAX_...']``."""
+import math
 import time
 
-from . import conf, messages
+from . import conf, messages, rates, transport
 from .exceptions import FrameError, TooManyConnections
 
 # The mistakes that are only a client's.
@@ -9,18 +10,51 @@ _BAD = (messages.INVALID_JSON, messages.INVALID_MESSAGE, messages.UNKNOWN_TYPE, 
         messages.RATE_LIMITED)
 
 
-def check_rate(visitor, table, content):
+def check_rate(visitor, socket, content):
     """Take a token for a frame; ``FrameError`` if it is beyond the rate of its route, or of all whose route has none.
 
-    ``content`` is ``None`` for a frame that cannot be understood.
+    ``content`` is ``None`` for a frame that cannot be understood. A frame that is refused takes no token.
     """
-    rate, route = conf.MAX_FRAMES_PER_SECOND, None
+    table, route = socket.route_table, None
     if table.has_rates and content is not None:
-        matched = table.binary if isinstance(content, bytes) else table.match(content.get(messages.TYPE))
-        if matched is not None and matched.rate is not None:
-            rate, route = matched.rate, matched
-    if rate is not None and not visitor.takes_token(time.monotonic(), rate, route):
-        raise FrameError(messages.RATE_LIMITED, 'At most {} frames a second.'.format(rate))
+        route = table.binary if isinstance(content, bytes) else table.match(content.get(messages.TYPE))
+    if route is not None and route.rate is not None:
+        rate, user = route.rate, None
+        if rate.per == rates.USER:
+            user = _user_of(visitor, socket)
+        if user:
+            seconds = _wait_for_user(user, route)
+        else:
+            seconds = visitor.wait(time.monotonic(), rate.per_second, rate.burst, route)
+    elif conf.MAX_FRAMES_PER_SECOND is not None:
+        rate = '{} frames a second'.format(conf.MAX_FRAMES_PER_SECOND)
+        seconds = visitor.wait(time.monotonic(), conf.MAX_FRAMES_PER_SECOND, max(2 * conf.MAX_FRAMES_PER_SECOND, 1))
+    else:
+        return
+    if seconds:
+        raise FrameError(messages.RATE_LIMITED, 'At most {}.'.format(rate),
+                         retry_after=math.ceil(seconds * 1000) / 1000)
+
+
+def _user_of(visitor, socket):
+    """Return whose connection it is, as text; empty for a stranger. Asks the database once for each connection."""
+    if visitor.user is None:
+        user = socket.user
+        if socket.socket is None:
+            # Who it was, nobody knows any more. Its frame will be told so.
+            return ''
+        visitor.user = str(user.pk) if user.is_authenticated else ''
+    return visitor.user
+
+
+def _wait_for_user(user, route):
+    """Take a token that all connections of a user share; return the seconds until there is one, 0 if it was taken."""
+    rate, function = route.rate, getattr(route.function, 'function', route.function)
+    # The same for every class that has this route from the same base, and in every process.
+    name = '{}.{} {} {}'.format(
+        function.__module__, getattr(function, '__qualname__', type(function).__qualname__),
+        getattr(route.pattern, 'pattern', route.pattern), user)
+    return transport.take_token(name, time.monotonic(), rate.per_second, rate.burst)
 
 
 def code_after(visitor, outcome):

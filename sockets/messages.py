@@ -2,6 +2,7 @@
 import functools
 import json
 import re
+import sys
 
 from .exceptions import FrameError
 
@@ -57,8 +58,24 @@ def _refuse_constant(name):
     raise ValueError('{} is no JSON number'.format(name))
 
 
-# Made once: json.loads() would make one for each frame.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(digits, float=float):
+    # 1e999 is JSON, and infinity, which it becomes, is not. Only of infinity is this difference not 0.
+    number = float(digits)
+    if number - number:
+        raise ValueError('{:.20} is too large a number'.format(digits))
+    return number
+
+
+def _short(digits):
+    if len(digits) > 4300:
+        raise ValueError('{:.20}... has too many digits'.format(digits))
+    return int(digits)
+
+
+# Made once: json.loads() would make one for each frame. Later Pythons limit integers themselves; to calculate one of a
+# million digits takes seconds.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite,
+                            parse_int=None if hasattr(sys, 'get_int_max_str_digits') else _short)
 
 
 def check_size(frame, max_size):

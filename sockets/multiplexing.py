@@ -2,7 +2,7 @@
 from django.core.exceptions import ImproperlyConfigured
 
 from . import messages, transport
-from .exceptions import ConnectionRevoked, FrameError, TooManyConnections
+from .exceptions import ConnectionRevoked, FrameError, PermissionMissing, TooManyConnections
 from .handlers import RoutedSocketHandler
 
 STREAM = 'stream'
@@ -52,7 +52,7 @@ class Stream:
                 # A middleware that does not pass it on.
                 raise transport.DenyConnection()
         except (transport.ConsumeLater, transport.DenyConnection, transport.ChannelSocketException, ConnectionRevoked,
-                TooManyConnections):
+                PermissionMissing, TooManyConnections):
             raise
         except BaseException as error:
             self._refuse(error)
@@ -156,6 +156,20 @@ class SocketDemultiplexer(RoutedSocketHandler):
     def _wants_login(cls):
         return cls.login_required or any(handler._wants_login() for handler in cls._streams.values())
 
+    @classmethod
+    def _wanted_permissions(cls):
+        names = list(super()._wanted_permissions())
+        for handler in cls._streams.values():
+            names += handler._wanted_permissions()
+        return tuple(dict.fromkeys(names))
+
+    @classmethod
+    def _wanted_guards(cls):
+        guards = list(cls._guards)
+        for handler in cls._streams.values():
+            guards += handler._wanted_guards()
+        return guards
+
     def _stream_of(self, content):
         """Return the stream that ``content`` is for, ``None`` if it is for none that there is."""
         if not isinstance(content, dict):
@@ -174,7 +188,7 @@ class SocketDemultiplexer(RoutedSocketHandler):
         self._refusing = stream
         stream._admit(visitor, stream.content)
         self._refusing = None
-        self._check_login()
+        self._check_user()
 
     def _fail(self, error, ref):
         stream, self._refusing = self._refusing, None

@@ -34,13 +34,19 @@ class SocketRouter:
     """Decorators that fill a view's route table, and the ``Handler`` class that serves it.
 
     ``handler`` is the ``RoutedSocketHandler`` subclass to build on: its routes come first, so ours win over them.
+    ``guard='view'`` lets in whom the view's mixins and decorators (``LoginRequiredMixin`` and the like) let in, and
+    nobody else; ``guard=False`` says that the socket of a guarded view is meant to be open.
     """
 
-    def __init__(self, handler=None):
+    def __init__(self, handler=None, guard=None):
+        if guard not in ('view', None) and guard is not False:
+            raise TypeError("SocketRouter(guard=...) takes 'view', which asks for what the view does, or False, "
+                            'not {!r}.'.format(guard))
         if apps.ready and not apps.is_installed('sockets'):
             raise ImproperlyConfigured("SocketRouter needs its app: add 'sockets' to INSTALLED_APPS.")
         self.view = None
-        self._base = handler
+        self.base = handler
+        self.guard = guard
         self._routes = []
         self._functions = {}
         self._handler = None
@@ -56,6 +62,14 @@ class SocketRouter:
         raise AttributeError('A SocketRouter has no {!r}: its decorators are @socket.connect, @socket.disconnect, '
                              '@socket.route(pattern), @socket.bytes and @socket.default_route.'.format(name))
 
+    def __setattr__(self, name, value):
+        from .options import remedy_for
+        # What another package, or a slip, puts here would be ignored, and the door be open.
+        if name in ('login_required', 'permission', 'middleware', 'routes') or remedy_for(name) is not None:
+            raise AttributeError('A SocketRouter has no {!r}. Options for all of a socket are attributes of a handler '
+                                 'class: SocketRouter(handler=ThatClass).'.format(name))
+        super().__setattr__(name, value)
+
     def __repr__(self):
         return '<SocketRouter {}>'.format(
             '{}.{}'.format(self.view.__qualname__, self.name) if self.view else 'on no view')
@@ -63,8 +77,8 @@ class SocketRouter:
     def route(self, pattern, **options):
         """Send contents whose type is ``pattern`` (``str``), or matches it (compiled regex), to the function.
 
-        Options are those of ``sockets.routes.Route``: ``form``, ``login_required``, ``permission`` and ``rate``, which
-        counts instead of ``MAX_FRAMES_PER_SECOND``.
+        Options are those of ``sockets.routes.Route``: ``form``, ``login_required``, ``permission``, and ``rate`` with
+        ``per``, which counts instead of ``MAX_FRAMES_PER_SECOND``.
         """
         # Also TypeError for @socket.route without a pattern, where it is the function.
         Route(pattern, None, **options)
@@ -133,7 +147,7 @@ class SocketRouter:
 
     def _build(self):
         from .handlers import RoutedSocketHandler
-        base = RoutedSocketHandler if self._base is None else self._base
+        base = RoutedSocketHandler if self.base is None else self.base
         if not (isinstance(base, type) and issubclass(base, RoutedSocketHandler)):
             raise ImproperlyConfigured('SocketRouter(handler=...) takes a subclass of RoutedSocketHandler, '
                                        'not {!r}.'.format(base))
@@ -143,6 +157,9 @@ class SocketRouter:
             '__doc__': 'The websocket of {}.'.format(self.view.__qualname__) if self.view else base.__doc__,
             'routes': (*base.routes, *self._routes),
         }
+        if self.guard == 'view':
+            from . import guards
+            attributes.update(guards.attributes(self, base))
         for kind in ('connect', 'disconnect'):
             if kind in self._functions:
                 name_ = kind + '_functions'

@@ -3,9 +3,7 @@ import inspect
 import re
 
 from . import coroutines
-
-_RATE = re.compile(r'(\d+(?:\.\d+)?)/(s|m|h)$')
-_SECONDS = {'s': 1, 'm': 60, 'h': 3600}
+from .rates import CONNECTION, Rate
 
 # The longest type that is routed, in characters: a name, not a payload to run regexes over.
 MAX_TYPE_LENGTH = 255
@@ -88,7 +86,8 @@ class Route:
     """A pattern and the function that answers it.
 
     ``pattern`` is a ``str`` (the type equals it) or a compiled regex (``.match``, from the start). ``rate`` is how many
-    contents of one connection it takes: a number a second, or a text like ``'5/s'``, ``'30/m'`` or ``'100/h'``.
+    contents of one connection it takes: a number a second, or a text like ``'5/s'``, ``'30/m'`` or ``'100/h'``: so many
+    at once, refilled over the unit. With ``per='user'``, those of all connections of a user are counted together.
     ``form`` validates the content (``sockets.contracts.clean``), and the function gets what it makes of it.
     ``login_required`` and ``permission``, a name like ``'poker.bet'`` or several, say who may send it. ``TypeError``
     for anything else. The pattern ``bytes``, the class, is for binary frames, of which the function gets the ``data``;
@@ -97,7 +96,8 @@ class Route:
 
     __slots__ = ('pattern', 'function', 'rate', 'form', 'login_required', 'permissions', 'has_contract')
 
-    def __init__(self, pattern, function, rate=None, form=None, login_required=False, permission=()):
+    def __init__(self, pattern, function, rate=None, form=None, login_required=False, permission=(),
+                 per=CONNECTION):
         is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
         if not is_regex and not isinstance(pattern, str) and pattern is not bytes:
             raise TypeError("A route's pattern is a str or a compiled regex of str, not {!r}; "
@@ -113,13 +113,12 @@ class Route:
             raise TypeError('Binary frames have no fields for {!r}; their form is a function of the data.'.format(form))
         self.pattern = pattern
         self.function = function
-        self.rate = None if rate is None else _per_second(rate)
+        if rate is None and per != CONNECTION:
+            raise TypeError('per={!r} says how a rate is counted, and this route has no rate.'.format(per))
+        self.rate = None if rate is None else Rate(rate, per)
         self.form = form
         self.login_required = bool(login_required)
-        self.permissions = (permission,) if isinstance(permission, str) else tuple(permission)
-        for name in self.permissions:
-            if not isinstance(name, str) or '.' not in name:
-                raise TypeError("A route's permission is called like 'app.may_do_this', not {!r}.".format(name))
+        self.permissions = permission_names(permission)
         self.has_contract = bool(form is not None or self.login_required or self.permissions)
 
     @property
@@ -137,6 +136,19 @@ class Route:
         return '<Route {!r} -> {}>'.format(self.name, getattr(function, '__qualname__', function))
 
 
+def permission_names(value):
+    """Return the ``permission`` of a route or handler class as a tuple of names; ``TypeError`` if it is none."""
+    if value is None:
+        return ()
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (tuple, list, set, frozenset)):
+        raise TypeError("A permission is called like 'app.may_do_this', not {!r}.".format(value))
+    for name in names:
+        if not isinstance(name, str) or not all(name.partition('.')[::2]):
+            raise TypeError("A permission is called like 'app.may_do_this', not {!r}.".format(name))
+    return tuple(names)
+
+
 def covers(pattern, other):
     """Whether ``pattern`` matches all that ``other`` does, as far as that can be told.
 
@@ -152,15 +164,6 @@ def covers(pattern, other):
             return False
         other = literal.group(1)
     return pattern == other if isinstance(pattern, str) else bool(pattern.match(other))
-
-
-def _per_second(rate):
-    if isinstance(rate, str) and _RATE.match(rate):
-        count, unit = _RATE.match(rate).groups()
-        rate = float(count) / _SECONDS[unit]
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or rate <= 0:
-        raise TypeError("A route's rate is a number of frames a second, or a text like '30/m', not {!r}.".format(rate))
-    return rate
 
 
 class RouteTable:

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+import weakref
 
 from channels import Channel, Group, channel_layers
 from channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
@@ -18,9 +19,12 @@ from channels.generic.websockets import WebsocketConsumer
 from channels.handler import AsgiRequest
 from channels.message import Message
 from channels.routing import Include, Route, Router, connect_consumer, null_consumer
+from channels.sessions import session_for_reply_channel
 from channels.signals import consumer_started, worker_process_ready, worker_ready
+from django.contrib.sessions.backends.base import CreateError
+from django.utils.functional import cached_property
 
-from . import background, conf, credentials, envelopes, overtime, thread_state
+from . import background, conf, credentials, envelopes, overtime, rates, thread_state
 from .exceptions import DeliveryFailed, MailboxFull
 from .layers import dropped as layers_dropped
 from .signals import announce, messages_dropped
@@ -30,7 +34,7 @@ __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'Websocke
            'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_local', 'is_ours', 'layer_name', 'live_servers',
            'redis_info', 'round_trip',
            'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
-           'servers_elsewhere', 'statistics', 'unreachable']
+           'servers_elsewhere', 'statistics', 'take_token', 'unreachable']
 
 logger = logging.getLogger('sockets')
 
@@ -253,6 +257,23 @@ def _wait_for(layer, name, seconds):
         time.sleep(0.001)
 
 
+# What has been taken in this process, of each layer that does not count, or could not.
+_taken = weakref.WeakKeyDictionary()
+
+
+def take_token(name, now, per_second, burst):
+    """Take one of ``burst`` tokens of ``name``, refilled at ``per_second``; return the seconds until there is one, 0 if it
+    was taken. All processes share them where the layer counts; else those of this process do, where it is ``now``.
+    """
+    layer = channel_layer()
+    if hasattr(layer, 'take_token'):
+        try:
+            return layer.take_token(name, per_second, burst)
+        except Exception as error:
+            logger.warning('The channel layer cannot count, so this process does: %s', error)
+    return _taken.setdefault(layer, rates.Buckets()).wait(name, now, per_second, burst)
+
+
 def redis_info():
     """Return what each Redis behind the layer says of itself (``INFO``); an empty list if there is none."""
     layer = channel_layer()
@@ -354,8 +375,40 @@ class ReplyChannel(Channel):
         self.consumer.deliver(content)
 
 
+class _OfConsumer:
+    """An attribute of a message that is asked of its consumer, unless somebody has set another one."""
+
+    def __init__(self, ask):
+        self.ask = ask
+
+    def __get__(self, message, owner):
+        return self if message is None else self.ask(message.reply_channel.consumer)
+
+
+class IncomingMessage(Message):
+    """A message with what ``http_user`` and its like would put on it, each at the cost of a query when touched."""
+
+    user = _OfConsumer(lambda consumer: consumer.user)
+    # As with Channels: no session is None, not one to write to.
+    http_session = _OfConsumer(lambda consumer: consumer.session if consumer.session.session_key else None)
+
+    @cached_property
+    def channel_session(self):
+        if not self.reply_channel.consumer.has_channel_session:
+            raise AttributeError('This message has no channel_session: its consumer does not ask for one.')
+        session = session_for_reply_channel(self.reply_channel.name)
+        if not session.exists(session.session_key):
+            try:
+                session.save(must_create=True)
+            except CreateError:
+                session = session_for_reply_channel(self.reply_channel.name)
+        return session
+
+
 class Consumer(WebsocketConsumer):
     """One frame of one connection, as Channels hands it over: what comes in, and the one way out."""
+
+    has_channel_session = False
 
     def __init__(self, message, **kwargs):
         self.accepted = message.channel.name != 'websocket.connect'
@@ -363,7 +416,25 @@ class Consumer(WebsocketConsumer):
             here.add(server_prefix(message.reply_channel.name))
         self.closed = False
         message.reply_channel = ReplyChannel(self, message.reply_channel)
+        if type(message) is Message:
+            message.__class__ = IncomingMessage
         super().__init__(message, **kwargs)
+
+    def get_handler(self, message, **kwargs):
+        """Return what handles ``message``. What Channels would load for each, an ``IncomingMessage`` loads if touched."""
+        self.has_channel_session = bool(self.channel_session or self.channel_session_user or self.http_user or
+                                        self.http_user_and_session)
+        self.channel_session = self.channel_session_user = self.http_user = self.http_user_and_session = False
+        handler = super().get_handler(message, **kwargs)
+        return functools.partial(self._keep_channel_session, handler) if self.has_channel_session else handler
+
+    def _keep_channel_session(self, handler, message, **kwargs):
+        try:
+            return handler(message, **kwargs)
+        finally:
+            session = vars(message).get('channel_session')
+            if session is not None and session.modified:
+                session.save()
 
     def dispatch(self, message, **kwargs):
         return overtime.timed(self, functools.partial(self._dispatch, message, kwargs))

@@ -1,11 +1,13 @@
 """What this process remembers of a connection between its frames. Standard library only; all times are seconds."""
 import time
 
+from . import rates
+
 
 class Visitor:
     """A connection as this process knows it: when its row last said that it is alive, and how it behaves."""
 
-    __slots__ = ('since', 'noted', 'buckets', 'bad_frames')
+    __slots__ = ('since', 'noted', 'buckets', 'bad_frames', 'user')
 
     def __init__(self, now):
         self.since = now
@@ -14,6 +16,8 @@ class Visitor:
         # Per route, or None for all others: tokens, and when they were counted.
         self.buckets = {}
         self.bad_frames = 0
+        # The primary key of its user, as text, empty for a stranger; None until a rate has asked.
+        self.user = None
 
     def is_due(self, now, resolution):
         """Whether its row should be told that it is alive; if so, it will be due again after ``resolution``."""
@@ -22,13 +26,10 @@ class Visitor:
         self.noted = now
         return True
 
-    def takes_token(self, now, rate, route=None):
-        """Whether another frame is within ``rate`` frames a second: a bucket, ``route``'s, that holds those of two."""
-        full = max(2 * rate, 1)
-        tokens, counted = self.buckets.get(route, (full, now))
-        tokens = min(full, tokens + (now - counted) * rate)
-        self.buckets[route] = tokens - 1 if tokens >= 1 else tokens, now
-        return tokens >= 1
+    def wait(self, now, per_second, burst, route=None):
+        """Take a token of the bucket of ``route``; return the seconds until there is one, 0 if it was taken."""
+        self.buckets[route], seconds = rates.take(self.buckets.get(route, (burst, now)), now, per_second, burst)
+        return seconds
 
 
 class Visitors:

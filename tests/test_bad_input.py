@@ -76,6 +76,8 @@ def connection(connect, bystander):
     ('[' * 100000, 'invalid_json'),
     ('{"type": "ECHO", "n": NaN}', 'invalid_json'),
     ('{"type": "ECHO", "n": -Infinity}', 'invalid_json'),
+    ('{"type": "ECHO", "n": {"deep": [1e999]}}', 'invalid_json'),
+    ('{"type": "ECHO", "ref": -1e999}', 'invalid_json'),
     (r'{"type": "ECHO", "text": "\ud800"}', 'invalid_json'),
     (r'{"type": "ECHO", "text": "a\u0000b"}', 'invalid_json'),
     ('{"type": "ECHO", "text": "a\0b"}', 'invalid_json'),
@@ -461,3 +463,19 @@ def test_a_connection_without_a_user_is_closed_with_4401_where_one_is_required(c
     # Ours hear no more of a connection that has been told to close.
     told_again = [{'type': 'RECONNECT', 'details': 'This connection is no longer known. Please come back.'}]
     assert connection.send({'type': 'ECHO'}) == ([] if hasattr(layer, 'send_many') else told_again)
+
+
+def test_a_ref_that_cannot_be_given_back_costs_the_ref_and_not_the_answer(connect, caplog):
+    # A decode() of one's own may let it in. Nothing came back, whatever the frame was.
+    class Loose(Handler):
+        raises = FrameError('not_found', 'No.')
+
+        def decode(self, text, data):
+            return json.loads(text)
+
+    connection = connect(Loose)
+    connection.messages()
+    for frame in ('{"type": "ECHO", "ref": 1e999}', '{"type": "RAISE", "ref": NaN}', '{"type": "NOTHING", "ref": 1e999}'):
+        answer, = connection.send(frame)
+        assert answer['code'] == 'server_error' and 'ref' not in answer
+    assert connection.send({'type': 'ECHO'}) == [{'type': 'ECHO'}]

@@ -12,7 +12,7 @@ from django.apps import apps
 from django.core.checks import run_checks
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, checks, router
+from sockets import RoutedSocketHandler, SocketRouter, checks, router, view_checks
 from sockets.models import Membership
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import sandbox
@@ -50,6 +50,7 @@ def test_middleware_that_is_missing_is_named(settings, name, id):
     ({'MAX_MESSAGE_SIZE': '1MB'}, 'sockets.E007', 'bytes'),
     ({'MAX_MESSAGE_SIZE': 0}, 'sockets.E007', 'bytes'),
     ({'SEND_TIMEOUT': None}, 'sockets.E007', 'seconds'),
+    ({'MAX_FRAMES_PER_SECOND': float('inf')}, 'sockets.E007', 'None'),
     ({'ALLOWED_ORIGINS': 'example.com'}, 'sockets.E007', 'list'),
     ({'REQUIRE_ORIGIN': 'yes'}, 'sockets.E007', 'True'),
     ({'TRUSTED_PROXIES': ['proxy.local']}, 'sockets.E007', '10.0.0.0/8'),
@@ -422,7 +423,8 @@ def test_no_check_asks_a_database_or_redis(findings, settings, monkeypatch, back
 
 
 def test_the_list_of_checks_in_the_documentation_is_complete():
-    known = set(re.findall(r"sockets\.[EW]\d{3}", Path(checks.__file__).read_text()))
+    known = {id for module in (checks, view_checks)
+             for id in re.findall(r"sockets\.[EW]\d{3}", Path(module.__file__).read_text())}
     told = re.findall(r'^\| `(sockets\.[EW]\d{3})` \|', (ROOT / 'docs/checks.md').read_text(), re.MULTILINE)
     assert sorted(known) == sorted(told)
 

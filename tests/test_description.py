@@ -70,7 +70,7 @@ def test_text_names_each_path_route_and_option():
     assert describe() == '''\
 /table/{table}/  tests.test_description.TableSocketHandler
     The websocket of Table.
-  BET                Bets on a colour.; login required, 0.5 a second
+  BET                Bets on a colour.; login required, 30/m
       amount: number
       colour?: "red"
   /MOVE_(UP|DOWN)$/
@@ -131,3 +131,9 @@ def test_a_schema_is_a_type(schema, type):
     (r'^/room/(?P<room>\w+)/$', '/room/{room}/'), ('^/a/$', '/a/'), (r'^/(?P<a>x|y)/(?P<b>\d+)$', '/{a}/{b}')])
 def test_a_pattern_is_a_path_with_names(pattern, path):
     assert description.address(pattern)[0] == path
+
+
+def test_text_names_the_permission_of_a_handler_class():
+    staff = type('Staff', (RoutedSocketHandler,), {'permission': ['poker.sit', 'poker.bet']})
+    with sandbox(routing=[route_class(staff, path='^/staff/$')]):
+        assert describe() == '/staff/  tests.test_description.Staff  (permission poker.sit, poker.bet)\n'

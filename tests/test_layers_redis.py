@@ -956,3 +956,34 @@ def test_a_server_turns_a_client_away_for_which_there_is_no_room(make_layer, rea
     assert 'full!109' in dict(found)
     # Nobody says that those have ended: they are not remembered.
     assert layer._open_here == {'full!{}'.format(n) for n in range(110)} - set(dict(found))
+
+
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_tokens_are_shared_by_all_processes_and_come_back_with_time(make_layer, hosts):
+    one, other = make_layer(hosts), make_layer(hosts)
+    assert [layer.take_token('alice', 10, 3) for layer in (one, other, one)] == [0, 0, 0]
+    seconds = other.take_token('alice', 10, 3)
+    assert 0 < seconds <= 0.1 and one.take_token('bob', 10, 3) == 0
+    time.sleep(seconds + 0.001)
+    assert one.take_token('alice', 10, 3) == 0 < other.take_token('alice', 10, 3)
+
+
+def test_who_is_refused_a_token_has_taken_none(layer):
+    assert layer.take_token('alice', 20, 1) == 0
+    until = time.monotonic() + 0.1
+    refused = 0
+    while layer.take_token('alice', 20, 1):
+        refused += 1
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    assert refused > 3
+
+
+def test_tokens_of_who_is_silent_are_forgotten(layer, redis_url):
+    layer.take_token('\ud800 alice', 1 / 60, 10), layer.take_token('bob', 100, 1), layer.take_token('eve', 1e-300, 1)
+    assert layer.take_token('eve', 1e-300, 1) > 1e12
+    client = redis.Redis.from_url(redis_url)
+    keys = [key for key in client.keys('test:*tokens:*')]
+    assert len(keys) == 3 and sum(0 < client.pttl(key) <= 60001 for key in keys) >= 1
+    time.sleep(0.03)
+    assert len(client.keys('test:*tokens:*')) == 2

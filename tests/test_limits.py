@@ -3,6 +3,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, limits, signals
@@ -57,14 +58,16 @@ def test_frames_beyond_the_rate_are_answered_with_an_error_that_carries_their_re
     connection.messages(), other.messages()
     frames = [connection.send({'type': 'ECHO', 'ref': n})[0] for n in range(6)]
     assert frames[:4] == [{'type': 'ECHO', 'ref': n} for n in range(4)]
-    assert frames[4] == {'type': 'ERROR', 'code': 'rate_limited', 'details': 'At most 2 frames a second.', 'ref': 4}
+    assert frames[4] == {'type': 'ERROR', 'code': 'rate_limited', 'details': 'At most 2 frames a second.',
+                         'retry_after': 0.5, 'ref': 4}
     assert other.send({'type': 'ECHO'}) == [{'type': 'ECHO'}]
     clock[0] += 1
     assert [connection.send({'type': 'ECHO'})[0]['type'] for _ in range(3)] == ['ECHO', 'ECHO', 'ERROR']
 
 
 @pytest.mark.parametrize('frame, options, code', [
-    ('rubbish', {}, 4400), ({'type': 'NOBODY'}, {}, 4400), (b'bytes', {}, 4400), ([], {}, 4400),
+    ('rubbish', {}, 4400), ('{"type": "ECHO", "n": 1e999}', {}, 4400), ({'type': 'NOBODY'}, {}, 4400), (b'bytes', {}, 4400),
+    ([], {}, 4400),
     ({'type': 'ECHO', 'text': 'x' * 99}, {'MAX_MESSAGE_SIZE': 60}, 4400),
     ({'type': 'ECHO'}, {'MAX_FRAMES_PER_SECOND': 0.1}, 4429)])
 @both_ways
@@ -168,7 +171,7 @@ def test_a_route_has_a_rate_of_its_own_whatever_the_others_may(connect, settings
         'on_slow': lambda socket, content: content})
     connection = connect(handler)
     connection.messages()
-    for type_, taken in (('FAST', 6), ('SLOW', 1), ('ECHO', 2)):
+    for type_, taken in (('FAST', 3), ('SLOW', 1), ('ECHO', 2)):
         answers = [connection.send({'type': type_})[0]['type'] for _ in range(taken + 1)]
         assert answers == [type_] * taken + ['ERROR']
     clock[0] += 1
@@ -190,10 +193,103 @@ def test_a_view_gives_a_route_its_rate(connect, clock):
 
     connection = connect(Other.socket.Handler)
     connection.messages()
-    assert [connection.send({'type': 'MOVE'})[0]['type'] for _ in range(3)] == ['MOVED', 'MOVED', 'ERROR']
+    assert [connection.send({'type': 'MOVE'})[0]['type'] for _ in range(2)] == ['MOVED', 'ERROR']
 
 
-@pytest.mark.parametrize('rate', ['5/d', 'often', '0/s', 0, -1, True])
-def test_a_rate_is_a_number_of_frames_a_second(rate):
-    with pytest.raises(TypeError, match="A route's rate is a number of frames a second, or a text like '30/m', not "):
-        SocketRouter().route('MOVE', rate=rate)
+@both_ways
+def test_the_refusal_says_the_rate_as_it_was_written_and_when_to_come_again(connect, clock):
+    class Page(View):
+        socket = SocketRouter()
+
+        @socket.route('SAY', rate='10/m')
+        def on_say(socket):
+            return {'type': 'SAID'}
+
+        @socket.route('LOOK', rate=2)
+        def on_look(socket):
+            return {'type': 'SEEN'}
+
+    connection = connect(Page.socket.Handler)
+    connection.messages()
+    # It was one at once, and 'At most 0.16666666666666666 frames a second.'
+    answers = [connection.send({'type': 'SAY', 'ref': n})[0] for n in range(12)]
+    assert answers[:10] == [{'type': 'SAID', 'ref': n} for n in range(10)]
+    assert answers[11] == {'type': 'ERROR', 'code': 'rate_limited', 'details': 'At most 10/m.', 'retry_after': 6.0,
+                           'ref': 11}
+    clock[0] += answers[11]['retry_after']
+    assert [connection.send({'type': 'SAY'})[0]['type'] for _ in range(2)] == ['SAID', 'ERROR']
+    assert connection.send({'type': 'LOOK'}) == connection.send({'type': 'LOOK'}) == [{'type': 'SEEN'}]
+    assert connection.send({'type': 'LOOK'})[0]['details'] == 'At most 2 frames a second.'
+
+
+class Counted(View):
+    socket = SocketRouter()
+
+    @socket.route('SAY', rate='3/m', per='user')
+    def on_say(socket):
+        return {'type': 'SAID'}
+
+
+class Elsewhere(View):
+    socket = SocketRouter(handler=Counted.socket.Handler)
+
+
+def said(connection, times=1):
+    return [connection.send({'type': 'SAY'})[0]['type'] == 'SAID' for _ in range(times)]
+
+
+@both_ways
+def test_a_rate_per_user_counts_all_connections_of_a_user_and_strangers_by_connection(connect, login, alice, clock):
+    bob = get_user_model().objects.create_user('bob')
+    tab, other_tab, page = (connect(handler.socket.Handler, cookies=login(alice))
+                            for handler in (Counted, Counted, Elsewhere))
+    for connection in (tab, other_tab, page):
+        connection.messages()
+    # A second tab doubled it.
+    assert said(tab, 2) == [True, True] and said(other_tab, 2) == [True, False] and said(page) == said(tab) == [False]
+    refusal, = page.send({'type': 'SAY'})
+    assert refusal['details'] == 'At most 3/m per user.' and 19 < refusal['retry_after'] <= 20
+    tab.disconnect()
+    # Nor does another connect help.
+    assert said(connect(Counted.socket.Handler, cookies=login(alice))) == [False]
+    assert said(connect(Counted.socket.Handler, cookies=login(bob)), 4) == [True] * 3 + [False]
+    for _ in range(2):
+        assert said(connect(Counted.socket.Handler), 4) == [True] * 3 + [False]
+
+
+@both_ways
+def test_frames_that_are_refused_per_user_ask_the_database_for_nobody(connect, login, alice, clock,
+                                                                      django_assert_num_queries):
+    tab = connect(Counted.socket.Handler, cookies=login(alice))
+    assert said(tab, 3) == [True] * 3
+    with django_assert_num_queries(0):
+        assert said(tab, 5) == [False] * 5
+
+
+@pytest.mark.parametrize('layer', OUR_LAYERS[1:], indirect=True)
+def test_while_redis_cannot_count_the_process_does(connect, login, alice, caplog, monkeypatch, layer):
+    def take_token(*args):
+        raise ConnectionError('Redis is away')
+    monkeypatch.setattr(type(layer), 'take_token', take_token)
+    tab, other_tab = (connect(Counted.socket.Handler, cookies=login(alice)) for _ in range(2))
+    assert said(tab, 2) + said(other_tab, 2) == [True, True, True, False]
+    assert 'The channel layer cannot count, so this process does: Redis is away' in caplog.text
+
+
+def test_a_connection_whose_row_is_gone_is_not_counted_as_a_strangers(connect, login, alice):
+    tab = connect(Counted.socket.Handler, cookies=login(alice))
+    Socket.objects.get().remove()
+    tab._put('websocket.receive', text='{"type": "SAY"}')
+    tab.messages()
+    from sockets.visitors import visitors
+    assert visitors.get(tab.name).user is None
+
+
+@pytest.mark.parametrize('options', [
+    {'rate': '5/d'}, {'rate': 'often'}, {'rate': '0/s'}, {'rate': 0}, {'rate': -1}, {'rate': True},
+    {'rate': float('nan')}, {'rate': float('inf')}, {'rate': '5/s', 'per': 'users'}, {'per': 'user'}])
+def test_a_rate_that_makes_no_sense_is_an_error_at_import(options):
+    with pytest.raises(TypeError, match="A route's rate is|A rate is counted|has no rate"):
+        SocketRouter().route('MOVE', **options)
+    with pytest.raises(TypeError, match="A route's rate is|A rate is counted|has no rate"):
+        Route('MOVE', 'on_move', **options)

@@ -88,6 +88,28 @@ def test_a_number_of_a_million_digits_is_refused_and_not_calculated():
     assert error.value.code == messages.INVALID_JSON
 
 
+@pytest.mark.parametrize('number', [
+    '1e999', '-1e999', '1E+309', '1' * 310 + '.0', '0.1e310', '17976931348623159' + '0' * 293 + '.5'])
+@pytest.mark.parametrize('text', ['{"n": %s}', '{"ref": %s}', '{"a": [{"b": [0, %s]}]}'])
+def test_a_number_that_json_cannot_give_back_is_refused(number, text):
+    # It became infinity, which failed in whatever answered with it.
+    with pytest.raises(FrameError, match='is too large a number') as error:
+        messages.decode(text % number)
+    assert error.value.code == messages.INVALID_JSON and len(error.value.details) < 80
+
+
+@pytest.mark.parametrize('number', ['1e308', '-1.7976931348623157e308', '1e-999', '-0.0', '1' * 400, '12e3', '1' * 4300])
+def test_a_number_that_json_can_give_back_is_taken(number):
+    content = messages.decode('{"n": %s, "text": "1e999"}' % number)
+    assert messages.decode(messages.encode(content)) == content
+
+
+def test_the_digits_of_an_integer_are_limited_on_pythons_that_do_not_do_so():
+    assert messages._short('-12') == -12 and messages._short('9' * 4300)
+    with pytest.raises(ValueError, match='too many digits'):
+        messages._short('9' * 4301)
+
+
 def test_the_envelope_needs_neither_the_orm_nor_channels():
     program = 'import sys, sockets.messages, sockets.routes; print([m for m in sys.modules if m in (' \
               '"django.db", "django.db.models", "channels")])'

@@ -153,11 +153,11 @@ def test_a_frame_takes_one_token_of_the_rate_that_holds_on_its_stream(connect, s
     settings.SOCKETS = {'MAX_FRAMES_PER_SECOND': 0.5}
 
     class Fast(RoutedSocketHandler):
-        routes = Route('MOVE', lambda socket: {'type': 'MOVED'}, rate='2/m'), ('SLOW', lambda socket: {'type': 'SLOW'})
+        routes = Route('MOVE', lambda socket: {'type': 'MOVED'}, rate='1/m'), ('SLOW', lambda socket: {'type': 'SLOW'})
 
     class Rated(SocketDemultiplexer):
         streams = {'one': Fast, 'two': Fast}
-        routes = *RoutedSocketHandler.routes, Route('MOVE', lambda socket: {'type': 'OURS'}, rate='2/m')
+        routes = *RoutedSocketHandler.routes, Route('MOVE', lambda socket: {'type': 'OURS'}, rate='1/m')
 
     connection = connect(Rated)
     connection.messages()

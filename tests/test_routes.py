@@ -169,14 +169,15 @@ def test_an_async_function_is_run_to_its_end():
     assert call(Thing().method) == 'SOCKET'
 
 
-@pytest.mark.parametrize('rate, per_second', [
-    (5, 5), (0.5, 0.5), ('5/s', 5), ('30/m', 0.5), ('1.5/s', 1.5), ('36/h', 0.01)])
-def test_a_rate_is_counted_by_the_second(rate, per_second):
-    assert Route('A', None, rate=rate).rate == per_second
+@pytest.mark.parametrize('options, words', [
+    ({'rate': 5}, '5 frames a second'), ({'rate': '30/m', 'per': 'user'}, '30/m per user')])
+def test_a_route_has_a_rate(options, words):
+    assert str(Route('A', None, **options).rate) == words
 
 
 @pytest.mark.parametrize('options, word', [
-    ({'permission': 'bet'}, "'bet'"), ({'permission': ['poker.bet', 3]}, '3'), ({'form': 'BetForm'}, "'BetForm'")])
+    ({'permission': 'bet'}, "'bet'"), ({'permission': ['poker.bet', 3]}, '3'), ({'form': 'BetForm'}, "'BetForm'"),
+    ({'rate': '5/d'}, "'5/d'"), ({'rate': '5/s', 'per': 'users'}, "'users'"), ({'per': 'user'}, 'has no rate')])
 def test_an_option_that_makes_no_sense_is_refused_at_once(options, word):
     with pytest.raises(TypeError, match=word):
         Route('A', None, **options)

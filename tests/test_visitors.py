@@ -6,16 +6,11 @@ def test_a_row_is_told_once_in_a_while_that_its_client_lives():
     assert [visitor.is_due(now, 15) for now in (0, 1, 14.9, 15, 16, 40)] == [True, False, False, True, False, True]
 
 
-def test_a_bucket_holds_the_frames_of_two_seconds_and_fills_again():
+def test_a_visitor_has_a_bucket_for_each_route_that_has_a_rate():
     visitor = Visitor(0)
-    assert [visitor.takes_token(0, 5) for _ in range(12)] == [True] * 10 + [False] * 2
-    assert [visitor.takes_token(0.4, 5) for _ in range(3)] == [True, True, False]
-    assert [visitor.takes_token(1000, 5) for _ in range(11)] == [True] * 10 + [False]
-
-
-def test_less_than_one_frame_a_second_is_a_rate_as_well():
-    visitor = Visitor(0)
-    assert [visitor.takes_token(now, 0.1) for now in (0, 1, 9, 10, 11)] == [True, False, False, True, False]
+    assert [visitor.wait(0, 1, 2) for _ in range(3)] == [0, 0, 1]
+    assert [visitor.wait(0, 0.1, 1, 'route') for _ in range(2)] == [0, 10]
+    assert visitor.wait(1, 1, 2) == 0
 
 
 def test_a_visitor_is_remembered_until_it_is_forgotten_or_silent_for_long():

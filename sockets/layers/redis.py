@@ -333,6 +333,13 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
             with contextlib.suppress(redis.exceptions.RedisError):
                 self._run('note_dropped', self.consistent_hash(server), [self.prefix, server, count])
 
+    def take_token(self, name, per_second, burst):
+        """Take one of ``burst`` tokens of ``name``, which are refilled at ``per_second``. Return the seconds until there is
+        one, 0 if it was taken.
+        """
+        key = hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()
+        return float(self._run('take_token', self.consistent_hash(key), [self.prefix, key, per_second / 1000, burst]))
+
     def forget_server(self, server):
         """Forget a dead server, of which nothing is left."""
         self._leases.forget(server)

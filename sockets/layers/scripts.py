@@ -14,6 +14,7 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``known``                that somebody has told us of all servers which have rows: without it, Redis is new
 - ``dropped``              how many messages senders gave up or have expired, by server or channel (hash)
 - ``expired``              of those the ones that have yet to be told to somebody (hash)
+- ``tokens:<name>``        what is left of a rate that is counted for all processes, and when that was (hash)
 - ``bell:<channel>``       a list that workers block on: there may be something to take. Only a hint: a worker that
                            dies with it in its hand costs a pause, not a frame
 """
@@ -359,6 +360,20 @@ redis.call('EXPIRE', ARGV[1] .. 'dropped', 86400)
 return expired
 """
 
+# ARGV: prefix, name, tokens that it gets in a ms, tokens that it holds. Returns the seconds until there is a token, 0 if it
+# was taken.
+_TAKE_TOKEN = _NOW + """
+local key, at, rate, burst = ARGV[1] .. 'tokens:' .. ARGV[2], now(), tonumber(ARGV[3]), tonumber(ARGV[4])
+local known, wait = redis.call('HMGET', key, 'left', 'at'), 0
+local counted = tonumber(known[2] or at)
+at = math.max(at, counted)
+local left = math.min(burst, tonumber(known[1] or burst) + (at - counted) * rate)
+if left >= 1 - 1e-6 then left = left - 1 else wait = (1 - left) / rate / 1000 end
+redis.call('HMSET', key, 'left', string.format('%.17g', left), 'at', at)
+redis.call('PEXPIRE', key, math.min(math.ceil((burst - left) / rate) + 1, 1e12))
+return string.format('%.6f', wait)
+"""
+
 # The last of ARGV is until when the script may begin, in ms of Redis's own clock: a Redis that hung executes what has
 # waited in its buffers, and nobody waits for it any more.
 _DEADLINE = """
@@ -377,5 +392,5 @@ SCRIPTS = {name: (_DEADLINE if name in _WHENEVER else _IN_TIME) + text for name,
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
     ('at_rest', _AT_REST), ('idle', _IDLE), ('alive', _ALIVE), ('dead', _DEAD), ('mark_dead', _MARK_DEAD),
     ('unmark_dead', _UNMARK_DEAD), ('living', _LIVING), ('forget', _FORGET), ('note_dropped', _NOTE_DROPPED),
-    ('tell_expired', _TELL_EXPIRED))}
+    ('tell_expired', _TELL_EXPIRED), ('take_token', _TAKE_TOKEN))}
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in SCRIPTS.items()}

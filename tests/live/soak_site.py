@@ -142,6 +142,7 @@ def __getattr__(name):
         from channels import route, route_class
 
         from sockets import RoutedSocketHandler, SocketRouter
+        from sockets.routes import Route
 
         class Soak(RoutedSocketHandler):
             routes = (
@@ -153,6 +154,7 @@ def __getattr__(name):
                 ('EXIT', on_exit),
                 ('OVERFLOW', on_overflow),
                 ('LATER', on_later),
+                Route('TEN', lambda socket, content: content, rate='10/h', per='user'),
             )
 
         class Hall(Soak):
@@ -164,6 +166,9 @@ def __getattr__(name):
 
             def disconnect(self, message, **kwargs):
                 note('close', self.socket.pk)
+
+        class Staff(Hall):
+            permission = 'sockets.delete_socket'
 
         storm = SocketRouter(handler=Soak)
 
@@ -194,6 +199,7 @@ def __getattr__(name):
             route_class(Slow, path=r'^/slow/$'),
             route_class(Late, path=r'^/late/$'),
             route_class(Hall, path=r'^/hall/$'),
+            route_class(Staff, path=r'^/staff/$'),
             route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),

@@ -216,6 +216,10 @@ class GuideTests(ChannelTestCase):
         self.assertEqual(metrics.frames['RENAME', 'ok'], 1)
         self.assertEqual(metrics.frames['RENAME', 'not_allowed'], 1)
         self.assertGreater(metrics.seconds['RENAME'], 0)
+        self.assertEqual(self.open('/report/').receive()['type'], 'RECONNECT')
+        self.assertEqual(self.open('/report/', username='carol').receive()['code'], 'not_allowed')
+        staff = self.open('/report/', username='dora', is_staff=True)
+        self.assertEqual(self.ask(staff, {'type': 'FIGURES'})['figures'], [1, 2, 3])
         exclusion.exclude(alice.user, '/document/alice-1/')
         self.assertFalse(Socket.objects.filter(user=alice.user).exists())
 
@@ -239,7 +243,8 @@ def test_the_files_of_the_guides_do_what_is_said_of_them(tmp_path):
         if block.file not in ('mysite/settings.py', 'mysite/tests.py'):
             block.write(tmp_path)
     with (tmp_path / 'mysite/routing.py').open('a') as routing:
-        routing.write('from mysite.documents import Document\nchannel_routing += ['
+        routing.write('from mysite.documents import Document\nfrom mysite.reports import Report\nchannel_routing += ['
+                      "route_class(Report.socket.Handler, path='^/report/$'), "
                       "route_class(Document.socket.Handler, path=r'^/document/(?P<document>[\\w-]+)/$')]\n")
     frames = [json.loads(block.text) for block in Document('docs/reference/wire.md').blocks('json')]
     (tmp_path / 'mysite/tests_of_guides.py').write_text('WIRE = {!r}\n{}'.format(
