@@ -10,7 +10,9 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, contracts, limits, messages, middleware, security, transport
+from . import (
+    conf, contracts, coroutines, limits, messages, middleware, overrides, refusals, security, transport,
+)
 from .exceptions import ConnectionRevoked, FrameError, MailboxFull, RowMissing, TooManyConnections
 from .routes import Function, Route, RouteTable
 from .visitors import visitors
@@ -50,7 +52,12 @@ class RoutedSocketHandler(transport.Consumer):
     def resolve_routes(cls):
         """Turn ``routes`` into a table; ``ImproperlyConfigured`` names the class and the route that is wrong."""
         cls.route_table = RouteTable([cls._resolve(entry) for entry in cls.routes])
-        cls._default_function = Function(cls.default_route, 'content')
+        overrides.check(cls, RoutedSocketHandler)
+        for entry in cls.middleware:
+            if not isinstance(entry, str):
+                middleware.refuse(entry, entry)
+        cls._default_function = cls._method('default_route', 'content')
+        cls._bytes_function = None if cls.on_bytes is None else cls._method('on_bytes', 'data')
 
     @classmethod
     def _resolve(cls, entry):
@@ -72,6 +79,13 @@ class RoutedSocketHandler(transport.Consumer):
         return route
 
     @classmethod
+    def _method(cls, name, argument):
+        try:
+            return Function(getattr(cls, name), argument)
+        except TypeError as error:
+            raise ImproperlyConfigured('{}.{}: {}'.format(cls.__name__, name, error)) from error
+
+    @classmethod
     def own_routes(cls):
         """Return the routes that this class adds to those of its bases."""
         inherited = {id(entry) for base in cls.__mro__[1:] for entry in vars(base).get('routes', ())}
@@ -81,7 +95,8 @@ class RoutedSocketHandler(transport.Consumer):
     def functions(cls):
         """Return the ``Function`` of every route and hook."""
         functions = [route.function for route in cls.route_table]
-        return functions + [f for f in (cls._default_function, cls.connect_function, cls.disconnect_function) if f]
+        return functions + [f for f in (cls._default_function, cls._bytes_function, cls.connect_function,
+                                        cls.disconnect_function) if f]
 
     # What a function sees of its connection.
 
@@ -164,7 +179,8 @@ class RoutedSocketHandler(transport.Consumer):
             content = contracts.check(route, self, content)
         return route.function(self, content, kwargs)
 
-    # A method of (self, data) takes binary frames; what it returns, ``bytes`` or a ``dict``, is the reply.
+    # A method of (self, data), and of URL keyword arguments, takes binary frames; what it returns, ``bytes`` or a
+    # ``dict``, is the reply.
     on_bytes = None
 
     def default_route(self, content):
@@ -242,7 +258,7 @@ class RoutedSocketHandler(transport.Consumer):
         except transport.ConsumeLater:
             raise
         except BaseException as error:
-            reply = None
+            reply, error = None, refusals.frame_error(error)
             self._outcome = self._outcome_of(error)
             self._attempt(self._fail, error, ref)
         finally:
@@ -305,7 +321,15 @@ class RoutedSocketHandler(transport.Consumer):
         """Return the message that answers ``content``, or ``None`` if it needs none."""
         result = self._pass_on('receive', content)
         self._save_session()
+        if self.closed and isinstance(result, (dict, bytes)):
+            self._log_dropped()
+            return None
         return self._reply(result, ref)
+
+    def _log_dropped(self):
+        logger.warning('%s at %r dropped its answer to a frame of %r: it had closed the connection before it returned. '
+                       'Send the answer with send_json() and close then.', type(self).__name__, self.path,
+                       self.content.get(messages.TYPE) if isinstance(self.content, dict) else 'bytes')
 
     def _pass_on(self, event, content):
         """Pass a connect, a content or a disconnect through the middleware to the functions; return their result."""
@@ -325,15 +349,17 @@ class RoutedSocketHandler(transport.Consumer):
     def _innermost(self, content):
         """Call the functions of what came through the middleware."""
         if self.event == 'receive':
-            return self.on_bytes(content) if isinstance(content, bytes) else self.receive(content, **self.kwargs)
+            if isinstance(content, bytes):
+                return self._bytes_function(self, content, self.kwargs)
+            return coroutines.settle(self.receive(content, **self.kwargs))
         if self.event == 'connect':
-            self.connect(self.message, **self.kwargs)
+            coroutines.settle(self.connect(self.message, **self.kwargs))
             if self.closed:
                 return
             self.accept()
             function = self.connect_function
         else:
-            self._attempt(functools.partial(self.disconnect, self.message, **self.kwargs))
+            self._attempt(lambda: coroutines.settle(self.disconnect(self.message, **self.kwargs)))
             function = self.disconnect_function
         if function is not None:
             function(self, self.message, self.kwargs)
@@ -403,6 +429,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _refuse(self, error):
         """End a connection whose connect raised ``error``."""
+        error = refusals.frame_error(error)
         if isinstance(error, MailboxFull):
             logger.error('Could not answer the connect to %.100r: %s', self.path, error)
         elif isinstance(error, ConnectionRevoked):
@@ -423,10 +450,25 @@ class RoutedSocketHandler(transport.Consumer):
         elif isinstance(error, transport.ChannelSocketException):
             self._run_channels_exception(error)
         else:
-            content = self._server_error('connect', error)
+            content, code = None, messages.CLOSE_NOT_ALLOWED
+            if isinstance(error, FrameError):
+                try:
+                    self.encode(self._content_of(error))
+                    content = self._content_of(error)
+                    logger.info('Refused %s at %r: %s %s', self.channel_name, self.path, error.code, error.details)
+                except BaseException as failure:
+                    error = failure
+            if content is None:
+                content, code = self._server_error('connect', error), messages.CLOSE_SERVER_ERROR
             if self.accepted and not self.closed:
                 self._attempt(self.send_json, content)
-            self._close_if_open(messages.CLOSE_SERVER_ERROR)
+            self._close_if_open(code)
+
+    def _content_of(self, error):
+        content = messages.error(error.code, error.details)
+        if error.errors is not None:
+            content['errors'] = error.errors
+        return content
 
     def _fail(self, error, ref):
         """Answer a frame whose handling raised ``error``."""
@@ -437,9 +479,9 @@ class RoutedSocketHandler(transport.Consumer):
                 self.deliver(self._reply(None, ref))
             return self._run_channels_exception(error)
         if isinstance(error, FrameError):
-            content = messages.error(error.code, error.details)
-            if error.errors is not None:
-                content['errors'] = error.errors
+            content = self._content_of(error)
+            if self.closed:
+                self._log_dropped()
         elif isinstance(error, transport.DenyConnection):
             content = messages.error(messages.NOT_ALLOWED, 'You may not do this.')
         else:

@@ -1,8 +1,8 @@
-"""Which function answers which type. Standard library only."""
+"""Which function answers which type."""
 import inspect
 import re
 
-from . import coroutines
+from . import coroutines, forms
 
 _RATE = re.compile(r'(\d+(?:\.\d+)?)/(s|m|h)$')
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600}
@@ -22,10 +22,10 @@ class Function:
     ``argument`` is what its second argument is called: ``'content'`` or ``'message'``. The first is always the
     socket. The second gets the content under any name that is not a URL keyword argument; every other parameter
     is filled from the URL by name. A signature that can never be called that way raises ``TypeError`` at once. An
-    ``async def`` is run to its end.
+    ``async def`` is run to its end; one behind a decorator that is none raises ``TypeError``, too.
     """
 
-    __slots__ = ('function', 'argument', 'is_async', 'required', '_by_name', '_second', '_names', '_var_keyword')
+    __slots__ = ('function', 'argument', 'required', '_by_name', '_second', '_names', '_var_keyword')
 
     def __init__(self, function, argument):
         self.function = function
@@ -33,8 +33,7 @@ class Function:
         name = getattr(function, '__qualname__', repr(function))
         if not callable(function):
             raise TypeError('{!r} is not a function.'.format(function))
-        self.is_async = inspect.iscoroutinefunction(function) or (
-            not inspect.isroutine(function) and inspect.iscoroutinefunction(function.__call__))
+        coroutines.check(function)
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:
@@ -71,8 +70,7 @@ class Function:
 
     def __call__(self, socket, value, kwargs):
         """Call the function for ``socket`` with the content or message ``value`` and the URL's ``kwargs``."""
-        result = self._call(socket, value, kwargs)
-        return coroutines.run(result) if self.is_async else result
+        return coroutines.settle(self._call(socket, value, kwargs))
 
     def _call(self, socket, value, kwargs):
         named = {k: v for k, v in kwargs.items() if k in self._names or self._var_keyword} if kwargs else {}
@@ -94,7 +92,7 @@ class Route:
     for anything else.
     """
 
-    __slots__ = ('pattern', 'function', 'rate', 'form', 'login_required', 'permissions', 'has_contract')
+    __slots__ = ('pattern', 'function', 'rate', 'form', 'asks', 'login_required', 'permissions', 'has_contract')
 
     def __init__(self, pattern, function, rate=None, form=None, login_required=False, permission=()):
         is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
@@ -111,7 +109,9 @@ class Route:
         self.pattern = pattern
         self.function = function
         self.rate = None if rate is None else _per_second(rate)
+        forms.check(form)
         self.form = form
+        self.asks = forms.asks_for(form)
         self.login_required = bool(login_required)
         self.permissions = (permission,) if isinstance(permission, str) else tuple(permission)
         for name in self.permissions:
