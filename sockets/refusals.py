@@ -31,7 +31,8 @@ def _frame_error(error):
     if hasattr(error, 'detail') and hasattr(error, 'get_full_details') and hasattr(error, 'status_code'):
         code = _CODES.get(error.status_code)
         if code == messages.INVALID_CONTENT:
-            return invalid(error.detail if isinstance(error.detail, dict) else {'non_field_errors': error.detail})
+            detail = error.detail if isinstance(error.detail, (dict, list)) else [error.detail]
+            return invalid(detail if isinstance(detail, dict) else {'non_field_errors': detail})
         return error if code is None else FrameError(code, _first(error.detail))
     # pydantic.ValidationError
     if isinstance(error, ValueError) and callable(getattr(error, 'errors', None)):
