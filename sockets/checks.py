@@ -316,7 +316,8 @@ def _import_views():
 def _unrouted(routed):
     classes = [entry.consumer for entry in routed if isinstance(entry.consumer, type)]
     classes += [handler for consumer in classes for handler in getattr(consumer, 'streams', {}).values()]
-    names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers}
+    names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers
+             if not _is_of_tests(router.view.__module__)}
     return [
         Warning('{} is in no routing: its websocket will be refused.'.format(name), obj=handler, id='sockets.W003',
                 hint=r"Add route_class({}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.".format(
@@ -332,11 +333,21 @@ def _unbuilt_on(known):
     found, classes = [], [RoutedSocketHandler]
     while classes:
         handler = classes.pop()
-        classes += handler.__subclasses__()
-        if not (handler.__subclasses__() or handler in known or issubclass(handler, Stream) or
+        # What a test builds on a class does not route it.
+        builds_on_it = [cls for cls in handler.__subclasses__() if not _is_of_tests(cls.__module__)]
+        classes += builds_on_it
+        if not (builds_on_it or handler in known or issubclass(handler, Stream) or
                 handler in (RoutedSocketHandler, SocketDemultiplexer)):
             found.append((handler, handler.__name__))
     return found
+
+
+def _is_of_tests(module):
+    return any(_TESTS.match(part) for part in module.split('.'))
+
+
+# As Django and pytest find them.
+_TESTS = re.compile(r'(tests?|test_.*|.*_tests?|conftest)$')
 
 
 def _missing_arguments(routed):
