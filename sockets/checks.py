@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
 from . import conf, security
+from .arguments import NameTaken
 from .router import ViewInRouting, attached_routers
 from .routes import covers
 
@@ -277,7 +278,7 @@ def _patient(layer):
 @register('sockets')
 def check_routing(app_configs=None, **kwargs):
     """E004, E005, E009: the channel layer and its routing; W003: handlers that it does not lead to; E008: URL arguments
-    not there; E011: middleware that is none; W009, W010: routes and paths that never match.
+    not there; E011: middleware that is none; E012: URL arguments whose names are taken; W009, W010: routes and paths that never match.
     """
     if not _can_look():
         return []
@@ -291,6 +292,8 @@ def check_routing(app_configs=None, **kwargs):
     if isinstance(error, ViewInRouting):
         return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is no consumer.'.format(
                           alias, error.view.__name__), hint=error.remedy, obj=error.view, id='sockets.E009')]
+    if isinstance(error, NameTaken):
+        return [Error(error.reason, hint=error.remedy, obj=error.handler, id='sockets.E012')]
     if error is not None:
         return [Error('CHANNEL_LAYERS[{!r}] cannot be used. {}: {}'.format(alias, type(error).__name__, error),
                       hint='Correct its BACKEND, CONFIG or ROUTING.', id='sockets.E005')]

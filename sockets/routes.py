@@ -25,7 +25,7 @@ class Function:
     ``async def`` is run to its end; one behind a decorator that is none raises ``TypeError``, too.
     """
 
-    __slots__ = ('function', 'argument', 'required', '_by_name', '_second', '_names', '_var_keyword')
+    __slots__ = ('function', 'argument', 'first', 'required', '_by_name', '_second', '_names', '_var_keyword')
 
     def __init__(self, function, argument):
         self.function = function
@@ -42,6 +42,8 @@ class Function:
         variable = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         if not positional and not variable:
             raise TypeError('{}() takes no argument; its first is the socket.'.format(name))
+        # What the socket is called.
+        self.first = positional[0].name if positional else None
         for parameter in positional[2:]:
             if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
                 raise TypeError('{}() needs {!r} by position, but only the socket and the {} are given so.'.format(

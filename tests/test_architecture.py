@@ -12,10 +12,11 @@ AT_IMPORT = {
     'admin': {'ages', 'conf', 'exceptions', 'messages', 'models', 'revocation', 'transport'},
     'ages': set(),
     'apps': {'compat'},
+    'arguments': set(),
     'audit': {'messages', 'rows', 'transport'},
     'background': set(),
     'auth': {'exceptions'},
-    'checks': {'conf', 'router', 'routes', 'security'},
+    'checks': {'arguments', 'conf', 'router', 'routes', 'security'},
     'compat': set(),
     'conf': set(),
     'contracts': {'coroutines', 'exceptions', 'forms', 'messages', 'refusals'},
@@ -58,7 +59,7 @@ AT_IMPORT = {
 # What its functions may import besides, when the apps are loaded.
 IN_FUNCTIONS = {
     '__init__': {'handlers'},
-    'apps': {'checks', 'farewell', 'protocol', 'revocation', 'router', 'rows', 'transport', 'workers'},
+    'apps': {'arguments', 'checks', 'farewell', 'protocol', 'revocation', 'router', 'rows', 'transport', 'workers'},
     'audit': {'twisted'},
     'checks': {'handlers', 'models', 'multiplexing', 'transport'},
     'farewell': {'autobahn', 'twisted'},
