@@ -307,18 +307,20 @@ def within_a_serializer():
 
 def pydantic_model():
     pydantic = pytest.importorskip('pydantic')
+    # Of pydantic 2, or 1.
+    validator = getattr(pydantic, 'field_validator', pydantic.validator)
 
     class Bet(pydantic.BaseModel):
         amount: int
 
-        @pydantic.field_validator('amount')
+        @validator('amount')
         async def check_amount(cls, value):
             raise ValueError('Not now.')
     return Bet
 
 
 def annotated_model():
-    pydantic = pytest.importorskip('pydantic')
+    pydantic = pytest.importorskip('pydantic', minversion='2')
     return pydantic.create_model('Bet', amount=(pydantic.conint(gt=0), ...), __validators__={
         'check_amount': pydantic.model_validator(mode='after')(method)})
 

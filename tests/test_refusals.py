@@ -95,6 +95,8 @@ class Raising(RoutedSocketHandler):
 
 
 def raising(make, where=None):
+    # Skips the test if it needs what is not installed, which a handler would take for an exit.
+    make()
     return type('Raising', (Raising,), {'make': staticmethod(make), 'where': where})
 
 
