@@ -15,8 +15,8 @@ class NameTaken(ImproperlyConfigured):
 
     def __init__(self, handler, name, path, taker):
         self.handler = handler
-        self.reason = 'The path {!r} of {} has a keyword argument {!r}, and {} is called with another one of that name.' \
-            .format(path, handler.__name__, name, taker)
+        self.reason = ('The path {!r} of {} has a keyword argument {!r}, and {} is called with another one of that '
+                       'name.'.format(path, handler.__name__, name, taker))
         self.remedy = r'Name it otherwise in the path, as in (?P<{}_name>\w+).'.format(name)
         super().__init__('{} {}'.format(self.reason, self.remedy))
 

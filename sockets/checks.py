@@ -278,7 +278,8 @@ def _patient(layer):
 @register('sockets')
 def check_routing(app_configs=None, **kwargs):
     """E004, E005, E009: the channel layer and its routing; W003: handlers that it does not lead to; E008: URL arguments
-    not there; E011: middleware that is none; E012: URL arguments whose names are taken; W009, W010: routes and paths that never match.
+    not there; E011: middleware that is none; E012: URL arguments whose names are taken; W009, W010: routes and paths
+    that never match.
     """
     if not _can_look():
         return []

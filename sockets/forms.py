@@ -63,7 +63,7 @@ def has_not_run(result):
 
 
 def _is_serializer(form):
-    return hasattr(form, 'is_valid') and not hasattr(form, 'base_fields')
+    return hasattr(form, 'is_valid') and hasattr(form, 'run_validation')
 
 
 def _named(form):

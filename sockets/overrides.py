@@ -12,18 +12,21 @@ def check(handler, base):
 
     ``base`` is the class that says which methods are called, beside those that ``handler`` routes.
     """
+    overridden = {name for cls in handler.__mro__ if cls not in base.__mro__ for name in vars(cls)}
     routed = {function for function in map(_function_of, handler.routes) if isinstance(function, str)}
-    for name in routed.union(AWAITED):
+    for name in overridden & routed.union(AWAITED):
         _check_bases(handler, name)
-    for name in AWAITED:
-        _call(coroutines.check, handler, name)
-    for name in dir(base):
-        if not (name.startswith('__') or name in AWAITED or name in routed):
+    for name in overridden:
+        if name in AWAITED:
+            _call(coroutines.check, handler, name)
+        elif hasattr(base, name) and name not in routed and not name.startswith('__'):
             _call(coroutines.refuse, handler, name)
 
 
 def _function_of(entry):
-    return getattr(entry, 'function', None) or (entry[1] if isinstance(entry, tuple) and len(entry) == 2 else None)
+    if isinstance(entry, (tuple, list)):
+        return entry[1] if len(entry) == 2 else None
+    return getattr(entry, 'function', None)
 
 
 def _call(check, handler, name):

@@ -47,8 +47,8 @@ class Everything(SocketDemultiplexer):
 
 
 @pytest.mark.parametrize('handler, name', [
-    *((Plain, name) for name in ('self', 'socket', 'message', 'content')), (Files, 'data'), (Own, 'sock'), (Own, 'frame'),
-    (Own, 'opening'), (Page.socket.Handler, 'connection'), (Everything, 'frame'), (Everything, 'connection')])
+    *((Plain, name) for name in ('self', 'socket', 'message', 'content')), (Files, 'data'), (Own, 'sock'),
+    (Own, 'frame'), (Own, 'opening'), (Page.socket.Handler, 'connection'), (Everything, 'frame'), (Everything, 'connection')])
 def test_a_name_that_is_taken_is_an_error_as_the_routing_is_built(handler, name):
     path = r'^/page/(?P<{}>\w+)/$'.format(name)
     with pytest.raises(NameTaken, match='Name it otherwise in the path, as in') as raised:
@@ -79,9 +79,9 @@ def __getattr__(name):
     raise AttributeError(name)
 
 
-FREE = ['data', 'func', 'function', 'args', 'kwargs', 'cls', 'event', 'request', 'user', 'session', 'type', 'path', 'text',
-        'bytes', 'code', 'reason', 'handler', 'consumer', 'row', 'value', 'channel_name', 'reply_channel', 'accept', 'close',
-        'method', 'name', 'argument', 'stream', 'ref', 'result', 'route', 'error', 'visitor', 'socket_id', 'connection']
+FREE = ['data', 'func', 'function', 'args', 'kwargs', 'cls', 'event', 'request', 'user', 'session', 'type', 'path',
+        'text', 'bytes', 'code', 'reason', 'handler', 'consumer', 'row', 'value', 'channel_name', 'reply_channel',
+        'accept', 'close', 'method', 'name', 'argument', 'stream', 'ref', 'result', 'route', 'error', 'visitor', 'socket_id', 'connection']
 
 
 @pytest.mark.django_db

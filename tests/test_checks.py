@@ -158,8 +158,8 @@ def test_a_handler_that_serves_a_stream_is_routed_with_its_demultiplexer(only):
 
 
 @pytest.mark.parametrize('module, is_named', [
-    ('shop.handlers', True), ('latest.contest', True), ('shop.attest', True), ('shop.tests', False), ('shop.test_live', False),
-    ('tests.shop', False), ('shop.tests.handlers', False), ('shop.live_test', False), ('conftest', False)])
+    ('shop.handlers', True), ('latest.contest', True), ('shop.attest', True), ('shop.tests', False),
+    ('shop.test_live', False), ('tests.shop', False), ('shop.tests.handlers', False), ('shop.live_test', False), ('conftest', False)])
 def test_what_a_test_module_defines_need_not_be_routed(only, monkeypatch, module, is_named):
     class Page(View):
         __module__ = module
@@ -206,6 +206,16 @@ def test_only_classes_that_nothing_builds_on_have_to_be_routed():
     found = [handler for handler, _ in checks._unbuilt_on({})]
     assert Leaf in found and Base not in found and RoutedSocketHandler not in found
     assert Leaf not in [handler for handler, _ in checks._unbuilt_on({Leaf: 'known'})]
+
+
+def test_so_is_one_that_on_bytes_needs(only):
+    class Files(RoutedSocketHandler):
+        def on_bytes(self, data, pk):
+            pass
+
+    message, = only([route_class(Files, path='^/files/$')])
+    assert message.id == 'sockets.E008' and "on_bytes() needs 'pk'" in message.msg
+    assert only([route_class(Files, path=r'^/files/(?P<pk>\d+)/$')]) == []
 
 
 def test_a_url_argument_that_the_path_does_not_give_is_named(only):

@@ -112,8 +112,9 @@ class Plain(forms.Form):
 
 
 @pytest.mark.parametrize('form, asked', [
-    (None, set()), (forms.Form, set()), (Plain, set()), (BetForm, {'user', 'socket'}), (HigherBetForm, {'user', 'socket'}),
-    (PasswordChangeForm, {'user'}), (lambda data: data, set()), (lambda user: user, set()), (dict, set()), (int, set()),
+    (None, set()), (forms.Form, set()), (Plain, set()), (BetForm, {'user', 'socket'}),
+    (HigherBetForm, {'user', 'socket'}), (PasswordChangeForm, {'user'}), (forms.formset_factory(forms.Form), set()),
+    (lambda data: data, set()), (lambda user: user, set()), (dict, set()), (int, set()),
     (lambda socket, user: user, {'user'}), (lambda data, **kwargs: data, set()), ({}.get, set()),
     (lambda data, amount=0: data, set())])
 def test_what_is_not_asked_for_is_not_given(form, asked):

@@ -52,7 +52,8 @@ REFUSALS = [
      {'amount': ['Too low.']}),
     (of_rest_framework('ValidationError', {'bets': [{}, {'amount': ['Too low.']}]}), 'invalid_content',
      'bets: Too low.', {'bets': [{}, {'amount': ['Too low.']}]}),
-    (of_rest_framework('ValidationError', 'Too low.'), 'invalid_content', 'Too low.', {'non_field_errors': ['Too low.']}),
+    (of_rest_framework('ValidationError', 'Too low.'), 'invalid_content', 'Too low.',
+     {'non_field_errors': ['Too low.']}),
     (of_rest_framework('ParseError', 'No bet.'), 'invalid_content', 'No bet.', {'non_field_errors': ['No bet.']}),
     (of_rest_framework('NotFound'), 'not_found', 'Not found.', None),
     (of_rest_framework('PermissionDenied', 'Not yours.'), 'not_allowed', 'Not yours.', None),
@@ -188,7 +189,8 @@ def closing(result):
         if isinstance(result, Exception):
             raise result
         return result
-    return type('Closing', (RoutedSocketHandler,), {'routes': [('CLOSE', close)], 'on_bytes': lambda self, data: close(self)})
+    return type('Closing', (RoutedSocketHandler,), {
+        'routes': [('CLOSE', close)], 'on_bytes': lambda self, data: close(self)})
 
 
 @both_ways
