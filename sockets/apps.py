@@ -14,11 +14,14 @@ class SocketsConfig(AppConfig):
         compat.heal_postgresql()
         from django.apps import apps
 
-        from . import checks, farewell, protocol, router, rows, transport, workers  # noqa: F401, checks register themselves
+        from . import (  # noqa: F401, checks register themselves
+            arguments, checks, farewell, protocol, router, rows, transport, workers,
+        )
         protocol.install()
         farewell.install()
         transport.install(on_worker=workers.keep_house_here, on_worker_process=workers.take_over,
-                          check_consumer=router.refuse_views, answers={rows.CHANNEL: rows.answer})
+                          check_consumer=router.refuse_views, check_arguments=arguments.refuse_taken,
+                          answers={rows.CHANNEL: rows.answer})
         # What is missing is for the checks to say.
         if apps.is_installed('django.contrib.auth') and apps.is_installed('django.contrib.sessions'):
             from . import revocation

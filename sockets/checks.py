@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
 from . import conf, security, view_checks
+from .arguments import NameTaken
 from .router import ViewInRouting, attached_routers
 from .routes import covers
 
@@ -298,8 +299,9 @@ def _patient(layer):
 @register('sockets')
 def check_routing(app_configs=None, **kwargs):
     """E004, E005, E009: the channel layer and its routing; W003: handlers that it does not lead to; E008: URL arguments
-    not there; E011: middleware that is none; W009, W010: routes and paths that never match; W016: sockets that are open
-    where their page is not; W017: functions that are not those of the subclass.
+    not there; E011: middleware that is none; E012: URL arguments whose names are taken; W009, W010: routes and paths
+    that never match; W016: sockets that are open where their page is not; W017: functions that are not those of the
+    subclass.
     """
     if not _can_look():
         return []
@@ -313,6 +315,8 @@ def check_routing(app_configs=None, **kwargs):
     if isinstance(error, ViewInRouting):
         return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is no consumer.'.format(
                           alias, error.view.__name__), hint=error.remedy, obj=error.view, id='sockets.E009')]
+    if isinstance(error, NameTaken):
+        return [Error(error.reason, hint=error.remedy, obj=error.handler, id='sockets.E012')]
     if error is not None:
         return [Error('CHANNEL_LAYERS[{!r}] cannot be used. {}: {}'.format(alias, type(error).__name__, error),
                       hint='Correct its BACKEND, CONFIG or ROUTING.', id='sockets.E005')]
@@ -339,7 +343,8 @@ def _import_views():
 def _unrouted(routed):
     classes = [entry.consumer for entry in routed if isinstance(entry.consumer, type)]
     classes += [handler for consumer in classes for handler in getattr(consumer, 'streams', {}).values()]
-    names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers}
+    names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers
+             if not _is_of_tests(router.view.__module__)}
     return [
         Warning('{} is in no routing: its websocket will be refused.'.format(name), obj=handler, id='sockets.W003',
                 hint=r"Add route_class({}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.".format(
@@ -355,11 +360,21 @@ def _unbuilt_on(known):
     found, classes = [], [RoutedSocketHandler]
     while classes:
         handler = classes.pop()
-        classes += handler.__subclasses__()
-        if not (handler.__subclasses__() or handler in known or issubclass(handler, Stream) or
+        # What a test builds on a class does not route it.
+        builds_on_it = [cls for cls in handler.__subclasses__() if not _is_of_tests(cls.__module__)]
+        classes += builds_on_it
+        if not (builds_on_it or handler in known or issubclass(handler, Stream) or
                 handler in (RoutedSocketHandler, SocketDemultiplexer)):
             found.append((handler, handler.__name__))
     return found
+
+
+def _is_of_tests(module):
+    return any(_TESTS.match(part) for part in module.split('.'))
+
+
+# As Django and pytest find them.
+_TESTS = re.compile(r'(tests?|test_.*|.*_tests?|conftest)$')
 
 
 def _missing_arguments(routed):

@@ -1,9 +1,13 @@
-"""Coroutines on the thread that calls them, one event loop for each thread. Standard library only."""
+"""Coroutines on the thread that calls them, and which functions hand one back. Standard library only."""
 import asyncio
+import functools
 import inspect
 import threading
+import types
 
 _thread = threading.local()
+
+_GENERATORS = (types.GeneratorType, types.AsyncGeneratorType)
 
 
 def run(coroutine):
@@ -11,10 +15,24 @@ def run(coroutine):
 
     ``RuntimeError`` if it was cancelled itself.
     """
-    loop = getattr(_thread, 'loop', None)
-    if loop is None or loop.is_closed():
-        # One for all: making one takes longer than most functions.
-        loop = _thread.loop = asyncio.new_event_loop()
+    outer = asyncio._get_running_loop()
+    if outer is None:
+        loop = getattr(_thread, 'loop', None)
+        if loop is None or loop.is_closed():
+            # One for all: making one takes longer than most functions.
+            loop = _thread.loop = asyncio.new_event_loop()
+        return _run_on(loop, coroutine)
+    # An async receive() that calls ours, say, and so an async route: asyncio wants no loop within a loop.
+    loop = asyncio.new_event_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return _run_on(loop, coroutine)
+    finally:
+        loop.close()
+        asyncio._set_running_loop(outer)
+
+
+def _run_on(loop, coroutine):
     try:
         return loop.run_until_complete(coroutine)
     except asyncio.CancelledError as error:
@@ -35,5 +53,73 @@ def run(coroutine):
 
 
 def settle(result):
-    """Return ``result``, or, if a function has handed back a coroutine, what that returns when it has been run."""
-    return run(result) if inspect.isawaitable(result) else result
+    """Return ``result``, or, if a function has handed back a coroutine, what that returns when it has been run.
+
+    ``TypeError`` for a generator, of which nothing has been run and nothing will be.
+    """
+    if result is None or type(result) is dict:
+        return result
+    while inspect.isawaitable(result):
+        result = run(result)
+    if isinstance(result, _GENERATORS):
+        raise TypeError('{!r} is a generator, and nobody runs it: return a dict.'.format(result))
+    return result
+
+
+def is_async(function):
+    """Whether ``function`` hands back a coroutine, as far as that can be seen without calling it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return _is_coroutine_function(function) or (
+        not inspect.isroutine(function) and _is_coroutine_function(getattr(type(function), '__call__', None)))
+
+
+def check(function, name=None):
+    """Raise ``TypeError`` if calling ``function`` would not run what its author wrote.
+
+    That is an ``async def`` behind a decorator's plain function, which returns before the first line has run: a
+    transaction has ended by then, and a check has found nothing. It is a generator, too.
+    """
+    name = name or getattr(function, '__qualname__', repr(function)) + '()'
+    if inspect.isasyncgenfunction(function) or (
+            inspect.isgeneratorfunction(function) and not _is_coroutine_function(function)):
+        raise TypeError('{} has a yield, and nobody runs a generator: return a dict, or call send_json() for each '
+                        'frame.'.format(name))
+    is_plain = False
+    for layer in _layers(function):
+        if not is_async(layer):
+            is_plain = True
+        elif is_plain:
+            raise TypeError(
+                '{} is an async def behind a decorator that returns before it has run, so that nothing the decorator '
+                'does holds for it. Write def; or do in the function what the decorator does, such as '
+                '"with transaction.atomic():"; or have the decorator return an async def that awaits it.'.format(name))
+
+
+def refuse(function, name):
+    """Raise ``TypeError`` if ``function``, which is called for its result at once, is or hides an ``async def``."""
+    if is_async(function) or inspect.isasyncgenfunction(function):
+        raise TypeError('{} is an async def, and is not awaited where it is called: write def.'.format(name))
+    check(function, name)
+
+
+def _is_coroutine_function(function):
+    # Also what types.coroutine() makes of a generator.
+    code = getattr(function, '__code__', None)
+    return inspect.iscoroutinefunction(function) or bool(
+        code is not None and getattr(code, 'co_flags', 0) & inspect.CO_ITERABLE_COROUTINE)
+
+
+def _layers(function):
+    """Yield ``function`` and all that it says it wraps, from the outside in."""
+    seen = set()
+    while function is not None and id(function) not in seen:
+        seen.add(id(function))
+        if isinstance(function, functools.partial):
+            function = function.func
+            continue
+        yield function
+        if hasattr(function, '__wrapped__'):
+            function = function.__wrapped__
+        elif not inspect.isroutine(function) and not isinstance(function, type):
+            function = getattr(type(function), '__call__', None)

@@ -89,8 +89,9 @@ def as_text(found):
             lines.append('    ' + summary(endpoint.handler))
         width = max([len(type_of(route)) for route in endpoint.routes] or [0])
         for route in endpoint.routes:
-            said = [line for line in (summary(route.function.function), _options(route)) if line]
-            lines.append('  {}  {}'.format(type_of(route).ljust(width), '; '.join(said)).rstrip())
+            options = '({})'.format(_options(route)) if _options(route) else ''
+            lines.append('  {}  {}'.format(type_of(route).ljust(width), ' '.join(filter(None, (
+                summary(route.function.function), options)))).rstrip())
             if route.form is not None:
                 schema = schema_of(route.form)
                 for name, field in schema.get('properties', {}).items():

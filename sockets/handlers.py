@@ -11,7 +11,10 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import conf, contracts, coroutines, databases, envelopes, limits, messages, middleware, options, security, transport
+from . import (
+    conf, contracts, coroutines, databases, envelopes, limits, messages, middleware, options, overrides, refusals,
+    security, transport,
+)
 from .exceptions import (
     ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, RowMissing, TooManyConnections)
 from .routes import Function, Route, RouteTable, permission_names
@@ -58,7 +61,11 @@ class RoutedSocketHandler(transport.Consumer):
         """Turn ``routes`` into a table; ``ImproperlyConfigured`` names the class and the route that is wrong."""
         cls._routes = [cls._resolve(entry) for entry in cls.routes]
         cls.route_table = RouteTable(cls._routes, cls._binary_route())
-        cls._default_function = Function(cls.default_route, 'content')
+        overrides.check(cls, RoutedSocketHandler)
+        for entry in cls.middleware:
+            if not isinstance(entry, str):
+                middleware.refuse(entry, entry)
+        cls._default_function = cls._method('default_route', 'content')
 
     @classmethod
     def _resolve(cls, entry):
@@ -96,10 +103,14 @@ class RoutedSocketHandler(transport.Consumer):
                                            "Route(bytes, 'on_bytes').".format(origin.__name__, route))
             if not any('on_bytes' in vars(base) for base in cls.__mro__[:cls.__mro__.index(origin)]):
                 return route
+        return Route(bytes, cls._method('on_bytes', 'data'))
+
+    @classmethod
+    def _method(cls, name, argument):
         try:
-            return Route(bytes, Function(cls.on_bytes, 'data'))
+            return Function(getattr(cls, name), argument)
         except TypeError as error:
-            raise ImproperlyConfigured('{}.on_bytes: {}'.format(cls.__name__, error)) from error
+            raise ImproperlyConfigured('{}.{}: {}'.format(cls.__name__, name, error)) from error
 
     @classmethod
     def own_routes(cls):
@@ -198,8 +209,8 @@ class RoutedSocketHandler(transport.Consumer):
             content = contracts.check(route, self, content)
         return route.function(self, content, kwargs)
 
-    # A method of (self, data) takes binary frames, as a route for ``bytes`` does; what it returns, ``bytes`` or a
-    # ``dict``, is the reply.
+    # A method of (self, data), and of URL keyword arguments, takes binary frames, as a route for ``bytes`` does; what it
+    # returns, ``bytes`` or a ``dict``, is the reply.
     on_bytes = None
 
     def default_route(self, content):
@@ -279,7 +290,7 @@ class RoutedSocketHandler(transport.Consumer):
         except transport.ConsumeLater:
             raise
         except BaseException as error:
-            reply = None
+            reply, error = None, refusals.frame_error(error)
             self._outcome = self._outcome_of(error)
             self._attempt(self._fail, error, self._ref() if ref is None else ref)
         finally:
@@ -357,7 +368,15 @@ class RoutedSocketHandler(transport.Consumer):
         """Return the message that answers ``content``, or ``None`` if it needs none."""
         result = self._pass_on('receive', content)
         self._save_session()
+        if self.closed and isinstance(result, (dict, bytes)):
+            self._log_dropped()
+            return None
         return self._reply(result, ref)
+
+    def _log_dropped(self):
+        logger.warning('%s at %r dropped its answer to a frame of %r: it had closed the connection before it returned. '
+                       'Send the answer with send_json() and close then.', type(self).__name__, self.path,
+                       self.content.get(messages.TYPE) if isinstance(self.content, dict) else 'bytes')
 
     def _pass_on(self, event, content):
         """Pass a connect, a content or a disconnect through the middleware to the functions; return their result."""
@@ -377,9 +396,11 @@ class RoutedSocketHandler(transport.Consumer):
     def _innermost(self, content):
         """Call the functions of what came through the middleware."""
         if self.event == 'receive':
-            return self._take(content) if isinstance(content, bytes) else self.receive(content, **self.kwargs)
+            if isinstance(content, bytes):
+                return self._take(content)
+            return coroutines.settle(self.receive(content, **self.kwargs))
         if self.event == 'connect':
-            self.connect(self.message, **self.kwargs)
+            coroutines.settle(self.connect(self.message, **self.kwargs))
             if self.closed:
                 return
             self.accept()
@@ -388,7 +409,7 @@ class RoutedSocketHandler(transport.Consumer):
                     break
                 function(self, self.message, self.kwargs)
         else:
-            self._attempt(functools.partial(self.disconnect, self.message, **self.kwargs))
+            self._attempt(lambda: coroutines.settle(self.disconnect(self.message, **self.kwargs)))
             # The last one first. What one raises keeps no other from running.
             with contextlib.ExitStack() as stack:
                 for function in self.disconnect_functions:
@@ -476,6 +497,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _refuse(self, error):
         """End a connection whose connect raised ``error``."""
+        error = refusals.frame_error(error)
         if isinstance(error, MailboxFull):
             logger.error('Could not answer the connect to %.100r: %s', self.path, error)
         elif isinstance(error, ConnectionRevoked):
@@ -499,10 +521,27 @@ class RoutedSocketHandler(transport.Consumer):
         elif isinstance(error, transport.ChannelSocketException):
             self._run_channels_exception(error)
         else:
-            content = self._server_error('connect', error)
+            content, code = None, messages.CLOSE_NOT_ALLOWED
+            if isinstance(error, FrameError):
+                try:
+                    self.encode(self._content_of(error))
+                    content = self._content_of(error)
+                    logger.info('Refused %s at %r: %s %s', self.channel_name, self.path, error.code, error.details)
+                except BaseException as failure:
+                    error = failure
+            if content is None:
+                content, code = self._server_error('connect', error), messages.CLOSE_SERVER_ERROR
             if self.accepted and not self.closed:
                 self._attempt(self.send_json, content)
-            self._close_if_open(messages.CLOSE_SERVER_ERROR)
+            self._close_if_open(code)
+
+    def _content_of(self, error):
+        content = messages.error(error.code, error.details)
+        if error.errors is not None:
+            content['errors'] = error.errors
+        if error.retry_after is not None:
+            content['retry_after'] = error.retry_after
+        return content
 
     def _fail(self, error, ref):
         """Answer a frame whose handling raised ``error``."""
@@ -513,11 +552,9 @@ class RoutedSocketHandler(transport.Consumer):
                 self.deliver(self._reply(None, ref))
             return self._run_channels_exception(error)
         if isinstance(error, FrameError):
-            content = messages.error(error.code, error.details)
-            if error.errors is not None:
-                content['errors'] = error.errors
-            if error.retry_after is not None:
-                content['retry_after'] = error.retry_after
+            content = self._content_of(error)
+            if self.closed:
+                self._log_dropped()
         elif isinstance(error, (transport.DenyConnection, PermissionMissing)):
             content = messages.error(messages.NOT_ALLOWED, getattr(error, 'details', 'You may not do this.'))
         else:
@@ -631,8 +668,8 @@ class RoutedSocketHandler(transport.Consumer):
             from .models import Socket
             # Whoever ended a connection for daphne has it, and has removed it. Few functions look at the handshake,
             # which is long.
-            row = getattr(self.message, 'row', None) or Socket.objects.on_primary().select_related(
-                'user', 'session').defer('handshake').filter(channel_name=self.channel_name).first()
+            row = getattr(self.message, 'row', None) or Socket.objects.select_related('user', 'session').on_primary().defer(
+                'handshake').filter(channel_name=self.channel_name).first()
             self._adopt(row)
             self._row = row
         if self._in_frame:

@@ -27,6 +27,7 @@ UNKNOWN_TYPE = 'unknown_type'
 TOO_LARGE = 'too_large'
 INVALID_CONTENT = 'invalid_content'
 NOT_ALLOWED = 'not_allowed'
+NOT_FOUND = 'not_found'
 RATE_LIMITED = 'rate_limited'
 SERVER_ERROR = 'server_error'
 

@@ -1,7 +1,7 @@
 """Several handlers over one connection, each for a stream of it: ``{"stream": "chat", "payload": {"type": ...}}``."""
 from django.core.exceptions import ImproperlyConfigured
 
-from . import messages, transport
+from . import messages, refusals, transport
 from .exceptions import ConnectionRevoked, FrameError, PermissionMissing, TooManyConnections
 from .handlers import RoutedSocketHandler
 
@@ -76,6 +76,7 @@ class Stream:
 
     def _tell(self, error):
         """Answer the payload, whose handling raised ``error``."""
+        error = refusals.frame_error(error)
         self._outcome = self._outcome_of(error)
         self._attempt(self._fail, error, self.content.get(messages.REF))
 

@@ -1,8 +1,8 @@
-"""Which function answers which type. Standard library only."""
+"""Which function answers which type."""
 import inspect
 import re
 
-from . import coroutines
+from . import coroutines, forms
 from .rates import CONNECTION, Rate
 
 # The longest type that is routed, in characters: a name, not a payload to run regexes over.
@@ -20,10 +20,10 @@ class Function:
     ``argument`` is what its second argument is called: ``'content'`` or ``'message'``. The first is always the
     socket. The second gets the content under any name that is not a URL keyword argument; every other parameter
     is filled from the URL by name. A signature that can never be called that way raises ``TypeError`` at once. An
-    ``async def`` is run to its end.
+    ``async def`` is run to its end; one behind a decorator that is none raises ``TypeError``, too.
     """
 
-    __slots__ = ('function', 'argument', 'is_async', 'required', '_by_name', '_second', '_names', '_var_keyword')
+    __slots__ = ('function', 'argument', 'first', 'required', '_by_name', '_second', '_names', '_var_keyword')
 
     def __init__(self, function, argument):
         self.function = function
@@ -31,8 +31,7 @@ class Function:
         name = getattr(function, '__qualname__', repr(function))
         if not callable(function):
             raise TypeError('{!r} is not a function.'.format(function))
-        self.is_async = inspect.iscoroutinefunction(function) or (
-            not inspect.isroutine(function) and inspect.iscoroutinefunction(function.__call__))
+        coroutines.check(function)
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:
@@ -41,6 +40,8 @@ class Function:
         variable = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         if not positional and not variable:
             raise TypeError('{}() takes no argument; its first is the socket.'.format(name))
+        # What the socket is called.
+        self.first = positional[0].name if positional else None
         for parameter in positional[2:]:
             if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
                 raise TypeError('{}() needs {!r} by position, but only the socket and the {} are given so.'.format(
@@ -69,8 +70,7 @@ class Function:
 
     def __call__(self, socket, value, kwargs):
         """Call the function for ``socket`` with the content or message ``value`` and the URL's ``kwargs``."""
-        result = self._call(socket, value, kwargs)
-        return coroutines.run(result) if self.is_async else result
+        return coroutines.settle(self._call(socket, value, kwargs))
 
     def _call(self, socket, value, kwargs):
         named = {k: v for k, v in kwargs.items() if k in self._names or self._var_keyword} if kwargs else {}
@@ -94,7 +94,7 @@ class Route:
     their ``form`` is a function.
     """
 
-    __slots__ = ('pattern', 'function', 'rate', 'form', 'login_required', 'permissions', 'has_contract')
+    __slots__ = ('pattern', 'function', 'rate', 'form', 'asks', 'login_required', 'permissions', 'has_contract')
 
     def __init__(self, pattern, function, rate=None, form=None, login_required=False, permission=(),
                  per=CONNECTION):
@@ -116,7 +116,9 @@ class Route:
         if rate is None and per != CONNECTION:
             raise TypeError('per={!r} says how a rate is counted, and this route has no rate.'.format(per))
         self.rate = None if rate is None else Rate(rate, per)
+        forms.check(form)
         self.form = form
+        self.asks = forms.asks_for(form)
         self.login_required = bool(login_required)
         self.permissions = permission_names(permission)
         self.has_contract = bool(form is not None or self.login_required or self.permissions)

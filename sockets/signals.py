@@ -3,6 +3,8 @@ import logging
 
 from django.dispatch import Signal
 
+from . import coroutines
+
 logger = logging.getLogger('sockets')
 
 #: ``socket``: the row, just created; the connection is about to be accepted.
@@ -30,5 +32,10 @@ def announce(signal, **kwargs):
         logger.error('A receiver of a signal raised', exc_info=error)
         return
     for receiver, result in results:
-        if isinstance(result, Exception):
-            logger.error('A receiver of a signal raised: %r', receiver, exc_info=result)
+        if not isinstance(result, Exception):
+            try:
+                coroutines.settle(result)
+                continue
+            except BaseException as error:
+                result = error
+        logger.error('A receiver of a signal raised: %r', receiver, exc_info=result)

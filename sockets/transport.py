@@ -600,23 +600,36 @@ dicts, by what they are about (``path``). What an ``include`` has matched is tak
 
 def routed(alias):
     """Return what the routing of the layer ``alias`` leads to: a list of ``Routed``, in order. The first one wins."""
-    def walk(entry, conditions):
-        if isinstance(entry, Include):
-            for child in entry.routing:
-                yield from walk(child, (*conditions, entry.prefixes))
-        elif hasattr(entry, 'consumer'):
-            yield Routed(entry.consumer, set(entry.channels), (*conditions, entry.filters))
     # The root is an include of everything.
-    return [found for entry in channel_layers[alias].router.root.routing for found in walk(entry, ())]
+    return [found for entry in channel_layers[alias].router.root.routing for found in _walk(entry)]
 
 
-def install(on_worker, on_worker_process, check_consumer, answers):
+def _walk(entry, conditions=()):
+    if isinstance(entry, Include):
+        for child in entry.routing:
+            yield from _walk(child, (*conditions, entry.prefixes))
+    elif hasattr(entry, 'consumer'):
+        yield Routed(entry.consumer, set(entry.channels), (*conditions, entry.filters))
+
+
+def _check_after(cls, check):
+    """Have ``check`` called with the entries of each instance of ``cls``, a part of a routing, once that is made."""
+    init = cls.__init__
+
+    def __init__(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        check(_walk(self))
+    cls.__init__ = __init__
+
+
+def install(on_worker, on_worker_process, check_consumer, check_arguments, answers):
     """Make workers refuse websockets that no route matches, which Channels would accept and leave open.
 
     ``on_worker`` is a receiver of the signal that each worker sends, be it a thread of ``runserver``, and
     ``on_worker_process`` of that of each ``runworker``; ``check_consumer`` is called with what a routing names, and may
-    raise: Channels' own word about what is no consumer is hard to understand, and late. ``answers`` is a dict of channels
-    and the functions that workers answer with.
+    raise: Channels' own word about what is no consumer is hard to understand, and late. So is ``check_arguments``, with
+    each consumer of ours, the names of what its path hands it, and the path. ``answers`` is a dict of channels and the
+    functions that workers answer with.
     """
     _answers.update(answers)
     consumer_started.connect(thread_state.begin)
@@ -630,6 +643,15 @@ def install(on_worker, on_worker_process, check_consumer, answers):
         check_consumer(consumer)
         return consumer
     Route._resolve_consumer = _resolve_consumer
+
+    def check_entries(entries):
+        for entry in entries:
+            if isinstance(entry.consumer, type) and issubclass(entry.consumer, Consumer):
+                regexes = [regex for regexes in entry.conditions for regex in regexes.values()]
+                check_arguments(entry.consumer, {name for regex in regexes for name in regex.groupindex},
+                                ''.join(regexes['path'].pattern for regexes in entry.conditions if 'path' in regexes))
+    for cls in (Route, Include):
+        _check_after(cls, check_entries)
     if _announce_expired not in layers_dropped.listeners:
         layers_dropped.listeners.append(_announce_expired)
 

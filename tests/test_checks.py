@@ -126,6 +126,7 @@ def only(monkeypatch):
 
 def test_a_view_whose_handler_is_in_no_routing_is_named(only):
     class Page(View):
+        __module__ = 'shop.views'
         socket = SocketRouter()
 
     message, = only([], [Page.socket])
@@ -157,6 +158,23 @@ def test_a_handler_that_serves_a_stream_is_routed_with_its_demultiplexer(only):
     assert not {handler for handler, _ in checks._unbuilt_on({})} & {*Whole._streams.values(), SocketDemultiplexer}
 
 
+@pytest.mark.parametrize('module, is_named', [
+    ('shop.handlers', True), ('latest.contest', True), ('shop.attest', True), ('shop.tests', False),
+    ('shop.test_live', False), ('tests.shop', False), ('shop.tests.handlers', False), ('shop.live_test', False), ('conftest', False)])
+def test_what_a_test_module_defines_need_not_be_routed(only, monkeypatch, module, is_named):
+    class Page(View):
+        __module__ = module
+        socket = SocketRouter()
+
+    assert ids(only([], [Page.socket])) == ['sockets.W003'] * is_named
+    monkeypatch.undo()
+    # Another test may have left some.
+    found = {handler for handler, _ in checks._unbuilt_on({})}
+    Real = type('Real', (RoutedSocketHandler,), {'__module__': 'shop.handlers'})
+    Built = type('Built', (Real,), {'__module__': module})
+    assert {handler for handler, _ in checks._unbuilt_on({})} - found == {Built if is_named else Real}
+
+
 def test_middleware_that_is_none_is_named(only, settings):
     class Plain(RoutedSocketHandler):
         pass
@@ -181,14 +199,24 @@ def test_a_foreign_key_that_would_keep_a_row_is_named(monkeypatch):
 
 def test_only_classes_that_nothing_builds_on_have_to_be_routed():
     class Base(RoutedSocketHandler):
-        pass
+        __module__ = 'shop.handlers'
 
     class Leaf(Base):
-        pass
+        __module__ = 'shop.handlers'
 
     found = [handler for handler, _ in checks._unbuilt_on({})]
     assert Leaf in found and Base not in found and RoutedSocketHandler not in found
     assert Leaf not in [handler for handler, _ in checks._unbuilt_on({Leaf: 'known'})]
+
+
+def test_so_is_one_that_on_bytes_needs(only):
+    class Files(RoutedSocketHandler):
+        def on_bytes(self, data, pk):
+            pass
+
+    message, = only([route_class(Files, path='^/files/$')])
+    assert message.id == 'sockets.E008' and "on_bytes() needs 'pk'" in message.msg
+    assert only([route_class(Files, path=r'^/files/(?P<pk>\d+)/$')]) == []
 
 
 def test_a_url_argument_that_the_path_does_not_give_is_named(only):

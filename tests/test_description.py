@@ -70,7 +70,7 @@ def test_text_names_each_path_route_and_option():
     assert describe() == '''\
 /table/{table}/  tests.test_description.TableSocketHandler
     The websocket of Table.
-  BET                Bets on a colour.; login required, 30/m
+  BET                Bets on a colour. (login required, 30/m)
       amount: number
       colour?: "red"
   /MOVE_(UP|DOWN)$/

@@ -643,6 +643,24 @@ def test_binary_frames_go_to_on_bytes_and_its_result_comes_back(connect):
     assert other.send(b'abc')[0]['code'] == 'invalid_message'
 
 
+@pytest.mark.parametrize('on_bytes', [
+    lambda self, data, pk: data + pk.encode(), lambda self, pk, data: data + pk.encode(),
+    lambda self, data, **kwargs: data + kwargs['pk'].encode(), lambda self, blob, pk: blob + pk.encode(),
+    lambda self, data: data + self.kwargs['pk'].encode()])
+def test_on_bytes_gets_the_arguments_that_it_names(connect, on_bytes):
+    handler = type('Files', (RoutedSocketHandler,), {'on_bytes': on_bytes})
+    connection = connect(handler, '/file/7/', pattern=r'^/file/(?P<pk>\d+)/$')
+    connection.messages()
+    connection._put('websocket.receive', bytes=b'abc')
+    assert connection.messages() == [{'bytes': b'abc7'}]
+
+
+@pytest.mark.parametrize('on_bytes, word', [(lambda: None, 'takes no argument'), ('handle', 'not a function')])
+def test_an_on_bytes_that_cannot_be_called_is_refused_with_its_class(on_bytes, word):
+    with pytest.raises(ImproperlyConfigured, match='Files.on_bytes: .*' + word):
+        type('Files', (RoutedSocketHandler,), {'on_bytes': on_bytes})
+
+
 def test_text_and_bytes_are_sent_as_they_are(connect):
     class Raw(RoutedSocketHandler):
         def on_bytes(self, data):

@@ -54,6 +54,17 @@ def test_what_a_frame_must_hold(page, alice):
     assert client.request('BET', amount='5', colour='red') == {'type': 'TAKEN', 'amount': 5}
 
 
+def test_who_sent_it_and_how_to_say_no(page, alice):
+    client = SocketClient('/seats/', handler=page('poker.seats').Seats.socket.Handler, user=alice).connect()
+    assert client.request('NAME', name='alice') == {'type': 'NAMED', 'name': 'alice'}
+    assert client.request('NAME', name='bob')['errors'] == {'name': ['This is not your name.']}
+    assert client.request('SIT', number='2') == {'type': 'SAT', 'number': 2, 'table': '/seats/'}
+    assert [(answer['code'], answer['details']) for answer in (
+        client.request('SIT', number=number) for number in (9, 1, 'x'))] == [
+        ('not_found', 'There is no such seat.'), ('not_allowed', "This is the dealer's."),
+        ('invalid_content', "invalid literal for int() with base 10: 'x'")]
+
+
 def test_rooms(page, alice):
     alice.is_staff = True
     alice.save()

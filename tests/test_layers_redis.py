@@ -829,6 +829,31 @@ def test_what_waits_and_what_was_dropped_is_counted(make_layer, hosts):
         'dropped': {'server!': 4, 'other!': 1}}
 
 
+@pytest.mark.parametrize('hosts', [1, 3])
+def test_what_is_left_of_a_dead_server_is_no_message_that_waits(make_layer, quick, hosts):
+    layer, other = make_layer(hosts), make_layer(hosts)
+    for server in ('server!', 'living!'):
+        layer._leases.renew(server)
+        layer.send_many([server + 'a'], {'text': ''})
+    layer.send_many(['unheard!a'], {'text': ''})
+    assert set(other.statistics()['waiting']) == {'server!', 'living!', 'unheard!'}
+    deadline = time.monotonic() + 5
+    # Nobody keeps house, so nobody finds it dead.
+    while 'server!' in other.statistics()['waiting']:
+        layer._leases.renew('living!')
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert set(other.statistics()['waiting']) == {'living!', 'unheard!'}
+    # Somebody does, and its rows go.
+    while other.dead_servers() != ['server!']:
+        layer._leases.renew('living!')
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert set(other.statistics()['waiting']) == {'living!', 'unheard!'}
+    other.forget_server('server!')
+    assert set(other.statistics()['waiting']) == {'living!', 'unheard!'}
+
+
 def test_a_process_that_ends_in_good_order_lets_its_connections_go(make_layer):
     layer, other = make_layer(), make_layer()
     for n in range(2):

@@ -178,6 +178,11 @@ class RedisLeases:
         """Return all whose sign of life is good, whether they are among ``servers`` or not."""
         return [server.decode() for index in range(self.count) for server in self.run('living', index, [self.prefix])]
 
+    def gone(self, servers):
+        """Return those of ``servers`` that are dead, for who only wants to know: nobody is found dead by this."""
+        return {gone.decode() for server in servers for gone in self.run(
+            'gone', self.shard_of(server), [self.prefix, int(_SUSPICION * 1000), server])}
+
     def forget(self, server):
         """Forget a dead server."""
         self.run('forget', self.shard_of(server), [self.prefix, server, _MARK_KEPT])

@@ -311,7 +311,7 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
 
     def statistics(self):
         """Return how many messages wait, by channel, and how many were dropped, by server. For operators: it looks at
-        every key of each Redis.
+        every key of each Redis. What is left of dead servers, and nobody will take any more, does not wait.
         """
         local = self._local.statistics()
         waiting, lost = local['waiting'], dict(local['dropped'])
@@ -324,7 +324,9 @@ class RedisChannelLayer(asgi_redis.RedisChannelLayer):
                     waiting[channel] = waiting.get(channel, 0) + client.llen(key)
             for server, count in client.hgetall(self.prefix + 'dropped').items():
                 lost[server.decode()] = lost.get(server.decode(), 0) + int(count)
-        return {'waiting': {channel: count for channel, count in waiting.items() if count}, 'dropped': lost}
+        gone = self._leases.gone(channel for channel in waiting if channel.endswith('!'))
+        return {'waiting': {channel: count for channel, count in waiting.items() if count and channel not in gone},
+                'dropped': lost}
 
     def note_dropped(self, servers):
         """Count messages that senders gave up: a dict of servers."""

@@ -331,6 +331,19 @@ return idle
 # ARGV: prefix.
 _LIVING = _NOW + "return redis.call('ZRANGEBYSCORE', ARGV[1] .. 'servers', now(), '+inf')"
 
+# ARGV: prefix, ms of suspicion, servers ... Returns those that are dead, whether or not somebody has found them so.
+_GONE = _NOW + """
+local gone, at = {}, now()
+for index = 3, #ARGV do
+    local until_then = redis.call('ZSCORE', ARGV[1] .. 'servers', ARGV[index])
+    if redis.call('EXISTS', ARGV[1] .. 'found_dead:' .. ARGV[index]) == 1 or
+            until_then and at - until_then >= tonumber(ARGV[2]) then
+        gone[#gone + 1] = ARGV[index]
+    end
+end
+return gone
+"""
+
 # ARGV: prefix, server, seconds that it may take to hear of it.
 _FORGET = """
 local found_dead = ARGV[1] .. 'found_dead:' .. ARGV[2]
@@ -391,6 +404,6 @@ _WHENEVER = 'end', 'renew', 'close', 'alive', 'mark_dead', 'forget', 'note_dropp
 SCRIPTS = {name: (_DEADLINE if name in _WHENEVER else _IN_TIME) + text for name, text in (
     ('put_frame', _PUT_FRAME), ('put', _PUT), ('take', _TAKE), ('end', _END), ('renew', _RENEW), ('close', _CLOSE),
     ('at_rest', _AT_REST), ('idle', _IDLE), ('alive', _ALIVE), ('dead', _DEAD), ('mark_dead', _MARK_DEAD),
-    ('unmark_dead', _UNMARK_DEAD), ('living', _LIVING), ('forget', _FORGET), ('note_dropped', _NOTE_DROPPED),
-    ('tell_expired', _TELL_EXPIRED), ('take_token', _TAKE_TOKEN))}
+    ('unmark_dead', _UNMARK_DEAD), ('living', _LIVING), ('gone', _GONE), ('forget', _FORGET),
+    ('note_dropped', _NOTE_DROPPED), ('tell_expired', _TELL_EXPIRED), ('take_token', _TAKE_TOKEN))}
 SCRIPTS = {name: (hashlib.sha1(text.encode()).hexdigest(), text) for name, text in SCRIPTS.items()}

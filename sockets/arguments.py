@@ -1,0 +1,49 @@
+"""URL keyword arguments: which names a path may not give them, because functions are called with them already."""
+import inspect
+
+from django.core.exceptions import ImproperlyConfigured
+
+# What Channels and we hand over by these names, or authors call the first two arguments.
+_TAKEN = ('self', 'socket', 'message', 'content')
+
+# They get their arguments as Channels hands them over.
+_METHODS = ('connect', 'receive', 'disconnect')
+
+
+class NameTaken(ImproperlyConfigured):
+    """A path gives a keyword argument a name that is taken. ``handler`` is the class that it leads to."""
+
+    def __init__(self, handler, name, path, taker):
+        self.handler = handler
+        self.reason = ('The path {!r} of {} has a keyword argument {!r}, and {} is called with another one of that '
+                       'name.'.format(path, handler.__name__, name, taker))
+        self.remedy = r'Name it otherwise in the path, as in (?P<{}_name>\w+).'.format(name)
+        super().__init__('{} {}'.format(self.reason, self.remedy))
+
+
+def refuse_taken(handler, names, path):
+    """Raise ``NameTaken`` if one of ``names``, arguments of ``path``, is taken in the class ``handler``."""
+    for name in sorted(names):
+        taker = _taker(handler, name)
+        if taker is not None:
+            raise NameTaken(handler, name, path, taker)
+
+
+def _taker(handler, name):
+    """Return who is called with an argument ``name`` of its own; ``None`` if it is free."""
+    if name in _TAKEN:
+        return 'every function'
+    for function in handler.functions():
+        if name == function.first:
+            return '{}()'.format(getattr(function.function, '__qualname__', function.function))
+    for method in _METHODS:
+        parameters = inspect.signature(getattr(handler, method)).parameters
+        if name in list(parameters)[:2]:
+            return '{}.{}()'.format(handler.__name__, method)
+    if name == 'data' and handler.on_bytes is not None:
+        return '{}.on_bytes()'.format(handler.__name__)
+    for stream in getattr(handler, 'streams', {}).values():
+        taker = _taker(stream, name)
+        if taker is not None:
+            return taker
+    return None
