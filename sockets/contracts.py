@@ -1,8 +1,14 @@
-"""What a route asks of a frame before its function is called: who may send it, and what must be in it."""
-from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+"""What frames must hold: those of a route, before its function is called, and those that a handler sends."""
+import json
 
-from . import messages
+from django import forms
+from django.core.exceptions import NON_FIELD_ERRORS, ImproperlyConfigured, ValidationError
+from django.utils.dateparse import parse_datetime
+
+from . import messages, schemas
 from .exceptions import FrameError
+
+_TEXTS = forms.DateField, forms.DateTimeField, forms.TimeField, forms.UUIDField, forms.GenericIPAddressField
 
 
 def check(route, socket, content):
@@ -22,7 +28,7 @@ def clean(form, data):
     ``ValueError`` or Django's ``ValidationError``.
     """
     if hasattr(form, 'is_valid'):
-        bound = form(data=data)
+        bound = form(data=_for_form(form, data))
         if not bound.is_valid():
             raise _refusal(bound.errors)
         return bound.cleaned_data if hasattr(bound, 'cleaned_data') else bound.validated_data
@@ -39,6 +45,67 @@ def clean(form, data):
         for entry in error.errors():
             found.setdefault('.'.join(map(str, entry['loc'])) or NON_FIELD_ERRORS, []).append(entry['msg'])
         raise _refusal(found)
+
+
+def _for_form(form, data):
+    """Return ``data`` as Django's fields can read it, which know no other values than the texts of an HTML form."""
+    data = dict(data)
+    for name, field in getattr(form, 'base_fields', {}).items():
+        value = data.get(name)
+        if isinstance(field, _TEXTS) and value is not None and not isinstance(value, str):
+            # These raise no ValidationError, but whatever comes of calling strip() on a number.
+            data[name] = str(value)
+        elif isinstance(field, forms.NullBooleanField) and isinstance(value, (list, dict)):
+            data[name] = None
+        elif isinstance(field, forms.DateTimeField) and isinstance(value, str):
+            # As JSON has it. Forms themselves know it since Django 3.1.
+            try:
+                data[name] = parse_datetime(value) or value
+            except ValueError:
+                pass
+    return data
+
+
+def check_declaration(name, sends):
+    """Raise ``ImproperlyConfigured`` unless ``sends``, called ``name``, is a dict of types and forms."""
+    if not isinstance(sends, dict):
+        raise ImproperlyConfigured("{} is a dict like {{'SAID': SaidForm}}, not {!r:.100}.".format(name, sends))
+    for type, form in sends.items():
+        if not isinstance(type, str) or not type:
+            raise ImproperlyConfigured('{} has the key {!r:.100}; its keys are types, and a type is a str.'.format(
+                name, type))
+        if not (form is None or callable(form)):
+            raise ImproperlyConfigured('{}[{!r}] is a class of forms, a function of the fields, or None for any '
+                                       'fields, not {!r:.100}.'.format(name, type, form))
+
+
+def check_sent(handler, content):
+    """Raise ``TypeError`` unless ``content`` is what ``handler.sends`` declares. Our own types need no declaration."""
+    type = content.get(messages.TYPE)
+    if isinstance(type, str) and type in messages.SENT_BY_US and type not in handler.sends:
+        return
+    if not isinstance(type, str) or type not in handler.sends:
+        raise TypeError('{} sends the type {!r:.100}, which its sends does not declare; it has {}.'.format(
+            handler.__name__, type, ', '.join(map(repr, sorted(handler.sends)))))
+    form = handler.sends[type]
+    if form is None:
+        return
+    try:
+        # As a client gets it: a date is a text.
+        content = json.loads(messages.encode(content))
+    except TypeError:
+        # The handler has an encoding of its own, which knows more than JSON.
+        pass
+    fields = messages.fields(content)
+    try:
+        clean(form, fields)
+        # Fields that a serializer makes of a row are none that it would miss.
+        for name in schemas.schema_of_sent(form).get('required', ()):
+            if name not in fields:
+                raise FrameError(messages.INVALID_CONTENT, '{} is missing.'.format(name))
+    except FrameError as error:
+        raise TypeError('{} sends {!r}, which does not fit {}: {}'.format(
+            handler.__name__, type, getattr(form, '__qualname__', form), error.details))
 
 
 def _refusal(errors):

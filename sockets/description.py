@@ -7,7 +7,7 @@ from django.utils.regex_helper import normalize
 
 from . import conf, messages, transport
 from .handlers import RoutedSocketHandler
-from .schemas import schema_of
+from .schemas import schema_of, schema_of_sent
 
 _OURS = frozenset(pattern for pattern, _ in RoutedSocketHandler.routes)
 
@@ -31,6 +31,11 @@ class Endpoint:
             found[route.pattern] = route
         base = {route.pattern: route.function.function for route in RoutedSocketHandler.route_table}
         return [route for pattern, route in found.items() if route.function.function is not base.get(pattern)]
+
+    @property
+    def sends(self):
+        """What the handler declares that it sends: a dict of types and their forms, ``None`` for any fields."""
+        return self.handler.sends
 
     @property
     def is_open(self):
@@ -89,14 +94,26 @@ def as_text(found):
             said = [line for line in (summary(route.function.function), _options(route)) if line]
             lines.append('  {}  {}'.format(type_of(route).ljust(width), '; '.join(said)).rstrip())
             if route.form is not None:
-                schema = schema_of(route.form)
-                for name, field in schema.get('properties', {}).items():
-                    lines.append('      {}{}: {}'.format(
-                        name, '' if name in schema.get('required', ()) else '?', typescript(field)))
+                lines += _fields(schema_of(route.form))
         if endpoint.is_open:
             lines.append('  (any other type)  {}'.format(
                 summary(endpoint.handler.default_route)).rstrip())
+        if endpoint.handler.on_bytes is not None:
+            lines.append('  (binary frames)  {}'.format(summary(endpoint.handler.on_bytes)).rstrip())
+        for type, form in endpoint.sends.items():
+            schema = schema_of_sent(form)
+            lines.append('  sends {}  {}'.format(type, _first_line(schema)).rstrip())
+            lines += _fields(schema)
     return '\n'.join(lines)
+
+
+def _first_line(schema):
+    return schema.get('description', '').partition('\n')[0]
+
+
+def _fields(schema):
+    return ['      {}{}: {}'.format(name, '' if name in schema.get('required', ()) else '?', typescript(field))
+            for name, field in schema.get('properties', {}).items()]
 
 
 def _options(route):
@@ -108,27 +125,38 @@ def _options(route):
 
 
 def as_asyncapi(found, title, version):
-    """Return an AsyncAPI 3 document, as a ``dict``, of what clients may send and of what every handler answers."""
+    """Return an AsyncAPI 3 document, as a ``dict``, of what clients may send and of what handlers send."""
     channels, operations = {}, {}
     for endpoint in found:
         name = _unused(endpoint.name, channels)
+        # Of what clients send and of what handlers send, a channel has one dict.
+        answers = {key: {'$ref': '#/components/messages/' + key} for key in _ANSWERS if key not in endpoint.sends}
+        for type, form in endpoint.sends.items():
+            schema = schema_of_sent(form)
+            answers[_unused(_key(type), answers)] = _message(_envelope({'const': type}, schema), _first_line(schema))
         sent = {'HELLO': _message(_envelope({'const': messages.HELLO}), 'Who am I?'),
                 'PING': _message(_envelope({'const': messages.PING}), 'I am alive.')}
         for route in endpoint.routes:
-            sent[_unused(re.sub(r'[\W_]+', '_', type_of(route)).strip('_') or 'any', sent)] = _of_route(route)
-        channel = channels[name] = {
-            'address': endpoint.address, 'messages': {**sent, **{key: {'$ref': '#/components/messages/' + key}
-                                                                 for key in _ANSWERS}}}
+            sent[_unused(_key(type_of(route)), {**sent, **answers})] = _of_route(route)
+        if endpoint.handler.on_bytes is not None:
+            sent[_unused('bytes', {**sent, **answers})] = {
+                **_message({'type': 'string', 'format': 'binary'}, summary(endpoint.handler.on_bytes)),
+                'contentType': 'application/octet-stream'}
+        channel = channels[name] = {'address': endpoint.address, 'messages': {**sent, **answers}}
         if endpoint.parameters:
             channel['parameters'] = {parameter: {} for parameter in endpoint.parameters}
         if docstring(endpoint.handler):
             channel['description'] = docstring(endpoint.handler)
-        for action, keys in (('receive', sent), ('send', _ANSWERS)):
+        for action, keys in (('receive', sent), ('send', answers)):
             operations['{}.{}'.format(name, action)] = {
                 'action': action, 'channel': {'$ref': '#/channels/' + name},
                 'messages': [{'$ref': '#/channels/{}/messages/{}'.format(name, key)} for key in keys]}
     return {'asyncapi': '3.0.0', 'info': {'title': title, 'version': version}, 'defaultContentType': 'application/json',
             'channels': channels, 'operations': operations, 'components': {'messages': _ANSWERS}}
+
+
+def _key(type):
+    return re.sub(r'[\W_]+', '_', type).strip('_') or 'any'
 
 
 def _of_route(route):
@@ -181,7 +209,7 @@ def _unused(name, taken):
 
 def as_typescript(found):
     """Return an interface for each endpoint, for ``new SocketRouter<RoomMessages>()`` of ``sockets.js``."""
-    parts = ['// Made by "manage.py sockets describe --typescript": what may be sent, and what it must hold.']
+    parts = ['// Made by "manage.py sockets describe --typescript": what may be sent, what comes, and what is in it.']
     taken = set()
     for endpoint in found:
         name = _unused(re.sub(r'\W', '_', endpoint.name) + 'Messages', taken)
@@ -197,10 +225,13 @@ def as_typescript(found):
             sends.append('    {}: {{fields: {}; reply: any}};'.format(json.dumps(route.pattern), fields))
         if is_open or not sends:
             sends.append('    [type: string]: {fields: any; reply: any};')
+        receives = ['    {}: {};'.format(json.dumps(type), typescript(schema_of_sent(form)))
+                    for type, form in endpoint.sends.items()]
+        about = endpoint.address + (' takes binary frames, too' if endpoint.handler.on_bytes is not None else '')
         parts.append('\n'.join([
-            '/** {} */'.format(endpoint.address.replace('*/', '* /')),
-            'export interface {} {{'.format(name), '  receives: Record<string, any>;', '  sends: {', *sends, '  };',
-            '}']))
+            '/** {} */'.format(about.replace('*/', '* /')), 'export interface {} {{'.format(name),
+            *(['  receives: {', *receives, '  };'] if receives else ['  receives: Record<string, any>;']),
+            '  sends: {', *sends, '  };', '}']))
     return '\n\n'.join(parts)
 
 

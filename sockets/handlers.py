@@ -28,7 +28,8 @@ class RoutedSocketHandler(transport.Consumer):
 
     ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or
     a ``Route`` of the two and options; the last that matches wins. ``login_required`` closes connections without a user
-    with 4401. ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
+    with 4401. ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``. ``sends`` declares
+    what it sends: a dict of types and of what their fields are, a form as that of a ``Route``, or ``None`` for any.
     """
 
     routes = (
@@ -37,6 +38,7 @@ class RoutedSocketHandler(transport.Consumer):
     )
     login_required = False
     middleware = ()
+    sends = {}
 
     # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override.
     connect_function = None
@@ -51,6 +53,7 @@ class RoutedSocketHandler(transport.Consumer):
         """Turn ``routes`` into a table; ``ImproperlyConfigured`` names the class and the route that is wrong."""
         cls.route_table = RouteTable([cls._resolve(entry) for entry in cls.routes])
         cls._default_function = Function(cls.default_route, 'content')
+        contracts.check_declaration('{}.sends'.format(cls.__name__), cls.sends)
 
     @classmethod
     def _resolve(cls, entry):
@@ -82,6 +85,12 @@ class RoutedSocketHandler(transport.Consumer):
         """Return the ``Function`` of every route and hook."""
         functions = [route.function for route in cls.route_table]
         return functions + [f for f in (cls._default_function, cls.connect_function, cls.disconnect_function) if f]
+
+    @classmethod
+    def check_sent(cls, content):
+        """Raise ``TypeError`` if ``sends`` is there and does not declare ``content``. For ``DEBUG`` and for tests."""
+        if cls.sends:
+            contracts.check_sent(cls, content)
 
     # What a function sees of its connection.
 
@@ -116,7 +125,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def send_json(self, content):
         """Send the ``dict`` ``content`` to this connection now; ``TypeError`` for what JSON cannot be made of."""
-        self.deliver(_message(self.encode(content)))
+        self.deliver(self._message(content))
 
     def send_action(self, type, **fields):
         """Send ``{'type': type, **fields}`` to this connection now."""
@@ -581,7 +590,14 @@ class RoutedSocketHandler(transport.Consumer):
         if ref is not None:
             content = {messages.TYPE: messages.ACK} if content is None else content
             content = {**content, messages.REF: ref}
-        return None if content is None else _message(self.encode(content))
+        return None if content is None else self._message(content)
+
+    def _message(self, content):
+        """Return the message that has daphne send ``content``. With ``DEBUG``, it has to be what ``sends`` declares."""
+        frame = self.encode(content)
+        if settings.DEBUG:
+            self.check_sent(content)
+        return {'bytes': frame} if isinstance(frame, bytes) else {'text': frame}
 
     def _server_error(self, what, error):
         logger.error('%s at %r raised in %s', type(self).__name__, self.path, what, exc_info=error)
@@ -606,11 +622,6 @@ class RoutedSocketHandler(transport.Consumer):
             raise
         except BaseException:
             logger.exception('%s at %r failed', type(self).__name__, self.path)
-
-
-def _message(frame):
-    """Return the message that has daphne send ``frame``."""
-    return {'bytes': frame} if isinstance(frame, bytes) else {'text': frame}
 
 
 RoutedSocketHandler.resolve_routes()

@@ -4,6 +4,7 @@ import weakref
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
+from . import contracts
 from .routes import Function, Route
 
 # Every router that hangs on a view, for manage.py check.
@@ -34,13 +35,17 @@ class SocketRouter:
     """Decorators that fill a view's route table, and the ``Handler`` class that serves it.
 
     ``handler`` is the ``RoutedSocketHandler`` subclass to build on: its routes come first, so ours win over them.
+    ``sends``, a dict of types and forms, declares what is sent here beside what ``handler`` sends.
     """
 
-    def __init__(self, handler=None):
+    def __init__(self, handler=None, sends=None):
         if apps.ready and not apps.is_installed('sockets'):
             raise ImproperlyConfigured("SocketRouter needs its app: add 'sockets' to INSTALLED_APPS.")
         self.view = None
+        if sends is not None:
+            contracts.check_declaration('SocketRouter(sends=...)', sends)
         self._base = handler
+        self._sends = sends
         self._routes = []
         self._functions = {}
         self._handler = None
@@ -124,6 +129,8 @@ class SocketRouter:
             '__doc__': 'The websocket of {}.'.format(self.view.__qualname__) if self.view else base.__doc__,
             'routes': (*base.routes, *self._routes),
         }
+        if self._sends is not None:
+            attributes['sends'] = {**base.sends, **self._sends}
         for kind in ('connect', 'disconnect'):
             if kind in self._functions:
                 attributes[kind + '_function'] = self._functions[kind]
