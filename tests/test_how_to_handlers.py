@@ -54,6 +54,17 @@ def test_what_a_frame_must_hold(page, alice):
     assert client.request('BET', amount='5', colour='red') == {'type': 'TAKEN', 'amount': 5}
 
 
+def test_what_a_socket_sends(page, alice):
+    handler = page('lots.views').Lot.socket.Handler
+    lot = SocketClient('/lot/', handler=handler, user=alice).connect()
+    lot.send('BID', amount=5)
+    assert_received(lot, type='BID', amount=5, bidder='alice')
+    Socket.objects.send_action('SOLD', to='alice')
+    with pytest.raises(TypeError, match='does not fit Bid: amount'):
+        Socket.objects.send_action('BID', amount=0)
+        lot.received()
+
+
 def test_rooms(page, alice):
     alice.is_staff = True
     alice.save()
