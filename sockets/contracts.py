@@ -2,7 +2,7 @@
 import json
 
 from django import forms
-from django.core.exceptions import NON_FIELD_ERRORS, ImproperlyConfigured, ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.utils.dateparse import parse_datetime
 
 from . import messages, schemas
@@ -64,19 +64,6 @@ def _for_form(form, data):
             except ValueError:
                 pass
     return data
-
-
-def check_declaration(name, sends):
-    """Raise ``ImproperlyConfigured`` unless ``sends``, called ``name``, is a dict of types and forms."""
-    if not isinstance(sends, dict):
-        raise ImproperlyConfigured("{} is a dict like {{'SAID': SaidForm}}, not {!r:.100}.".format(name, sends))
-    for type, form in sends.items():
-        if not isinstance(type, str) or not type:
-            raise ImproperlyConfigured('{} has the key {!r:.100}; its keys are types, and a type is a str.'.format(
-                name, type))
-        if not (form is None or callable(form)):
-            raise ImproperlyConfigured('{}[{!r}] is a class of forms, a function of the fields, or None for any '
-                                       'fields, not {!r:.100}.'.format(name, type, form))
 
 
 def check_sent(handler, content):

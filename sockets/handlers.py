@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from . import conf, contracts, limits, messages, middleware, security, transport
 from .exceptions import ConnectionRevoked, FrameError, MailboxFull, RowMissing, TooManyConnections
-from .routes import Function, Route, RouteTable
+from .routes import Function, Route, RouteTable, check_declaration
 from .visitors import visitors
 
 logger = logging.getLogger('sockets')
@@ -53,7 +53,10 @@ class RoutedSocketHandler(transport.Consumer):
         """Turn ``routes`` into a table; ``ImproperlyConfigured`` names the class and the route that is wrong."""
         cls.route_table = RouteTable([cls._resolve(entry) for entry in cls.routes])
         cls._default_function = Function(cls.default_route, 'content')
-        contracts.check_declaration('{}.sends'.format(cls.__name__), cls.sends)
+        try:
+            check_declaration('{}.sends'.format(cls.__name__), cls.sends)
+        except TypeError as error:
+            raise ImproperlyConfigured(str(error)) from error
 
     @classmethod
     def _resolve(cls, entry):

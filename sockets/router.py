@@ -4,8 +4,7 @@ import weakref
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
-from . import contracts
-from .routes import Function, Route
+from .routes import Function, Route, check_declaration
 
 # Every router that hangs on a view, for manage.py check.
 attached_routers = weakref.WeakSet()
@@ -43,7 +42,7 @@ class SocketRouter:
             raise ImproperlyConfigured("SocketRouter needs its app: add 'sockets' to INSTALLED_APPS.")
         self.view = None
         if sends is not None:
-            contracts.check_declaration('SocketRouter(sends=...)', sends)
+            check_declaration('SocketRouter(sends=...)', sends)
         self._base = handler
         self._sends = sends
         self._routes = []

@@ -40,7 +40,7 @@ AT_IMPORT = {
     'protocol': {'audit', 'conf', 'daphne', 'frames', 'handshake', 'transport', 'twisted'},
     'pytest_plugin': set(),
     'revocation': {'auth', 'models'},
-    'router': {'contracts', 'routes'},
+    'router': {'routes'},
     'routes': {'coroutines'},
     'rows': {'models', 'transport'},
     'schemas': set(),
