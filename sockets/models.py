@@ -117,7 +117,8 @@ class SocketQuerySet(models.QuerySet):
         """Take the right to these connections away and return how many that were.
 
         Their rows go now. When the transaction is committed, each client is sent ``RECONNECT`` with ``details`` and
-        closed with 4401, and the disconnect functions run. No frame of theirs reaches a route from then on.
+        closed with 4401, and the disconnect functions run. No frame of theirs reaches a route from then on. It is no ban:
+        whose session is still good may connect again.
         """
         removed = self.remove()
         if removed:
