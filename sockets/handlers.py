@@ -26,10 +26,11 @@ _CONTROLS = re.compile('[\0-\x1f\x7f-\x9f]')
 class RoutedSocketHandler(transport.Consumer):
     """A websocket whose frames are dispatched on their type. An instance serves one frame of one connection.
 
-    ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or
-    a ``Route`` of the two and options; the last that matches wins. ``login_required`` closes connections without a user
-    with 4401. ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``. ``sends`` declares
-    what it sends: a dict of types and of what their fields are, a form as that of a ``Route``, or ``None`` for any.
+    ``routes`` is the list of all routes: pairs of a pattern (``str`` or compiled regex) and a function or the name of a
+    method, or instances of ``Route``. If several match, the last one is used. ``login_required`` closes connections
+    without a user with 4401. ``middleware`` runs around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
+    ``sends`` declares what it sends: a dict of types, each with a form as that of a ``Route``, or ``None`` for any
+    fields.
     """
 
     routes = (

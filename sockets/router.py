@@ -33,8 +33,8 @@ def refuse_views(consumer):
 class SocketRouter:
     """Decorators that fill a view's route table, and the ``Handler`` class that serves it.
 
-    ``handler`` is the ``RoutedSocketHandler`` subclass to build on: its routes come first, so ours win over them.
-    ``sends``, a dict of types and forms, declares what is sent here beside what ``handler`` sends.
+    ``handler`` is the ``RoutedSocketHandler`` subclass to build on: where its routes match too, ours are used.
+    ``sends``, a dict of types and forms, declares what is sent, in addition to what ``handler`` declares.
     """
 
     def __init__(self, handler=None, sends=None):
