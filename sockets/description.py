@@ -7,6 +7,7 @@ from django.utils.regex_helper import normalize
 
 from . import conf, messages, transport
 from .handlers import RoutedSocketHandler
+from .multiplexing import PAYLOAD, STREAM, SocketDemultiplexer
 from .schemas import schema_of, schema_of_sent
 
 _OURS = frozenset(pattern for pattern, _ in RoutedSocketHandler.routes)
@@ -36,6 +37,13 @@ class Endpoint:
     def sends(self):
         """What the handler declares that it sends: a dict of types and their forms, ``None`` for any fields."""
         return self.handler.sends
+
+    @property
+    def streams(self):
+        """The streams of a ``SocketDemultiplexer``: pairs of a name and its ``Endpoint``."""
+        if not issubclass(self.handler, SocketDemultiplexer):
+            return []
+        return [(name, Endpoint(handler, self.pattern)) for name, handler in self.handler.streams.items()]
 
     @property
     def is_open(self):
@@ -104,6 +112,10 @@ def as_text(found):
             schema = schema_of_sent(form)
             lines.append('  sends {}  {}'.format(type, _first_line(schema)).rstrip())
             lines += _fields(schema)
+        for name, stream in endpoint.streams:
+            head, *rest = as_text([stream]).splitlines()
+            lines.append('  stream {}  {}'.format(name, head.partition('  ')[2]))
+            lines += ['  ' + line for line in rest]
     return '\n'.join(lines)
 
 
@@ -132,8 +144,7 @@ def as_asyncapi(found, title, version):
         # Of what clients send and of what handlers send, a channel has one dict.
         answers = {key: {'$ref': '#/components/messages/' + key} for key in _ANSWERS if key not in endpoint.sends}
         for type, form in endpoint.sends.items():
-            schema = schema_of_sent(form)
-            answers[_unused(_key(type), answers)] = _message(_envelope({'const': type}, schema), _first_line(schema))
+            answers[_unused(_key(type), answers)] = _of_type(type, form)
         sent = {'HELLO': _message(_envelope({'const': messages.HELLO}), 'Who am I?'),
                 'PING': _message(_envelope({'const': messages.PING}), 'I am alive.')}
         for route in endpoint.routes:
@@ -142,6 +153,11 @@ def as_asyncapi(found, title, version):
             sent[_unused('bytes', {**sent, **answers})] = {
                 **_message({'type': 'string', 'format': 'binary'}, summary(endpoint.handler.on_bytes)),
                 'contentType': 'application/octet-stream'}
+        for stream, part in endpoint.streams:
+            for route in part.routes:
+                sent[_unused(_key(stream + '_' + type_of(route)), {**sent, **answers})] = _on(stream, _of_route(route))
+            for type, form in part.sends.items():
+                answers[_unused(_key(stream + '_' + type), {**sent, **answers})] = _on(stream, _of_type(type, form))
         channel = channels[name] = {'address': endpoint.address, 'messages': {**sent, **answers}}
         if endpoint.parameters:
             channel['parameters'] = {parameter: {} for parameter in endpoint.parameters}
@@ -165,6 +181,17 @@ def _of_route(route):
     schema = {} if route.form is None else schema_of(route.form)
     payload = _envelope(type, schema)
     return _message(payload, summary(route.function.function), _options(route))
+
+
+def _of_type(type, form):
+    schema = schema_of_sent(form)
+    return _message(_envelope({'const': type}, schema), _first_line(schema))
+
+
+def _on(stream, message):
+    """Return ``message`` as it travels on a stream."""
+    return {**message, 'payload': {'type': 'object', 'required': [STREAM, PAYLOAD], 'properties': {
+        STREAM: {'const': stream}, PAYLOAD: message['payload']}}}
 
 
 def _envelope(type, schema=None):

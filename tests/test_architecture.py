@@ -20,7 +20,7 @@ AT_IMPORT = {
     'conf': set(),
     'contracts': {'exceptions', 'messages', 'schemas'},
     'coroutines': set(),
-    'description': {'conf', 'handlers', 'messages', 'schemas', 'transport'},
+    'description': {'conf', 'handlers', 'messages', 'multiplexing', 'schemas', 'transport'},
     'doctor': {'messages', 'models', 'transport'},
     'exceptions': set(),
     'farewell': set(),

@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, description
+from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import sandbox
 
 
@@ -75,6 +76,12 @@ ROUTING = [
     route_class(Talk.socket.Handler, path='^/talk/$'),
     route('background', lambda message: None),
 ]
+
+
+class Everything(SocketDemultiplexer):
+    streams = {'table': Table.socket.Handler, 'room': Room.socket.Handler}
+
+
 OTHERS = [route_class(Room.socket.Handler, path='^/room/$'), route_class(Files, path='^/files/$')]
 
 
@@ -198,6 +205,36 @@ export interface RoomMessages {
 }
 ''' in text
     assert '/** /files/ takes binary frames, too */' in text
+
+
+def test_streams_are_described_each_with_its_handler():
+    with sandbox(routing=[route_class(Everything, path='^/all/$')]):
+        text, document = describe(), json.loads(describe('--asyncapi'))
+    assert text == '''\
+/all/  tests.test_description.Everything
+  stream table  tests.test_description.TableSocketHandler
+      The websocket of Table.
+    BET                Bets on a colour.; login required, 0.5 a second
+        amount: number
+        colour?: "red"
+    /MOVE_(UP|DOWN)$/
+  stream room  tests.test_description.RoomSocketHandler
+      The websocket of Room.
+    SAY
+    sends SAID  Somebody said something.
+        text: string
+        colour?: "red"
+    sends SAY
+    sends ERROR  Somebody said something.
+        text: string
+        colour?: "red"
+'''
+    messages = document['channels']['Everything']['messages']
+    assert messages['table_BET']['payload']['properties']['stream'] == {'const': 'table'}
+    assert messages['table_BET']['payload']['properties']['payload']['required'] == ['type', 'amount']
+    assert messages['room_SAID']['payload']['properties']['payload']['properties']['type'] == {'const': 'SAID'}
+    sent = [message['$ref'].rpartition('/')[2] for message in document['operations']['Everything.send']['messages']]
+    assert {'room_SAID', 'room_SAY2'} <= set(sent) and 'table_BET' not in sent
 
 
 @pytest.mark.parametrize('schema, type', [
