@@ -3,6 +3,7 @@ import json
 
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import DataError
 from django.utils.dateparse import parse_datetime
 
 from . import messages, schemas
@@ -29,7 +30,12 @@ def clean(form, data):
     """
     if hasattr(form, 'is_valid'):
         bound = form(data=_for_form(form, data))
-        if not bound.is_valid():
+        try:
+            is_valid = bound.is_valid()
+        except (OverflowError, DataError):
+            # Fields that look for a row let it through when the database has no number as large.
+            raise _refusal({NON_FIELD_ERRORS: ['A number is out of range.']})
+        if not is_valid:
             raise _refusal(bound.errors)
         return bound.cleaned_data if hasattr(bound, 'cleaned_data') else bound.validated_data
     # pydantic 2 and 1

@@ -91,14 +91,25 @@ FIELDS += [forms.RegexField('.'), forms.ModelChoiceField(Permission.objects.all(
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize('value', [5, 1.5, True, [1], {'a': 1}, [[1]], [{}]], ids=repr)
+@pytest.mark.parametrize('value', [5, 1.5, True, [1], {'a': 1}, [[1]], [{}], 10 ** 30, [10 ** 30]],
+                         ids=repr)
 @pytest.mark.parametrize('field', FIELDS, ids=lambda field: type(field).__name__)
 def test_no_value_of_json_is_a_crash_in_a_field_of_django(field, value):
     # Fields such as that of dates called strip() on a number, and the client got server_error.
     try:
         contracts.clean(type('Form', (forms.Form,), {'value': field}), {'value': value})
     except FrameError as error:
-        assert list(error.errors) == ['value']
+        assert list(error.errors) in (['value'], ['__all__'])
+
+
+@pytest.mark.django_db
+def test_a_number_that_no_row_can_have_is_no_crash_in_a_serializer():
+    serializers = pytest.importorskip('rest_framework.serializers')
+
+    class Give(serializers.Serializer):
+        permission = serializers.PrimaryKeyRelatedField(queryset=Permission.objects.all())
+
+    assert refusal(Give, {'permission': 10 ** 30}).errors == {'__all__': ['A number is out of range.']}
 
 
 def test_a_serializer_gives_its_validated_data_and_its_errors_however_nested(settings):
