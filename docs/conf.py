@@ -1,14 +1,7 @@
 """How Sphinx builds these pages: ``sphinx-build -W -n --keep-going -b html docs docs/_build``."""
-import argparse
 import os
 import re
 from pathlib import Path
-
-import django
-from django.conf import settings
-from django.core.management import load_command_class
-from docutils import nodes
-from sphinx.util.docutils import SphinxDirective
 
 import sockets
 
@@ -19,20 +12,11 @@ ROOT = DOCS.parent
 ELSEWHERE = {'readme': ROOT / 'README.md', 'changelog': ROOT / 'CHANGELOG.md',
              'benchmarks': ROOT / 'benchmarks/README.md'}
 
-# As much of a project as autodoc needs to import what it documents.
-settings.configure(
-    INSTALLED_APPS=['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions', 'channels',
-                    'sockets'],
-    CHANNEL_LAYERS={'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': []}},
-    SECRET_KEY='documentation only',
-)
-django.setup()
-
 project = 'sockets'
 author = copyright = 'the sockets authors'
 version = release = sockets.__version__
 
-extensions = ['myst_parser', 'sphinx.ext.autodoc']
+extensions = ['myst_parser']
 exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = 'sockets {}'.format(release)
@@ -41,23 +25,6 @@ html_show_sphinx = False
 
 # Anchors of headings, made as on the sites that show Markdown, so that links lead to the same place here and there.
 myst_heading_anchors = 3
-
-autodoc_member_order = 'bysource'
-autodoc_typehints = 'none'
-
-
-class CommandHelp(SphinxDirective):
-    """``{command-help} runsockets``: what ``manage.py runsockets --help`` prints, without the options of all commands.
-    """
-
-    required_arguments = 1
-
-    def run(self):
-        name = self.arguments[0]
-        command = load_command_class('sockets', name)
-        parser = argparse.ArgumentParser('manage.py {}'.format(name), description=command.help, add_help=False)
-        command.add_arguments(parser)
-        return [nodes.literal_block(text=parser.format_help(), language='text')]
 
 
 def read_elsewhere(app, docname, source):
@@ -78,4 +45,3 @@ def read_elsewhere(app, docname, source):
 
 def setup(app):
     app.connect('source-read', read_elsewhere)
-    app.add_directive('command-help', CommandHelp)

@@ -7,8 +7,9 @@ from django.utils.regex_helper import normalize
 
 from . import conf, messages, transport
 from .handlers import RoutedSocketHandler
+from .multiplexing import PAYLOAD, STREAM, SocketDemultiplexer
 from .routes import permission_names
-from .schemas import schema_of
+from .schemas import schema_of, schema_of_sent
 
 _OURS = frozenset(pattern for pattern, _ in RoutedSocketHandler.routes)
 
@@ -32,6 +33,18 @@ class Endpoint:
             found[route.pattern] = route
         base = {route.pattern: route.function.function for route in RoutedSocketHandler.route_table}
         return [route for pattern, route in found.items() if route.function.function is not base.get(pattern)]
+
+    @property
+    def sends(self):
+        """What the handler declares that it sends: a dict of types and their forms, ``None`` for any fields."""
+        return self.handler.sends
+
+    @property
+    def streams(self):
+        """The streams of a ``SocketDemultiplexer``: pairs of a name and its ``Endpoint``."""
+        if not issubclass(self.handler, SocketDemultiplexer):
+            return []
+        return [(name, Endpoint(handler, self.pattern)) for name, handler in self.handler.streams.items()]
 
     @property
     def is_open(self):
@@ -93,14 +106,33 @@ def as_text(found):
             lines.append('  {}  {}'.format(type_of(route).ljust(width), ' '.join(filter(None, (
                 summary(route.function.function), options)))).rstrip())
             if route.form is not None:
-                schema = schema_of(route.form)
-                for name, field in schema.get('properties', {}).items():
-                    lines.append('      {}{}: {}'.format(
-                        name, '' if name in schema.get('required', ()) else '?', typescript(field)))
+                lines += _fields(schema_of(route.form))
         if endpoint.is_open:
             lines.append('  (any other type)  {}'.format(
                 summary(endpoint.handler.default_route)).rstrip())
+        binary = endpoint.handler.route_table.binary
+        if binary is not None:
+            options = '({})'.format(_options(binary)) if _options(binary) else ''
+            lines.append('  (binary frames)  {}'.format(' '.join(filter(None, (
+                summary(binary.function.function), options)))).rstrip())
+        for type, form in endpoint.sends.items():
+            schema = schema_of_sent(form)
+            lines.append('  sends {}  {}'.format(type, _first_line(schema)).rstrip())
+            lines += _fields(schema)
+        for name, stream in endpoint.streams:
+            head, *rest = as_text([stream]).splitlines()
+            lines.append('  stream {}  {}'.format(name, head.partition('  ')[2]))
+            lines += ['  ' + line for line in rest]
     return '\n'.join(lines)
+
+
+def _first_line(schema):
+    return schema.get('description', '').partition('\n')[0]
+
+
+def _fields(schema):
+    return ['      {}{}: {}'.format(name, '' if name in schema.get('required', ()) else '?', typescript(field))
+            for name, field in schema.get('properties', {}).items()]
 
 
 def _options(route):
@@ -112,27 +144,43 @@ def _options(route):
 
 
 def as_asyncapi(found, title, version):
-    """Return an AsyncAPI 3 document, as a ``dict``, of what clients may send and of what every handler answers."""
+    """Return an AsyncAPI 3 document, as a ``dict``, of what clients may send and of what handlers send."""
     channels, operations = {}, {}
     for endpoint in found:
         name = _unused(endpoint.name, channels)
+        # Of what clients send and of what handlers send, a channel has one dict.
+        answers = {key: {'$ref': '#/components/messages/' + key} for key in _ANSWERS if key not in endpoint.sends}
+        for type, form in endpoint.sends.items():
+            answers[_unused(_key(type), answers)] = _of_type(type, form)
         sent = {'HELLO': _message(_envelope({'const': messages.HELLO}), 'Who am I?'),
                 'PING': _message(_envelope({'const': messages.PING}), 'I am alive.')}
         for route in endpoint.routes:
-            sent[_unused(re.sub(r'[\W_]+', '_', type_of(route)).strip('_') or 'any', sent)] = _of_route(route)
-        channel = channels[name] = {
-            'address': endpoint.address, 'messages': {**sent, **{key: {'$ref': '#/components/messages/' + key}
-                                                                 for key in _ANSWERS}}}
+            sent[_unused(_key(type_of(route)), {**sent, **answers})] = _of_route(route)
+        binary = endpoint.handler.route_table.binary
+        if binary is not None:
+            sent[_unused('bytes', {**sent, **answers})] = {
+                **_message({'type': 'string', 'format': 'binary'}, summary(binary.function.function)),
+                'contentType': 'application/octet-stream'}
+        for stream, part in endpoint.streams:
+            for route in part.routes:
+                sent[_unused(_key(stream + '_' + type_of(route)), {**sent, **answers})] = _on(stream, _of_route(route))
+            for type, form in part.sends.items():
+                answers[_unused(_key(stream + '_' + type), {**sent, **answers})] = _on(stream, _of_type(type, form))
+        channel = channels[name] = {'address': endpoint.address, 'messages': {**sent, **answers}}
         if endpoint.parameters:
             channel['parameters'] = {parameter: {} for parameter in endpoint.parameters}
         if docstring(endpoint.handler):
             channel['description'] = docstring(endpoint.handler)
-        for action, keys in (('receive', sent), ('send', _ANSWERS)):
+        for action, keys in (('receive', sent), ('send', answers)):
             operations['{}.{}'.format(name, action)] = {
                 'action': action, 'channel': {'$ref': '#/channels/' + name},
                 'messages': [{'$ref': '#/channels/{}/messages/{}'.format(name, key)} for key in keys]}
     return {'asyncapi': '3.0.0', 'info': {'title': title, 'version': version}, 'defaultContentType': 'application/json',
             'channels': channels, 'operations': operations, 'components': {'messages': _ANSWERS}}
+
+
+def _key(type):
+    return re.sub(r'[\W_]+', '_', type).strip('_') or 'any'
 
 
 def _of_route(route):
@@ -141,6 +189,17 @@ def _of_route(route):
     schema = {} if route.form is None else schema_of(route.form)
     payload = _envelope(type, schema)
     return _message(payload, summary(route.function.function), _options(route))
+
+
+def _of_type(type, form):
+    schema = schema_of_sent(form)
+    return _message(_envelope({'const': type}, schema), _first_line(schema))
+
+
+def _on(stream, message):
+    """Return ``message`` as it travels on a stream."""
+    return {**message, 'payload': {'type': 'object', 'required': [STREAM, PAYLOAD], 'properties': {
+        STREAM: {'const': stream}, PAYLOAD: message['payload']}}}
 
 
 def _envelope(type, schema=None):
@@ -186,7 +245,7 @@ def _unused(name, taken):
 
 def as_typescript(found):
     """Return an interface for each endpoint, for ``new SocketRouter<RoomMessages>()`` of ``sockets.js``."""
-    parts = ['// Made by "manage.py sockets describe --typescript": what may be sent, and what it must hold.']
+    parts = ['// Made by "manage.py sockets describe --typescript": what may be sent, what comes, and what is in it.']
     taken = set()
     for endpoint in found:
         name = _unused(re.sub(r'\W', '_', endpoint.name) + 'Messages', taken)
@@ -202,10 +261,14 @@ def as_typescript(found):
             sends.append('    {}: {{fields: {}; reply: any}};'.format(json.dumps(route.pattern), fields))
         if is_open or not sends:
             sends.append('    [type: string]: {fields: any; reply: any};')
+        receives = ['    {}: {};'.format(json.dumps(type), typescript(schema_of_sent(form)))
+                    for type, form in endpoint.sends.items()]
+        about = endpoint.address + (
+            ' takes binary frames, too' if endpoint.handler.route_table.binary is not None else '')
         parts.append('\n'.join([
-            '/** {} */'.format(endpoint.address.replace('*/', '* /')),
-            'export interface {} {{'.format(name), '  receives: Record<string, any>;', '  sends: {', *sends, '  };',
-            '}']))
+            '/** {} */'.format(about.replace('*/', '* /')), 'export interface {} {{'.format(name),
+            *(['  receives: {', *receives, '  };'] if receives else ['  receives: Record<string, any>;']),
+            '  sends: {', *sends, '  };', '}']))
     return '\n\n'.join(parts)
 
 

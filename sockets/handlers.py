@@ -17,7 +17,7 @@ from . import (
 )
 from .exceptions import (
     ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, RowMissing, TooManyConnections)
-from .routes import Function, Route, RouteTable, permission_names
+from .routes import Function, Route, RouteTable, check_declaration, permission_names
 from .visitors import visitors
 
 logger = logging.getLogger('sockets')
@@ -31,10 +31,12 @@ _CONTROLS = re.compile('[\0-\x1f\x7f-\x9f]')
 class RoutedSocketHandler(transport.Consumer):
     """A websocket whose frames are dispatched on their type. An instance serves one frame of one connection.
 
-    ``routes`` is all routes, each a pair of a pattern (``str`` or compiled regex) and a method's name or a function, or
-    a ``Route`` of the two and options; the last that matches wins. ``login_required`` closes connections without a user
-    with 4401; ``permission``, a name like ``'poker.bet'`` or several, closes those of whom does not have it with 4403.
-    ``middleware`` stands around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
+    ``routes`` is the list of all routes: pairs of a pattern (``str`` or compiled regex) and a function or the name of a
+    method, or instances of ``Route``. If several match, the last one is used. ``login_required`` closes connections
+    without a user with 4401; ``permission``, a name like ``'poker.bet'`` or several, closes those of a user who does not
+    have it with 4403. ``middleware`` runs around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
+    ``sends`` declares what it sends: a dict of types, each with a form as that of a ``Route``, or ``None`` for any
+    fields.
     """
 
     routes = (
@@ -44,6 +46,7 @@ class RoutedSocketHandler(transport.Consumer):
     login_required = False
     permission = ()
     middleware = ()
+    sends = {}
 
     # What SocketRouter adds: a view's own functions, beside the methods that a handler class may override, and functions
     # of a handler that raise if the view would not let its client in.
@@ -66,6 +69,10 @@ class RoutedSocketHandler(transport.Consumer):
             if not isinstance(entry, str):
                 middleware.refuse(entry, entry)
         cls._default_function = cls._method('default_route', 'content')
+        try:
+            check_declaration('{}.sends'.format(cls.__name__), cls.sends)
+        except TypeError as error:
+            raise ImproperlyConfigured(str(error)) from error
 
     @classmethod
     def _resolve(cls, entry):
@@ -125,6 +132,12 @@ class RoutedSocketHandler(transport.Consumer):
         return [*(route.function for route in cls.route_table), *([] if binary is None else [binary.function]),
                 cls._default_function, *cls.connect_functions, *cls.disconnect_functions]
 
+    @classmethod
+    def check_sent(cls, content):
+        """Raise ``TypeError`` if ``sends`` is there and does not declare ``content``. For ``DEBUG`` and for tests."""
+        if cls.sends:
+            contracts.check_sent(cls, content)
+
     # What a function sees of its connection.
 
     @property
@@ -161,7 +174,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def send_json(self, content):
         """Send the ``dict`` ``content`` to this connection now; ``TypeError`` for what JSON cannot be made of."""
-        self.deliver(_message(self.encode(content)))
+        self.deliver(self._message(content))
 
     def send_action(self, type, **fields):
         """Send ``{'type': type, **fields}`` to this connection now."""
@@ -707,7 +720,14 @@ class RoutedSocketHandler(transport.Consumer):
         if ref is not None:
             content = {messages.TYPE: messages.ACK} if content is None else content
             content = {**content, messages.REF: ref}
-        return None if content is None else _message(self.encode(content))
+        return None if content is None else self._message(content)
+
+    def _message(self, content):
+        """Return the message that has daphne send ``content``. With ``DEBUG``, it has to be what ``sends`` declares."""
+        frame = self.encode(content)
+        if settings.DEBUG:
+            self.check_sent(content)
+        return {'bytes': frame} if isinstance(frame, bytes) else {'text': frame}
 
     def _server_error(self, what, error):
         logger.error('%s at %r raised in %s', type(self).__name__, self.path, what, exc_info=error)
@@ -732,11 +752,6 @@ class RoutedSocketHandler(transport.Consumer):
             raise
         except BaseException:
             logger.exception('%s at %r failed', type(self).__name__, self.path)
-
-
-def _message(frame):
-    """Return the message that has daphne send ``frame``."""
-    return {'bytes': frame} if isinstance(frame, bytes) else {'text': frame}
 
 
 RoutedSocketHandler.resolve_routes()

@@ -19,6 +19,8 @@ PING = 'PING'
 RECONNECT = 'RECONNECT'
 ERROR = 'ERROR'
 ACK = 'ACK'
+# What any handler may send of itself.
+SENT_BY_US = frozenset([GOT_HELLO, PING, RECONNECT, ERROR, ACK])
 
 # Codes of an ERROR.
 INVALID_JSON = 'invalid_json'

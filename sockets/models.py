@@ -63,7 +63,10 @@ class SocketQuerySet(models.QuerySet):
         One query, encoded once. ``TypeError``, before anything is sent, for what Django's JSON encoder cannot
         encode.
         """
-        return self._send({'text': messages.encode(content)})
+        text = messages.encode(content)
+        if settings.DEBUG:
+            _check_declared(self.values_list('path', flat=True), content)
+        return self._send({'text': text})
 
     def send_action(self, type, **fields):
         """Send ``{'type': type, **fields}`` to every connection and return how many it was handed to."""
@@ -154,7 +157,8 @@ class SocketQuerySet(models.QuerySet):
         """Take the right to these connections away and return how many that were.
 
         Their rows go now. When the transaction is committed, each client is sent ``RECONNECT`` with ``details`` and
-        closed with 4401, and the disconnect functions run. No frame of theirs reaches a route from then on.
+        closed with 4401, and the disconnect functions run. No frame of theirs reaches a route from then on. It is no ban:
+        whose session is still good may connect again.
         """
         removed = self.remove()
         if removed:
@@ -253,7 +257,10 @@ class Socket(BaseModel):
 
     def send_json(self, content):
         """Send the ``dict`` ``content`` to this connection; return 1, or 0 if its server took no message."""
-        return transport.send_many([self.channel_name], {'text': messages.encode(content)})
+        text = messages.encode(content)
+        if settings.DEBUG:
+            _check_declared([self.path], content)
+        return transport.send_many([self.channel_name], {'text': text})
 
     def send_action(self, type, **fields):
         """Send ``{'type': type, **fields}`` to this connection; return 1, or 0 if its server took no message."""
@@ -347,6 +354,14 @@ class Membership(models.Model):
     def printable(name):
         """Return ``name`` as every database can hold it."""
         return name.encode('utf-8', 'replace').decode().replace('\0', '?')
+
+
+def _check_declared(paths, content):
+    """Raise ``TypeError`` where a handler at one of ``paths`` does not declare that it sends ``content``."""
+    for path in set(paths):
+        handler = transport.handler_at(path)
+        if handler is not None:
+            handler.check_sent(content)
 
 
 def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):

@@ -105,6 +105,14 @@ class SocketDemultiplexer(RoutedSocketHandler):
         cls._streams = {name: type(handler.__name__, (Stream, handler), {'stream': name, '__module__': cls.__module__})
                         for name, handler in cls.streams.items()}
 
+    @classmethod
+    def check_sent(cls, content):
+        """Raise ``TypeError`` if the handler of its stream, or ours where it has none, does not declare ``content``."""
+        name, payload = content.get(STREAM), content.get(PAYLOAD)
+        if isinstance(name, str) and name in cls._streams and isinstance(payload, dict):
+            return cls._streams[name].check_sent(payload)
+        super().check_sent(content)
+
     def connect(self, message, **kwargs):
         """Run the connect of every stream, and accept the connection."""
         opened = []

@@ -4,7 +4,7 @@ import weakref
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
-from .routes import Function, Route
+from .routes import Function, Route, check_declaration
 
 # Every router that hangs on a view, for manage.py check.
 attached_routers = weakref.WeakSet()
@@ -33,20 +33,24 @@ def refuse_views(consumer):
 class SocketRouter:
     """Decorators that fill a view's route table, and the ``Handler`` class that serves it.
 
-    ``handler`` is the ``RoutedSocketHandler`` subclass to build on: its routes come first, so ours win over them.
+    ``handler`` is the ``RoutedSocketHandler`` subclass to build on: where its routes match too, ours are used.
     ``guard='view'`` lets in whom the view's mixins and decorators (``LoginRequiredMixin`` and the like) let in, and
-    nobody else; ``guard=False`` says that the socket of a guarded view is meant to be open.
+    nobody else; ``guard=False`` says that the socket of a guarded view is meant to be open. ``sends``, a dict of types
+    and forms, declares what is sent, in addition to what ``handler`` declares.
     """
 
-    def __init__(self, handler=None, guard=None):
+    def __init__(self, handler=None, guard=None, sends=None):
         if guard not in ('view', None) and guard is not False:
             raise TypeError("SocketRouter(guard=...) takes 'view', which asks for what the view does, or False, "
                             'not {!r}.'.format(guard))
         if apps.ready and not apps.is_installed('sockets'):
             raise ImproperlyConfigured("SocketRouter needs its app: add 'sockets' to INSTALLED_APPS.")
+        if sends is not None:
+            check_declaration('SocketRouter(sends=...)', sends)
         self.view = None
         self.base = handler
         self.guard = guard
+        self._sends = sends
         self._routes = []
         self._functions = {}
         self._handler = None
@@ -160,6 +164,8 @@ class SocketRouter:
         if self.guard == 'view':
             from . import guards
             attributes.update(guards.attributes(self, base))
+        if self._sends is not None:
+            attributes['sends'] = {**base.sends, **self._sends}
         for kind in ('connect', 'disconnect'):
             if kind in self._functions:
                 name_ = kind + '_functions'

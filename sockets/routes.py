@@ -168,6 +168,20 @@ def covers(pattern, other):
     return pattern == other if isinstance(pattern, str) else bool(pattern.match(other))
 
 
+def check_declaration(name, sends):
+    """``TypeError`` unless ``sends``, called ``name``, is a dict of types and forms."""
+    if not isinstance(sends, dict):
+        raise TypeError("{} is a dict like {{'SAID': SaidForm}}, not {!r:.100}.".format(name, sends))
+    for type, form in sends.items():
+        if not isinstance(type, str) or not type:
+            raise TypeError('{} has the key {!r:.100}; its keys are types, and a type is a str.'.format(
+                name, type))
+        if not (form is None or callable(form)):
+            raise TypeError('{}[{!r}] is a class of forms, a function of the fields, or None for any fields, '
+                            'not {!r:.100}.'.format(name, type, form))
+        forms.check(form)
+
+
 class RouteTable:
     """Routes in order of definition; the last one that matches a type wins.
 

@@ -35,11 +35,21 @@ def schema_of(form):
     if hasattr(form, 'base_fields'):
         return _of_fields(form, form.base_fields)
     if hasattr(form, 'is_valid'):
-        return _of_fields(form, form().fields)
+        # What a serializer makes of a row, no client sends.
+        return _of_fields(form, form().fields, without='read_only')
     for name in ('model_json_schema', 'schema'):
         if hasattr(form, name):
             return _inlined(getattr(form, name)())
     return {'type': 'object', **({'description': inspect.getdoc(form)} if inspect.getdoc(form) else {})}
+
+
+def schema_of_sent(form):
+    """Return the JSON Schema of the fields of what a handler sends as ``form``; ``None`` are any fields."""
+    if form is None:
+        return {'type': 'object'}
+    if not hasattr(form, 'base_fields') and hasattr(form, 'is_valid'):
+        return _of_fields(form, form().fields, without='write_only')
+    return schema_of(form)
 
 
 def _inlined(schema, definitions=None, inside=()):
@@ -58,9 +68,11 @@ def _inlined(schema, definitions=None, inside=()):
             if key not in ('$defs', 'definitions')}
 
 
-def _of_fields(form, fields):
-    schema = {'type': 'object', 'properties': {name: _of_field(field) for name, field in fields.items()}}
-    required = [name for name, field in fields.items() if field.required]
+def _of_fields(form, fields, without=''):
+    fields = {name: field for name, field in fields.items() if not getattr(field, without, False)}
+    schema = {'type': 'object', 'properties': {name: _of_field(field, without) for name, field in fields.items()}}
+    # Fields of forms are never read-only; those of a serializer that are come from the row, so that they are there.
+    required = [name for name, field in fields.items() if field.required or getattr(field, 'read_only', False)]
     if required:
         schema['required'] = required
     # Not that of the base class.
@@ -69,11 +81,11 @@ def _of_fields(form, fields):
     return schema
 
 
-def _of_field(field):
+def _of_field(field, without):
     if hasattr(field, 'fields') and hasattr(field, 'run_validation'):
-        return _of_fields(type(field), field.fields)
+        return _of_fields(type(field), field.fields, without)
     if hasattr(field, 'child'):
-        return {'type': 'array', 'items': _of_field(field.child)}
+        return {'type': 'array', 'items': _of_field(field.child, without)}
     names = [cls.__name__ for cls in type(field).__mro__]
     schema = dict(next((schema for name, schema in _TYPES if name in names), {}))
     for attribute, keyword in _LIMITS:

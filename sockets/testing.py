@@ -265,6 +265,14 @@ class SocketClient:
             self._received.append(_content(frame))
         if code:
             self._end(1000 if code is True else code)
+        if frame:
+            self._check_declared(_content(frame))
+
+    def _check_declared(self, content):
+        """Raise ``TypeError`` if our handler does not declare that it sends ``content``."""
+        handler = transport.handler_at(self.path)
+        if isinstance(content, dict) and handler is not None:
+            handler.check_sent(content)
 
     def _end(self, code):
         # Before the accept there is no websocket that could have a code.
@@ -453,7 +461,7 @@ class _Sandbox:
             if channel in self.clients:
                 try:
                     self.clients[channel]._hear(message)
-                except ValueError as error:
+                except (TypeError, ValueError) as error:
                     self.errors.append(error)
             channel, message = self.layer.receive([SERVER])
         return any_came

@@ -31,8 +31,8 @@ from .signals import announce, messages_dropped
 
 __all__ = ['ChannelSocketException', 'ConsumeLater', 'DenyConnection', 'WebsocketCloseException', 'Consumer',
            'ask_worker', 'channel_layer', 'close_code', 'dead_servers', 'disconnect', 'forget_server', 'frame',
-           'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_local', 'is_ours', 'layer_name', 'live_servers',
-           'redis_info', 'round_trip',
+           'handler_at', 'has_forgotten', 'has_other_workers', 'idle', 'install', 'is_local', 'is_ours', 'layer_name',
+           'live_servers', 'redis_info', 'round_trip',
            'routed', 'routing_error', 'say_end', 'say_farewell', 'send', 'send_last', 'send_many', 'server_prefix',
            'servers_elsewhere', 'statistics', 'take_token', 'unreachable']
 
@@ -167,12 +167,17 @@ def idle(channel_names):
     return None if ask is None else ask(channel_names)
 
 
-def is_ours(path):
-    """Return whether frames of a connection to ``path`` go to a consumer of ours: such a connection has a row."""
+def handler_at(path):
+    """Return the consumer class of ours that frames of a connection to ``path`` go to, or ``None``."""
     layer = channel_layer()
     message = Message({'reply_channel': 'a!b', 'path': path}, 'websocket.receive', layer)
     consumer, _ = layer.router.match(message) or (None, {})
-    return isinstance(consumer, type) and issubclass(consumer, Consumer)
+    return consumer if isinstance(consumer, type) and issubclass(consumer, Consumer) else None
+
+
+def is_ours(path):
+    """Return whether frames of a connection to ``path`` go to a consumer of ours: such a connection has a row."""
+    return handler_at(path) is not None
 
 
 def say_end(channel_name, path):

@@ -1,3 +1,5 @@
+from datetime import datetime, timezone
+
 import pytest
 from django import forms
 from django.contrib.auth.models import Permission
@@ -62,6 +64,52 @@ def test_a_django_form_gives_its_cleaned_data_and_its_errors_per_field():
     assert list(error.errors) == ['amount'] and error.details == 'amount: ' + error.errors['amount'][0]
     error = refusal(BetForm, {'amount': 1, 'note': 'bluff'})
     assert (error.details, error.errors) == ('We do not bluff.', {'__all__': ['We do not bluff.']})
+
+
+class DayForm(forms.Form):
+    start = forms.DateTimeField()
+
+
+@pytest.mark.parametrize('text', ['2019-04-01T12:30:00.000Z', '2019-04-01T14:30:00+02:00', '2019-04-01 12:30'])
+def test_a_django_form_takes_a_date_as_browsers_write_it(settings, text):
+    # Django 2.2 refuses what new Date().toJSON() returns.
+    settings.USE_TZ, settings.TIME_ZONE = True, 'UTC'
+    assert contracts.clean(DayForm, {'start': text})['start'] == datetime(2019, 4, 1, 12, 30, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize('text', ['2019-06-31T12:30:00Z', 'noon', '', None])
+def test_a_django_form_refuses_what_is_no_date(text):
+    assert list(refusal(DayForm, {'start': text}).errors) == ['start']
+
+
+# Those of django.forms that a class of forms can have as they are.
+FIELDS = [field() for field in vars(forms).values() if isinstance(field, type) and issubclass(field, forms.Field)
+          and field.__module__ == 'django.forms.fields'
+          and field not in (forms.ComboField, forms.MultiValueField, forms.FilePathField, forms.RegexField)]
+FIELDS += [forms.RegexField('.'), forms.ModelChoiceField(Permission.objects.all()),
+           forms.ModelMultipleChoiceField(Permission.objects.all())]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize('value', [5, 1.5, True, [1], {'a': 1}, [[1]], [{}], 10 ** 30, [10 ** 30]],
+                         ids=repr)
+@pytest.mark.parametrize('field', FIELDS, ids=lambda field: type(field).__name__)
+def test_no_value_of_json_is_a_crash_in_a_field_of_django(field, value):
+    # Fields such as that of dates called strip() on a number, and the client got server_error.
+    try:
+        contracts.clean(type('Form', (forms.Form,), {'value': field}), {'value': value})
+    except FrameError as error:
+        assert list(error.errors) in (['value'], ['__all__'])
+
+
+@pytest.mark.django_db
+def test_a_number_that_no_row_can_have_is_no_crash_in_a_serializer():
+    serializers = pytest.importorskip('rest_framework.serializers')
+
+    class Give(serializers.Serializer):
+        permission = serializers.PrimaryKeyRelatedField(queryset=Permission.objects.all())
+
+    assert refusal(Give, {'permission': 10 ** 30}).errors == {'__all__': ['A number is out of range.']}
 
 
 def test_a_serializer_gives_its_validated_data_and_its_errors_however_nested(settings):

@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, description
+from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import sandbox
 
 
@@ -46,12 +47,42 @@ class Talk(View):
         """Says it to all."""
 
 
+class SaidForm(forms.Form):
+    """Somebody said something.
+
+    To all.
+    """
+
+    text = forms.CharField()
+    colour = forms.ChoiceField(choices=[('red', 'Red')], required=False)
+
+
+class Room(View):
+    socket = SocketRouter(sends={'SAID': SaidForm, 'SAY': None, 'ERROR': SaidForm})
+
+    @socket.route('SAY')
+    def on_say(socket, content):
+        pass
+
+
+class Files(RoutedSocketHandler):
+    def on_bytes(self, data):
+        """Takes a picture."""
+
+
 ROUTING = [
     route_class(Table.socket.Handler, path=r'^/table/(?P<table>\d+)/$'),
     include([route_class(Quiet, path=r'^/quiet/$')], path=r'^/api'),
     route_class(Talk.socket.Handler, path='^/talk/$'),
     route('background', lambda message: None),
 ]
+
+
+class Everything(SocketDemultiplexer):
+    streams = {'table': Table.socket.Handler, 'room': Room.socket.Handler}
+
+
+OTHERS = [route_class(Room.socket.Handler, path='^/room/$'), route_class(Files, path='^/files/$')]
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +145,96 @@ export interface TableMessages {
 }
 ''' in text
     assert 'export interface TalkMessages' in text and 'export interface QuietMessages' in text
+
+
+@pytest.fixture
+def others():
+    with sandbox(routing=OTHERS):
+        yield
+
+
+def test_text_names_what_a_handler_sends_and_that_it_takes_bytes(others):
+    assert describe() == '''\
+/room/  tests.test_description.RoomSocketHandler
+    The websocket of Room.
+  SAY
+  sends SAID  Somebody said something.
+      text: string
+      colour?: "red"
+  sends SAY
+  sends ERROR  Somebody said something.
+      text: string
+      colour?: "red"
+
+/files/  tests.test_description.Files
+  (binary frames)  Takes a picture.
+'''
+
+
+def test_asyncapi_has_what_a_handler_sends_apart_from_what_it_takes(others):
+    document = json.loads(describe('--asyncapi'))
+    room, files = document['channels']['Room']['messages'], document['channels']['Files']['messages']
+    said = room['SAID']
+    assert said['payload']['required'] == ['type', 'text'] and said['summary'] == 'Somebody said something.'
+    assert said['payload']['properties']['type'] == {'const': 'SAID'}
+    assert room['SAY']['payload']['properties'] == {'type': {'const': 'SAY'}, 'ref': {}}
+    assert 'text' in room['ERROR']['payload']['properties']
+    operations = document['operations']
+    sent = [message['$ref'].rpartition('/')[2] for message in operations['Room.send']['messages']]
+    assert sorted(sent) == ['ACK', 'ERROR', 'GOT_HELLO', 'RECONNECT', 'SAID', 'SAY']
+    taken = [message['$ref'].rpartition('/')[2] for message in operations['Room.receive']['messages']]
+    assert sorted(taken) == ['HELLO', 'PING', 'SAY2']
+    assert files['bytes'] == {'payload': {'type': 'string', 'format': 'binary'}, 'summary': 'Takes a picture.',
+                              'contentType': 'application/octet-stream'}
+    assert files['ERROR'] == {'$ref': '#/components/messages/ERROR'}
+
+
+def test_typescript_has_both_directions(others):
+    text = describe('--typescript')
+    assert '''\
+/** /room/ */
+export interface RoomMessages {
+  receives: {
+    "SAID": {"text": string; "colour"?: "red"};
+    "SAY": Record<string, any>;
+    "ERROR": {"text": string; "colour"?: "red"};
+  };
+  sends: {
+    "SAY": {fields: Record<string, any>; reply: any};
+  };
+}
+''' in text
+    assert '/** /files/ takes binary frames, too */' in text
+
+
+def test_streams_are_described_each_with_its_handler():
+    with sandbox(routing=[route_class(Everything, path='^/all/$')]):
+        text, document = describe(), json.loads(describe('--asyncapi'))
+    assert text == '''\
+/all/  tests.test_description.Everything
+  stream table  tests.test_description.TableSocketHandler
+      The websocket of Table.
+    BET                Bets on a colour. (login required, 30/m)
+        amount: number
+        colour?: "red"
+    /MOVE_(UP|DOWN)$/
+  stream room  tests.test_description.RoomSocketHandler
+      The websocket of Room.
+    SAY
+    sends SAID  Somebody said something.
+        text: string
+        colour?: "red"
+    sends SAY
+    sends ERROR  Somebody said something.
+        text: string
+        colour?: "red"
+'''
+    messages = document['channels']['Everything']['messages']
+    assert messages['table_BET']['payload']['properties']['stream'] == {'const': 'table'}
+    assert messages['table_BET']['payload']['properties']['payload']['required'] == ['type', 'amount']
+    assert messages['room_SAID']['payload']['properties']['payload']['properties']['type'] == {'const': 'SAID'}
+    sent = [message['$ref'].rpartition('/')[2] for message in document['operations']['Everything.send']['messages']]
+    assert {'room_SAID', 'room_SAY2'} <= set(sent) and 'table_BET' not in sent
 
 
 @pytest.mark.parametrize('schema, type', [

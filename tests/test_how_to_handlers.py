@@ -3,12 +3,16 @@ import hashlib
 import re
 import sys
 import types
+import typing
 from pathlib import Path
 
 import pytest
+from django import forms
 from django.contrib.auth.models import Group, Permission
 
 from sockets import testing
+from sockets.contracts import clean
+from sockets.exceptions import FrameError
 from sockets.models import Socket
 from sockets.testing import SocketClient, assert_received
 
@@ -63,6 +67,60 @@ def test_who_sent_it_and_how_to_say_no(page, alice):
         client.request('SIT', number=number) for number in (9, 1, 'x'))] == [
         ('not_found', 'There is no such seat.'), ('not_allowed', "This is the dealer's."),
         ('invalid_content', "invalid literal for int() with base 10: 'x'")]
+
+
+def test_a_frame_is_refused(page):
+    seats = SocketClient('/seats/', handler=page('theatre.views').Seats.socket.Handler).connect()
+    assert seats.request('TAKE', seat=12) == {'type': 'ERROR', 'code': 'seat_taken', 'details': 'This seat is taken.',
+                                              'errors': {'seat': ['Choose another one.']}}
+    assert seats.request('TAKE', seat=13) == {'type': 'TAKEN_BY_YOU'}
+
+
+def test_a_form_says_where_its_errors_are():
+    def errors(form, content):
+        with pytest.raises(FrameError) as raised:
+            clean(form, content)
+        return raised.value.errors
+
+    def refuse(content):
+        raise ValueError('Never.')
+
+    class Bet(forms.Form):
+        amount = forms.IntegerField()
+
+        def clean(self):
+            raise forms.ValidationError('Never.')
+
+    assert errors(Bet, {'amount': 'x'}) == {'amount': ['Enter a whole number.'], '__all__': ['Never.']}
+    assert errors(refuse, {}) == {'__all__': ['Never.']}
+    serializers = pytest.importorskip('rest_framework.serializers')
+
+    class Chip(serializers.Serializer):
+        colour = serializers.CharField()
+
+    class Chips(serializers.Serializer):
+        chips = Chip(many=True)
+
+        def validate(self, data):
+            raise serializers.ValidationError('Never.')
+
+    assert errors(Chips, {'chips': []}) == {'non_field_errors': ['Never.']}
+    assert list(errors(Chips, {'chips': [{'colour': 'red'}, {}]})['chips'][1]) == ['colour']
+    pydantic = pytest.importorskip('pydantic')
+    one = type('One', (pydantic.BaseModel,), {'__annotations__': {'colour': str}, '__module__': __name__})
+    chips = type('Many', (pydantic.BaseModel,), {'__annotations__': {'chips': typing.List[one]}, '__module__': __name__})
+    assert list(errors(chips, {'chips': [{'colour': 'red'}, {}]})) == ['chips.1.colour']
+
+
+def test_what_a_socket_sends(page, alice):
+    handler = page('auctions.views').Lot.socket.Handler
+    lot = SocketClient('/lot/', handler=handler, user=alice).connect()
+    lot.send('BID', amount=5)
+    assert_received(lot, type='BID', amount=5, bidder='alice')
+    Socket.objects.send_action('SOLD', to='alice')
+    with pytest.raises(TypeError, match='does not fit Bid: amount'):
+        Socket.objects.send_action('BID', amount=0)
+        lot.received()
 
 
 def test_rooms(page, alice):

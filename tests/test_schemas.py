@@ -2,7 +2,7 @@ import pytest
 from django import forms
 from django.contrib.auth.models import User
 
-from sockets.schemas import schema_of
+from sockets.schemas import schema_of, schema_of_sent
 
 
 class BetForm(forms.Form):
@@ -51,6 +51,27 @@ def test_a_serializer_is_a_schema_however_nested():
     assert schema['properties']['chips'] == {'type': 'array', 'items': chip}
     assert schema['properties']['first'] == chip
     assert schema['properties']['notes']['items'] == {'type': 'string', 'maxLength': 5}
+
+
+def test_a_serializer_takes_no_field_that_is_read_only_and_sends_none_that_is_write_only():
+    serializers = pytest.importorskip('rest_framework.serializers')
+
+    class Chip(serializers.Serializer):
+        id = serializers.IntegerField(read_only=True)
+        secret = serializers.CharField(write_only=True, required=False)
+
+    class Bet(Chip):
+        chips = Chip(many=True)
+
+    taken, sent = schema_of(Bet), schema_of_sent(Bet)
+    assert list(taken['properties']) == ['secret', 'chips'] and taken['required'] == ['chips']
+    assert list(taken['properties']['chips']['items']['properties']) == ['secret']
+    assert list(sent['properties']) == ['id', 'chips'] and sent['required'] == ['id', 'chips']
+    assert list(sent['properties']['chips']['items']['properties']) == ['id']
+
+
+def test_what_is_sent_without_a_form_has_any_fields():
+    assert schema_of_sent(None) == {'type': 'object'}
 
 
 def test_a_pydantic_model_tells_its_own_schema():

@@ -680,7 +680,10 @@ def test_the_exported_names_are_there():
 # docs/testing.md, to the letter.
 
 PAGE = (ROOT / 'docs/testing.md').read_text()
+# tests/live/test_docs.py runs what needs a Redis.
+LIVE_FILES = ('mysite/live_settings', 'mysite/live_server_tests')
 FILES = dict(re.findall(r'^```python\n# (mysite/[\w/]+)\.py\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL))
+LIVE = {name: FILES.pop(name) for name in LIVE_FILES}
 PYTEST_FUNCTIONS = [(name, node.name) for name, text in FILES.items() for node in ast.parse(text).body
                     if isinstance(node, ast.FunctionDef) and node.name.startswith('test_')]
 TEST_CASES = [(name, node.name) for name, text in FILES.items() for node in ast.parse(text).body
@@ -703,7 +706,8 @@ def example(tmp_path, monkeypatch):
 
 
 def test_every_block_of_the_page_is_run_here():
-    assert PAGE.count('```') == 2 * len(FILES) and len(TEST_CASES) > 3 and len(PYTEST_FUNCTIONS) > 3
+    # And the lines that start the live ones.
+    assert PAGE.count('```') == 2 * len({**FILES, **LIVE}) + 2 and len(TEST_CASES) > 3 and len(PYTEST_FUNCTIONS) > 3
     assert {name for name in FILES if 'tests' in name} == {name for name, _ in TEST_CASES + PYTEST_FUNCTIONS}
 
 

@@ -186,8 +186,9 @@ GUIDES = r'''
 from channels.test import ChannelTestCase, WSClient
 from django.contrib.auth import get_user_model
 
-from mysite import exclusion, metrics
+from mysite import lounge, metrics
 from sockets.models import Socket
+from sockets.testing import run_on_commit
 
 
 class GuideTests(ChannelTestCase):
@@ -223,6 +224,17 @@ class GuideTests(ChannelTestCase):
         exclusion.exclude(alice.user, '/document/alice-1/')
         self.assertFalse(Socket.objects.filter(user=alice.user).exists())
 
+    def test_a_ban(self):
+        carol = self.open('/lounge/', username='carol')
+        self.assertEqual(self.ask(carol, {'type': 'HELLO'})['type'], 'GOT_HELLO')
+        with run_on_commit():
+            lounge.ban(carol.user, '/lounge/')
+        self.assertFalse(Socket.objects.filter(user=carol.user).exists())
+        again = WSClient()
+        again.force_login(carol.user)
+        again.send_and_consume('websocket.connect', path='/lounge/')
+        self.assertEqual(again.receive(json=False), {'close': 4403})
+
     def test_the_wire(self):
         client = self.open('/mypage/', username='alice')
         for question, answer in WIRE:
@@ -238,18 +250,22 @@ def test_the_files_of_the_guides_do_what_is_said_of_them(tmp_path):
                                   for path in (servers.ROOT / 'docs' / top).glob('*.md'))]
     pages = [Document(name) for name in names]
     start_project(tmp_path)
+    with (tmp_path / 'mysite/settings.py').open('a') as settings:
+        settings.write("INSTALLED_APPS += ['mysite']\n")
     blocks = [block for page in pages for block in page.files('mysite')]
     for block in blocks:
         if block.file not in ('mysite/settings.py', 'mysite/tests.py'):
             block.write(tmp_path)
     with (tmp_path / 'mysite/routing.py').open('a') as routing:
-        routing.write('from mysite.documents import Document\nfrom mysite.reports import Report\nchannel_routing += ['
+        routing.write('from mysite.documents import Document\nfrom mysite.reports import Report\n'
+                      'from mysite.lounge import Lounge\nchannel_routing += ['
                       "route_class(Report.socket.Handler, path='^/report/$'), "
+                      "route_class(Lounge.socket.Handler, path='^/lounge/$'), "
                       "route_class(Document.socket.Handler, path=r'^/document/(?P<document>[\\w-]+)/$')]\n")
     frames = [json.loads(block.text) for block in Document('docs/reference/wire.md').blocks('json')]
     (tmp_path / 'mysite/tests_of_guides.py').write_text('WIRE = {!r}\n{}'.format(
         list(zip(frames[::2], frames[1::2])), GUIDES))
-    assert 'Ran 2 tests' in manage(tmp_path, 'test', 'mysite.tests_of_guides')
+    assert 'Ran 3 tests' in manage(tmp_path, 'test', 'mysite.tests_of_guides')
     for block in (block for block in blocks if 'mysite.production import' in block.text):
         module = block.file[:-3].replace('/', '.')
         output = manage(tmp_path, 'check', DJANGO_SETTINGS_MODULE=module)
@@ -444,6 +460,22 @@ def test_the_old_table_makes_way_for_the_new_one(tmp_path):
     command, = re.findall(r'python manage.py (.*)', OLD.text)
     assert 'sockets.0001_initial... OK' in manage(tmp_path, *command.split())
     assert manage(tmp_path, 'shell', '-c', 'from sockets.models import *; print(Socket.objects.count())').strip() == '0'
+
+
+TESTING = Document('docs/testing.md')
+
+
+def test_a_live_server_case_runs_as_it_is_written(tmp_path, redis_url):
+    start_project(tmp_path)
+    for block in TESTING.files('mysite'):
+        block.write(tmp_path)
+    settings = tmp_path / 'mysite/live_settings.py'
+    text = settings.read_text()
+    settings.write_text(text.replace('redis://localhost:6379/1', redis_url))
+    assert settings.read_text() != text
+    install, run = TESTING.section('With a real browser').commands()
+    assert install == 'pip install websocket-client'
+    assert 'Ran 1 test' in manage(tmp_path, *shlex.split(run)[2:])
 
 
 # Links. Sphinx checks those between its own pages; these are all of them, of all pages, and what they lead to. There is
