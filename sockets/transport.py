@@ -49,8 +49,8 @@ DOCTOR = 'sockets.doctor'
 REACH_ALL = ("Set 'BACKEND': 'sockets.layers.RedisChannelLayer' in CHANNEL_LAYERS, which reaches all processes, or do "
              'this in a view of the server itself.')
 
-# The servers of this process, by the connects that it has handled on a layer that reaches no other one; ``None`` in a
-# sandbox, where everybody is.
+# The servers whose rows this process has made: on a layer that reaches no other process, its own. ``None`` in a sandbox,
+# where everybody is.
 here = set()
 # Those of other processes that the log has been told of.
 _told_of = set()
@@ -412,8 +412,6 @@ class Consumer(WebsocketConsumer):
 
     def __init__(self, message, **kwargs):
         self.accepted = message.channel.name != 'websocket.connect'
-        if not self.accepted and here is not None and message.channel_layer.local_only():
-            here.add(server_prefix(message.reply_channel.name))
         self.closed = False
         message.reply_channel = ReplyChannel(self, message.reply_channel)
         if type(message) is Message:
