@@ -68,8 +68,8 @@ setup(
         # psycopg2 2.8 does not import on Python 3.11; sockets/compat.py makes Django 2.2 get on with 2.9.
         'postgres': ['psycopg2-binary>=2.9,<3'],
         'test': test,
-        # What live tests need besides: a browser's driver, a builder of packages, TLS, and a driver for MariaDB that need
-        # not be compiled.
+        # What live tests need besides: a browser's driver, a builder of packages, TLS, and a driver for MariaDB that
+        # need not be compiled.
         'live': test + ['build', 'jsonschema', 'PyMySQL', 'selenium>=4', 'twisted[tls]'],
     },
     classifiers=[

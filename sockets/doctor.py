@@ -70,8 +70,8 @@ def examine_database():
     found = [Finding('database', True, '{} answers in {}; {} connections.'.format(
         connection.vendor, _milliseconds(began), count))]
     if router.db_for_read(Socket) != connection.alias:
-        found.append(Finding('database', None, "A project's own Socket.objects reads from {!r}, and rows are written to "
-                             '{!r}.'.format(router.db_for_read(Socket), connection.alias),
+        found.append(Finding('database', None, "A project's own Socket.objects reads from {!r}, and rows are written "
+                             'to {!r}.'.format(router.db_for_read(Socket), connection.alias),
                              'Write Socket.objects.on_primary() where who has just connected or joined must be found.'))
     return found
 

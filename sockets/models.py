@@ -302,8 +302,11 @@ class Socket(BaseModel):
     def save(self, *args, **kwargs):
         """Save the row; ``server`` follows from the channel name, ``layer`` from who makes it."""
         self.server = transport.server_prefix(self.channel_name)
-        if self._state.adding and self.layer is None:
-            self.layer = transport.layer_name()
+        if self._state.adding:
+            if self.layer is None:
+                self.layer = transport.layer_name()
+            if transport.here is not None:
+                transport.here.add(self.server)
         super().save(*args, **kwargs)
 
     def remove(self):

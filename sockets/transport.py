@@ -46,11 +46,11 @@ _RETRY_INTERVAL = 0.01
 DOCTOR = 'sockets.doctor'
 
 # What to do about connections that an in-memory layer does not reach.
-REACH_ALL = ("Set 'BACKEND': 'sockets.layers.RedisChannelLayer' in CHANNEL_LAYERS, which reaches all processes, or do this "
-             'in a view of the server itself.')
+REACH_ALL = ("Set 'BACKEND': 'sockets.layers.RedisChannelLayer' in CHANNEL_LAYERS, which reaches all processes, or do "
+             'this in a view of the server itself.')
 
-# The servers of this process, by the connects that it has handled on a layer that reaches no other one; ``None`` in a
-# sandbox, where everybody is.
+# The servers whose rows this process has made: on a layer that reaches no other process, its own. ``None`` in a sandbox,
+# where everybody is.
 here = set()
 # Those of other processes that the log has been told of.
 _told_of = set()
@@ -114,8 +114,8 @@ def send_many(channel_names, message):
         if not away <= _told_of:
             _told_of.update(away)
             logger.warning('%d of %d connections get nothing: they are of another process (%s), or one that has ended, '
-                           'and the channel layer in memory reaches this one only. %s', len(channel_names) - len(reached), len(channel_names),
-                           ', '.join(sorted(away)), REACH_ALL)
+                           'and the channel layer in memory reaches this one only. %s',
+                           len(channel_names) - len(reached), len(channel_names), ', '.join(sorted(away)), REACH_ALL)
         channel_names = reached
     return _send_many(channel_layer(), channel_names, message)
 
@@ -417,8 +417,6 @@ class Consumer(WebsocketConsumer):
 
     def __init__(self, message, **kwargs):
         self.accepted = message.channel.name != 'websocket.connect'
-        if not self.accepted and here is not None and message.channel_layer.local_only():
-            here.add(server_prefix(message.reply_channel.name))
         self.closed = False
         message.reply_channel = ReplyChannel(self, message.reply_channel)
         if type(message) is Message:

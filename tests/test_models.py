@@ -169,7 +169,8 @@ def test_a_row_goes_with_its_user_and_with_its_session(connect, login, alice):
     assert Socket.objects.count() == 0
 
 
-PATHS = ['/room/tea/', '/ROOM/TEA/', '/room/Tea/', '/room/tea', '/room/te\u00e1/', '/room/tea/ ', '/room/te%/', '/room/t_a/']
+PATHS = ['/room/tea/', '/ROOM/TEA/', '/room/Tea/', '/room/tea', '/room/te\u00e1/', '/room/tea/ ', '/room/te%/',
+         '/room/t_a/']
 
 
 @pytest.mark.parametrize('path', PATHS)

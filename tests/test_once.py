@@ -29,7 +29,8 @@ TWICE = {
     'rooms and a join': lambda: Socket.objects.in_room('tea') | by_groups(),
     'the table of the rooms': lambda: Socket.objects.filter(memberships__name__in=['tea', 'cake']),
     'an order': lambda: Socket.objects.filter(user__isnull=False).order_by('user__groups__name'),
-    'an order and distinct': lambda: Socket.objects.filter(user__isnull=False).order_by('-user__groups__name').distinct(),
+    'an order and distinct': lambda: Socket.objects.filter(user__isnull=False).order_by(
+        '-user__groups__name').distinct(),
     'a slice': lambda: by_groups()[:5],
     'a slice of an order': lambda: by_groups().order_by('-user__groups__name')[:2],
     'a union': lambda: Socket.objects.in_room('tea').union(Socket.objects.in_room('cake')),

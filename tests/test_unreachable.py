@@ -15,6 +15,11 @@ in_memory = pytest.mark.parametrize('layer', [STOCK_LAYERS[0], OUR_LAYERS[0]], i
 ELSEWHERE = 'daphne.response.elsewhere!'
 
 
+def make_elsewhere():
+    # Not create(), which would be by this process.
+    Socket.objects.bulk_create([Socket(channel_name=ELSEWHERE + 'a', server=ELSEWHERE, path='/page/')])
+
+
 @pytest.fixture
 def mine(layer, connect, monkeypatch):
     """A connection of this process, and the row of one of another."""
@@ -23,7 +28,7 @@ def mine(layer, connect, monkeypatch):
     monkeypatch.setattr(transport, '_told_of', set())
     connection = connect(RoutedSocketHandler)
     connection.messages()
-    Socket.objects.create(channel_name=ELSEWHERE + 'a', path='/page/')
+    make_elsewhere()
     return connection
 
 
@@ -87,5 +92,13 @@ def test_redis_reaches_everybody(mine, layer, caplog):
 
 @in_memory
 def test_a_sandbox_reaches_rows_that_are_made_by_hand(layer):
-    Socket.objects.create(channel_name=ELSEWHERE + 'a', path='/page/')
+    make_elsewhere()
+    assert Socket.objects.send_json({'a': 1}) == 1
+
+
+@in_memory
+def test_a_row_that_is_made_by_hand_is_of_this_process(layer, monkeypatch):
+    # As in a test of a project, with no sandbox of ours.
+    monkeypatch.setattr(transport, 'here', set())
+    Socket.objects.create(channel_name='kitchen!1', path='/page/')
     assert Socket.objects.send_json({'a': 1}) == 1
