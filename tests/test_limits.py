@@ -293,3 +293,16 @@ def test_a_rate_that_makes_no_sense_is_an_error_at_import(options):
         SocketRouter().route('MOVE', **options)
     with pytest.raises(TypeError, match="A route's rate is|A rate is counted|has no rate"):
         Route('MOVE', 'on_move', **options)
+
+
+def test_binary_frames_are_counted_per_user_as_well(connect, login, alice, clock):
+    class Page(View):
+        socket = SocketRouter()
+
+        @socket.bytes(rate='2/m', per='user')
+        def on_bytes(socket, data):
+            return {'type': 'GOT'}
+
+    tab, other_tab = (connect(Page.socket.Handler, cookies=login(alice)) for _ in range(2))
+    tab.messages(), other_tab.messages()
+    assert [connection.send(b'x')[0]['type'] for connection in (tab, other_tab, tab)] == ['GOT', 'GOT', 'ERROR']
