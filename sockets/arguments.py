@@ -40,8 +40,8 @@ def _taker(handler, name):
         parameters = inspect.signature(getattr(handler, method)).parameters
         if name in list(parameters)[:2]:
             return '{}.{}()'.format(handler.__name__, method)
-    if name == 'data' and handler.on_bytes is not None:
-        return '{}.on_bytes()'.format(handler.__name__)
+    if name == 'data' and handler.route_table.binary is not None:
+        return 'what takes binary frames'
     for stream in getattr(handler, 'streams', {}).values():
         taker = _taker(stream, name)
         if taker is not None:

@@ -7,7 +7,7 @@ import time
 from django.conf import settings
 from django.core.cache import caches, close_caches
 from django.core.exceptions import ImproperlyConfigured
-from django.core.handlers.base import reset_urlconf
+from django.core.handlers import base as handlers
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
 from django.urls import base as urls
@@ -32,7 +32,9 @@ _QUERY_INTERVAL = 1
 _looks = threading.local()
 
 # Who listens to the signals of requests in every project. What they do is done here at less cost.
-_DJANGOS = {id(function) for function in (reset_queries, close_old_connections, close_caches, reset_urlconf)}
+_DJANGOS = {id(function) for function in (
+    # The last one came with Django 2.2.
+    reset_queries, close_old_connections, close_caches, getattr(handlers, 'reset_urlconf', None))}
 
 
 class Request:

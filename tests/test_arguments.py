@@ -42,12 +42,20 @@ class Page(View):
         pass
 
 
+class Pictures(View):
+    socket = SocketRouter()
+
+    @socket.bytes
+    def on_picture(socket, data):
+        pass
+
+
 class Everything(SocketDemultiplexer):
     streams = {'own': Own, 'page': Page.socket.Handler}
 
 
 @pytest.mark.parametrize('handler, name', [
-    *((Plain, name) for name in ('self', 'socket', 'message', 'content')), (Files, 'data'), (Own, 'sock'),
+    *((Plain, name) for name in ('self', 'socket', 'message', 'content')), (Files, 'data'), (Pictures.socket.Handler, 'data'), (Own, 'sock'),
     (Own, 'frame'), (Own, 'opening'), (Page.socket.Handler, 'connection'), (Everything, 'frame'), (Everything, 'connection')])
 def test_a_name_that_is_taken_is_an_error_as_the_routing_is_built(handler, name):
     path = r'^/page/(?P<{}>\w+)/$'.format(name)

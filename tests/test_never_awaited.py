@@ -12,6 +12,7 @@ from django.db import connection as database
 from django.db import transaction
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
+from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, contracts, coroutines, signals
 from sockets.exceptions import FrameError
@@ -92,7 +93,7 @@ HIDDEN = {
 @pytest.mark.parametrize('hidden', HIDDEN.values(), ids=HIDDEN)
 def test_an_async_function_behind_a_plain_decorator_is_refused_at_import_with_the_remedy(hidden):
     router = SocketRouter()
-    for decorate in (router.route('X'), router.connect, router.disconnect, router.default_route):
+    for decorate in (router.route('X'), router.bytes, router.connect, router.disconnect, router.default_route):
         with pytest.raises(TypeError, match='Write def'):
             decorate(hidden)
     with pytest.raises(TypeError, match='Write def'):
@@ -233,6 +234,26 @@ def test_async_methods_of_a_handler_class_are_run_to_their_end(connect):
     assert connection.messages() == [{'bytes': b'cba'}]
     connection.disconnect()
     assert seen == ['connect', 'receive', 'receive', 'disconnect'] and not Socket.objects.exists()
+
+
+def test_binary_frames_go_to_async_functions_whose_async_forms_have_agreed(connect):
+    class Pictures(View):
+        socket = SocketRouter()
+
+        @socket.bytes(form=lambda data: sign(data))
+        async def on_picture(socket, data, pk):
+            await asyncio.sleep(0)
+            return data + pk.encode()
+
+    async def sign(data):
+        if data == b'bad':
+            raise ValueError('Not this one.')
+        return data.upper()
+    connection = connect(Pictures.socket.Handler, '/picture/7/', pattern=r'^/picture/(?P<pk>\d+)/$')
+    connection.messages()
+    connection._put('websocket.receive', bytes=b'abc')
+    assert connection.messages() == [{'bytes': b'ABC7'}]
+    assert connection.send(b'bad')[0]['details'] == 'Not this one.'
 
 
 @both_ways
