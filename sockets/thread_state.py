@@ -22,6 +22,7 @@ logger = logging.getLogger('sockets')
 # which would be felt in every frame, and cannot tell what was never set.
 _LOCALS = urls._prefixes, urls._urlconfs, trans_real._active, timezone._active
 _UNSET = object()
+_PLAIN = '/', _UNSET, _UNSET, _UNSET
 
 # Seconds in which a thread that goes from one frame to the next does not look at its database connections again.
 _INTERVAL = 0.1
@@ -29,7 +30,7 @@ _INTERVAL = 0.1
 # The same where only a query can tell whether a connection is still there.
 _QUERY_INTERVAL = 1
 
-_looks = threading.local()
+_thread = threading.local()
 
 # Who listens to the signals of requests in every project. What they do is done here at less cost.
 _DJANGOS = {id(function) for function in (reset_queries, close_old_connections, close_caches, reset_urlconf)}
@@ -49,8 +50,10 @@ class Request:
         self.root_path, self.sender = root_path, sender
 
     def __enter__(self):
-        self.before = _state()
-        _set_state(_fresh(self.root_path), self.before)
+        before = self.before = _state()
+        fresh = _fresh(self.root_path)
+        if fresh != before:
+            _set_state(fresh, before)
         if self.sender is not None and _is_heard(request_started):
             _tell(request_started, sender=self.sender, environ={})
 
@@ -60,18 +63,29 @@ class Request:
                 _tell(request_finished, sender=self.sender)
             elif caches._caches.__dict__:
                 # This thread has some.
-                close_caches()
-        _set_state(self.before, _state())
+                self._close_caches()
+        after = _state()
+        if after != self.before:
+            _set_state(self.before, after)
+
+    @staticmethod
+    def _close_caches():
+        try:
+            close_caches()
+        except Exception:
+            logger.exception('Could not close the caches after a frame')
 
 
 def begin(**kwargs):
     """Have this thread begin with something new, whatever it has done before and however long ago that was."""
     now = time.monotonic()
     # Such a look is a tenth of the work of a small frame.
-    if now >= _looks.__dict__.get('next', 0):
-        _looks.next = now + _INTERVAL
+    if now >= _thread.__dict__.get('next_look', 0):
+        _thread.next_look = now + _INTERVAL
         close_stale()
-    _set_state(_fresh(None), _state())
+    before, fresh = _state(), _fresh(None)
+    if fresh != before:
+        _set_state(fresh, before)
 
 
 def script_name_of(content):
@@ -121,7 +135,7 @@ def _has_ended(connection):
 
 
 def _is_time_to_ask(alias):
-    asked, now = _looks.__dict__.setdefault('asked', {}), time.monotonic()
+    asked, now = _thread.__dict__.setdefault('asked', {}), time.monotonic()
     if now - asked.get(alias, -_QUERY_INTERVAL) < _QUERY_INTERVAL:
         return False
     asked[alias] = now
@@ -144,8 +158,6 @@ def _state():
 
 
 def _set_state(state, now):
-    if state == now:
-        return
     for local, value, present in zip(_LOCALS, state, now):
         if value is present:
             continue
@@ -163,6 +175,8 @@ def _prefix(root_path):
 
 
 def _fresh(root_path):
+    if not root_path and settings.FORCE_SCRIPT_NAME is None:
+        return _PLAIN
     return _prefix(root_path), _UNSET, _UNSET, _UNSET
 
 
