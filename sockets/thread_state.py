@@ -36,40 +36,33 @@ _thread = threading.local()
 _DJANGOS = {id(function) for function in (reset_queries, close_old_connections, close_caches, reset_urlconf)}
 
 
-class Request:
-    """What Django does around a request, around a frame: within it, nothing is left of what this thread did before.
+def serve(function, root_path, sender):
+    """Return what ``function`` returns, called as a request: nothing is left here of what this thread did before.
 
     After it, the thread is as it was. ``root_path`` is what ``reverse()`` begins with, unless ``FORCE_SCRIPT_NAME`` says
     so. ``sender`` sends Django's ``request_started`` and ``request_finished``; ``None`` sends none, for what happens
     within another request.
     """
-
-    __slots__ = ('root_path', 'sender', 'before')
-
-    def __init__(self, root_path, sender):
-        self.root_path, self.sender = root_path, sender
-
-    def __enter__(self):
-        before = self.before = _state()
-        fresh = _fresh(self.root_path)
-        if fresh != before:
-            _set_state(fresh, before)
-        if self.sender is not None and _is_heard(request_started):
-            _tell(request_started, sender=self.sender, environ={})
-
-    def __exit__(self, *raised):
-        if self.sender is not None:
-            if _is_heard(request_finished):
-                _tell(request_finished, sender=self.sender)
-            elif caches._caches.__dict__:
-                # This thread has some.
-                self._close_caches()
+    before, fresh = _state(), _fresh(root_path)
+    if fresh != before:
+        _set_state(fresh, before)
+    try:
+        if sender is not None and _is_heard(request_started):
+            _tell(request_started, sender=sender, environ={})
+        return function()
+    finally:
+        if sender is not None:
+            _finish(sender)
         after = _state()
-        if after != self.before:
-            _set_state(self.before, after)
+        if after != before:
+            _set_state(before, after)
 
-    @staticmethod
-    def _close_caches():
+
+def _finish(sender):
+    if _is_heard(request_finished):
+        _tell(request_finished, sender=sender)
+    elif caches._caches.__dict__:
+        # This thread has some.
         try:
             close_caches()
         except Exception:

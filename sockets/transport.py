@@ -439,8 +439,9 @@ class Consumer(WebsocketConsumer):
     def dispatch(self, message, **kwargs):
         # Whoever ends a connection for daphne (``disconnect()``) does it in a request of its own.
         sender = None if 'row' in vars(message) else type(self)
-        with thread_state.Request(message.content.get('root_path'), sender):
-            return overtime.timed(self, functools.partial(super().dispatch, message, **kwargs))
+        function = functools.partial(super().dispatch, message, **kwargs)
+        return overtime.timed(self, functools.partial(
+            thread_state.serve, function, message.content.get('root_path'), sender))
 
     def last_words(self):
         """Return the message that goes before the close of an accepted connection whose function takes too long."""
