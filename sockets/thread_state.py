@@ -22,6 +22,7 @@ logger = logging.getLogger('sockets')
 # which would be felt in every frame, and cannot tell what was never set.
 _LOCALS = urls._prefixes, urls._urlconfs, trans_real._active, timezone._active
 _UNSET = object()
+_PLAIN = '/', _UNSET, _UNSET, _UNSET
 
 # Seconds in which a thread that goes from one frame to the next does not look at its database connections again.
 _INTERVAL = 0.1
@@ -29,7 +30,7 @@ _INTERVAL = 0.1
 # The same where only a query can tell whether a connection is still there.
 _QUERY_INTERVAL = 1
 
-_looks = threading.local()
+_thread = threading.local()
 
 # Who listens to the signals of requests in every project. What they do is done here at less cost.
 _DJANGOS = {id(function) for function in (
@@ -37,43 +38,49 @@ _DJANGOS = {id(function) for function in (
     reset_queries, close_old_connections, close_caches, getattr(handlers, 'reset_urlconf', None))}
 
 
-class Request:
-    """What Django does around a request, around a frame: within it, nothing is left of what this thread did before.
+def serve(function, root_path, sender):
+    """Return what ``function`` returns, called as a request: nothing is left here of what this thread did before.
 
     After it, the thread is as it was. ``root_path`` is what ``reverse()`` begins with, unless ``FORCE_SCRIPT_NAME`` says
     so. ``sender`` sends Django's ``request_started`` and ``request_finished``; ``None`` sends none, for what happens
     within another request.
     """
+    before, fresh = _state(), _fresh(root_path)
+    if fresh != before:
+        _set_state(fresh, before)
+    try:
+        if sender is not None and _is_heard(request_started):
+            _tell(request_started, sender=sender, environ={})
+        return function()
+    finally:
+        if sender is not None:
+            _finish(sender)
+        after = _state()
+        if after != before:
+            _set_state(before, after)
 
-    __slots__ = ('root_path', 'sender', 'before')
 
-    def __init__(self, root_path, sender):
-        self.root_path, self.sender = root_path, sender
-
-    def __enter__(self):
-        self.before = _state()
-        _set_state(_fresh(self.root_path), self.before)
-        if self.sender is not None and _is_heard(request_started):
-            _tell(request_started, sender=self.sender, environ={})
-
-    def __exit__(self, *raised):
-        if self.sender is not None:
-            if _is_heard(request_finished):
-                _tell(request_finished, sender=self.sender)
-            elif caches._caches.__dict__:
-                # This thread has some.
-                close_caches()
-        _set_state(self.before, _state())
+def _finish(sender):
+    if _is_heard(request_finished):
+        _tell(request_finished, sender=sender)
+    elif caches._caches.__dict__:
+        # This thread has some.
+        try:
+            close_caches()
+        except Exception:
+            logger.exception('Could not close the caches after a frame')
 
 
 def begin(**kwargs):
     """Have this thread begin with something new, whatever it has done before and however long ago that was."""
     now = time.monotonic()
     # Such a look is a tenth of the work of a small frame.
-    if now >= _looks.__dict__.get('next', 0):
-        _looks.next = now + _INTERVAL
+    if now >= _thread.__dict__.get('next_look', 0):
+        _thread.next_look = now + _INTERVAL
         close_stale()
-    _set_state(_fresh(None), _state())
+    before, fresh = _state(), _fresh(None)
+    if fresh != before:
+        _set_state(fresh, before)
 
 
 def script_name_of(content):
@@ -123,7 +130,7 @@ def _has_ended(connection):
 
 
 def _is_time_to_ask(alias):
-    asked, now = _looks.__dict__.setdefault('asked', {}), time.monotonic()
+    asked, now = _thread.__dict__.setdefault('asked', {}), time.monotonic()
     if now - asked.get(alias, -_QUERY_INTERVAL) < _QUERY_INTERVAL:
         return False
     asked[alias] = now
@@ -146,8 +153,6 @@ def _state():
 
 
 def _set_state(state, now):
-    if state == now:
-        return
     for local, value, present in zip(_LOCALS, state, now):
         if value is present:
             continue
@@ -165,6 +170,8 @@ def _prefix(root_path):
 
 
 def _fresh(root_path):
+    if not root_path and settings.FORCE_SCRIPT_NAME is None:
+        return _PLAIN
     return _prefix(root_path), _UNSET, _UNSET, _UNSET
 
 

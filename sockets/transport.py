@@ -440,13 +440,11 @@ class Consumer(WebsocketConsumer):
                 session.save()
 
     def dispatch(self, message, **kwargs):
-        return overtime.timed(self, functools.partial(self._dispatch, message, kwargs))
-
-    def _dispatch(self, message, kwargs):
-        # Whoever ends a connection for daphne does it in a request of its own.
-        is_inner = getattr(message, 'row', None) is not None
-        with thread_state.Request(message.get('root_path'), None if is_inner else type(self)):
-            return super().dispatch(message, **kwargs)
+        # Whoever ends a connection for daphne (``disconnect()``) does it in a request of its own.
+        sender = None if 'row' in vars(message) else type(self)
+        function = functools.partial(super().dispatch, message, **kwargs)
+        return overtime.timed(self, functools.partial(
+            thread_state.serve, function, message.content.get('root_path'), sender))
 
     def last_words(self):
         """Return the message that goes before the close of an accepted connection whose function takes too long."""

@@ -127,6 +127,20 @@ def test_a_function_that_ends_another_connection_keeps_its_own_state_and_lends_i
             assert seen == [('disconnect', FRESH, '')]
 
 
+def test_a_consumer_of_the_projects_own_that_ends_a_connection_keeps_its_state_too():
+    # It may be a page, in a worker.
+    def consume(message):
+        leave_traces()
+        Socket.objects.revoke()
+        seen.append(look())
+    with sandbox(), SocketClient('/page/', handler=router.Handler):
+        del seen[:]
+        channel_layers['default'].router.add_route(route('jobs', consume))
+        channel_layers['default'].send('jobs', {})
+        testing.work()
+        assert seen == [('disconnect', FRESH, ''), TRACES]
+
+
 def test_what_a_worker_does_next_begins_afresh_whatever_it_is():
     # Consumers of the project's own, and pages in the same worker.
     with sandbox():
@@ -279,6 +293,14 @@ def test_a_cache_is_closed_after_each_frame(monkeypatch):
         assert closed == [cache]
 
 
+def test_a_cache_that_cannot_be_closed_is_logged_and_nothing_is_left(monkeypatch, caplog):
+    monkeypatch.setattr(caches['default'], 'close', lambda: 1 / 0)
+    with SocketClient('/page/', handler=router.Handler, raise_exceptions=False) as client:
+        assert client.request('LOOK')['state'] == FRESH
+        assert look() == FRESH
+    assert 'Could not close the caches after a frame' in caplog.text
+
+
 # Database connections.
 
 class Database:
@@ -350,7 +372,7 @@ def test_sqlite_is_looked_after_as_for_a_page(database):
 def test_a_driver_that_hides_its_descriptor_is_asked_once_a_second(database, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(thread_state, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
-    thread_state._looks.asked = {}
+    thread_state._thread.asked = {}
     database.connection, database.vendor = object(), 'mysql'
     for seconds, asked in ((0, 1), (0.5, 1), (0.6, 2)):
         clock[0] += seconds
@@ -360,7 +382,7 @@ def test_a_driver_that_hides_its_descriptor_is_asked_once_a_second(database, mon
     clock[0] += 60
     thread_state.close_stale()
     assert (database.asked, database.closed) == (3, 1)
-    thread_state._looks.asked = {}
+    thread_state._thread.asked = {}
 
 
 def test_a_process_without_the_databases_driver_has_nothing_to_close(monkeypatch):
@@ -401,7 +423,7 @@ def test_a_thread_looks_before_whatever_it_does_but_not_before_each_of_many_fram
     clock = [1000.0]
     monkeypatch.setattr(thread_state, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
     assert thread_state.begin in [receiver() for _, receiver in consumer_started.receivers]
-    thread_state._looks.next = 0
+    thread_state._thread.next_look = 0
     for seconds, looked in ((0, 1), (0.05, 1), (0.06, 2), (60, 3)):
         clock[0] += seconds
         consumer_started.send(sender=None, environ={})
