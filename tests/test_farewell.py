@@ -119,7 +119,7 @@ def test_a_client_that_speaks_while_we_ask_is_not_at_rest(server, say, reactor):
 def test_pages_are_waited_for(server, say, reactor):
     server.reply_protocols['page'] = Page()
     later(reactor, 0.4, server.reply_protocols.clear)
-    assert 0.4 < say() < 1 and server.said == []
+    assert 0.35 < say() < 1 and server.said == []
 
 
 def test_it_ends_in_time_whoever_is_not_at_rest(server, say, caplog):
