@@ -93,7 +93,7 @@ class Mailboxes:
         takes that away, and nothing is left of either.
         """
         is_frame = reply_channel is not None and channel in FRAMES
-        key = reply_channel if is_frame else _line(channel)
+        key = reply_channel if is_frame else line_of(channel)
         if is_frame and key in self._closed:
             if not is_control:
                 return None
@@ -149,7 +149,7 @@ class Mailboxes:
             box = next(iter(min(lines, key=lambda line: next(iter(line))).values()))
             self._leave_line(box)
             self._expire(box, now)
-            if not box.letters or _line(box.letters[0].channel) not in channels:
+            if not box.letters or line_of(box.letters[0].channel) not in channels:
                 self._settle(box)
                 continue
             letter = box.letters.popleft()
@@ -234,7 +234,7 @@ class Mailboxes:
     def waiting(self):
         """Return how many messages wait, by the channel that they wait for."""
         return dict(collections.Counter(
-            _line(letter.channel) for box in self._boxes.values() for letter in box.letters))
+            line_of(letter.channel) for box in self._boxes.values() for letter in box.letters))
 
     def __len__(self):
         return sum(len(box.letters) for box in self._boxes.values())
@@ -247,7 +247,7 @@ class Mailboxes:
             self._leave_line(box)
             self._boxes.pop(box.key, None)
             return None
-        line = _line(box.letters[0].channel)
+        line = line_of(box.letters[0].channel)
         if box.line != line:
             self._leave_line(box)
             box.line, box.rank = line, next(self._ranks)
@@ -278,7 +278,7 @@ class Mailboxes:
 
     def _count_expired(self, box, count):
         if count:
-            self.expired[_line(box.key[1])] += count
+            self.expired[line_of(box.key[1])] += count
 
     def _count_out(self, box, letter):
         if box.key[1] != letter.channel and not box.keeps_order:
@@ -297,7 +297,7 @@ def _size(box):
     return sum(len(letter.message.get('text') or letter.message.get('bytes') or '') for letter in box.letters)
 
 
-def _line(channel):
+def line_of(channel):
     """Return the name under which ``channel`` is received: a server's channels are received together."""
     head, mark, _ = channel.partition('!')
     return head + mark
