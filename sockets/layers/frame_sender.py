@@ -3,7 +3,7 @@ import collections
 import logging
 
 from .errors import Down, explained
-from .mailboxes import line_of
+from .mailbox import line_of
 
 logger = logging.getLogger('sockets')
 

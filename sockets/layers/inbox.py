@@ -4,7 +4,7 @@ import logging
 import threading
 
 from .connections import Reader
-from .mailboxes import line_of
+from .mailbox import line_of
 from .upkeep import keep_noting_work
 
 logger = logging.getLogger('sockets')

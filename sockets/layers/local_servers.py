@@ -4,7 +4,7 @@ import logging
 import time
 
 from .errors import AWAY
-from .mailboxes import line_of
+from .mailbox import line_of
 from .scripts import FINE, GONE, UNKNOWN
 from .standing import Standing
 

@@ -5,7 +5,8 @@ from .errors import AWAY, OutOfMemory
 from .frame_sender import FrameSender
 from .last_messages import LastMessages
 from .local_servers import is_from_server
-from .mailboxes import FRAMES, line_of
+from .mailbox import line_of
+from .mailboxes import FRAMES
 from .queue_sender import QueueSender
 from .ring import NAMES_AT_ONCE
 
