@@ -14,7 +14,7 @@ logger = logging.getLogger('sockets')
 
 
 class Outbox:
-    """Sends what the threads of this process send. What a thread says in a frame, one of ``claims``, may wait for its end."""
+    """Sends what the threads of this process send. The last message of a frame, one of ``claims``, may wait."""
 
     def __init__(self, ring, entries, servers, claims):
         self.servers = servers

@@ -9,8 +9,8 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
 - ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
 - ``servers``, ``suspects`` until when a server's last sign of life is good, and since when we wait for its next
-- ``found_dead:<server>``  that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes when
-                           the server has heard of it, or after a day
+- ``found_dead:<server>``  that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes
+                           when the server has heard of it, or after a day
 - ``known``                that somebody has told us of all servers which have rows: without it, Redis is new
 - ``dropped``              how many messages senders gave up or have expired, by server or channel (hash)
 - ``expired``              of those the ones that have yet to be told to somebody (hash)
