@@ -218,7 +218,7 @@ def test_a_shard_that_is_away_costs_its_own_part_and_nobody_else(three, fault, c
 
 def test_a_frame_that_is_done_while_its_shard_is_away_is_ended_when_that_is_back(three, monkeypatch):
     # It waited for the end of its lease.
-    monkeypatch.setattr(upkeep, 'SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
     worker, other = (RedisChannelLayer(hosts=three.urls, lease=60) for _ in range(2))
     name, elsewhere = on_shard(worker, 1), on_shard(worker, 0)
     pid = redis.Redis.from_url(three.urls[1]).info()['process_id']
@@ -265,7 +265,7 @@ def test_the_last_word_of_a_frame_for_a_shard_that_went_away_comes_back_with_the
 
 def test_a_redis_without_memory_loses_no_frame_that_was_about_to_be_taken(redis_url, monkeypatch):
     # It was out of its list, and then there was no room to note who has it.
-    monkeypatch.setattr(upkeep, 'SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
     layer, client = RedisChannelLayer(hosts=[redis_url], prefix='room:'), redis.Redis.from_url(redis_url)
     layer.flush()
     for n in range(4):
@@ -286,7 +286,7 @@ def test_a_redis_without_memory_loses_no_frame_that_was_about_to_be_taken(redis_
 
 def test_the_claim_of_a_thread_that_died_is_dropped(redis_url, monkeypatch, caplog):
     # It was renewed for as long as the process lived.
-    monkeypatch.setattr(upkeep, 'SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
     layer, other = (RedisChannelLayer(hosts=[redis_url], prefix='died:', lease=60) for _ in range(2))
     layer.flush()
     for n in range(2):
@@ -545,7 +545,7 @@ def test_messages_live_by_the_clock_of_redis(redis_url, reactor, told, monkeypat
 
 
 def test_what_expires_on_its_way_to_a_server_is_counted_and_told(redis_url, reactor, told, monkeypatch):
-    monkeypatch.setattr(upkeep, 'SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
     monkeypatch.setattr(counts, '_TELL_EVERY', 0)
     layer = RedisChannelLayer(hosts=[redis_url], prefix='told:', expiry=1)
     layer.flush()

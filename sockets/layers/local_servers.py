@@ -88,7 +88,7 @@ class LocalServers:
             return channel, message
         return None, None
 
-    def give_signs_of_life(self):
+    def send_heartbeats(self):
         """Say that the servers of this process live, and do what the answers ask for."""
         for server in list(self.leases.held):
             doubts = self.standing.doubts

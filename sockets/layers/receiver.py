@@ -31,7 +31,9 @@ class Receiver:
         self.upkeep = upkeep
         self.last_messages = last_messages
         self.local = local
-        self._tokens = ('{}.{}'.format(name, number) for number in itertools.count())
+        self.name = name
+        # Both are safe for threads.
+        self._numbers = itertools.count()
         self._shards = itertools.cycle(range(ring.size))
         self._thread = threading.local()
 
@@ -87,7 +89,7 @@ class Receiver:
             own = done if step == 0 else None
             if own is None and not here:
                 continue
-            token = next(self._tokens)
+            token = '{}.{}'.format(self.name, next(self._numbers))
             try:
                 reply = self.ring.run('take', index, [
                     own.connection if own else '', own.token if own else '', token, int(self.claims.lease * 1000),

@@ -60,7 +60,7 @@ class RedisChannelLayer(RedisHosts):
         self._claims = Claims(ring, lease)
         self._outbox = Outbox(ring, entries, self._servers, self._claims)
         self._upkeep = Upkeep(lease, at_exit=self._claims.end_all, jobs=[
-            self._servers.give_signs_of_life, self._claims.renew, self._claims.tend,
+            self._servers.send_heartbeats, self._claims.renew, self._claims.tend,
             self._outbox.frames.tell_untold_later, self._counts.tell_expired])
         self._inbox = Inbox(ring, entries, self._servers, self._upkeep, self._counts)
         self._receiver = Receiver(

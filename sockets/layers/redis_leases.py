@@ -1,7 +1,7 @@
 """Which servers live: what those of many machines tell each other of that through Redis."""
 from .errors import AWAY
 
-# A server says each half second that it lives; who has said nothing for two is suspected. Only who stays silent for
+# A server sends a heartbeat each half second; who has sent none for two is suspected. Only who stays silent for
 # another second and a half, while Redis is there to hear it, is dead: when Redis or the machine was stopped, everybody
 # is late. Who has never been heard of, as after a restart of Redis, has ten seconds to speak.
 _LEASE = 2
@@ -20,7 +20,7 @@ class RedisLeases:
 
     def __init__(self, ring):
         self.ring = ring
-        # Seconds that a sign of life is good for.
+        # Seconds that a heartbeat is good for.
         self.lease = _LEASE
         # The servers of this process.
         self.held = set()
@@ -63,7 +63,7 @@ class RedisLeases:
         self._ask('unmark_dead', self.ring.shard_of(server), [server])
 
     def alive(self, servers=()):
-        """Return all whose sign of life is good, whether they are among ``servers`` or not."""
+        """Return all whose last heartbeat is good, whether they are among ``servers`` or not."""
         return [server.decode() for index in range(self.ring.size) for server in self._ask('living', index, [])]
 
     def gone(self, servers):

@@ -8,7 +8,7 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``connects``             how fast connects are taken, and how many were told to come back (hash; see admission.py)
 - ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
 - ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
-- ``servers``, ``suspects`` until when a server's last sign of life is good, and since when we wait for its next
+- ``servers``, ``suspects`` until when a server's last heartbeat is good, and since when we wait for its next
 - ``found_dead:<server>``  that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes
                            when the server has heard of it, or after a day
 - ``known``                that somebody has told us of all servers which have rows: without it, Redis is new
@@ -25,8 +25,8 @@ from . import message_scripts, rate_scripts, server_scripts
 # Of the keys, of what is in them, and of the messages.
 VERSION = 2
 
-# What a sign of life is answered: all is well; Redis has never heard of this server; it was found dead, and its rows
-# are being removed; it was found dead, and they are gone.
+# What a heartbeat is answered: all is well; Redis has never heard of this server; it was found dead, and its rows are
+# being removed; it was found dead, and they are gone.
 FINE, UNKNOWN, DEAD, GONE = range(4)
 
 # The last of ARGV is until when the script may begin, in ms of Redis's own clock: a Redis that hung executes what has

@@ -7,8 +7,8 @@ import weakref
 
 logger = logging.getLogger('sockets')
 
-# Seconds between two signs of life of a server; redis_leases.py has how many may be missed.
-SIGN_OF_LIFE = 0.5
+# Seconds between two heartbeats of a server; redis_leases.py has how many may be missed.
+HEARTBEAT_EVERY = 0.5
 
 
 class Upkeep:
@@ -42,18 +42,18 @@ def keep_noting_work(standing):
 
 
 def _run(upkeep):
-    wait = SIGN_OF_LIFE
+    wait = HEARTBEAT_EVERY
     while True:
         time.sleep(wait)
         alive = upkeep()
         if alive is None:
             return
-        wait = min(SIGN_OF_LIFE, alive.lease / 3)
+        wait = min(HEARTBEAT_EVERY, alive.lease / 3)
         try:
             for job in alive.jobs:
                 job()
         except Exception:
-            # Without a sign of life, this process would be taken for dead.
+            # Without a heartbeat, this process would be taken for dead.
             logger.exception('Could not renew the leases')
         # A local name keeps its object alive.
         del alive
@@ -67,7 +67,7 @@ def _note_work(standing):
             return
         alive.note_work()
         del alive
-        time.sleep(SIGN_OF_LIFE)
+        time.sleep(HEARTBEAT_EVERY)
 
 
 def _end(upkeep):
