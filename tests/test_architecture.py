@@ -88,17 +88,41 @@ IN_FUNCTIONS = {
 LAYERS = {
     '__init__': {'inmemory', 'redis'},
     'admission': set(),
-    'connections': {'redis', 'scripts', 'twisted'},
+    'admission_script': {'admission'},
+    'claims': {'errors', 'redis'},
+    'connections': {'errors', 'redis', 'scripts', 'twisted'},
+    'counts': {'dropped', 'redis'},
     'dropped': set(),
-    'inmemory': {'admission', 'asgiref', 'dropped', 'leases', 'mailboxes', 'twisted'},
+    'entries': {'mailboxes'},
+    'errors': {'redis'},
+    'frame_sender': {'errors', 'mailbox', 'twisted'},
+    'hosts': {'asgi_redis', 'shards'},
+    'inbox': {'connections', 'mailbox', 'upkeep'},
+    'inmemory': {'asgiref', 'leases', 'local_groups', 'local_queues', 'mailboxes', 'twisted'},
+    'last_messages': {'asgiref', 'errors', 'redis'},
     'leases': set(),
-    'mailboxes': {'admission'},
-    'posting': {'connections', 'redis', 'scripts', 'twisted'},
-    'redis': {'admission', 'asgi_redis', 'connections', 'dropped', 'inmemory', 'leases', 'mailboxes', 'posting', 'redis',
-              'scripts', 'shards', 'standing', 'twisted'},
-    'scripts': {'admission'},
-    'shards': {'connections', 'redis'},
+    'local_groups': set(),
+    'local_queues': {'admission', 'asgiref', 'dropped', 'mailboxes', 'twisted'},
+    'local_servers': {'errors', 'mailbox', 'scripts', 'standing', 'twisted'},
+    'mailbox': set(),
+    'mailboxes': {'admission', 'mailbox'},
+    'message_scripts': {'admission_script'},
+    'outbox': {'errors', 'frame_sender', 'last_messages', 'local_servers', 'mailbox', 'mailboxes', 'queue_sender',
+               'ring'},
+    'posting': {'errors', 'redis', 'scripts', 'twisted'},
+    'queue_sender': {'errors', 'redis'},
+    'rate_scripts': set(),
+    'receiver': {'admission', 'connections', 'errors', 'mailboxes', 'redis', 'wakeups'},
+    'redis': {'claims', 'counts', 'entries', 'errors', 'hosts', 'inbox', 'inmemory', 'local_servers', 'mailboxes',
+              'outbox', 'receiver', 'redis_leases', 'ring', 'scripts', 'upkeep'},
+    'redis_leases': {'errors'},
+    'ring': {'connections', 'errors', 'posting', 'redis', 'shards'},
+    'scripts': {'message_scripts', 'rate_scripts', 'server_scripts'},
+    'server_scripts': set(),
+    'shards': {'connections', 'errors'},
     'standing': {'scripts'},
+    'upkeep': set(),
+    'wakeups': {'errors'},
 }
 STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn'}
 
@@ -137,6 +161,26 @@ def test_the_library_reads_its_rows_where_it_writes_them():
             for call in re.findall(r'(?<!`)\b(?:Socket|Membership)\.objects(\..*)', line):
                 there = any(name in call for name in ('.on_primary()', '.using(', '.purge_dead'))
                 assert there or path.name == 'models.py', line
+
+
+def test_layers_import_each_other_in_no_circle():
+    # Below our module of that name, redis is the client.
+    left = {module: {target for target in targets if target in LAYERS and target != 'redis'}
+            for module, targets in LAYERS.items()}
+    while left:
+        free = {module for module, targets in left.items() if targets.isdisjoint(left)}
+        assert free, 'a circle among {}'.format(sorted(left))
+        left = {module: targets for module, targets in left.items() if module not in free}
+
+
+@pytest.mark.parametrize('path', sorted(PACKAGE.glob('layers/*.py')), ids=lambda path: path.stem)
+def test_a_layer_is_made_of_small_files_and_classes(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef):
+            last = max(getattr(child, 'lineno', 0) for child in ast.walk(node))
+            assert last - node.lineno < 200, node.name
 
 
 def test_every_arrow_points_at_something():

@@ -4,7 +4,7 @@ import time
 import pytest
 from asgiref import conformance
 
-from sockets.layers import InMemoryChannelLayer, dropped, inmemory
+from sockets.layers import InMemoryChannelLayer, dropped, local_queues
 
 
 class Conformance(conformance.ConformanceTestCase):
@@ -175,9 +175,9 @@ def test_runworker_is_refused_a_layer_that_it_cannot_share():
 
 
 def test_who_stops_waiting_leaves_nothing_behind(layer, monkeypatch):
-    monkeypatch.setattr('sockets.layers.inmemory._PATIENCE', 0.05)
+    monkeypatch.setattr('sockets.layers.local_queues._PATIENCE', 0.05)
     assert layer.receive(['nothing'], block=True) == (None, None)
-    assert layer._waiters == []
+    assert layer._queues._waiters == []
     layer.send('nothing', {'n': 1})
     assert layer.receive(['nothing'])[1] == {'n': 1}
 
@@ -215,7 +215,7 @@ def test_messages_are_brought_to_a_server_in_order_though_one_cannot_be_delivere
 
 def test_a_thread_that_others_can_do_without_leaves_them_the_frames_that_have_just_come(layer, reactor, monkeypatch):
     # Two that do nothing but compute are slower than one: with four threads there were 0.85 of the echoes.
-    monkeypatch.setattr(inmemory, '_PATIENCE', 0.05)
+    monkeypatch.setattr(local_queues, '_PATIENCE', 0.05)
     layer.spare_threads(0.4)
     release, taken = threading.Event(), threading.Event()
 

@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sockets.layers.mailboxes import CLOSE_EXPIRY, FRAME_BYTES, FRAMES, Full, Mailboxes
+from sockets.layers.mailbox import FRAME_BYTES
+from sockets.layers.mailboxes import CLOSE_EXPIRY, FRAMES, Full, Mailboxes
 
 CAPACITY = 3
 LEASE = 10
@@ -194,7 +195,7 @@ def test_what_nobody_receives_is_swept_away():
     boxes.sweep(EXPIRY - 1)
     assert len(boxes) == 2
     boxes.sweep(EXPIRY)
-    assert len(boxes) == 0 and not boxes._boxes and not boxes._waiting and not boxes._lines
+    assert len(boxes) == 0 and not boxes._boxes and not boxes._room.waiting and not boxes._lines
 
 
 def test_all_that_waits_for_a_server_is_taken_at_once_but_what_has_expired():
@@ -207,7 +208,7 @@ def test_all_that_waits_for_a_server_is_taken_at_once_but_what_has_expired():
     assert boxes.take(['a!'], EXPIRY) == (None, None)
     assert boxes.take(['b!'], EXPIRY)[0].message == {'n': 3}
     # Nothing of it counts any more.
-    assert not boxes._boxes and not boxes._waiting and not boxes._lines
+    assert not boxes._boxes and not boxes._room.waiting and not boxes._lines
 
 
 def test_an_owner_at_work_gets_another_lease():

@@ -11,8 +11,7 @@ from asgiref import conformance
 from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import threads
 
-from sockets.layers import RedisChannelLayer, leases, standing
-from sockets.layers import redis as redis_layer
+from sockets.layers import RedisChannelLayer, redis_leases, standing, upkeep
 from sockets.layers.mailboxes import FRAMES
 from sockets.layers.redis import OutOfMemory
 from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN, VERSION
@@ -181,7 +180,7 @@ def test_a_process_of_thousands_of_connections_waits_for_messages(make_layer):
 def test_a_worker_that_dies_holds_its_connection_up_for_its_lease(make_layer):
     dying, living = make_layer(lease=0.5), make_layer(lease=0.5)
     # A killed process renews nothing.
-    dying._renew_from_now_on = lambda: None
+    dying._upkeep.start = lambda: None
     for n in range(2):
         dying.send('websocket.receive', frame(n))
     assert dying.receive(['websocket.receive'])[1]['n'] == 0
@@ -243,9 +242,11 @@ def test_a_server_that_is_full_refuses_and_can_still_be_told_to_close(make_layer
 
 @pytest.fixture
 def writes(monkeypatch):
-    """What layers have written to their Redis: a list, an entry for each time."""
+    """What layers have written to their Redis in this thread: a list, an entry for each time."""
     def send_packed_command(connection, command):
-        written.append(command)
+        # Servers of other tests go on.
+        if threading.current_thread() is threading.main_thread():
+            written.append(command)
         write(connection, command)
 
     written, write = [], redis.connection.Connection.send_packed_command
@@ -491,7 +492,7 @@ def test_a_redis_that_is_away_is_waited_out_and_said_once(tmp_path, caplog):
 
 def test_a_process_that_serves_locally_keeps_its_frames_to_itself(make_layer, reactor, commands, monkeypatch):
     # That a server lives, which it says twice a second, is not what is counted.
-    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 60)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 60)
     layer = make_layer()
     layer.serve_locally()
     server = Server(reactor, layer, 'local!')
@@ -564,10 +565,10 @@ def test_of_a_connection_that_is_told_to_close_only_the_end_is_heard(make_layer,
 @pytest.fixture
 def quick(monkeypatch):
     """Leases that are short enough to wait for."""
-    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)
-    monkeypatch.setattr(leases, '_LEASE', 0.2)
-    monkeypatch.setattr(leases, '_SUSPICION', 0.15)
-    monkeypatch.setattr(leases, '_GRACE', 0.3)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
+    monkeypatch.setattr(redis_leases, '_LEASE', 0.2)
+    monkeypatch.setattr(redis_leases, '_SUSPICION', 0.15)
+    monkeypatch.setattr(redis_leases, '_GRACE', 0.3)
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
@@ -668,7 +669,7 @@ def test_no_frame_of_a_dead_server_is_put_or_taken_on_any_shard_but_the_ends_of_
     def take_all():
         taken, nothing = [], 0
         while nothing < 3:
-            _, message = server.receive(list(redis_layer.FRAMES))
+            _, message = server.receive(list(FRAMES))
             nothing += message is None
             taken += [] if message is None else [(message['reply_channel'], message['n'])]
         return taken
@@ -717,16 +718,16 @@ def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_
         server.send('websocket.disconnect', frame(3, connection))
     def take_all():
         return sorted((message['reply_channel'], message['n']) for message in (
-            worker.receive(list(redis_layer.FRAMES))[1] for _ in range(8)) if message and message['n'])
+            worker.receive(list(FRAMES))[1] for _ in range(8)) if message and message['n'])
     assert in_thread(take_all) == [(a, 3), (b, 3)]
     # Their rows may still be there.
     time.sleep(0.2)
     with pytest.raises(layer.ChannelFull):
         server.send('websocket.connect', frame(0, c))
     judge.forget_server(name)
-    eventually(lambda: layer._standing.may_serve())
+    eventually(lambda: layer._servers.standing.may_serve())
     server.send('websocket.connect', frame(0, c))
-    assert in_thread(lambda: worker.receive(list(redis_layer.FRAMES)))[1]['reply_channel'] == c
+    assert in_thread(lambda: worker.receive(list(FRAMES)))[1]['reply_channel'] == c
 
 
 def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_life_is_answered(
@@ -734,7 +735,7 @@ def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_l
     layer = make_layer()
     layer.serve_locally()
     server = Server(reactor, layer, 'stopped!')
-    eventually(lambda: layer._standing.at_work < float('inf'))
+    eventually(lambda: layer._servers.standing.at_work < float('inf'))
     for name in ('stopped!a', 'stopped!b'):
         server.send('websocket.connect', frame(0, name))
         assert layer.receive(['websocket.connect'])[1]['reply_channel'] == name
@@ -742,19 +743,19 @@ def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_l
     server.send('websocket.receive', frame(1, 'stopped!a'))
     clock, renewed = standing.uptime, []
     monkeypatch.setattr(standing, 'uptime', lambda: clock() + 75)
-    monkeypatch.setattr(layer, '_renew', lambda: None)
+    monkeypatch.setattr(layer._upkeep, 'jobs', [])
     worker = threading.Thread(target=lambda: renewed.append(layer.receive(['websocket.receive'])))
     worker.start()
     worker.join(1)
-    assert renewed == [] and layer._standing.doubts == 1
-    layer._standing.hear(FINE, 1)
+    assert renewed == [] and layer._servers.standing.doubts == 1
+    layer._servers.standing.hear(FINE, 1)
     worker.join(5)
     assert renewed[0][1]['n'] == 1
     # While this one waited, its connection was ended with all the others, and the server lived again.
     server.send('websocket.receive', frame(2, 'stopped!b'))
     monkeypatch.setattr(standing, 'uptime', lambda: clock() + 150)
     threading.Timer(0.7, lambda: server.send('websocket.disconnect', frame(3, 'stopped!b'))).start()
-    threading.Timer(0.9, lambda: layer._standing.hear(FINE, 2)).start()
+    threading.Timer(0.9, lambda: layer._servers.standing.hear(FINE, 2)).start()
     assert in_thread(lambda: layer.receive(['websocket.receive'])) == (None, None)
 
 
@@ -860,7 +861,7 @@ def test_a_process_that_ends_in_good_order_lets_its_connections_go(make_layer):
         layer.send('websocket.receive', frame(n))
     assert in_thread(lambda: layer.receive(['websocket.receive']))[1]['n'] == 0
     assert in_thread(lambda: other.receive(['websocket.receive'])) == (None, None)
-    layer._end_all()
+    layer._claims.end_all()
     assert in_thread(lambda: other.receive(['websocket.receive']))[1]['n'] == 1
 
 
@@ -873,7 +874,7 @@ def test_a_process_that_ends_in_good_order_says_its_last_word(make_layer, hosts)
         while layer.receive(['websocket.receive'])[0] is None:
             pass
         layer.send_later(name, {'text': 'last'}, None)
-        layer._end_all()
+        layer._claims.end_all()
         # Nobody waits for what Redis says.
         until = time.monotonic() + 5
         while server.receive(['server{}!'.format(n)]) != (name, {'text': 'last'}):
@@ -897,8 +898,8 @@ def test_a_layer_that_nobody_needs_any_more_leaves_no_thread_behind(make_layer, 
 def test_a_connection_is_no_longer_heard_before_it_is_told_to_close(make_layer, monkeypatch):
     # A client that was quick to answer RECONNECT got one more frame through to a route.
     layer, steps = make_layer(), []
-    run = layer._run
-    monkeypatch.setattr(layer, '_run', lambda name, index, args: (steps.append(name), run(name, index, args))[1])
+    run = layer._ring.run
+    monkeypatch.setattr(layer._ring, 'run', lambda name, index, args: (steps.append(name), run(name, index, args))[1])
     layer.send_many(['server!a', 'server!b'], {'text': '{"type":"RECONNECT"}', 'close': 4401})
     assert steps == ['close', 'put']
 
@@ -980,7 +981,7 @@ def test_a_server_turns_a_client_away_for_which_there_is_no_room(make_layer, rea
     assert 8 <= len(found) < 10 and all(message['retry'] >= 1 for _, message in found)
     assert 'full!109' in dict(found)
     # Nobody says that those have ended: they are not remembered.
-    assert layer._open_here == {'full!{}'.format(n) for n in range(110)} - set(dict(found))
+    assert layer._servers.connections == {'full!{}'.format(n) for n in range(110)} - set(dict(found))
 
 
 @pytest.mark.parametrize('hosts', [1, 3])

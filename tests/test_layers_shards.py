@@ -12,9 +12,9 @@ import pytest
 import redis
 from twisted.internet import threads
 
-from sockets.layers import RedisChannelLayer, dropped, posting
-from sockets.layers import redis as redis_layer
-from sockets.layers.connections import Late, Pipe
+from sockets.layers import RedisChannelLayer, counts, dropped, posting, upkeep
+from sockets.layers.connections import Pipe
+from sockets.layers.errors import Late
 
 from . import servers
 from .test_layers_redis import Server, frame, in_thread
@@ -100,7 +100,7 @@ def test_a_call_to_a_redis_that_hangs_ends_with_the_time_out_and_the_next_fails_
             assert time.monotonic() - began < longest
         with pytest.raises(redis.exceptions.TimeoutError):
             layer.group_channels('group')
-    wait_for(lambda: not layer._shards[0].is_down)
+    wait_for(lambda: not layer._ring.shards[0].is_down)
     layer.send('plain', {})
     # Layers of other tests miss theirs.
     assert caplog.text.count('Redis is away, trying again: Timeout') == caplog.text.count('Redis is back after') == 1
@@ -114,12 +114,12 @@ def test_every_connection_to_redis_has_the_time_out(hosts, options, timeout):
     layer = RedisChannelLayer(hosts=['redis://localhost:1/0'] * hosts, **options)
     for index in range(hosts):
         assert layer.connection(index).connection_pool.connection_kwargs['socket_timeout'] == timeout
-        assert layer._shards[index].timeout == timeout
+        assert layer._ring.shards[index].timeout == timeout
 
 
 def test_a_unix_socket_has_the_time_out_too():
     layer = RedisChannelLayer(hosts=['unix:///nowhere/redis.sock'], timeout=2)
-    assert layer._shards[0].connect().socket_timeout == 2.25
+    assert layer._ring.shards[0].connect().socket_timeout == 2.25
     with pytest.raises(redis.exceptions.ConnectionError):
         layer.send('plain', {})
 
@@ -135,10 +135,10 @@ def test_what_ran_into_the_time_out_is_not_done_when_redis_wakes(redis_url, hung
         # It connects anew for each, so all of them wait in Redis's buffers.
         for _ in range(3):
             assert other.receive(['websocket.receive']) == (None, None)
-            other._shards[0].is_down = False
+            other._ring.shards[0].is_down = False
         with pytest.raises(redis.exceptions.TimeoutError):
             other.send('background', {'n': 2})
-    wait_for(lambda: not layer._shards[0].is_down and not other._shards[0].is_down)
+    wait_for(lambda: not layer._ring.shards[0].is_down and not other._ring.shards[0].is_down)
     assert in_thread(lambda: layer.receive(['websocket.receive']))[1]['n'] == 1
     assert layer.receive(['background']) == (None, None)
 
@@ -147,20 +147,20 @@ def test_a_redis_whose_clock_is_set_is_asked_for_its_time_and_does_what_it_is_to
     layer = RedisChannelLayer(hosts=[redis_url], prefix='clock:', timeout=1)
     layer.flush()
     layer.send('plain', {'n': 1})
-    layer._shards[0].clock.offset -= 3600
+    layer._ring.shards[0].clock.offset -= 3600
     layer.send('plain', {'n': 2})
     assert [layer.receive(['plain'])[1]['n'] for _ in range(2)] == [1, 2]
-    assert abs(layer._shards[0].clock.now() - time.time()) < 1
+    assert abs(layer._ring.shards[0].clock.now() - time.time()) < 1
 
 
 def test_a_server_asks_a_redis_whose_clock_was_set_for_its_time_and_loses_no_page(redis_url, reactor):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='clock-set:')
     layer.flush()
     server = Server(reactor, layer, 'clock-set!')
-    wait_for(lambda: 'clock-set!' in layer._read_here)
+    wait_for(lambda: 'clock-set!' in layer._servers.names)
     server.send('http.request', {'reply_channel': 'clock-set!page', 'n': 0})
     wait_for(layer.is_idle)
-    layer._shards[0].clock.offset -= 1000
+    layer._ring.shards[0].clock.offset -= 1000
     server.send('http.request', {'reply_channel': 'clock-set!page', 'n': 1})
     wait_for(lambda: layer.statistics()['waiting'] == {'http.request': 2})
     assert server.received == []
@@ -169,7 +169,7 @@ def test_a_server_asks_a_redis_whose_clock_was_set_for_its_time_and_loses_no_pag
 def test_a_script_that_is_late_does_nothing_and_says_so(redis_url):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='late:', timeout=1)
     layer.flush()
-    pipe = Pipe(layer._shards[0])
+    pipe = Pipe(layer._ring.shards[0])
     pipe.shard.probe()
     pipe.shard.clock.offset -= 3600
     assert isinstance(pipe._run('put', ['late:1:', 'plain', 0, 1000, b'x', 1]), Late)
@@ -206,7 +206,7 @@ def test_a_shard_that_is_away_costs_its_own_part_and_nobody_else(three, fault, c
         sender.send('websocket.receive', frame(0, names[1]))
     assert time.monotonic() - began < 0.1
     three.start(1) if fault == 'is killed' else os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: not any(shard.is_down for layer in (sender, worker) for shard in layer._shards))
+    wait_for(lambda: not any(shard.is_down for layer in (sender, worker) for shard in layer._ring.shards))
     sender.send('websocket.receive', frame('back', names[1]))
     found = None
     while found is None or found['n'] != 'back':
@@ -218,7 +218,7 @@ def test_a_shard_that_is_away_costs_its_own_part_and_nobody_else(three, fault, c
 
 def test_a_frame_that_is_done_while_its_shard_is_away_is_ended_when_that_is_back(three, monkeypatch):
     # It waited for the end of its lease.
-    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
     worker, other = (RedisChannelLayer(hosts=three.urls, lease=60) for _ in range(2))
     name, elsewhere = on_shard(worker, 1), on_shard(worker, 0)
     pid = redis.Redis.from_url(three.urls[1]).info()['process_id']
@@ -256,7 +256,7 @@ def test_the_last_word_of_a_frame_for_a_shard_that_went_away_comes_back_with_the
     worker.send_later(home + 'a', {'text': 'last'}, errors.append)
     # Another thread finds out.
     three.kill(1)
-    worker._shards[1].failed(redis.exceptions.ConnectionError('gone'))
+    worker._ring.shards[1].failed(redis.exceptions.ConnectionError('gone'))
     worker.receive(EVERYTHING)
     assert [type(error).__name__ for error in errors] == ['Down']
     with pytest.raises(redis.exceptions.ConnectionError):
@@ -265,7 +265,7 @@ def test_the_last_word_of_a_frame_for_a_shard_that_went_away_comes_back_with_the
 
 def test_a_redis_without_memory_loses_no_frame_that_was_about_to_be_taken(redis_url, monkeypatch):
     # It was out of its list, and then there was no room to note who has it.
-    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
     layer, client = RedisChannelLayer(hosts=[redis_url], prefix='room:'), redis.Redis.from_url(redis_url)
     layer.flush()
     for n in range(4):
@@ -286,7 +286,7 @@ def test_a_redis_without_memory_loses_no_frame_that_was_about_to_be_taken(redis_
 
 def test_the_claim_of_a_thread_that_died_is_dropped(redis_url, monkeypatch, caplog):
     # It was renewed for as long as the process lived.
-    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
     layer, other = (RedisChannelLayer(hosts=[redis_url], prefix='died:', lease=60) for _ in range(2))
     layer.flush()
     for n in range(2):
@@ -295,7 +295,7 @@ def test_the_claim_of_a_thread_that_died_is_dropped(redis_url, monkeypatch, capl
     began = time.monotonic()
     while other.receive(['websocket.receive'], block=True)[1] is None:
         assert time.monotonic() - began < 5
-    assert 'ended with a frame of server!a in its hands' in caplog.text and not layer._tickets
+    assert 'ended with a frame of server!a in its hands' in caplog.text and not layer._claims.held
 
 
 def test_servers_on_healthy_shards_are_judged_while_another_is_away(three, monkeypatch):
@@ -315,7 +315,7 @@ def test_a_fan_out_serves_its_own_connections_and_other_shards_before_it_fails(t
     layer, reader = RedisChannelLayer(hosts=three.urls), RedisChannelLayer(hosts=three.urls)
     layer.serve_locally()
     own = Server(reactor, layer, on_shard(layer, 0, 'own') + '!')
-    wait_for(lambda: own.prefix in layer._read_here)
+    wait_for(lambda: own.prefix in layer._servers.names)
     prefixes = [next(name for name in ('far{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == index)
                 for index in range(3)]
     three.kill(1)
@@ -333,7 +333,7 @@ def test_connections_are_closed_and_found_idle_whatever_other_shard_is_away(thre
     layer, server_layer = RedisChannelLayer(hosts=three.urls), RedisChannelLayer(hosts=three.urls)
     prefix = next(name for name in ('closing{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 0)
     server = Server(reactor, server_layer, prefix)
-    wait_for(lambda: prefix in server_layer._read_here)
+    wait_for(lambda: prefix in server_layer._servers.names)
     names = [on_shard(layer, index, prefix) for index in range(3)]
     three.kill(1)
     assert layer.send_many(names, {'close': 4401}) == []
@@ -365,7 +365,7 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
     layer = RedisChannelLayer(hosts=[redis_url], prefix='reactor:', timeout=0.5)
     layer.flush()
     server = Clocked(reactor, layer, 'reactor!')
-    wait_for(lambda: 'reactor!' in layer._read_here)
+    wait_for(lambda: 'reactor!' in layer._servers.names)
     server.send('websocket.connect', frame(0, 'reactor!a'))
     wait_for(lambda: layer.statistics()['waiting'])
     server.longest = 0
@@ -380,7 +380,7 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
             # More than a socket holds.
             server.send('websocket.receive', frame(2 + n, 'reactor!c{}'.format(n), text=big))
         answers = dict(server.has(23))
-        wait_for(lambda: layer._shards[0].is_down)
+        wait_for(lambda: layer._ring.shards[0].is_down)
         # And at once, from here on.
         with pytest.raises(layer.ChannelFull):
             server.send('websocket.connect', frame(0, 'reactor!d'))
@@ -389,7 +389,7 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
     assert answers['reactor!b'] == {'close': True} and answers['reactor!a'] == {'close': 1013}
     assert answers['reactor!page']['status'] == 503
     assert server.longest < 0.3
-    wait_for(lambda: not layer._shards[0].is_down)
+    wait_for(lambda: not layer._ring.shards[0].is_down)
     # Nothing of what it gave up is done after all.
     worker = RedisChannelLayer(hosts=[redis_url], prefix='reactor:')
     server.send('websocket.receive', frame(99, 'reactor!z'))
@@ -402,7 +402,7 @@ def test_a_client_that_goes_before_redis_has_refused_its_frame_is_not_remembered
     layer = RedisChannelLayer(hosts=[redis_url], prefix='goes:', capacity=1)
     layer.flush()
     server = Server(reactor, layer, 'goes!')
-    wait_for(lambda: 'goes!' in layer._read_here)
+    wait_for(lambda: 'goes!' in layer._servers.names)
     server.send('websocket.receive', frame(0, 'goes!a'))
     wait_for(layer.is_idle)
     with hung():
@@ -411,29 +411,29 @@ def test_a_client_that_goes_before_redis_has_refused_its_frame_is_not_remembered
     # Its close, which finds nobody.
     assert server.has(1) == [('goes!a', {'close': 1013})]
     wait_for(layer.is_idle)
-    assert layer._stopped == set()
+    assert layer._outbox.frames.stopped == set()
 
 
 def test_frames_that_wait_for_a_redis_that_hangs_are_as_few_as_may_wait_in_it(redis_url, hung, reactor):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='few:', timeout=5, capacity=3)
     layer.flush()
     server = Server(reactor, layer, 'few!')
-    wait_for(lambda: 'few!' in layer._read_here)
+    wait_for(lambda: 'few!' in layer._servers.names)
     with hung():
         for n in range(6):
             server.send('websocket.receive', frame(n, 'few!a'))
         # At once, and not when Redis has not answered.
         assert server.has(1) == [('few!a', {'close': 1013})]
-        assert len(layer._posters[0].waiting) == 3
+        assert len(layer._ring.posters[0].waiting) == 3
     wait_for(layer.is_idle)
-    assert not layer._on_their_way
+    assert not layer._outbox.frames.on_their_way
     wait_for(lambda: layer.statistics()['waiting'] == {'frames of connections': 3})
 
 
 def test_what_waits_for_a_redis_that_hangs_is_not_copied_with_each_frame(redis_url, hung, reactor):
     # A server was busy with nothing else: 20000 frames are 100 MB with their scripts.
     layer = RedisChannelLayer(hosts=[redis_url], prefix='copied:', timeout=20)
-    poster, answers = posting.Poster(layer._shards[0]), []
+    poster, answers = posting.Poster(layer._ring.shards[0]), []
     threads.blockingCallFromThread(reactor, poster.post, 'idle', ['copied:'], answers.append)
     wait_for(lambda: answers)
 
@@ -452,10 +452,10 @@ def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_fram
     layer = RedisChannelLayer(hosts=[redis_url], prefix='writes:')
     layer.flush()
     server = Server(reactor, layer, 'writes!')
-    wait_for(lambda: 'writes!' in layer._read_here)
+    wait_for(lambda: 'writes!' in layer._servers.names)
     server.send('websocket.receive', frame(0, 'writes!a'))
     wait_for(layer.is_idle)
-    poster = layer._posters[0]
+    poster = layer._ring.posters[0]
 
     def lose(channel, message):
         poster.connection._sock.shutdown(socket.SHUT_WR)
@@ -472,19 +472,19 @@ def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_fram
 def test_what_waits_for_a_redis_that_is_lost_is_all_told_though_one_of_them_fails(redis_url, hung, reactor):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='all-told:', timeout=0.3)
     told = []
-    poster = posting.Poster(layer._shards[0])
+    poster = posting.Poster(layer._ring.shards[0])
     with hung():
         for on_reply in (told.append, lambda reply: told.no_such_thing, told.append):
             reactor.callFromThread(poster.post, 'idle', ['all-told:'], on_reply)
         wait_for(lambda: len(told) == 2)
-    wait_for(lambda: not layer._shards[0].is_down)
+    wait_for(lambda: not layer._ring.shards[0].is_down)
 
 
 def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, reactor):
     layer = RedisChannelLayer(hosts=three.urls, timeout=0.5)
     prefix = next(name for name in ('page{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 0)
     server = Server(reactor, layer, prefix)
-    wait_for(lambda: prefix in layer._read_here)
+    wait_for(lambda: prefix in layer._servers.names)
     for n in range(3):
         server.send('http.request', {'reply_channel': prefix + 'x', 'n': n})
     wait_for(lambda: layer.statistics()['waiting'] == {'http.request': 3})
@@ -493,11 +493,11 @@ def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, rea
     try:
         for n in range(3, 9):
             server.send('http.request', {'reply_channel': prefix + 'x', 'n': n})
-        wait_for(lambda: layer._shards[1].is_down)
+        wait_for(lambda: layer._ring.shards[1].is_down)
         time.sleep(0.2)
     finally:
         os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: not layer._shards[1].is_down)
+    wait_for(lambda: not layer._ring.shards[1].is_down)
     worker, taken = RedisChannelLayer(hosts=three.urls), []
     while len(taken) < 9:
         _, message = worker.receive(['http.request'], block=True)
@@ -510,17 +510,17 @@ def test_a_server_whose_own_mailbox_is_away_lets_nobody_in_and_closes_who_speaks
     layer = RedisChannelLayer(hosts=three.urls)
     prefix = next(name for name in ('home{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 1)
     server = Server(reactor, layer, prefix)
-    wait_for(lambda: prefix in layer._read_here)
+    wait_for(lambda: prefix in layer._servers.names)
     name = on_shard(layer, 0, prefix)
     server.send('websocket.connect', frame(0, name))
     worker = RedisChannelLayer(hosts=three.urls)
     assert worker.receive(EVERYTHING, block=True)[1]['n'] == 0
     three.kill(1)
-    wait_for(lambda: layer._shards[1].is_down)
+    wait_for(lambda: layer._ring.shards[1].is_down)
     with pytest.raises(layer.ChannelFull):
         server.send('websocket.connect', frame(0, on_shard(layer, 2, prefix)))
     # Of that one, nobody says that it has ended.
-    assert layer._open_here == {name}
+    assert layer._servers.connections == {name}
     server.send('websocket.receive', frame(1, name))
     assert server.has(1) == [(name, {'close': 1013})]
     # That it ends is told to those who can hear it.
@@ -535,7 +535,7 @@ def test_a_server_whose_own_mailbox_is_away_lets_nobody_in_and_closes_who_speaks
 def test_messages_live_by_the_clock_of_redis(redis_url, reactor, told, monkeypatch):
     # A machine whose clock is 70 s ahead threw all away; one that is behind would keep what is too old.
     server = Server(reactor, RedisChannelLayer(hosts=[redis_url], prefix='ahead:'), 'ahead!')
-    wait_for(lambda: 'ahead!' in server.layer._read_here)
+    wait_for(lambda: 'ahead!' in server.layer._servers.names)
     now = time.time
     for seconds in (70, -70):
         monkeypatch.setattr(time, 'time', lambda: now() + seconds)
@@ -545,8 +545,8 @@ def test_messages_live_by_the_clock_of_redis(redis_url, reactor, told, monkeypat
 
 
 def test_what_expires_on_its_way_to_a_server_is_counted_and_told(redis_url, reactor, told, monkeypatch):
-    monkeypatch.setattr(redis_layer, 'SIGN_OF_LIFE', 0.05)
-    monkeypatch.setattr(redis_layer, '_TELL_EVERY', 0)
+    monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
+    monkeypatch.setattr(counts, '_TELL_EVERY', 0)
     layer = RedisChannelLayer(hosts=[redis_url], prefix='told:', expiry=1)
     layer.flush()
     layer.send_many(['told!a', 'told!b'], {'text': 'too late'})
@@ -569,8 +569,8 @@ def test_what_expires_on_its_way_to_a_worker_is_counted_and_told_once(redis_url,
     time.sleep(1.1)
     assert layer.receive(['background', 'websocket.receive']) == (None, None)
     for _ in range(2):
-        layer._tended = -100
-        layer._tend()
+        layer._counts._told = -100
+        layer._counts.tell_expired()
     assert told == [{'background': 1, 'some!': 2}]
     assert layer.statistics() == {'waiting': {}, 'dropped': {'background': 1, 'some!': 2}}
 

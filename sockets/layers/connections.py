@@ -1,28 +1,21 @@
-"""How a process talks to Redis: a pipe for each thread, bells for workers that wait, a reader on the reactor.
+"""How a process talks to Redis: a pipe for each thread, and a reader on the reactor.
 
-All three speak through redis-py's ``Connection``, which knows of passwords, databases, unix sockets and TLS.
+Both speak through redis-py's ``Connection``, which knows of passwords, databases, unix sockets and TLS.
 """
 import collections
 import os
-import select
 import threading
 import time
 
 import redis
 
+from .errors import Late
 from .scripts import SCRIPTS
-
-# Redis cannot be reached: worth another try.
-AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 
 def connect(pool):
     """Return a connection of its own, made as those of ``pool``."""
     return pool.connection_class(**pool.connection_kwargs)
-
-
-class Late(redis.exceptions.ResponseError):
-    """A script came too late to Redis, which did nothing."""
 
 
 class Pipe:
@@ -100,70 +93,6 @@ class Pipe:
             return self.connection.read_response()
         except redis.exceptions.ResponseError as error:
             return Late(str(error)) if 'LATE' in str(error) else error
-
-
-class _Bell:
-    """What one shard rings: a connection whose BLPOP may outlast a wait."""
-
-    def __init__(self, shard, keys):
-        self.shard = shard
-        self.keys = keys
-        self.connection = shard.connect()
-        self.is_waiting = False
-
-    def listen(self):
-        """Return whether it can be heard from now on."""
-        if self.shard.is_down:
-            self.hang_up()
-        elif not self.is_waiting:
-            try:
-                self.connection.send_command('BLPOP', *self.keys, 0)
-                self.is_waiting = True
-            except AWAY as error:
-                self.hang_up()
-                self.shard.failed(error)
-        return self.is_waiting
-
-    def answer(self):
-        """Read that it has rung, or that its connection is gone."""
-        self.is_waiting = False
-        try:
-            self.connection.read_response()
-        except AWAY:
-            # The next look says whether it is only this connection.
-            self.hang_up()
-
-    def hang_up(self):
-        self.is_waiting = False
-        self.connection.disconnect()
-
-
-class Bells:
-    """Blocks until something can be taken on any shard."""
-
-    def __init__(self, shards):
-        self.bells = [_Bell(shard, keys) for shard, keys in shards if keys]
-
-    def wait(self, seconds):
-        """Return when a bell has rung, or after ``seconds``; sooner while one cannot be heard."""
-        heard = [bell for bell in self.bells if bell.listen()]
-        if len(heard) < len(self.bells):
-            seconds = min(seconds, 0.25)
-        ready = _readable([bell.connection._sock for bell in heard], seconds)
-        for bell in heard:
-            if bell.connection._sock in ready:
-                bell.answer()
-
-
-def _readable(socks, seconds):
-    """Return those of ``socks`` that can be read, as soon as there is one, or none after ``seconds``."""
-    if not hasattr(select, 'poll'):
-        return select.select(socks, [], [], seconds)[0]
-    # select() knows no file beyond 1023, and a server has thousands.
-    poll, by_number = select.poll(), {sock.fileno(): sock for sock in socks}
-    for number in by_number:
-        poll.register(number, select.POLLIN)
-    return [by_number[number] for number, _ in poll.poll(1000 * seconds)]
 
 
 class Reader:

@@ -1,4 +1,4 @@
-"""Which servers live: what a layer knows of that, on one machine by locks on files, on many through Redis."""
+"""Which servers of one machine live, by locks on files. redis_leases.py says it of many machines."""
 import logging
 import os
 import re
@@ -12,17 +12,6 @@ except ImportError:
     fcntl = None
 
 logger = logging.getLogger('sockets')
-
-# A server says each half second that it lives; who has said nothing for two is suspected. Only who stays silent for
-# another second and a half, while Redis is there to hear it, is dead: when Redis or the machine was stopped, everybody
-# is late. Who has never been heard of, as after a restart of Redis, has ten seconds to speak.
-SIGN_OF_LIFE = 0.5
-_LEASE = 2
-_SUSPICION = 1.5
-_GRACE = 10
-
-# Seconds in which a server that was found dead may come back and hear of it.
-_MARK_KEPT = 86400
 
 # Seconds that the file of a dead server is kept for somebody to find.
 _KEPT = 7 * 86400
@@ -118,76 +107,3 @@ class FileLeases:
     def _path(self, server):
         directory = self.directory or os.path.join(tempfile.gettempdir(), 'sockets-{}'.format(os.getuid()))
         return os.path.join(directory, re.sub(r'[^\w.-]', '_', server))
-
-
-class RedisLeases:
-    """The leases of all servers on a Redis, or on several.
-
-    ``run(script, index, args)`` runs a script on one of ``count`` shards, ``shard_of(server)`` says on which. On a shard
-    that is away nobody is dead.
-    """
-
-    def __init__(self, run, shard_of, count, prefix):
-        self.run = run
-        self.shard_of = shard_of
-        self.count = count
-        self.prefix = prefix
-        # Seconds that a sign of life is good for.
-        self.lease = _LEASE
-        # The servers of this process.
-        self.held = set()
-        # Whether a Redis that we asked has forgotten everything, and nobody has told it of the servers that have rows.
-        self.is_new = False
-
-    def hold(self, server):
-        """Have ``server`` be one of those to ``renew`` from now on."""
-        self.held.add(server)
-
-    def renew(self, server):
-        """Say that ``server`` lives; return what Redis knows of it (``scripts.FINE`` ...)."""
-        return self.run('alive', self.shard_of(server), [self.prefix, int(self.lease * 1000), server])
-
-    def dead(self, servers=None):
-        """Return all that are dead of those that have ever been heard of, and hear of ``servers`` from now on.
-
-        No shard takes a frame of theirs any more. ``servers`` are all that have rows, or ``None``.
-        """
-        by_shard = {index: [] for index in range(self.count)}
-        for server in servers or ():
-            by_shard[self.shard_of(server)].append(server)
-        is_new, dead = False, []
-        for index, names in by_shard.items():
-            # Nobody is dead just because we cannot ask, and nobody lives because somebody else's shard is away.
-            reply = self.run('dead', index, [
-                self.prefix, int(_SUSPICION * 1000), int(_GRACE * 1000), _MARK_KEPT, int(servers is not None), *names])
-            is_new_here, *found = reply or [0]
-            is_new = is_new or bool(is_new_here)
-            dead += [server.decode() for server in found]
-        self.is_new = is_new
-        for server in dead:
-            self._on_other_shards('mark_dead', server, _MARK_KEPT)
-        return dead
-
-    def unmark_dead(self, server):
-        """Have ``server`` live again, which was found dead, has ended all that it had, and has no row any more."""
-        # First, and all of them: a mark that stayed would refuse what is on that shard.
-        self._on_other_shards('unmark_dead', server)
-        self.run('unmark_dead', self.shard_of(server), [self.prefix, server])
-
-    def alive(self, servers=()):
-        """Return all whose sign of life is good, whether they are among ``servers`` or not."""
-        return [server.decode() for index in range(self.count) for server in self.run('living', index, [self.prefix])]
-
-    def gone(self, servers):
-        """Return those of ``servers`` that are dead, for who only wants to know: nobody is found dead by this."""
-        return {gone.decode() for server in servers for gone in self.run(
-            'gone', self.shard_of(server), [self.prefix, int(_SUSPICION * 1000), server])}
-
-    def forget(self, server):
-        """Forget a dead server."""
-        self.run('forget', self.shard_of(server), [self.prefix, server, _MARK_KEPT])
-
-    def _on_other_shards(self, script, server, *args):
-        for index in range(self.count):
-            if index != self.shard_of(server):
-                self.run(script, index, [self.prefix, server, *args])

@@ -5,10 +5,11 @@ keep their order is *busy* from the moment that one of them is taken until that 
 by nobody before. All times are seconds of the caller's clock.
 """
 import collections
-import itertools
 import math
+import operator
 
 from .admission import PATIENCE
+from .mailbox import Letter, Lines, Mailbox, Room, Ticket, line_of
 
 # The channels whose messages are the frames of a connection, named by their reply channel.
 CONNECT = 'websocket.connect'
@@ -17,42 +18,9 @@ FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
 # Seconds that a close waits for its server: as long as daphne lets a connection live.
 CLOSE_EXPIRY = 86400
 
-# Characters or bytes of a connection's frames that wait, beyond which no more is taken: a hundred frames may be long.
-FRAME_BYTES = 16 * 1024 * 1024
-
-Letter = collections.namedtuple('Letter', 'channel message since expires')
-Letter.__doc__ = """A message on its way: the channel it was sent to, its content, since when, and until when."""
-
 
 class Full(Exception):
     """A mailbox takes no more; nothing was put into it."""
-
-
-class Ticket:
-    """A frame that somebody is handling. Its mailbox is busy until ``Mailboxes.done`` or the end of the lease."""
-
-    __slots__ = ('mailbox', 'channel', 'owner', 'until')
-
-    def __init__(self, mailbox, channel, owner, until):
-        self.mailbox = mailbox
-        self.channel = channel
-        self.owner = owner
-        self.until = until
-
-
-class Mailbox:
-    """The messages of one connection or channel, first in, first out."""
-
-    __slots__ = ('key', 'keeps_order', 'letters', 'ticket', 'line', 'rank')
-
-    def __init__(self, key, keeps_order):
-        self.key = key
-        self.keeps_order = keeps_order
-        self.letters = collections.deque()
-        # Who is handling the frame before the first letter.
-        self.ticket = None
-        # The line that it stands in and its place there; None while it stands in none.
-        self.line = self.rank = None
 
 
 class Mailboxes:
@@ -64,21 +32,16 @@ class Mailboxes:
     """
 
     def __init__(self, capacity, server_capacity, expiry, lease, connect_expiry=math.inf):
-        self.capacity = capacity
-        self.server_capacity = server_capacity
+        self._room = Room(capacity, server_capacity)
         self.expiry = expiry
         self.lease = lease
         self.connect_expiry = connect_expiry
         self._boxes = {}
-        # Per channel that is waited for, the mailboxes whose first letter is of that channel: rank -> mailbox.
-        self._lines = collections.defaultdict(collections.OrderedDict)
-        self._ranks = itertools.count()
+        self._lines = Lines()
         self._tickets = collections.OrderedDict()
         self._at_work = collections.Counter()
         # When a connect was last taken.
         self._connected = 0
-        # How many messages wait for each connection of a server.
-        self._waiting = collections.Counter()
         # Connections that have been told to close, and until when we remember it.
         self._closed = {}
         # How many messages were thrown away because they had waited too long, by server or channel; for the caller to
@@ -93,7 +56,7 @@ class Mailboxes:
         takes that away, and nothing is left of either.
         """
         is_frame = reply_channel is not None and channel in FRAMES
-        key = reply_channel if is_frame else _line(channel)
+        key = reply_channel if is_frame else line_of(channel)
         if is_frame and key in self._closed:
             if not is_control:
                 return None
@@ -103,12 +66,7 @@ class Mailboxes:
             box = self._boxes[is_frame, key] = Mailbox((is_frame, key), is_frame)
         elif not is_control:
             self._expire(box, now)
-            if key != channel and not is_frame:
-                full = (self._waiting[channel] >= self.capacity(channel) or
-                        len(box.letters) >= self.server_capacity)
-            else:
-                full = len(box.letters) >= self.capacity(channel) or is_frame and _size(box) > FRAME_BYTES
-            if full:
+            if self._room.is_full(box, channel):
                 self._settle(box)
                 raise Full(channel)
         if channel == 'websocket.disconnect' and is_frame and self._withdraw(box):
@@ -117,9 +75,9 @@ class Mailboxes:
         # waited for ever.
         expires = now + (self.connect_expiry if channel == CONNECT and is_frame else
                          self.expiry if not is_control else math.inf if is_frame else max(self.expiry, CLOSE_EXPIRY))
-        box.letters.append(Letter(channel, message, now, expires))
-        if not is_frame and key != channel:
-            self._waiting[channel] += 1
+        letter = Letter(channel, message, now, expires)
+        box.letters.append(letter)
+        self._room.count_in(box, letter)
         return self._settle(box)
 
     def close(self, connection, now):
@@ -130,30 +88,29 @@ class Mailboxes:
             box.letters = collections.deque(
                 letter for letter in box.letters if letter.channel != 'websocket.receive')
             if box.ticket is None:
-                self._leave_line(box)
+                self._lines.leave(box)
             self._settle(box)
 
     def take(self, channels, now, owner=None):
         """Return the ``Letter`` that has waited longest in line for one of ``channels``, and its ``Ticket``.
 
-        A connect lets the others go first, unless none was taken for ``PATIENCE`` seconds. Both are ``None`` if there is
-        none; the ticket is ``None`` where no order is kept.
+        A connect lets the others go first, unless none was taken for ``PATIENCE`` seconds. Both are ``None`` if there
+        is none; the ticket is ``None`` where no order is kept.
         """
         while True:
-            waited_for = [channel for channel in channels if self._lines.get(channel)]
-            if not waited_for:
+            heads = self._lines.heads(channels)
+            if not heads:
                 return None, None
-            if len(waited_for) > 1 and CONNECT in waited_for and now - self._connected < PATIENCE:
-                waited_for.remove(CONNECT)
-            lines = [self._lines[channel] for channel in waited_for]
-            box = next(iter(min(lines, key=lambda line: next(iter(line))).values()))
-            self._leave_line(box)
+            if len(heads) > 1 and CONNECT in heads and now - self._connected < PATIENCE:
+                del heads[CONNECT]
+            box = min(heads.values(), key=_rank)
+            self._lines.leave(box)
             self._expire(box, now)
-            if not box.letters or _line(box.letters[0].channel) not in channels:
+            if not box.letters or line_of(box.letters[0].channel) not in channels:
                 self._settle(box)
                 continue
             letter = box.letters.popleft()
-            self._count_out(box, letter)
+            self._room.count_out(box, letter)
             if letter.channel == CONNECT:
                 self._connected = now
             ticket = None
@@ -169,11 +126,12 @@ class Mailboxes:
         box = self._boxes.pop((False, server), None)
         if box is None:
             return []
-        self._leave_line(box)
+        self._lines.leave(box)
         for letter in box.letters:
-            self._waiting.pop(letter.channel, None)
+            self._room.count_out(box, letter)
         letters = [letter for letter in box.letters if letter.expires > now]
-        self._count_expired(box, len(box.letters) - len(letters))
+        if len(letters) < len(box.letters):
+            self.expired[server] += len(box.letters) - len(letters)
         return letters
 
     def done(self, ticket):
@@ -205,7 +163,7 @@ class Mailboxes:
 
     def clear(self):
         """Forget everything."""
-        self.__init__(self.capacity, self.server_capacity, self.expiry, self.lease, self.connect_expiry)
+        self.__init__(self._room.capacity, self._room.server_capacity, self.expiry, self.lease, self.connect_expiry)
 
     def withdraw(self, connection):
         """Forget a connection whose connect nobody has taken; return whether it is one."""
@@ -218,12 +176,11 @@ class Mailboxes:
 
     def in_line(self, channel):
         """Return how many connections or channels wait to have a message of ``channel`` taken."""
-        return len(self._lines.get(channel, ()))
+        return self._lines.length(channel)
 
     def waited(self, channels, now):
         """Return for how many seconds the message has waited that ``take`` would return; 0 if there is none."""
-        lines = [self._lines[channel] for channel in channels if self._lines.get(channel)]
-        return max([now - next(iter(line.values())).letters[0].since for line in lines], default=0)
+        return max([now - box.letters[0].since for box in self._lines.heads(channels).values()], default=0)
 
     def has_frames(self, connection=None):
         """Whether a frame of ``connection``, or of any, waits or is being handled."""
@@ -234,7 +191,7 @@ class Mailboxes:
     def waiting(self):
         """Return how many messages wait, by the channel that they wait for."""
         return dict(collections.Counter(
-            _line(letter.channel) for box in self._boxes.values() for letter in box.letters))
+            line_of(letter.channel) for box in self._boxes.values() for letter in box.letters))
 
     def __len__(self):
         return sum(len(box.letters) for box in self._boxes.values())
@@ -244,23 +201,12 @@ class Mailboxes:
         if box.ticket is not None:
             return None
         if not box.letters:
-            self._leave_line(box)
+            self._lines.leave(box)
             self._boxes.pop(box.key, None)
             return None
-        line = _line(box.letters[0].channel)
-        if box.line != line:
-            self._leave_line(box)
-            box.line, box.rank = line, next(self._ranks)
-            self._lines[line][box.rank] = box
+        line = line_of(box.letters[0].channel)
+        self._lines.enter(box, line)
         return line
-
-    def _leave_line(self, box):
-        if box.line is not None:
-            line = self._lines[box.line]
-            del line[box.rank]
-            if not line:
-                del self._lines[box.line]
-            box.line = box.rank = None
 
     def _withdraw(self, box):
         if box.ticket is not None or not box.letters or box.letters[0].channel != CONNECT:
@@ -272,19 +218,10 @@ class Mailboxes:
     def _expire(self, box, now):
         while box.letters and box.letters[0].expires <= now:
             letter = box.letters.popleft()
-            self._count_out(box, letter)
+            self._room.count_out(box, letter)
             # Who wanted a connection is told by whoever holds it.
-            self._count_expired(box, int(letter.channel != 'websocket.connect'))
-
-    def _count_expired(self, box, count):
-        if count:
-            self.expired[_line(box.key[1])] += count
-
-    def _count_out(self, box, letter):
-        if box.key[1] != letter.channel and not box.keeps_order:
-            self._waiting[letter.channel] -= 1
-            if not self._waiting[letter.channel]:
-                del self._waiting[letter.channel]
+            if letter.channel != CONNECT:
+                self.expired[line_of(box.key[1])] += 1
 
 
 def end_of(message):
@@ -293,11 +230,4 @@ def end_of(message):
             'order': message.get('order')}
 
 
-def _size(box):
-    return sum(len(letter.message.get('text') or letter.message.get('bytes') or '') for letter in box.letters)
-
-
-def _line(channel):
-    """Return the name under which ``channel`` is received: a server's channels are received together."""
-    head, mark, _ = channel.partition('!')
-    return head + mark
+_rank = operator.attrgetter('rank')

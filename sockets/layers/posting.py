@@ -6,7 +6,7 @@ import time
 
 import redis
 
-from .connections import Late
+from .errors import Late
 from .scripts import SCRIPTS
 
 logger = logging.getLogger('sockets')

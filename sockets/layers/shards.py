@@ -4,11 +4,14 @@ import threading
 import time
 import weakref
 
-import redis
-
 from .connections import connect
+from .errors import Down
 
 logger = logging.getLogger('sockets')
+
+# Seconds that a call may take. One Redis that hangs for a while is waited for: nothing goes on without it anyway. Where
+# there are several, those that are well must not wait for the one that is not.
+TIMEOUT, TIMEOUT_OF_SEVERAL = 10, 1.5
 
 # Seconds between two tries to reach a shard that is down, and that one try may take.
 _PROBE_EVERY = 0.25
@@ -27,10 +30,6 @@ _CLOCK = getattr(time, 'CLOCK_BOOTTIME', None)
 def local_time():
     """Return the seconds of a clock of this machine that nobody sets."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
-
-
-class Down(redis.exceptions.ConnectionError):
-    """A shard has not answered lately; nobody has waited for it."""
 
 
 class Clock:

@@ -17,7 +17,7 @@ class Standing:
     """What a process knows of how others see its servers.
 
     A process that was not at work for longer than ``lease`` seconds (stopped, or its machine suspended) may have been
-    found dead. It is in doubt until a sign of life that it gave after that has been answered.
+    found dead. It is in doubt until a heartbeat that it sent after that has been answered.
     """
 
     def __init__(self, lease):
@@ -39,7 +39,7 @@ class Standing:
         self.at_work = now
 
     def hear(self, answer, doubts):
-        """Take the answer to a sign of life that was given when there had been so many ``doubts``."""
+        """Take the answer to a heartbeat that was sent when there had been so many ``doubts``."""
         if answer in (DEAD, GONE) or (answer == UNKNOWN and not self.is_certain()):
             self.is_dead = True
         if doubts == self.doubts:

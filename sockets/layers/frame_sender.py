@@ -1,0 +1,106 @@
+"""How frames of connections get to Redis, and what becomes of a connection whose frame it does not take."""
+import collections
+import logging
+
+from .errors import Down, explained
+from .mailbox import line_of
+
+logger = logging.getLogger('sockets')
+
+
+class FrameSender:
+    """Sends frames of connections: a server's own from its reactor, which waits for no reply, others' by waiting.
+
+    ``servers`` are those of this process (``LocalServers``), whose connections it closes.
+    """
+
+    def __init__(self, ring, entries, servers):
+        self.ring = ring
+        self.entries = entries
+        self.servers = servers
+        self.local = servers.local
+        # How many frames of each connection wait in our memory for Redis to take them.
+        self.on_their_way = collections.Counter()
+        # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
+        self.stopped = set()
+        self._untold = collections.deque()
+
+    def send(self, channel, message):
+        """Send a frame; return whether it was refused, as far as that is known at once."""
+        connection = message['reply_channel']
+        is_ours = self.servers.holds(connection)
+        if is_ours and channel != 'websocket.receive':
+            self.servers.note(channel, connection)
+        if channel == 'websocket.disconnect':
+            self.stopped.discard(connection)
+        elif connection in self.stopped:
+            return False
+        index = self.ring.shard_of(connection)
+        args = self.entries.frame(channel, message, self.local.connect_expiry, has_end=not is_ours)
+        if self.servers.is_on_reactor():
+            return self._post(channel, message, index, args)
+        reply = self.ring.run('put_frame', index, args)
+        if isinstance(reply, bytes):
+            raise self.local.too_many_connects(float(reply))
+        return reply
+
+    def tell_untold(self):
+        """Say again which connections have ended: Redis may be there to hear it. To be called on the reactor."""
+        for _ in range(len(self._untold)):
+            self.send('websocket.disconnect', self._untold.popleft())
+
+    def tell_untold_later(self):
+        """Have the reactor say again which connections have ended."""
+        if self._untold:
+            from twisted.internet import reactor
+            reactor.callFromThread(self.tell_untold)
+
+    def _post(self, channel, message, index, args):
+        """Send a frame without waiting for Redis; return whether it was refused at once."""
+        connection = message['reply_channel']
+        home = self.ring.shards[self.ring.shard_of(line_of(connection))]
+        if channel == 'websocket.connect' and (home.is_down or self.ring.shards[index].is_down):
+            # daphne answers 503 at once. A connection whose answers cannot arrive is none, and nobody tells its end.
+            self.servers.connections.discard(connection)
+            return True
+        if channel == 'websocket.receive':
+            if home.is_down:
+                return self._stop(
+                    channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
+            if self.on_their_way[connection] >= self.entries.capacity_of(channel):
+                # Redis would say so, too, if it said anything.
+                return self._stop(channel, message, 1)
+            self.on_their_way[connection] += 1
+        self.ring.post('put_frame', index, args, lambda reply: self._hear(channel, message, reply))
+
+    def _hear(self, channel, message, reply):
+        if channel == 'websocket.receive':
+            connection = message['reply_channel']
+            self.on_their_way[connection] -= 1
+            if not self.on_their_way[connection]:
+                del self.on_their_way[connection]
+        if reply:
+            self._stop(channel, message, reply)
+        if channel == 'websocket.disconnect':
+            # That frames before it were not taken may have been heard since it was sent.
+            self.stopped.discard(message['reply_channel'])
+
+    def _stop(self, channel, message, reply):
+        """End a connection of this server one of whose frames Redis did not take; ``reply`` is 1 or an exception."""
+        if channel == 'websocket.disconnect':
+            return self._untold.append(message)
+        connection = message['reply_channel']
+        is_new = channel == 'websocket.connect'
+        if isinstance(reply, bytes):
+            # It is turned away, and nobody tells its end.
+            self.servers.connections.discard(connection)
+            return self.local.send(connection, {'retry': float(reply)})
+        if reply == 2:
+            # Somebody has found this server dead.
+            self.stopped.add(connection)
+            self.local.send(connection, {'close': True} if is_new else self.servers.farewell)
+        elif connection not in self.stopped:
+            logger.warning('%s %s: %s', 'Refusing' if is_new else 'Closing with 1013', connection,
+                           explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait')
+            self.stopped.add(connection)
+            self.local.send(connection, {'close': True if is_new else 1013})

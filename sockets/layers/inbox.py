@@ -1,0 +1,68 @@
+"""What other processes send to the connections of this one, read from Redis on the reactor."""
+import itertools
+import logging
+import threading
+
+from .connections import Reader
+from .mailbox import line_of
+from .upkeep import keep_noting_work
+
+logger = logging.getLogger('sockets')
+
+# Seconds after which Redis answers that there is nothing, and that somebody waits for a mark.
+_PATIENCE = 2
+
+
+class Inbox:
+    """Reads the queues of ``servers`` (``LocalServers``) and brings what is in them to their connections.
+
+    What has expired on its way is told to ``counts``.
+    """
+
+    def __init__(self, ring, entries, servers, upkeep, counts):
+        self.ring = ring
+        self.entries = entries
+        self.servers = servers
+        self.upkeep = upkeep
+        self.counts = counts
+        # Of entries for a server of this process, what is set when all that came before them has been delivered.
+        self._marks = {}
+        self._numbers = itertools.count()
+
+    def read(self, server, on_reply):
+        """Read the queue of ``server`` from now on; ``on_reply`` is called on the reactor whenever Redis answers."""
+        if server in self.servers.names:
+            return
+        self.servers.names.add(server)
+        self.upkeep.start()
+        if self.servers.runs_workers:
+            keep_noting_work(self.servers.standing)
+        shard = self.ring.shards[self.ring.shard_of(server)]
+        Reader(shard, self.ring.prefix + 'queue:' + server, lambda entry: self._deliver(entry, shard.clock.now()),
+               on_reply, _PATIENCE).start()
+
+    def has_read(self, server, send_mark):
+        """Wait until all has been delivered that is in the queue of ``server`` now; return whether it was in time."""
+        mark, arrived = next(self._numbers), threading.Event()
+        self._marks[mark] = arrived
+        try:
+            send_mark(server, mark)
+            return arrived.wait(_PATIENCE)
+        finally:
+            del self._marks[mark]
+
+    def _deliver(self, entry, now):
+        try:
+            _, expires, content = self.entries.read(entry)
+            if 'mark' in content:
+                # Whoever asked may wait no more.
+                return self._marks.get(content['mark'], threading.Event()).set()
+            # By Redis's clock, which has also said until when it is good.
+            if 0 < expires <= now * 1000:
+                return self.counts.note_expired(line_of(content['to'][0]), len(content['to']))
+            full = self.servers.local.send_many(content['to'], content['message'])
+        except Exception:
+            logger.exception('A message for the connections of this server could not be read')
+        else:
+            if full:
+                logger.error('Dropped a message for %d connections that take none: %s', len(full), ', '.join(full[:5]))

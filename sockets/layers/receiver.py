@@ -1,0 +1,147 @@
+"""How a worker thread gets its messages from Redis: from each shard in turn, and woken when there is something."""
+import contextlib
+import itertools
+import threading
+import time
+
+import redis
+
+from .admission import PATIENCE
+from .connections import pause
+from .errors import AWAY
+from .mailboxes import CONNECT
+from .wakeups import WakeUps
+
+# Seconds that a blocking receive() waits, and after which a worker looks for claims that have ended.
+_PATIENCE = 2
+
+
+class Receiver:
+    """Takes messages for the threads of this process.
+
+    A frame that is taken is one of ``claims``, which ``upkeep`` renews from then on. ``last_messages`` are settled when
+    Redis has answered. ``local`` is the layer in memory, for what else an entry holds. ``name`` is one that no other
+    process has.
+    """
+
+    def __init__(self, ring, entries, claims, upkeep, last_messages, local, name):
+        self.ring = ring
+        self.entries = entries
+        self.claims = claims
+        self.upkeep = upkeep
+        self.last_messages = last_messages
+        self.local = local
+        self.name = name
+        # Both are safe for threads.
+        self._numbers = itertools.count()
+        self._shards = itertools.cycle(range(ring.size))
+        self._thread = threading.local()
+
+    def receive(self, channels, block):
+        """Return the channel and content of a message, or ``(None, None)``; ``block`` waits for one."""
+        deadline = time.monotonic() + _PATIENCE
+        try:
+            while True:
+                found = self._take(channels)
+                self.last_messages.settle()
+                left = deadline - time.monotonic()
+                if found is not None or not block or left <= 0:
+                    self._thread.tries = 0
+                    return found or (None, None)
+                # Nobody is woken for a server's sockets: a server asks with receive_twisted().
+                is_server = any(channel.endswith('!') for channel in channels)
+                self._wake_ups(channels).wait(min(left, 0.01) if is_server else left)
+        except redis.exceptions.RedisError:
+            # None of the shards could be asked.
+            self.last_messages.settle()
+            tries = self._thread.tries = getattr(self._thread, 'tries', 0) + 1
+            time.sleep(pause(tries))
+            return None, None
+
+    def release(self):
+        """Say that this thread is done with the frame that it received before, and asks for no more."""
+        # What cannot be told now is told by upkeep.
+        with contextlib.suppress(redis.exceptions.RedisError):
+            self._take([])
+        self.ring.settle()
+        self.last_messages.settle()
+
+    def _take(self, channels):
+        """Take from the shards in turn, beginning with another one each time."""
+        servers = [channel for channel in channels if channel.endswith('!')]
+        if servers:
+            # An entry for many sockets has been opened before.
+            channel, message = self.local.receive(servers)
+            if channel is not None:
+                return channel, message
+        if self.ring.size > 1:
+            self.ring.let_go()
+        done = self.claims.pop()
+        first = next(self._shards) if self.ring.size > 1 else 0
+        if done is not None and done.index != first:
+            # First: whatever comes of the others, its connection goes on.
+            self.claims.end(done)
+            done = None
+        failure, is_any_up = None, False
+        for step in range(self.ring.size):
+            index = (first + step) % self.ring.size
+            here = [channel for channel in channels if self._is_on(channel, index)]
+            own = done if step == 0 else None
+            if own is None and not here:
+                continue
+            token = '{}.{}'.format(self.name, next(self._numbers))
+            try:
+                reply = self.ring.run('take', index, [
+                    own.connection if own else '', own.token if own else '', token, int(self.claims.lease * 1000),
+                    *self._rotated(here)])
+            except redis.exceptions.RedisError as error:
+                if own is not None:
+                    self.claims.end_later(own)
+                if not isinstance(error, AWAY):
+                    self.ring.shards[index].refused(error)
+                failure = error
+                continue
+            is_any_up = True
+            if reply:
+                return self._open(index, token, *reply)
+        if not is_any_up and failure is not None:
+            raise failure
+        return None
+
+    def _open(self, index, token, entry, connection=None):
+        if connection is not None:
+            self.claims.add(index, connection, token)
+            self.upkeep.start()
+        channel, _, message = self.entries.read(entry)
+        if channel == CONNECT:
+            self._thread.connected = time.monotonic()
+        if '!' in channel:
+            name, *others = message['to']
+            self.local.send_many(others, message['message'])
+            return name, message['message']
+        return channel, message
+
+    def _is_on(self, channel, index):
+        # Frames and plain channels are on every shard, the others where their name leads.
+        return not ('!' in channel or '?' in channel) or self.ring.shard_of(channel) == index
+
+    def _rotated(self, channels):
+        # The first channel must not starve the others. Connects are the last, as frames of those who are in come first,
+        # unless this thread has taken none for long.
+        turn = self._thread.turn = getattr(self._thread, 'turn', 0) + 1
+        turn %= len(channels) or 1
+        channels = channels[turn:] + channels[:turn]
+        if CONNECT in channels:
+            is_late = time.monotonic() - getattr(self._thread, 'connected', 0) >= PATIENCE
+            channels.remove(CONNECT)
+            channels.insert(0 if is_late else len(channels), CONNECT)
+        return channels
+
+    def _wake_ups(self, channels):
+        wake_ups = self._thread.__dict__.setdefault('wake_ups', {})
+        key = tuple(sorted(channels))
+        if key not in wake_ups:
+            wake_ups[key] = WakeUps([
+                (shard, [self.ring.prefix + 'bell:' + channel for channel in key if self._is_on(channel, index)])
+                for index, shard in enumerate(self.ring.shards)])
+        return wake_ups[key]
