@@ -108,8 +108,9 @@ def test_pages_and_sockets_know_that_they_came_over_tls(site):
 
 def test_a_client_that_does_not_read_is_cut_off_over_tls_too(site):
     one, other = site.connect('/chat/'), site.connect('/chat/')
+    # More than what waits in us, in the line and in the client.
     text = 'x' * 250000
-    for _ in range(40):
+    for _ in range(80):
         assert {one.ask({'type': 'SAY', 'text': text})['type'], one.receive()['type']} == {'SAID', 'HEARD'}
     eventually(lambda: 'it does not read' in site.server.log)
     one.close()
