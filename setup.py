@@ -23,7 +23,7 @@ test = [
 ]
 
 setup(
-    name='django-channels-router',
+    name='django-routed-sockets',
     # Read, not imported: the build environment has no Django.
     version=re.search(r"^__version__ = '(.+)'$", read('sockets/__init__.py'), re.MULTILINE).group(1),
     description='Routed websockets for Django: decorate methods of a view, get a socket beside its page.',

@@ -1,4 +1,5 @@
 """What ``manage.py check`` says about views and the sockets beside them. docs/checks.md is the list."""
+from django.conf import settings
 from django.core.checks import Warning
 
 from . import guards
@@ -63,7 +64,8 @@ def _open_sockets(views):
 def _decorated_views():
     """Return the callbacks of the URLconf that have a decorator of Django's around a class-based view, by its class."""
     from django.urls import get_resolver
-    found, waiting = {}, [get_resolver()]
+    # A project of websockets alone needs no URLconf.
+    found, waiting = {}, [get_resolver()] if getattr(settings, 'ROOT_URLCONF', None) else []
     while waiting:
         entry = waiting.pop()
         try:

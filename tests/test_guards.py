@@ -377,3 +377,9 @@ def test_a_handler_class_that_overrides_a_function_in_its_routes_is_named(found)
     assert names_of([message]) == [('sockets.W017', 'Sub.on_bet')]
     assert "('TYPE', 'on_bet')" in message.hint
     assert guards.overridden(ByFunction, ByFunction) is not None and not list(guards.overridden(ByFunction, ByFunction))
+
+
+def test_a_project_without_a_urlconf_has_no_views_to_ask(found, settings):
+    # "migrate" ended with an AttributeError there.
+    del settings.ROOT_URLCONF
+    assert found() == []

@@ -63,20 +63,18 @@ def wheel(dist):
 
 
 @pytest.fixture(scope='module')
-def virtualenv(wheel, tmp_path_factory):
+def virtualenv(tree, tmp_path_factory):
     """A virtualenv in which the first line of the README was run, and how many seconds that took."""
     directory = tmp_path_factory.mktemp('empty virtualenv')
     venv.create(str(directory), with_pip=True)
-    # The name leads to what we have built.
-    (directory / 'constraints.txt').write_text('django-channels-router @ {}\n'.format(wheel.as_uri()))
     began = time.monotonic()
-    shell(FIRST_CONTACT.commands()[0], directory, cwd=directory)
+    shell(FIRST_CONTACT.commands()[0], directory, cwd=tree)
     return directory, time.monotonic() - began
 
 
 @pytest.fixture
 def python(virtualenv):
-    """The Python of a virtualenv that holds the wheel and what it asks for."""
+    """The Python of a virtualenv that holds the package and what it asks for."""
     return programs(virtualenv[0]) / 'python'
 
 
@@ -86,8 +84,7 @@ def programs(directory):
 
 def activated(directory):
     """Return the environment variables of who works in the virtualenv."""
-    return {'PYTHONPATH': '', 'PATH': os.pathsep.join([str(programs(directory)), os.environ['PATH']]),
-            'PIP_CONSTRAINT': (directory / 'constraints.txt').as_uri()}
+    return {'PYTHONPATH': '', 'PATH': os.pathsep.join([str(programs(directory)), os.environ['PATH']])}
 
 
 def shell(command, directory, cwd):
@@ -124,7 +121,7 @@ def test_the_wheel_tells_pytest_of_its_fixture(wheel):
 
 def test_the_wheel_is_named_after_the_version_of_the_package(wheel):
     import sockets
-    assert wheel.name == 'django_channels_router-{}-py3-none-any.whl'.format(sockets.__version__)
+    assert wheel.name == 'django_routed_sockets-{}-py3-none-any.whl'.format(sockets.__version__)
 
 
 def test_what_pip_installs_with_the_wheel_fits_together(python, tmp_path):

@@ -262,7 +262,7 @@ def unit(name, page=PAGE):
 def test_pip_is_told_names_that_exist():
     for command in commands():
         if command.startswith('pip install'):
-            extra = re.search(r'django-channels-router(?:\[(\w+)\])?', command).group(1)
+            extra = re.match(r"pip install '?\.(?:\[(\w+)\])?", command).group(1)
             assert extra is None or "'{}': [".format(extra) in (servers.ROOT / 'setup.py').read_text()
 
 
