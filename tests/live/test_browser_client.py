@@ -361,7 +361,7 @@ def test_the_page_of_the_document_says_what_it_should(site, open_browser):
     page = Page(open_browser(), site.url + '/mypage/')
     page.becomes('open')
     assert eventually(lambda: page.browser.find_element('id', 'log').text) == '2 + 3 = 5'
-    assert 'it says `open` and `2 + 3 = 5`' in DOCUMENT
+    assert 'the page says `open` and `2 + 3 = 5`' in DOCUMENT
     assert set(re.findall(r'^```(\w+)$', DOCUMENT, re.MULTILINE)) == {'html', 'js', 'python', 'ts'}
     scripts = page.run('return [...document.scripts].map(script => script.src)')
     assert re.match(re.escape(site.url) + r'/static/sockets/sockets\.[0-9a-f]{12}\.js$', scripts[0])
