@@ -166,9 +166,8 @@ class RoutedSocketHandler(transport.Consumer):
             if row is None:
                 raise RowMissing()
             with databases.on_primary():
-                # It may not have been loaded with the row.
-                text = row.handshake
-            self._request = self.handshake(text)
+                # It may not have been loaded with the row, and need not be where this process holds the connection.
+                self._request = self.handshake(lambda: row.handshake)
             self._request.session, self._request.user = self.session, self.user
         return self._request
 

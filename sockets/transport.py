@@ -524,14 +524,14 @@ class Consumer(WebsocketConsumer):
             'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
         }, secret_cookie))
 
-    def handshake(self, text=None):
+    def handshake(self, load_text=None):
         """Return the HTTP request that asked for this connection: of the connect message, or of the one that this process
-        holds, or else of ``text``, a ``handshake_text()``.
+        holds, or else of the ``handshake_text()`` that ``load_text`` returns.
         """
         content = self.message.content
-        if text is not None:
+        if load_text is not None:
             # A row may be older than this column.
-            content = credentials.held(self.channel_name) or json.loads(text or '{}')
+            content = credentials.held(self.channel_name) or json.loads(load_text() or '{}')
         content = dict(content, method='GET')
         dropped = content.pop('dropped', None)
         content['path'] = self.path
