@@ -42,11 +42,11 @@ def clear():
         # deleting anything.
         taken = Socket.objects.using(using).exclude(session=None).order_by().values('session_id')
         expired.exclude(pk__in=taken)._raw_delete(using)
-    while True:
+    part = ['']
+    while part:
         # What is left, as Django does it, and none that a receiver or a trigger has brought back.
-        part = list(expired.order_by('pk').values_list('pk', flat=True)[:_PART])
-        if not part or not Session.objects.using(using).filter(pk__in=part).delete()[0]:
-            return
+        part = list(expired.filter(pk__gt=part[-1]).order_by('pk').values_list('pk', flat=True)[:_PART])
+        Session.objects.using(using).filter(pk__in=part).delete()
 
 
 def _only_connections_refer():
