@@ -102,8 +102,7 @@ class SocketQuerySet(models.QuerySet):
         """
         names = dict(pair for part in self._parts() for pair in part.values_list('pk', 'channel_name'))
         away = transport.unreachable(names.values())
-        # Those that live are asked by their own process.
-        not_ours = set(transport.live_servers(list(away)) or ()) if away else ()
+        not_ours = transport.servers_elsewhere(away)
         names = {pk: name for pk, name in names.items() if transport.server_prefix(name) not in not_ours}
         # Marked before they are asked, or a quick answer would be overwritten; and no others, though more may match by
         # now, or those of filter(active=True) none any more.

@@ -127,6 +127,12 @@ def unreachable(channel_names):
     return {server_prefix(name) for name in channel_names} - here
 
 
+def servers_elsewhere(channel_names):
+    """Return those of the ``unreachable`` servers that are known to live: they look after their own connections."""
+    away = unreachable(channel_names)
+    return away.intersection(live_servers(list(away)) or ()) if away else away
+
+
 def disconnect(channel_name, path, code, row, reason):
     """Run the consumer of ``path`` for a connection that has ended and whose ``row`` is removed already.
 
@@ -204,12 +210,6 @@ def live_servers(prefixes):
 def is_local():
     """Return whether the layer reaches its own process only."""
     return channel_layer().local_only()
-
-
-def servers_elsewhere(prefixes):
-    """Return those of ``prefixes`` that live, and that the layer cannot reach, because they are other processes."""
-    look = getattr(channel_layer(), 'servers_elsewhere', None)
-    return [] if look is None else look(prefixes)
 
 
 def statistics():
