@@ -182,6 +182,9 @@ def homemade(function):
     (lambda: guarded(ManagerRequiredMixin), 'ManagerRequiredMixin'),
     (lambda: guarded(LoginRequiredMixin, dispatch=dispatch), r'dispatch\(\)'),
     (lambda: guarded(LoginRequiredMixin, decorate=on_dispatch(homemade)), r'homemade'),
+    # It was left out without a word.
+    (lambda: guarded(LoginRequiredMixin, get=method_decorator(homemade)(lambda self, request: None)), r'homemade'),
+    (lambda: guarded(LoginRequiredMixin, get=homemade(lambda self, request: None)), r'lambda'),
     (lambda: guarded(type('GroupRequiredMixin', (), {'group_required': 'staff'})), 'GroupRequiredMixin'),
     (lambda: guarded(permission_classes=[type('IsAuthenticated', (), {})]), 'IsAuthenticated'),
 ])
@@ -193,6 +196,13 @@ def test_what_cannot_be_taken_over_is_an_error_and_leaves_nothing_open(make, wor
 def test_a_router_on_no_view_has_no_guard_to_take_over():
     with pytest.raises(ImproperlyConfigured, match='is on no view'):
         SocketRouter(guard='view').Handler
+
+
+def test_a_page_asks_for_nothing_whatever_it_does():
+    def get(self, request, more=homemade):
+        return super(Page, self).get(request, more)
+    Page = guarded(LoginRequiredMixin, get=method_decorator(never_cache)(get))
+    assert Page.socket.Handler.login_required
 
 
 def test_a_dispatch_that_only_passes_on_asks_for_nothing():
