@@ -264,6 +264,8 @@ def _wait_for(layer, name, seconds):
 
 # What has been taken in this process, of each layer that does not count, or could not.
 _taken = weakref.WeakKeyDictionary()
+# Layers that could not count when they were last asked, which the log has been told: this is every frame.
+_uncounting = weakref.WeakSet()
 
 
 def take_token(name, now, per_second, burst):
@@ -273,9 +275,13 @@ def take_token(name, now, per_second, burst):
     layer = channel_layer()
     if hasattr(layer, 'take_token'):
         try:
-            return layer.take_token(name, per_second, burst)
+            seconds = layer.take_token(name, per_second, burst)
+            _uncounting.discard(layer)
+            return seconds
         except Exception as error:
-            logger.warning('The channel layer cannot count, so this process does: %s', error)
+            if layer not in _uncounting:
+                _uncounting.add(layer)
+                logger.warning('The channel layer cannot count, so this process does: %s', error)
     return _taken.setdefault(layer, rates.Buckets()).wait(name, now, per_second, burst)
 
 
