@@ -148,7 +148,8 @@ def _left_behind(alive):
     layers = sorted(unheard.order_by().values_list('layer', flat=True).distinct())
     if layers:
         yield Finding('server', None, '{} rows are of servers on other layers ({}), of which this one hears nothing.'
-                      .format(unheard.count(), ', '.join(map(repr, layers))), 'If nobody runs there any more, delete them in the admin.')
+                      .format(unheard.count(), ', '.join(map(repr, layers))),
+                      'If nobody runs there any more, delete them in the admin.')
 
 
 def _servers(rows):

@@ -61,7 +61,9 @@ class Rows:
         self.next_try = 0
 
     def ask(self, question, *args):
-        """Return what ``count``, ``paths``, ``among`` or ``note_life`` says; raise if neither the database nor a worker answers."""
+        """Return what ``count``, ``paths``, ``among`` or ``note_life`` says; raise if neither the database nor a worker
+        answers.
+        """
         if time.monotonic() >= self.next_try:
             try:
                 return _QUESTIONS[question](self.server, *args)
