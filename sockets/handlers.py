@@ -24,6 +24,9 @@ logger = logging.getLogger('sockets')
 
 _NOT_LOADED = object()
 
+# What a function may return to answer with a binary frame.
+_DATA = bytes, bytearray, memoryview
+
 # What a path may not have in it: a regex that ends with $ matches before a newline, and terminals obey the others.
 _CONTROLS = re.compile('[\0-\x1f\x7f-\x9f]')
 
@@ -380,7 +383,7 @@ class RoutedSocketHandler(transport.Consumer):
         """Return the message that answers ``content``, or ``None`` if it needs none."""
         result = self._pass_on('receive', content)
         self._save_session()
-        if self.closed and isinstance(result, (dict, bytes)):
+        if self.closed and isinstance(result, (dict, *_DATA)):
             self._log_dropped()
             return None
         return self._reply(result, ref)
@@ -713,7 +716,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _reply(self, result, ref):
         """Return the message that carries ``result`` to the client, or ``None`` if it gets none."""
-        if isinstance(result, (bytes, bytearray, memoryview)):
+        if isinstance(result, _DATA):
             return {'bytes': envelopes.wrap(bytes(result), ref)}
         content = result if isinstance(result, dict) else None
         if ref is not None:
