@@ -8,15 +8,12 @@ from django.conf import settings
 from django.db import DatabaseError, models, router, transaction
 from django.utils import timezone
 
-from . import messages, signals, transport
+from . import databases, messages, signals, transport
 
 logger = logging.getLogger('sockets')
 
 # Rows of a dead server that are removed before their disconnect functions run.
 _PART = 100
-
-# Primary keys in one query; SQLite knew no more than 999 parameters.
-_KEYS = 500
 
 
 class BaseModel(models.Model):
@@ -209,9 +206,9 @@ class SocketQuerySet(models.QuerySet):
         return list(dict.fromkeys(self.values_list(field, flat=True)))
 
     def _with_keys(self, keys):
-        keys, rows = list(keys), self.model.objects.using(self.on_primary().db)
-        for start in range(0, len(keys), _KEYS):
-            yield rows.filter(pk__in=keys[start:start + _KEYS])
+        rows = self.model.objects.using(self.on_primary().db)
+        for part in databases.parts(keys):
+            yield rows.filter(pk__in=part)
 
     def _send(self, message):
         count = transport.send_many(self._each('channel_name'), message)
