@@ -11,8 +11,6 @@ from .multiplexing import PAYLOAD, STREAM, SocketDemultiplexer
 from .routes import permission_names
 from .schemas import schema_of, schema_of_sent
 
-_OURS = frozenset(pattern for pattern, _ in RoutedSocketHandler.routes)
-
 
 class Endpoint:
     """A path and the handler class that the routing leads to from there, or one of its streams."""
