@@ -94,7 +94,7 @@ def examine_layer():
 
 def examine_workers():
     """Send a message to whichever worker takes it, and wait for its answer."""
-    if transport.channel_layer().local_only():
+    if transport.is_local():
         return [Finding('worker', None, 'Nobody to ask: an in-memory layer reaches its own process only.')]
     began = time.perf_counter()
     answer = transport.ask_worker(transport.DOCTOR, WORKER_PATIENCE)
