@@ -120,9 +120,12 @@ def attributes(router, base):
     if not demands:
         raise ImproperlyConfigured("{0} asks nobody for anything that SocketRouter(guard='view') could take over. Leave it "
                                    'out, or add LoginRequiredMixin to {0}.'.format(name))
+    guards = (*base._guards, *demands.asks)
     return {'login_required': base.login_required or demands.login,
             'permission': (*permission_names(base.permission), *demands.permissions),
-            '_guards': (*base._guards, *demands.asks)}
+            '_guards': guards,
+            # A view looks at its request.
+            '_deferred': () if any(guard.func is _ask_view for guard in guards) else base._deferred}
 
 
 def _key(ask):

@@ -57,6 +57,9 @@ class RoutedSocketHandler(transport.Consumer):
     disconnect_functions = ()
     _guards = ()
 
+    # What is not loaded with the row: it is long, and few functions look at it.
+    _deferred = 'handshake',
+
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         options.check_handler(cls, RoutedSocketHandler)
@@ -681,10 +684,9 @@ class RoutedSocketHandler(transport.Consumer):
         """Load the row with its user and session, in one query, once; raise if they no longer hold."""
         if self._row is _NOT_LOADED:
             from .models import Socket
-            # Whoever ended a connection for daphne has it, and has removed it. Few functions look at the handshake,
-            # which is long.
+            # Whoever ended a connection for daphne has it, and has removed it.
             row = getattr(self.message, 'row', None) or Socket.objects.select_related('user', 'session').on_primary().defer(
-                'handshake').filter(channel_name=self.channel_name).first()
+                *self._deferred).filter(channel_name=self.channel_name).first()
             self._adopt(row)
             self._row = row
         if self._in_frame:

@@ -157,6 +157,18 @@ def test_a_demultiplexer_asks_for_what_the_views_of_its_streams_do(connect, logi
         assert close_of(connect(handler, cookies=login(alice))) == 4403
 
 
+@pytest.mark.django_db
+def test_a_guard_that_asks_the_view_costs_no_query_of_its_own(connect, login, alice, django_assert_num_queries):
+    # What a row keeps of the request was asked for with each frame, where another process holds the connection.
+    alice.is_staff = True
+    alice.save()
+    page = guarded(UserPassesTestMixin, test_func=lambda self: self.request.user.is_staff)
+    connection = connect(page.socket.Handler, cookies=login(alice))
+    connection.send({'type': 'PEEK'})
+    with django_assert_num_queries(1):
+        assert connection.send({'type': 'PEEK'}) == [{'type': 'SEEN'}]
+
+
 @pytest.mark.parametrize('guard', ['views', True, 'login', LoginRequiredMixin, '', 0])
 def test_a_guard_that_is_none_is_an_error(guard):
     with pytest.raises(TypeError, match="takes 'view'"):
