@@ -1,10 +1,19 @@
-"""Which database is asked: a replica may be behind, or take no writes."""
+"""Which database is asked, as a replica may be behind, or take no writes; and for how much at a time."""
 import contextlib
 import threading
 
 from django.db import router
 
+# Values in one query; SQLite knew no more than 999 parameters.
+IN_ONE_QUERY = 500
+
 _thread = threading.local()
+
+
+def parts(values):
+    """Return ``values`` in lists, each of which fits into one query."""
+    values = list(values)
+    return [values[start:start + IN_ONE_QUERY] for start in range(0, len(values), IN_ONE_QUERY)]
 
 
 class _ReadsFromPrimary:

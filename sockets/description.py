@@ -11,15 +11,15 @@ from .multiplexing import PAYLOAD, STREAM, SocketDemultiplexer
 from .routes import permission_names
 from .schemas import schema_of, schema_of_sent
 
-_OURS = frozenset(pattern for pattern, _ in RoutedSocketHandler.routes)
-
 
 class Endpoint:
-    """A path and the handler class that the routing leads to from there."""
+    """A path and the handler class that the routing leads to from there, or one of its streams."""
 
-    def __init__(self, handler, pattern):
+    def __init__(self, handler, pattern, is_stream=False):
         self.handler = handler
         self.pattern = pattern
+        # The route of binary frames, if there is one: a binary frame names no stream.
+        self.binary = None if is_stream else handler.route_table.binary
         # MyPage of MyPageSocketHandler.
         self.name = re.sub(r'(Socket)?Handler$', '', handler.__name__) or handler.__name__
         self.address, self.parameters = address(pattern)
@@ -44,7 +44,7 @@ class Endpoint:
         """The streams of a ``SocketDemultiplexer``: pairs of a name and its ``Endpoint``."""
         if not issubclass(self.handler, SocketDemultiplexer):
             return []
-        return [(name, Endpoint(handler, self.pattern)) for name, handler in self.handler.streams.items()]
+        return [(name, Endpoint(handler, self.pattern, is_stream=True)) for name, handler in self.handler.streams.items()]
 
     @property
     def is_open(self):
@@ -110,11 +110,10 @@ def as_text(found):
         if endpoint.is_open:
             lines.append('  (any other type)  {}'.format(
                 summary(endpoint.handler.default_route)).rstrip())
-        binary = endpoint.handler.route_table.binary
-        if binary is not None:
-            options = '({})'.format(_options(binary)) if _options(binary) else ''
+        if endpoint.binary is not None:
+            options = '({})'.format(_options(endpoint.binary)) if _options(endpoint.binary) else ''
             lines.append('  (binary frames)  {}'.format(' '.join(filter(None, (
-                summary(binary.function.function), options)))).rstrip())
+                summary(endpoint.binary.function.function), options)))).rstrip())
         for type, form in endpoint.sends.items():
             schema = schema_of_sent(form)
             lines.append('  sends {}  {}'.format(type, _first_line(schema)).rstrip())
@@ -156,10 +155,9 @@ def as_asyncapi(found, title, version):
                 'PING': _message(_envelope({'const': messages.PING}), 'I am alive.')}
         for route in endpoint.routes:
             sent[_unused(_key(type_of(route)), {**sent, **answers})] = _of_route(route)
-        binary = endpoint.handler.route_table.binary
-        if binary is not None:
+        if endpoint.binary is not None:
             sent[_unused('bytes', {**sent, **answers})] = {
-                **_message({'type': 'string', 'format': 'binary'}, summary(binary.function.function)),
+                **_message({'type': 'string', 'format': 'binary'}, summary(endpoint.binary.function.function)),
                 'contentType': 'application/octet-stream'}
         for stream, part in endpoint.streams:
             for route in part.routes:
@@ -264,7 +262,7 @@ def as_typescript(found):
         receives = ['    {}: {};'.format(json.dumps(type), typescript(schema_of_sent(form)))
                     for type, form in endpoint.sends.items()]
         about = endpoint.address + (
-            ' takes binary frames, too' if endpoint.handler.route_table.binary is not None else '')
+            ' takes binary frames, too' if endpoint.binary is not None else '')
         parts.append('\n'.join([
             '/** {} */'.format(about.replace('*/', '* /')), 'export interface {} {{'.format(name),
             *(['  receives: {', *receives, '  };'] if receives else ['  receives: Record<string, any>;']),

@@ -94,7 +94,7 @@ def examine_layer():
 
 def examine_workers():
     """Send a message to whichever worker takes it, and wait for its answer."""
-    if transport.channel_layer().local_only():
+    if transport.is_local():
         return [Finding('worker', None, 'Nobody to ask: an in-memory layer reaches its own process only.')]
     began = time.perf_counter()
     answer = transport.ask_worker(transport.DOCTOR, WORKER_PATIENCE)
@@ -148,7 +148,8 @@ def _left_behind(alive):
     layers = sorted(unheard.order_by().values_list('layer', flat=True).distinct())
     if layers:
         yield Finding('server', None, '{} rows are of servers on other layers ({}), of which this one hears nothing.'
-                      .format(unheard.count(), ', '.join(map(repr, layers))), 'If nobody runs there any more, delete them in the admin.')
+                      .format(unheard.count(), ', '.join(map(repr, layers))),
+                      'If nobody runs there any more, delete them in the admin.')
 
 
 def _servers(rows):

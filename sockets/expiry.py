@@ -12,10 +12,8 @@ from django.db.models.deletion import DO_NOTHING, get_candidate_relations_to_del
 from django.db.models.signals import post_delete, pre_delete
 from django.utils import timezone
 
+from . import databases
 from .models import Socket
-
-# Sessions that are read at a time, where others have to hear of each. SQLite knew no more than 999 parameters.
-_PART = 500
 
 
 def install():
@@ -42,11 +40,12 @@ def clear():
         # deleting anything.
         taken = Socket.objects.using(using).exclude(session=None).order_by().values('session_id')
         expired.exclude(pk__in=taken)._raw_delete(using)
-    while True:
+    part = ['']
+    while part:
         # What is left, as Django does it, and none that a receiver or a trigger has brought back.
-        part = list(expired.order_by('pk').values_list('pk', flat=True)[:_PART])
-        if not part or not Session.objects.using(using).filter(pk__in=part).delete()[0]:
-            return
+        left = expired.filter(pk__gt=part[-1]).order_by('pk')
+        part = list(left.values_list('pk', flat=True)[:databases.IN_ONE_QUERY])
+        Session.objects.using(using).filter(pk__in=part).delete()
 
 
 def _only_connections_refer():

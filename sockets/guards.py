@@ -95,10 +95,14 @@ class Demands:
         """Return the names of what may ask for more than is known, functions of the project's own included."""
         found = list(self.unknown)
         for klass in self.view.__mro__:
-            if not _is_djangos(klass.__module__):
-                for function in _functions(vars(klass).get('dispatch')):
-                    if not (_is_djangos(function.__globals__.get('__name__', '')) or _only_passes_on(function, self.view)):
-                        found.append('{}()'.format(function.__qualname__))
+            if _is_djangos(klass.__module__):
+                continue
+            # A get() is the page itself. What is around it may ask for something.
+            get = vars(klass).get('get')
+            page = inspect.unwrap(get) if callable(get) else None
+            for function in (*_functions(vars(klass).get('dispatch')), *_functions(get, but=[page])):
+                if not (_is_djangos(function.__globals__.get('__name__', '')) or _only_passes_on(function, self.view)):
+                    found.append('{}()'.format(function.__qualname__))
         return list(dict.fromkeys(found))
 
 
@@ -116,9 +120,12 @@ def attributes(router, base):
     if not demands:
         raise ImproperlyConfigured("{0} asks nobody for anything that SocketRouter(guard='view') could take over. Leave it "
                                    'out, or add LoginRequiredMixin to {0}.'.format(name))
+    guards = (*base._guards, *demands.asks)
     return {'login_required': base.login_required or demands.login,
             'permission': (*permission_names(base.permission), *demands.permissions),
-            '_guards': (*base._guards, *demands.asks)}
+            '_guards': guards,
+            # A view looks at its request.
+            '_deferred': () if any(guard.func is _ask_view for guard in guards) else base._deferred}
 
 
 def _key(ask):
@@ -181,9 +188,9 @@ def _nothing(request):
     pass
 
 
-def _functions(thing):
-    """Yield the functions that ``thing``, a decorated one, consists of."""
-    waiting, seen = [thing], []
+def _functions(thing, but=()):
+    """Yield the functions that ``thing``, a decorated one, consists of, ``but`` some and what these consist of."""
+    waiting, seen = [thing], list(but)
     while waiting:
         thing = waiting.pop()
         if any(thing is other for other in seen):

@@ -24,6 +24,9 @@ logger = logging.getLogger('sockets')
 
 _NOT_LOADED = object()
 
+# What a function may return to answer with a binary frame.
+_DATA = bytes, bytearray, memoryview
+
 # What a path may not have in it: a regex that ends with $ matches before a newline, and terminals obey the others.
 _CONTROLS = re.compile('[\0-\x1f\x7f-\x9f]')
 
@@ -53,6 +56,9 @@ class RoutedSocketHandler(transport.Consumer):
     connect_functions = ()
     disconnect_functions = ()
     _guards = ()
+
+    # What is not loaded with the row: it is long, and few functions look at it.
+    _deferred = 'handshake',
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -166,9 +172,8 @@ class RoutedSocketHandler(transport.Consumer):
             if row is None:
                 raise RowMissing()
             with databases.on_primary():
-                # It may not have been loaded with the row.
-                text = row.handshake
-            self._request = self.handshake(text)
+                # It may not have been loaded with the row, and need not be where this process holds the connection.
+                self._request = self.handshake(lambda: row.handshake)
             self._request.session, self._request.user = self.session, self.user
         return self._request
 
@@ -381,7 +386,7 @@ class RoutedSocketHandler(transport.Consumer):
         """Return the message that answers ``content``, or ``None`` if it needs none."""
         result = self._pass_on('receive', content)
         self._save_session()
-        if self.closed and isinstance(result, (dict, bytes)):
+        if self.closed and isinstance(result, (dict, *_DATA)):
             self._log_dropped()
             return None
         return self._reply(result, ref)
@@ -679,10 +684,9 @@ class RoutedSocketHandler(transport.Consumer):
         """Load the row with its user and session, in one query, once; raise if they no longer hold."""
         if self._row is _NOT_LOADED:
             from .models import Socket
-            # Whoever ended a connection for daphne has it, and has removed it. Few functions look at the handshake,
-            # which is long.
+            # Whoever ended a connection for daphne has it, and has removed it.
             row = getattr(self.message, 'row', None) or Socket.objects.select_related('user', 'session').on_primary().defer(
-                'handshake').filter(channel_name=self.channel_name).first()
+                *self._deferred).filter(channel_name=self.channel_name).first()
             self._adopt(row)
             self._row = row
         if self._in_frame:
@@ -714,7 +718,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _reply(self, result, ref):
         """Return the message that carries ``result`` to the client, or ``None`` if it gets none."""
-        if isinstance(result, (bytes, bytearray, memoryview)):
+        if isinstance(result, _DATA):
             return {'bytes': envelopes.wrap(bytes(result), ref)}
         content = result if isinstance(result, dict) else None
         if ref is not None:

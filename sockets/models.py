@@ -8,15 +8,12 @@ from django.conf import settings
 from django.db import DatabaseError, models, router, transaction
 from django.utils import timezone
 
-from . import messages, signals, transport
+from . import databases, messages, signals, transport
 
 logger = logging.getLogger('sockets')
 
 # Rows of a dead server that are removed before their disconnect functions run.
 _PART = 100
-
-# Primary keys in one query; SQLite knew no more than 999 parameters.
-_KEYS = 500
 
 
 class BaseModel(models.Model):
@@ -65,7 +62,7 @@ class SocketQuerySet(models.QuerySet):
         """
         text = messages.encode(content)
         if settings.DEBUG:
-            _check_declared(self.values_list('path', flat=True), content)
+            _check_declared(self._each('path'), content)
         return self._send({'text': text})
 
     def send_action(self, type, **fields):
@@ -102,8 +99,7 @@ class SocketQuerySet(models.QuerySet):
         """
         names = dict(pair for part in self._parts() for pair in part.values_list('pk', 'channel_name'))
         away = transport.unreachable(names.values())
-        # Those that live are asked by their own process.
-        not_ours = set(transport.live_servers(list(away)) or ()) if away else ()
+        not_ours = transport.servers_elsewhere(away)
         names = {pk: name for pk, name in names.items() if transport.server_prefix(name) not in not_ours}
         # Marked before they are asked, or a quick answer would be overwritten; and no others, though more may match by
         # now, or those of filter(active=True) none any more.
@@ -203,16 +199,16 @@ class SocketQuerySet(models.QuerySet):
             yield from self._with_keys(self.on_primary()._each('pk'))
 
     def _each(self, field):
-        """Return the values of ``field``, which is unique: each once, in order."""
+        """Return the values of ``field``: each once, in order."""
         if self.query.combinator:
             # values_list() would change the querysets that this union is of (Django 2.2 and older).
             return list(dict.fromkeys(getattr(row, field) for row in self.all()))
         return list(dict.fromkeys(self.values_list(field, flat=True)))
 
     def _with_keys(self, keys):
-        keys, rows = list(keys), self.model.objects.using(self.on_primary().db)
-        for start in range(0, len(keys), _KEYS):
-            yield rows.filter(pk__in=keys[start:start + _KEYS])
+        rows = self.model.objects.using(self.on_primary().db)
+        for part in databases.parts(keys):
+            yield rows.filter(pk__in=part)
 
     def _send(self, message):
         count = transport.send_many(self._each('channel_name'), message)
@@ -361,7 +357,7 @@ class Membership(models.Model):
 
 def _check_declared(paths, content):
     """Raise ``TypeError`` where a handler at one of ``paths`` does not declare that it sends ``content``."""
-    for path in set(paths):
+    for path in paths:
         handler = transport.handler_at(path)
         if handler is not None:
             handler.check_sent(content)

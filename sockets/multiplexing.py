@@ -89,7 +89,7 @@ class SocketDemultiplexer(RoutedSocketHandler):
 
     ``streams`` is a dict of names and handler classes. All of them hear of the connect and the disconnect; they share
     the connection, its row, user and session. A connection that one of them would turn away is turned away. Frames
-    without a stream are routed as usual.
+    without a stream are routed as usual, and so are binary frames, which name none: a stream gets no binary frame.
     """
 
     streams = {}

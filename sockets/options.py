@@ -17,11 +17,15 @@ _REMEDIES = {
     'rate': _RATE, 'rate_limit': _RATE, 'throttle_classes': _RATE,
     'per': _OF_A_ROUTE.format('per'),
     'form': _OF_A_ROUTE.format('form'), 'form_class': _OF_A_ROUTE.format('form'),
+    'guard': "it is an option of a view's router: SocketRouter(handler=ThisClass, guard='view')",
 }
 for _option, _names in (
-        ('login_required', ('require_login', 'requires_login', 'auth_required', 'authentication_required')),
+        ('login_required', ('require_login', 'requires_login', 'needs_login', 'auth_required', 'require_auth',
+                            'requires_auth', 'authentication_required')),
         ('permission', ('permissions', 'perms', 'permission_required', 'permissions_required', 'required_permission',
-                        'required_permissions', 'permission_classes'))):
+                        'required_permissions', 'require_permission', 'require_permissions', 'requires_permission',
+                        'requires_permissions', 'needs_permission', 'permission_classes')),
+        ('middleware', ('middleware_classes',))):
     _REMEDIES.update((_name, 'it is called ' + _option) for _name in _names)
 
 

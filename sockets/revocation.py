@@ -21,9 +21,6 @@ from .models import Socket, end
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
 SESSIONS_READ = 100000
 
-# What is asked for in one query; SQLite knew no more than 999 parameters.
-_PART = 500
-
 # Primary keys of users, keys of sessions, how many connections, and whether no session can have been overlooked.
 LoggedOut = namedtuple('LoggedOut', 'users sessions connections found_all')
 
@@ -53,10 +50,10 @@ def log_out(rows):
     users = set(rows.order_by().exclude(user=None).values_list('user', flat=True))
     sessions, found_all = _sessions_of(users)
     removed = rows.filter(user=None).remove()
-    for part in _parts(users):
+    for part in databases.parts(users):
         removed += Socket.objects.on_primary().filter(user__in=part).remove()
     sessions.update(row.session_id for row in removed if row.session_id is not None)
-    for part in _parts(sessions):
+    for part in databases.parts(sessions):
         # Opened before they logged in.
         removed += Socket.objects.on_primary().filter(session__in=part).remove()
     try:
@@ -89,11 +86,6 @@ def _sessions_of(users):
         elif session.get_decoded().get(SESSION_KEY) in names:
             keys.add(session.pk)
     return keys, found_all
-
-
-def _parts(values):
-    values = list(values)
-    return [values[start:start + _PART] for start in range(0, len(values), _PART)]
 
 
 def _row_goes(instance, using, **kwargs):

@@ -69,7 +69,8 @@ class SocketRouter:
     def __setattr__(self, name, value):
         from .options import remedy_for
         # What another package, or a slip, puts here would be ignored, and the door be open.
-        if name in ('login_required', 'permission', 'middleware', 'routes') or remedy_for(name) is not None:
+        known = 'login_required', 'permission', 'middleware', 'routes', 'sends'
+        if name in known or name != 'guard' and remedy_for(name) is not None:
             raise AttributeError('A SocketRouter has no {!r}. Options for all of a socket are attributes of a handler '
                                  'class: SocketRouter(handler=ThatClass).'.format(name))
         super().__setattr__(name, value)

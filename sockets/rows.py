@@ -6,7 +6,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, router
 from django.utils import timezone
 
-from . import transport
+from . import databases, transport
 from .models import Socket
 
 logger = logging.getLogger('sockets')
@@ -19,9 +19,6 @@ PATIENCE = 5
 
 # Seconds after which a process that could not reach the database tries it again.
 TRY_AGAIN_AFTER = 60
-
-# Names in one query; SQLite knew no more than 999 parameters.
-_PART = 500
 
 
 def count(server):
@@ -36,8 +33,8 @@ def paths(server):
 
 def among(server, names):
     """Return which of ``names`` have a row, as a list."""
-    return [name for start in range(0, len(names), _PART) for name in
-            _of(server).filter(channel_name__in=names[start:start + _PART]).values_list('channel_name', flat=True)]
+    return [name for part in databases.parts(names) for name in
+            _of(server).filter(channel_name__in=part).values_list('channel_name', flat=True)]
 
 
 def note_life(server):
@@ -61,7 +58,9 @@ class Rows:
         self.next_try = 0
 
     def ask(self, question, *args):
-        """Return what ``count``, ``paths``, ``among`` or ``note_life`` says; raise if neither the database nor a worker answers."""
+        """Return what ``count``, ``paths``, ``among`` or ``note_life`` says; raise if neither the database nor a worker
+        answers.
+        """
         if time.monotonic() >= self.next_try:
             try:
                 return _QUESTIONS[question](self.server, *args)

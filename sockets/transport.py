@@ -127,6 +127,12 @@ def unreachable(channel_names):
     return {server_prefix(name) for name in channel_names} - here
 
 
+def servers_elsewhere(channel_names):
+    """Return those of the ``unreachable`` servers that are known to live: they look after their own connections."""
+    away = unreachable(channel_names)
+    return away.intersection(live_servers(list(away)) or ()) if away else away
+
+
 def disconnect(channel_name, path, code, row, reason):
     """Run the consumer of ``path`` for a connection that has ended and whose ``row`` is removed already.
 
@@ -206,12 +212,6 @@ def is_local():
     return channel_layer().local_only()
 
 
-def servers_elsewhere(prefixes):
-    """Return those of ``prefixes`` that live, and that the layer cannot reach, because they are other processes."""
-    look = getattr(channel_layer(), 'servers_elsewhere', None)
-    return [] if look is None else look(prefixes)
-
-
 def statistics():
     """Return what waits in the layer and what was dropped: ``{'waiting': {channel: n}, 'dropped': {server: n}}``.
 
@@ -264,6 +264,8 @@ def _wait_for(layer, name, seconds):
 
 # What has been taken in this process, of each layer that does not count, or could not.
 _taken = weakref.WeakKeyDictionary()
+# Layers that could not count when they were last asked, which the log has been told: this is every frame.
+_uncounting = weakref.WeakSet()
 
 
 def take_token(name, now, per_second, burst):
@@ -273,9 +275,13 @@ def take_token(name, now, per_second, burst):
     layer = channel_layer()
     if hasattr(layer, 'take_token'):
         try:
-            return layer.take_token(name, per_second, burst)
+            seconds = layer.take_token(name, per_second, burst)
+            _uncounting.discard(layer)
+            return seconds
         except Exception as error:
-            logger.warning('The channel layer cannot count, so this process does: %s', error)
+            if layer not in _uncounting:
+                _uncounting.add(layer)
+                logger.warning('The channel layer cannot count, so this process does: %s', error)
     return _taken.setdefault(layer, rates.Buckets()).wait(name, now, per_second, burst)
 
 
@@ -524,14 +530,14 @@ class Consumer(WebsocketConsumer):
             'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
         }, secret_cookie))
 
-    def handshake(self, text=None):
+    def handshake(self, load_text=None):
         """Return the HTTP request that asked for this connection: of the connect message, or of the one that this process
-        holds, or else of ``text``, a ``handshake_text()``.
+        holds, or else of the ``handshake_text()`` that ``load_text`` returns.
         """
         content = self.message.content
-        if text is not None:
+        if load_text is not None:
             # A row may be older than this column.
-            content = credentials.held(self.channel_name) or json.loads(text or '{}')
+            content = credentials.held(self.channel_name) or json.loads(load_text() or '{}')
         content = dict(content, method='GET')
         dropped = content.pop('dropped', None)
         content['path'] = self.path

@@ -85,9 +85,11 @@ def _overridden(views, handlers):
     found += [(handler, None, handler) for handler in handlers]
     for view, router, handler in found:
         for name, function, klass in guards.overridden(view, handler):
-            hint = ('Decorate it with the @{0}.route(...) of a router of its own, {0} = SocketRouter('
-                    'handler={1}.{0}.Handler). If it is something else, give it another name.'.format(router.name, klass.__name__) if router else
-                    "Name it in the routes of {}, as in ('TYPE', {!r}).".format(klass.__name__, name))
+            if router:
+                hint = ('Decorate it with the @{0}.route(...) of a router of its own, {0} = SocketRouter(handler={1}.{0}'
+                        '.Handler). If it is something else, give it another name.'.format(router.name, klass.__name__))
+            else:
+                hint = "Name it in the routes of {}, as in ('TYPE', {!r}).".format(klass.__name__, name)
             yield Warning('{}.{}() is not what its socket calls: that is {}().'.format(
                               view.__name__, name, function.__qualname__),
                           hint=hint, obj=view, id='sockets.W017')

@@ -126,6 +126,15 @@ def test_a_function_finds_it_where_the_process_holds_the_request(db, caplog):
         assert SECRET not in Socket.objects.get().handshake and not caplog.records
 
 
+def test_a_process_that_holds_the_request_does_not_ask_the_database_for_it(db, django_assert_num_queries):
+    # What a row keeps was loaded with each frame, and not looked at.
+    with sandbox():
+        client = SocketClient('/page/?room=tea', handler=Reader)
+        client.connect()
+        with django_assert_num_queries(1):
+            assert client.request('GET', name='room')['value'] == 'tea'
+
+
 def test_a_process_forgets_a_request_with_its_connection():
     class Holder:
         request_info = {'path': '/'}

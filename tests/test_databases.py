@@ -2,6 +2,7 @@
 import json
 from datetime import timedelta
 from io import StringIO
+from unittest import mock
 
 import pytest
 from django.conf import settings as django_settings
@@ -228,6 +229,21 @@ def test_commands_the_admin_and_the_doctor_look_at_the_primary(mine, replica):
     assert '1 connections' in said[0].text
     assert [(finding.ok, finding.text) for finding in said[1:]] == [
         (None, "A project's own Socket.objects reads from 'replica', and rows are written to 'default'.")]
+
+
+class KeepsRowsElsewhere:
+    """A router that says of each model where it is, and nothing of what is about no model."""
+
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return None if model_name is None else db == 'default'
+
+
+def test_a_database_that_has_no_table_of_ours_is_migrated_all_the_same(layer, transactional_db, tmp_path):
+    # It was: no such table: sockets_socket.
+    with mock.patch.object(router, 'routers', [KeepsRowsElsewhere()]), second_database(str(tmp_path / 'no_rows')):
+        call_command('migrate', 'sockets', database='replica', verbosity=0)
+        call_command('migrate', 'sockets', '0005', database='replica', verbosity=0)
+        assert Socket._meta.db_table not in connections['replica'].introspection.table_names()
 
 
 def test_only_a_thread_that_asks_is_on_the_primary_and_only_for_as_long(replica):

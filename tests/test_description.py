@@ -10,7 +10,7 @@ from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, description
 from sockets.multiplexing import SocketDemultiplexer
-from sockets.testing import sandbox
+from sockets.testing import SocketClient, sandbox
 
 
 class BetForm(forms.Form):
@@ -235,6 +235,14 @@ def test_streams_are_described_each_with_its_handler():
     assert messages['room_SAID']['payload']['properties']['payload']['properties']['type'] == {'const': 'SAID'}
     sent = [message['$ref'].rpartition('/')[2] for message in document['operations']['Everything.send']['messages']]
     assert {'room_SAID', 'room_SAY2'} <= set(sent) and 'table_BET' not in sent
+
+
+def test_a_stream_is_not_said_to_take_binary_frames_which_it_gets_none_of(db):
+    everything = type('Everything', (SocketDemultiplexer,), {'streams': {'files': Files}})
+    with sandbox(routing=[route_class(everything, path='^/all/$')]):
+        assert 'stream files' in describe() and '(binary frames)' not in describe()
+        client = SocketClient('/all/').connect()
+        assert client.request_bytes(b'a picture')['code'] == 'invalid_message'
 
 
 @pytest.mark.parametrize('schema, type', [

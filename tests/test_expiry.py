@@ -6,7 +6,7 @@ import pytest
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedStore
 from django.contrib.sessions.models import Session
 from django.core.management import call_command
-from django.db.models.signals import pre_delete
+from django.db.models.signals import post_delete, pre_delete
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, expiry
@@ -80,6 +80,22 @@ def test_memory_does_not_grow_with_the_number_of_expired_sessions(db, somebody_l
     # Whoever has to hear of each session still does.
     assert len(heard) == (6000 if somebody_listens else 0)
     assert megabytes < 6
+
+
+def test_a_session_that_a_receiver_brings_back_is_deleted_once(db):
+    # It was deleted and brought back for ever.
+    def bring_back(instance, **kwargs):
+        deleted.append(instance.pk)
+        assert len(deleted) < 20
+        Session(instance.pk, instance.session_data, instance.expire_date).save(force_insert=True)
+    deleted = []
+    fill(3)
+    post_delete.connect(bring_back, sender=Session)
+    try:
+        call_command('clearsessions')
+    finally:
+        post_delete.disconnect(bring_back, sender=Session)
+    assert sorted(deleted) == ['old-0', 'old-1', 'old-2']
 
 
 def test_it_takes_a_handful_of_queries(db, django_assert_max_num_queries):

@@ -157,6 +157,18 @@ def test_a_demultiplexer_asks_for_what_the_views_of_its_streams_do(connect, logi
         assert close_of(connect(handler, cookies=login(alice))) == 4403
 
 
+@pytest.mark.django_db
+def test_a_guard_that_asks_the_view_costs_no_query_of_its_own(connect, login, alice, django_assert_num_queries):
+    # What a row keeps of the request was asked for with each frame, where another process holds the connection.
+    alice.is_staff = True
+    alice.save()
+    page = guarded(UserPassesTestMixin, test_func=lambda self: self.request.user.is_staff)
+    connection = connect(page.socket.Handler, cookies=login(alice))
+    connection.send({'type': 'PEEK'})
+    with django_assert_num_queries(1):
+        assert connection.send({'type': 'PEEK'}) == [{'type': 'SEEN'}]
+
+
 @pytest.mark.parametrize('guard', ['views', True, 'login', LoginRequiredMixin, '', 0])
 def test_a_guard_that_is_none_is_an_error(guard):
     with pytest.raises(TypeError, match="takes 'view'"):
@@ -182,6 +194,9 @@ def homemade(function):
     (lambda: guarded(ManagerRequiredMixin), 'ManagerRequiredMixin'),
     (lambda: guarded(LoginRequiredMixin, dispatch=dispatch), r'dispatch\(\)'),
     (lambda: guarded(LoginRequiredMixin, decorate=on_dispatch(homemade)), r'homemade'),
+    # It was left out without a word.
+    (lambda: guarded(LoginRequiredMixin, get=method_decorator(homemade)(lambda self, request: None)), r'homemade'),
+    (lambda: guarded(LoginRequiredMixin, get=homemade(lambda self, request: None)), r'lambda'),
     (lambda: guarded(type('GroupRequiredMixin', (), {'group_required': 'staff'})), 'GroupRequiredMixin'),
     (lambda: guarded(permission_classes=[type('IsAuthenticated', (), {})]), 'IsAuthenticated'),
 ])
@@ -193,6 +208,13 @@ def test_what_cannot_be_taken_over_is_an_error_and_leaves_nothing_open(make, wor
 def test_a_router_on_no_view_has_no_guard_to_take_over():
     with pytest.raises(ImproperlyConfigured, match='is on no view'):
         SocketRouter(guard='view').Handler
+
+
+def test_a_page_asks_for_nothing_whatever_it_does():
+    def get(self, request, more=homemade):
+        return super(Page, self).get(request, more)
+    Page = guarded(LoginRequiredMixin, get=method_decorator(never_cache)(get))
+    assert Page.socket.Handler.login_required
 
 
 def test_a_dispatch_that_only_passes_on_asks_for_nothing():

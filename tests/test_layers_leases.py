@@ -39,12 +39,6 @@ def test_a_process_that_serves_nobody_judges_as_well_and_only_who_has_left_a_fil
     assert FileLeases(str(tmp_path)).dead(['server!', 'elsewhere!']) == ['server!']
 
 
-def test_a_server_of_this_process_is_not_elsewhere(tmp_path):
-    mine, others = FileLeases(str(tmp_path)), FileLeases(str(tmp_path))
-    mine.hold('mine!'), others.hold('other!')
-    assert mine.elsewhere(['mine!', 'other!', 'dead!']) == ['other!']
-
-
 def test_where_files_cannot_be_locked_nobody_is_dead(tmp_path, monkeypatch, caplog):
     def flock(file, operation):
         raise OSError('no locks available')

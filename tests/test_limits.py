@@ -267,13 +267,21 @@ def test_frames_that_are_refused_per_user_ask_the_database_for_nobody(connect, l
 
 
 @pytest.mark.parametrize('layer', OUR_LAYERS[1:], indirect=True)
-def test_while_redis_cannot_count_the_process_does(connect, login, alice, caplog, monkeypatch, layer):
+def test_while_redis_cannot_count_the_process_does_and_the_log_is_told_once(
+        connect, login, alice, caplog, monkeypatch, layer):
     def take_token(*args):
         raise ConnectionError('Redis is away')
-    monkeypatch.setattr(type(layer), 'take_token', take_token)
     tab, other_tab = (connect(Counted.socket.Handler, cookies=login(alice)) for _ in range(2))
-    assert said(tab, 2) + said(other_tab, 2) == [True, True, True, False]
-    assert 'The channel layer cannot count, so this process does: Redis is away' in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(type(layer), 'take_token', take_token)
+        assert said(tab, 2) + said(other_tab, 2) == [True, True, True, False]
+    # It was said with each frame.
+    assert caplog.text.count('The channel layer cannot count, so this process does: Redis is away') == 1
+    assert said(tab) == [True]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(layer), 'take_token', take_token)
+        said(tab)
+    assert caplog.text.count('Redis is away') == 2
 
 
 def test_a_connection_whose_row_is_gone_is_not_counted_as_a_strangers(connect, login, alice):

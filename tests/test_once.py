@@ -73,6 +73,15 @@ def test_it_is_told_once_and_closed_once(alices, find):
 
 
 @twice
+def test_with_debug_it_is_told_once_as_well(alices, find, settings):
+    # To look at the paths of a union changed the querysets that it is of, and the send raised IndexError.
+    settings.DEBUG = True
+    rows = find()
+    assert rows.send_action('NEWS') == rows.send_action('NEWS') == 1
+    assert alices.messages() == [{'text': '{"type":"NEWS"}'}] * 2
+
+
+@twice
 def test_it_is_counted_once_before_and_after_it_has_been_looked_at(alices, find):
     found = find()
     assert found.count() == 1

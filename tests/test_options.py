@@ -142,6 +142,8 @@ class BetForm(forms.Form):
     ({'login_requierd': True}, 'it is called login_required.'), ({'loginrequired': True}, 'it is called login_required.'),
     ({'MAX_MESSAGE_SIZE': 100}, "SOCKETS['MAX_MESSAGE_SIZE']"), ({'max_bad_frames': 3}, "SOCKETS['MAX_BAD_FRAMES']"),
     ({'require_login': True}, 'it is called login_required.'), ({'middlewares': []}, 'it is called middleware.'),
+    ({'requires_auth': True}, 'it is called login_required.'),
+    ({'require_permission': 'a.b'}, 'it is called permission.'), ({'middleware_classes': []}, 'it is called middleware.'),
 ])
 def test_what_looks_like_an_option_and_is_none_is_an_error_that_names_the_right_one(attributes, remedy):
     name, = attributes
@@ -155,6 +157,20 @@ def test_what_looks_like_an_option_and_is_none_is_an_error_that_names_the_right_
         assert remedy in str(caught.value)
     with pytest.raises(AttributeError, match='attributes of a handler class'):
         setattr(SocketRouter(), name, attributes[name])
+
+
+def test_a_guard_is_of_a_router_and_on_a_handler_class_an_error():
+    # It was an attribute that nobody read, and the socket was open.
+    with pytest.raises(ImproperlyConfigured, match=r"Members\.guard has no effect: .*SocketRouter\(handler=.*'view'"):
+        type('Members', (RoutedSocketHandler,), {'guard': 'view'})
+    router = SocketRouter(guard='view')
+    router.guard = False
+    assert router.guard is False
+
+
+def test_what_a_router_sends_is_given_as_it_is_made():
+    with pytest.raises(AttributeError, match='attributes of a handler class'):
+        SocketRouter().sends = {'SAID': None}
 
 
 def test_methods_of_such_names_are_the_authors_own():

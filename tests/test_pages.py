@@ -341,5 +341,5 @@ def test_a_websocket_gets_the_same_root_path(server, settings, name, script_name
     consumer = transport.Consumer.__new__(transport.Consumer)
     consumer.message = Message(content, channel, server.layer)
     consumer.path = content['path']
-    for text in (None, consumer.handshake_text('sessionid')):
-        assert consumer.handshake(text).META['SCRIPT_NAME'] == script_name
+    for load_text in (None, lambda: consumer.handshake_text('sessionid')):
+        assert consumer.handshake(load_text).META['SCRIPT_NAME'] == script_name

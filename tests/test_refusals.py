@@ -194,7 +194,7 @@ def closing(result):
 
 
 @both_ways
-@pytest.mark.parametrize('result', [{'type': 'LOST'}, b'lost', FrameError('mine'), Http404()], ids=repr)
+@pytest.mark.parametrize('result', [{'type': 'LOST'}, b'lost', bytearray(b'lost'), FrameError('mine'), Http404()], ids=repr)
 def test_an_answer_after_a_close_is_dropped_and_the_log_says_so(connect, caplog, result):
     connection = connect(closing(result))
     connection.messages()

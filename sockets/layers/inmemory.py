@@ -138,10 +138,6 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Return which of ``servers``, prefixes of channel names, are processes of this machine."""
         return self._leases.alive(servers)
 
-    def servers_elsewhere(self, servers):
-        """Return which of ``servers`` are other processes of this machine: no message of ours reaches them."""
-        return self._leases.elsewhere(servers)
-
     def forget_server(self, server):
         """Forget a dead server, of which nothing is left."""
         self._leases.forget(server)

@@ -62,10 +62,6 @@ class FileLeases:
         """Return those of ``servers`` that hold a lease on this machine."""
         return [server for server in servers if self._is_locked(server)]
 
-    def elsewhere(self, servers):
-        """Return those of ``servers`` that hold a lease on this machine, and are not of this process."""
-        return [server for server in self.alive(servers) if server not in self._held]
-
     def forget(self, server):
         """Forget a dead server."""
         try:

@@ -19,4 +19,7 @@ class Migration(migrations.Migration):
 
     dependencies = [('sockets', '0006_bytes')]
 
-    operations = [migrations.RunPython(strip_handshakes, migrations.RunPython.noop)]
+    operations = [
+        # A project's router may say of each model where it is.
+        migrations.RunPython(strip_handshakes, migrations.RunPython.noop, hints={'model_name': 'socket'}),
+    ]
