@@ -110,6 +110,12 @@ def _is_coroutine_function(function):
         code is not None and getattr(code, 'co_flags', 0) & inspect.CO_ITERABLE_COROUTINE)
 
 
+def _partialmethod_of(function):
+    """Return the ``partialmethod`` that ``function``, as a class hands it out, was made of, or ``None``."""
+    found = getattr(function, '__dict__', {})
+    return found.get('_partialmethod') or found.get('__partialmethod__')
+
+
 def _layers(function):
     """Yield ``function`` and all that it says it wraps, from the outside in."""
     seen = set()
@@ -117,6 +123,13 @@ def _layers(function):
         seen.add(id(function))
         if isinstance(function, functools.partial):
             function = function.func
+            continue
+        if isinstance(function, staticmethod):
+            # It can be called, and has a __wrapped__, since Python 3.10.
+            function = function.__func__
+            continue
+        if isinstance(_partialmethod_of(function), functools.partialmethod):
+            function = _partialmethod_of(function).func
             continue
         yield function
         if hasattr(function, '__wrapped__'):

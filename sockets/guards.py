@@ -116,9 +116,16 @@ def attributes(router, base):
     if not demands:
         raise ImproperlyConfigured("{0} asks nobody for anything that SocketRouter(guard='view') could take over. Leave it "
                                    'out, or add LoginRequiredMixin to {0}.'.format(name))
+    if _has_setup_of_its_own(router.view) and not any(ask.func is _ask_view for ask in demands.asks):
+        # It may let in fewer than the mixins do.
+        demands.asks.append(functools.partial(_ask_view, router.view, []))
     return {'login_required': base.login_required or demands.login,
             'permission': (*permission_names(base.permission), *demands.permissions),
             '_guards': (*base._guards, *demands.asks)}
+
+
+def _has_setup_of_its_own(view):
+    return any('setup' in vars(klass) and not _is_djangos(klass.__module__) for klass in view.__mro__)
 
 
 def _key(ask):
@@ -134,11 +141,11 @@ def _key(ask):
 
 def _ask_view(view, methods, socket):
     view = view()
-    if hasattr(view, 'setup'):
-        view.setup(socket.request, **socket.kwargs)
-    else:
-        view.request, view.args, view.kwargs = socket.request, (), socket.kwargs
     try:
+        if hasattr(view, 'setup'):
+            view.setup(socket.request, **socket.kwargs)
+        else:
+            view.request, view.args, view.kwargs = socket.request, (), socket.kwargs
         # A coroutine is true, whatever it would return.
         allowed = all(coroutines.settle(
             view.get_test_func()() if name == 'get_test_func' else getattr(view, name)()) for name in methods)

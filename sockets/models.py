@@ -65,7 +65,7 @@ class SocketQuerySet(models.QuerySet):
         """
         text = messages.encode(content)
         if settings.DEBUG:
-            _check_declared(self.values_list('path', flat=True), content)
+            _check_declared(self._each('path'), content)
         return self._send({'text': text})
 
     def send_action(self, type, **fields):
@@ -203,7 +203,7 @@ class SocketQuerySet(models.QuerySet):
             yield from self._with_keys(self.on_primary()._each('pk'))
 
     def _each(self, field):
-        """Return the values of ``field``, which is unique: each once, in order."""
+        """Return the values of ``field``, each once, in order."""
         if self.query.combinator:
             # values_list() would change the querysets that this union is of (Django 2.2 and older).
             return list(dict.fromkeys(getattr(row, field) for row in self.all()))

@@ -1,0 +1,78 @@
+"""Inputs of the same kinds as those that were mended, in other shapes."""
+import functools
+
+import pytest
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.db import transaction
+from django.views.generic import View
+
+from sockets import RoutedSocketHandler, SocketRouter, refusals
+from sockets.models import Socket
+from sockets.routes import Function
+from sockets.testing import SocketClient
+
+
+@pytest.mark.parametrize('combine', ['union', 'intersection', 'difference'])
+def test_a_union_is_told_while_debugging(db, settings, combine):
+    settings.DEBUG = True
+    with SocketClient('/page/', handler=RoutedSocketHandler) as one, SocketClient('/other/', handler=RoutedSocketHandler):
+        mine = Socket.objects.filter(path='/page/')
+        other = Socket.objects.filter(path='/other/')
+        found = getattr(mine, combine)(mine if combine == 'intersection' else other)
+        told = 2 if combine == 'union' else 1
+        assert [found.send_action('HI'), found.send_action('HI'), found.count()] == [told] * 3
+        assert [content['type'] for content in one.received()] == ['HI'] * 2
+
+
+@pytest.mark.parametrize('option', ['login_required', 'permission'])
+def test_an_option_of_a_mixin_that_comes_too_late_is_no_open_door(option):
+    mixin = type('Guarded', (), {option: 'a.b'})
+    assert getattr(type('Right', (mixin, RoutedSocketHandler), {}), option) == 'a.b'
+    with pytest.raises(ImproperlyConfigured, match=r'Guarded\.{}.*class Wrong\(Guarded, \.\.\.\)'.format(option)):
+        type('Wrong', (RoutedSocketHandler, mixin), {})
+    # Who says so means it.
+    type('Open', (RoutedSocketHandler, mixin), {option: ()})
+
+
+def test_a_setup_that_refuses_a_page_refuses_its_guarded_socket(db, django_user_model):
+    class Staff(LoginRequiredMixin, View):
+        socket = SocketRouter(guard='view')
+
+        def setup(self, request, *args, **kwargs):
+            super().setup(request, *args, **kwargs)
+            if not request.user.is_staff:
+                raise PermissionDenied()
+    if not hasattr(View, 'setup'):
+        pytest.skip('This Django has no setup().')
+    for name, is_staff, code in (('guest', False, 4403), ('boss', True, None)):
+        user = django_user_model.objects.create(username=name, is_staff=is_staff)
+        with SocketClient('/x/', user=user, handler=Staff.socket.Handler) as client:
+            assert client.close_code == code
+
+
+def test_a_throttled_client_hears_how_long_and_a_422_is_invalid_content():
+    exceptions = pytest.importorskip('rest_framework.exceptions')
+    assert refusals.frame_error(exceptions.Throttled(wait=5)).retry_after == 5
+
+    class Unprocessable(exceptions.ValidationError):
+        status_code = 422
+    error = refusals.frame_error(Unprocessable({'amount': ['Too much.']}))
+    assert (error.code, error.errors) == ('invalid_content', {'amount': ['Too much.']})
+
+
+async def work(socket, content):
+    return {'type': 'DONE'}
+
+
+def test_an_async_static_method_is_no_decorated_function():
+    if callable(staticmethod(work)):
+        assert Function(staticmethod(work), 'content')(None, {}, {}) == {'type': 'DONE'}
+
+
+def test_an_async_def_behind_a_decorator_is_seen_through_a_partialmethod():
+    routes = (('X', 'on_x'),)
+    type('Fine', (RoutedSocketHandler,), {'routes': routes, 'on_x': functools.partialmethod(work)})
+    with pytest.raises(ImproperlyConfigured, match='async def behind a decorator'):
+        type('Lost', (RoutedSocketHandler,), {
+            'routes': routes, 'on_x': functools.partialmethod(transaction.atomic(work))})
