@@ -7,7 +7,7 @@ import types
 
 _thread = threading.local()
 
-_GENERATORS = (types.GeneratorType, types.AsyncGeneratorType)
+_GENERATORS = (types.GeneratorType, types.AsyncGeneratorType, map, filter)
 
 
 def run(coroutine):
@@ -63,6 +63,8 @@ def settle(result):
         result = run(result)
     if isinstance(result, _GENERATORS):
         raise TypeError('{!r} is a generator, and nobody runs it: return a dict.'.format(result))
+    if isinstance(result, (list, tuple)) and any(map(inspect.isawaitable, result)):
+        raise TypeError('{!r} has coroutines in it that nobody runs: await asyncio.gather(...).'.format(result))
     return result
 
 

@@ -2,12 +2,13 @@
 import functools
 
 import pytest
+from django import forms
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import transaction
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, refusals
+from sockets import RoutedSocketHandler, SocketRouter, contracts, refusals
 from sockets.models import Socket
 from sockets.routes import Function
 from sockets.testing import SocketClient
@@ -76,3 +77,37 @@ def test_an_async_def_behind_a_decorator_is_seen_through_a_partialmethod():
     with pytest.raises(ImproperlyConfigured, match='async def behind a decorator'):
         type('Lost', (RoutedSocketHandler,), {
             'routes': routes, 'on_x': functools.partialmethod(transaction.atomic(work))})
+
+
+def unseen(function):
+    """A decorator that nobody can see through."""
+    return lambda *args: function(*args)
+
+
+async def checked(form, content=None):
+    return content
+
+
+def form_that(name):
+    return type('Hidden', (forms.Form,), {'a': forms.CharField(), name: unseen(checked)})
+
+
+def serializer_that(name):
+    serializers = pytest.importorskip('rest_framework.serializers')
+    return type('Hidden', (serializers.Serializer,), {'a': serializers.CharField(), name: unseen(checked)})
+
+
+@pytest.mark.parametrize('make, name', [
+    (form_that, 'clean'), (form_that, 'clean_a'), (serializer_that, 'validate'), (serializer_that, 'validate_a')])
+@pytest.mark.filterwarnings('ignore:coroutine')
+def test_a_check_of_a_form_that_has_not_run_lets_nothing_through(make, name):
+    with pytest.raises(TypeError, match='nobody has run'):
+        contracts.clean(make(name), {'a': 'x'})
+
+
+@pytest.mark.filterwarnings('ignore:coroutine')
+def test_coroutines_in_a_list_and_what_is_as_lazy_are_no_ack():
+    for function in (lambda socket, content: [work(socket, content)], lambda socket, content: map(print, [1])):
+        with pytest.raises(TypeError, match='nobody runs'):
+            Function(function, 'content')(None, {}, {})
+    assert Function(lambda socket, content: [1], 'content')(None, {}, {}) == [1]
