@@ -2,16 +2,20 @@
 import functools
 
 import pytest
+from channels import channel_layers
+from channels.message import Message
 from django import forms
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import transaction
+from django.http import HttpResponse
+from django.urls import re_path
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, contracts, refusals
+from sockets import RoutedSocketHandler, SocketRouter, contracts, page_consumers, refusals
 from sockets.models import Socket
 from sockets.routes import Function
-from sockets.testing import SocketClient
+from sockets.testing import SocketClient, sandbox
 
 
 @pytest.mark.parametrize('combine', ['union', 'intersection', 'difference'])
@@ -60,6 +64,44 @@ def test_a_throttled_client_hears_how_long_and_a_422_is_invalid_content():
         status_code = 422
     error = refusals.frame_error(Unprocessable({'amount': ['Too much.']}))
     assert (error.code, error.errors) == ('invalid_content', {'amount': ['Too much.']})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize('forced, path, full', [
+    ('/shop', '/shopping/', '/shop/shopping/'), ('/shop', '/shop/', '/shop/'), ('/shop', '/shop', '/shop'),
+    ('/shop', '/shop/a/', '/shop/a/'), ('/shop/', '/item/', '/shop/item/'), ('/', '/item/', '/item/'),
+    ('/a', '/admin/', '/a/admin/'), (None, '/item/', '/item/')])
+def test_a_page_is_found_that_begins_as_the_prefix_does(settings, forced, path, full):
+    settings.ROOT_URLCONF, settings.FORCE_SCRIPT_NAME = __name__, forced
+    with sandbox():
+        layer = channel_layers['default']
+        page_consumers.PageConsumer()(Message({
+            'reply_channel': 'daphne.response.test!page', 'method': 'GET', 'path': path, 'root_path': '',
+            'headers': [[b'host', b'example.com']], 'query_string': b'a=1'}, 'http.request', layer))
+        channel, reply = layer.receive(['daphne.response.test!'])
+    taken = (forced or '').rstrip('/')
+    info = full[len(taken):] or '/'
+    assert reply['content'].decode() == '{} {} {}'.format(full + '?a=1', info, info)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize('static_url', ['/static/', '/shop/static/'])
+def test_static_files_are_found_below_a_prefix(settings, static_url):
+    settings.ROOT_URLCONF, settings.FORCE_SCRIPT_NAME, settings.STATIC_URL = __name__, '/shop', static_url
+    with sandbox():
+        layer = channel_layers['default']
+        page_consumers.StaticFilesPageConsumer()(Message({
+            'reply_channel': 'daphne.response.test!page', 'method': 'GET', 'path': '/static/sockets/sockets.js',
+            'headers': [[b'host', b'example.com']], 'query_string': b''}, 'http.request', layer))
+        channel, reply = layer.receive(['daphne.response.test!'])
+    assert reply['status'] == 200 and b'class SocketRouter' in reply['content']
+
+
+def tell(request, rest):
+    return HttpResponse('{} {} {}'.format(request.get_full_path(), request.path_info, request.META['PATH_INFO']))
+
+
+urlpatterns = [re_path('^(.*)$', tell)]
 
 
 async def work(socket, content):
