@@ -9,13 +9,19 @@ from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import transaction
 from django.http import HttpResponse
-from django.urls import re_path
+from django.urls import re_path, set_script_prefix
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, contracts, page_consumers, refusals
 from sockets.models import Socket
 from sockets.routes import Function
 from sockets.testing import SocketClient, sandbox
+
+
+@pytest.fixture(autouse=True)
+def no_prefix_is_left():
+    yield
+    set_script_prefix('/')
 
 
 @pytest.mark.parametrize('combine', ['union', 'intersection', 'difference'])
@@ -153,3 +159,13 @@ def test_coroutines_in_a_list_and_what_is_as_lazy_are_no_ack():
         with pytest.raises(TypeError, match='nobody runs'):
             Function(function, 'content')(None, {}, {})
     assert Function(lambda socket, content: [1], 'content')(None, {}, {}) == [1]
+
+
+def test_delete_says_how_many_connections_that_were(db):
+    with SocketClient('/a/', handler=RoutedSocketHandler) as one, SocketClient('/b/', handler=RoutedSocketHandler) as two:
+        Socket.objects.get(path='/a/').join('tea')
+        assert Socket.objects.get(path='/b/').delete()[1]['sockets.Socket'] == 1
+        total, of_models = Socket.objects.all().delete()
+        assert (total, of_models['sockets.Socket'], of_models['sockets.Membership']) == (2, 1, 1)
+        assert Socket.objects.all().delete()[0] == 0
+        assert [one.close_code, two.close_code] == [4401] * 2
