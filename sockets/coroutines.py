@@ -2,8 +2,11 @@
 import asyncio
 import functools
 import inspect
+import logging
 import threading
 import types
+
+logger = logging.getLogger('sockets')
 
 _thread = threading.local()
 
@@ -39,17 +42,35 @@ def _run_on(loop, coroutine):
         # No Exception since Python 3.8: a worker would end with it.
         raise RuntimeError('The coroutine was cancelled.') from error
     finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        while left:
-            try:
-                left = loop.run_until_complete(asyncio.wait(left))[1]
-            except Exception:
-                raise
-            except BaseException:
-                # asyncio lets some through, such as SystemExit. It is not the coroutine's, which has its result.
-                left = {task for task in left if not task.done()}
+        _cancel_tasks(loop)
+        # Those that have not come to their end, as when a loop over them raised. What they hold, such as a transaction,
+        # would be held until this loop runs again: in the next frame, if that has an async def at all.
+        generators = list(getattr(loop, '_asyncgens', ()))
+        if generators:
+            loop.run_until_complete(_close_generators(generators))
+            _cancel_tasks(loop)
+
+
+def _cancel_tasks(loop):
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    while left:
+        try:
+            left = loop.run_until_complete(asyncio.wait(left))[1]
+        except Exception:
+            raise
+        except BaseException:
+            # asyncio lets some through, such as SystemExit. It is not the coroutine's, which has its result.
+            left = {task for task in left if not task.done()}
+
+
+async def _close_generators(generators):
+    for generator in generators:
+        try:
+            await generator.aclose()
+        except BaseException:
+            logger.exception('Could not close %r', generator)
 
 
 def settle(result):

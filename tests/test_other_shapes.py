@@ -1,4 +1,5 @@
 """Inputs of the same kinds as those that were mended, in other shapes."""
+import asyncio
 import functools
 
 import pytest
@@ -7,12 +8,13 @@ from channels.message import Message
 from django import forms
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
-from django.db import transaction
+from django.db import ProgrammingError, transaction
+from django.db.utils import ConnectionHandler
 from django.http import HttpResponse
 from django.urls import re_path, set_script_prefix
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, contracts, page_consumers, refusals
+from sockets import RoutedSocketHandler, SocketRouter, contracts, coroutines, page_consumers, refusals, thread_state
 from sockets.models import Socket
 from sockets.routes import Function
 from sockets.testing import SocketClient, sandbox
@@ -169,3 +171,47 @@ def test_delete_says_how_many_connections_that_were(db):
         assert (total, of_models['sockets.Socket'], of_models['sockets.Membership']) == (2, 1, 1)
         assert Socket.objects.all().delete()[0] == 0
         assert [one.close_code, two.close_code] == [4401] * 2
+
+
+def test_an_async_generator_that_is_left_behind_is_closed_with_its_frame():
+    noted = []
+
+    async def rows():
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            noted.append('closed')
+
+    async def looks():
+        found = rows()
+        async for row in found:
+            raise KeyError(row)
+
+    async def keeps():
+        noted.append(rows())
+        await noted[0].__anext__()
+        return 'kept'
+
+    with pytest.raises(KeyError):
+        coroutines.run(looks())
+    assert noted == ['closed']
+    noted.clear()
+    assert coroutines.run(keeps()) == 'kept' and noted[1:] == ['closed']
+    assert coroutines.run(work(None, {})) == {'type': 'DONE'}
+
+
+def test_a_transaction_that_is_left_open_ends_the_use_of_its_connection_only(db, monkeypatch, caplog, tmp_path):
+    known = ConnectionHandler({'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': str(tmp_path / 'db')}})
+    monkeypatch.setattr(thread_state, 'connections', known)
+    database = known['default']
+    # As atomic() does, and what Channels does after each consumer.
+    database.set_autocommit(False)
+    database.in_atomic_block = True
+    database.close_if_unusable_or_obsolete()
+    with pytest.raises(ProgrammingError):
+        database.cursor().execute('select 1')
+    thread_state.close_stale()
+    assert known['default'].cursor().execute('select 1').fetchone() == (1,)
+    assert 'left a transaction open' in caplog.text
+    known.close_all()
