@@ -2,12 +2,15 @@
 import asyncio
 import functools
 import inspect
+import logging
 import threading
 import types
 
+logger = logging.getLogger('sockets')
+
 _thread = threading.local()
 
-_GENERATORS = (types.GeneratorType, types.AsyncGeneratorType)
+_GENERATORS = (types.GeneratorType, types.AsyncGeneratorType, map, filter)
 
 
 def run(coroutine):
@@ -39,17 +42,35 @@ def _run_on(loop, coroutine):
         # No Exception since Python 3.8: a worker would end with it.
         raise RuntimeError('The coroutine was cancelled.') from error
     finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        while left:
-            try:
-                left = loop.run_until_complete(asyncio.wait(left))[1]
-            except Exception:
-                raise
-            except BaseException:
-                # asyncio lets some through, such as SystemExit. It is not the coroutine's, which has its result.
-                left = {task for task in left if not task.done()}
+        _cancel_tasks(loop)
+        # Those that have not come to their end, as when a loop over them raised. What they hold, such as a transaction,
+        # would be held until this loop runs again: in the next frame, if that has an async def at all.
+        generators = list(getattr(loop, '_asyncgens', ()))
+        if generators:
+            loop.run_until_complete(_close_generators(generators))
+            _cancel_tasks(loop)
+
+
+def _cancel_tasks(loop):
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    while left:
+        try:
+            left = loop.run_until_complete(asyncio.wait(left))[1]
+        except Exception:
+            raise
+        except BaseException:
+            # asyncio lets some through, such as SystemExit. It is not the coroutine's, which has its result.
+            left = {task for task in left if not task.done()}
+
+
+async def _close_generators(generators):
+    for generator in generators:
+        try:
+            await generator.aclose()
+        except BaseException:
+            logger.exception('Could not close %r', generator)
 
 
 def settle(result):
@@ -63,6 +84,8 @@ def settle(result):
         result = run(result)
     if isinstance(result, _GENERATORS):
         raise TypeError('{!r} is a generator, and nobody runs it: return a dict.'.format(result))
+    if isinstance(result, (list, tuple)) and any(map(inspect.isawaitable, result)):
+        raise TypeError('{!r} has coroutines in it that nobody runs: await asyncio.gather(...).'.format(result))
     return result
 
 
@@ -110,6 +133,12 @@ def _is_coroutine_function(function):
         code is not None and getattr(code, 'co_flags', 0) & inspect.CO_ITERABLE_COROUTINE)
 
 
+def _partialmethod_of(function):
+    """Return the ``partialmethod`` that ``function``, as a class hands it out, was made of, or ``None``."""
+    found = getattr(function, '__dict__', {})
+    return found.get('_partialmethod') or found.get('__partialmethod__')
+
+
 def _layers(function):
     """Yield ``function`` and all that it says it wraps, from the outside in."""
     seen = set()
@@ -117,6 +146,13 @@ def _layers(function):
         seen.add(id(function))
         if isinstance(function, functools.partial):
             function = function.func
+            continue
+        if isinstance(function, staticmethod):
+            # It can be called, and has a __wrapped__, since Python 3.10.
+            function = function.__func__
+            continue
+        if isinstance(_partialmethod_of(function), functools.partialmethod):
+            function = _partialmethod_of(function).func
             continue
         yield function
         if hasattr(function, '__wrapped__'):

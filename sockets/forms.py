@@ -57,9 +57,17 @@ def check(form):
 
 
 def has_not_run(result):
-    """Return the name of what is a coroutine among the values of what a form returned, or ``None``."""
+    """Return the name of what is a coroutine in what a form returned, or ``None``."""
+    if inspect.isawaitable(result):
+        # Of a clean() or validate() that hands one back, be it through a decorator that nobody can see through.
+        return 'all'
+    if isinstance(result, (list, tuple)):
+        return next((name for name in map(has_not_run, result) if name is not None), None)
     values = result if isinstance(result, dict) else getattr(result, '__dict__', {})
-    return next((name for name, value in values.items() if inspect.isawaitable(value)), None)
+    for name, value in values.items():
+        if inspect.isawaitable(value) or isinstance(value, (dict, list, tuple)) and has_not_run(value) is not None:
+            return name
+    return None
 
 
 def _is_serializer(form):

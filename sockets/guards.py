@@ -120,12 +120,19 @@ def attributes(router, base):
     if not demands:
         raise ImproperlyConfigured("{0} asks nobody for anything that SocketRouter(guard='view') could take over. Leave it "
                                    'out, or add LoginRequiredMixin to {0}.'.format(name))
+    if _has_setup_of_its_own(router.view) and not any(ask.func is _ask_view for ask in demands.asks):
+        # It may let in fewer than the mixins do.
+        demands.asks.append(functools.partial(_ask_view, router.view, []))
     guards = (*base._guards, *demands.asks)
     return {'login_required': base.login_required or demands.login,
             'permission': (*permission_names(base.permission), *demands.permissions),
             '_guards': guards,
             # A view looks at its request.
             '_deferred': () if any(guard.func is _ask_view for guard in guards) else base._deferred}
+
+
+def _has_setup_of_its_own(view):
+    return any('setup' in vars(klass) and not _is_djangos(klass.__module__) for klass in view.__mro__)
 
 
 def _key(ask):
@@ -141,11 +148,11 @@ def _key(ask):
 
 def _ask_view(view, methods, socket):
     view = view()
-    if hasattr(view, 'setup'):
-        view.setup(socket.request, **socket.kwargs)
-    else:
-        view.request, view.args, view.kwargs = socket.request, (), socket.kwargs
     try:
+        if hasattr(view, 'setup'):
+            view.setup(socket.request, **socket.kwargs)
+        else:
+            view.request, view.args, view.kwargs = socket.request, (), socket.kwargs
         # A coroutine is true, whatever it would return.
         allowed = all(coroutines.settle(
             view.get_test_func()() if name == 'get_test_func' else getattr(view, name)()) for name in methods)

@@ -47,6 +47,7 @@ def check_handler(cls, base):
         permission_names(cls.permission)
     except TypeError as error:
         raise ImproperlyConfigured('{}.permission: {}'.format(cls.__name__, error)) from error
+    _check_hidden(cls, base)
     for klass in cls.__mro__:
         # Its dispatch() is that of a view, and would take each frame for a request.
         if klass.__module__ == 'django.contrib.auth.mixins':
@@ -62,3 +63,17 @@ def check_handler(cls, base):
             if remedy is not None:
                 raise ImproperlyConfigured('{}.{} has no effect: {}. (If it is something of your own, give it another '
                                            'name.)'.format(cls.__name__, name, remedy))
+
+
+def _check_hidden(cls, base):
+    """Refuse a mixin that asks for a login or a permission after the class that says, by default, that nobody has to."""
+    for name in ('login_required', 'permission'):
+        holder = next((klass for klass in cls.__mro__ if name in vars(klass)), None)
+        if holder not in base.__mro__:
+            # Somebody has said what counts.
+            continue
+        for klass in cls.__mro__:
+            if klass not in base.__mro__ and vars(klass).get(name):
+                raise ImproperlyConfigured(
+                    '{0}.{1} has no effect on {2}, in whose bases {3} comes first: write class {2}({0}, ...).'.format(
+                        klass.__name__, name, cls.__name__, holder.__name__))

@@ -2,7 +2,7 @@
 import logging
 import time
 
-from channels.handler import AsgiHandler, ViewConsumer
+from channels.handler import AsgiHandler, AsgiRequest, ViewConsumer
 from channels.signals import worker_ready
 from channels.staticfiles import StaticFilesConsumer, StaticFilesHandler
 
@@ -13,6 +13,22 @@ logger = logging.getLogger('sockets')
 
 # A worker of another process asks its page's server after so many chunks, bytes or seconds how far it has come.
 UNANSWERED, UNANSWERED_SIZE, ASK_INTERVAL = 64, 4 * 1024 * 1024, 1
+
+
+class PageRequest(AsgiRequest):
+    """A request whose path begins with the script name, as everywhere in Django, whether or not a proxy has taken it off.
+
+    Channels takes it off where it only looks so: with ``/shop``, of ``/shopping/``; with ``/``, of all.
+    """
+
+    def __init__(self, message):
+        super().__init__(message)
+        prefix, path = self.script_name.rstrip('/'), message['path']
+        if prefix and (path == prefix or path.startswith(prefix + '/')):
+            self.path_info = path[len(prefix):] or '/'
+        else:
+            self.path, self.path_info = prefix + path, path
+        self.META['PATH_INFO'] = self.path_info
 
 
 class _ClosesResponses:
@@ -28,11 +44,17 @@ class _ClosesResponses:
 
 
 class PageHandler(_ClosesResponses, AsgiHandler):
-    pass
+    request_class = PageRequest
 
 
 class StaticFilesPageHandler(_ClosesResponses, StaticFilesHandler):
-    pass
+    request_class = PageRequest
+
+    def get_response(self, request):
+        # STATIC_URL may have the prefix or not.
+        if self._should_handle(request.message['path']):
+            request.path = request.message['path']
+        return super().get_response(request)
 
 
 class PageConsumer(ViewConsumer):

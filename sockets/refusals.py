@@ -8,7 +8,7 @@ from .exceptions import FrameError
 
 # Of exceptions of REST framework, which is not imported: a project may have none.
 _CODES = {400: messages.INVALID_CONTENT, 401: messages.NOT_ALLOWED, 403: messages.NOT_ALLOWED, 404: messages.NOT_FOUND,
-          429: messages.RATE_LIMITED}
+          422: messages.INVALID_CONTENT, 429: messages.RATE_LIMITED}
 
 
 def frame_error(error):
@@ -33,7 +33,10 @@ def _frame_error(error):
         if code == messages.INVALID_CONTENT:
             detail = error.detail if isinstance(error.detail, (dict, list)) else [error.detail]
             return invalid(detail if isinstance(detail, dict) else {'non_field_errors': detail})
-        return error if code is None else FrameError(code, _first(error.detail))
+        if code is None:
+            return error
+        # Throttled has a wait, or None.
+        return FrameError(code, _first(error.detail), retry_after=getattr(error, 'wait', None))
     # pydantic.ValidationError
     if isinstance(error, ValueError) and callable(getattr(error, 'errors', None)):
         found = {}

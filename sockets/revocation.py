@@ -16,7 +16,7 @@ from django.db.models.signals import post_save, pre_delete
 from django.utils import timezone
 
 from . import auth, databases, expiry
-from .models import Socket, end
+from .models import Socket, end, note_gone
 
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
 SESSIONS_READ = 100000
@@ -92,6 +92,7 @@ def _row_goes(instance, using, **kwargs):
     # With what the disconnect function may ask for, which may be what is being deleted.
     row = Socket.objects.using(using).select_related('user', 'session').filter(pk=instance.pk).first()
     if row is not None and row.remove():
+        note_gone()
         transaction.on_commit(partial(end, [row], 'Your session is gone. Come back with a new one.'), using=using)
 
 

@@ -105,6 +105,11 @@ def close_stale():
         # A daphne may run where the database's driver is not installed.
         return
     for connection in found:
+        if getattr(connection, 'closed_in_transaction', False):
+            # A function has left an atomic() open, and Channels has closed the connection: Django never opens it again.
+            logger.error('A function has left a transaction open on %r, which is rolled back', connection.alias)
+            del connections[connection.alias]
+            continue
         if connection.connection is None or connection.in_atomic_block:
             continue
         try:

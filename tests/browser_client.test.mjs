@@ -478,7 +478,19 @@ test('a path is one of the own host, whatever the page and the path look like', 
       assert.equal(Connection.last.url, 'wss://example.com/room/');
       socket.close();
     }
+    // Pages that have an origin and no path: of a blob, and what a page of ours writes into a frame (srcdoc).
+    for (const href of ['blob:https://example.com/0b1c', 'about:srcdoc']) {
+      visit(href);
+      globalThis.origin = 'https://example.com';
+      for (const path of [undefined, 'room/', '../room/', '?a']) {
+        assert.throws(() => new SocketRouter(path), /'wss:\/\/example.com\/'/);
+      }
+      socket = new SocketRouter('/room/');
+      assert.equal(Connection.last.url, 'wss://example.com/room/');
+      socket.close();
+    }
   } finally {
+    delete globalThis.origin;
     visit('https://example.com/room/lobby/?a=1#b');
   }
 });

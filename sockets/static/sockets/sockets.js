@@ -78,7 +78,7 @@ export class SocketRouter extends EventTarget {
   #unheard = new Set();  // entries that were sent and that the server may not have heard, in order
   #waiting = new Map();  // ref -> the entry of a request without an answer, in order
 
-  constructor(path = globalThis.location?.pathname, options = {}) {
+  constructor(path = pagePath(), options = {}) {
     super();
     this.#url = address(path);
     this.#options = withDefaults(options);
@@ -434,15 +434,25 @@ function address(path) {
   throw new TypeError(`A socket is at a path or an address: '/room/lobby/' or 'wss://example.com/', not ${path}.`);
 }
 
+// That of a blob: is an address, and those of data: and about: are no paths.
+function pagePath() {
+  const path = globalThis.location?.pathname;
+  if (path?.startsWith('/')) return path;
+  throw new TypeError("This page has no path. A socket is at a path or an address: '/room/lobby/' or 'wss://example.com/'.");
+}
+
 // A path is one of the page's own host, however it begins: to URL, '//x/' and '/\\x/' are addresses of a host x.
 function resolve(text) {
   try {
     return new URL(text);
   } catch {
-    const {origin, pathname} = globalThis.location;
+    const {pathname} = globalThis.location;
+    // A page without an address (srcdoc, about:blank) has the origin of the page that made it.
+    const origin = globalThis.location.origin === 'null' ? globalThis.origin : globalThis.location.origin;
     // URL would drop these before it looks.
     const path = text.replace(/^[\0- ]+|[\t\n\r]/g, '');
     const page = 'http://page';
+    if (!/^[/\\]/.test(path) && !pathname.startsWith('/')) throw new TypeError('This page has no path.');
     return new URL(origin + (/^[/\\]/.test(path) ? path : new URL(path, page + pathname).href.slice(page.length)));
   }
 }
