@@ -6,12 +6,13 @@ import pytest
 from channels import channel_layers
 from channels.message import Message
 from django import forms
+from django.conf.urls import url
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import ProgrammingError, transaction
 from django.db.utils import ConnectionHandler
 from django.http import HttpResponse
-from django.urls import re_path, set_script_prefix
+from django.urls import set_script_prefix
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, contracts, coroutines, page_consumers, refusals, thread_state
@@ -109,7 +110,7 @@ def tell(request, rest):
     return HttpResponse('{} {} {}'.format(request.get_full_path(), request.path_info, request.META['PATH_INFO']))
 
 
-urlpatterns = [re_path('^(.*)$', tell)]
+urlpatterns = [url('^(.*)$', tell)]
 
 
 async def work(socket, content):

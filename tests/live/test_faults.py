@@ -208,7 +208,7 @@ def test_there_are_no_workers_for_a_while(hall):
 
 # What they stand on.
 
-@pytest.mark.parametrize('fault', ['restarts', 'hangs for 20 s'])
+@pytest.mark.parametrize('fault', ['restarts', pytest.param('hangs for 20 s', marks=pytest.mark.long)])
 def test_redis_restarts_or_hangs(hall, redis, fault):
     async def scenario():
         both = [hall.servers.runsockets(), hall.servers.daphne()]

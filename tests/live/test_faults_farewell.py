@@ -89,7 +89,9 @@ def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
             assert ['background', '1'] in [words[:2] for words in hall.servers.notes()]
         knocking.cancel()
         counts = collections.Counter(await asyncio.gather(*knocks))
-        assert set(counts) <= {1012, 503, 'nobody listens'}, counts
+        # The kernel lets in who comes between our last accept and the close of the port, and resets it.
+        unheard = [what for what in counts.elements() if 'ConnectionResetError' in str(what)]
+        assert len(unheard) <= 1 and set(counts) <= {1012, 503, 'nobody listens', *unheard}, counts
         assert counts['nobody listens'] > 10, 'new connections are let in'
         assert told < 1.5 and took < 9
         hall.killed.add(server)

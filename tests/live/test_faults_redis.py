@@ -147,7 +147,7 @@ def sharded_hall(tmp_path, database_url, report):
         shards.stop()
 
 
-@pytest.mark.parametrize('fault', ['is killed', 'hangs'])
+@pytest.mark.parametrize('fault', [pytest.param('is killed', marks=pytest.mark.long), 'hangs'])
 def test_one_redis_of_three(tmp_path, database_url, report, fault):
     with sharded_hall(tmp_path, database_url, report) as (hall, shards):
         asyncio.run(one_of_three(hall, shards, fault))

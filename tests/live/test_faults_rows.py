@@ -240,7 +240,7 @@ def test_rows_are_deleted_by_sql(hall, shape):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC, CUT_OFF])
+@pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC, pytest.param(CUT_OFF, marks=pytest.mark.long)])
 def test_rows_without_a_connection(hall, shape):
     async def scenario():
         server, *_ = start(hall, shape)
@@ -293,7 +293,7 @@ def test_a_row_in_an_open_transaction_is_no_fault(hall, shape):
     asyncio.run(scenario())
 
 
-@BOTH
+@pytest.mark.parametrize('shape', [pytest.param(RUNSOCKETS, marks=pytest.mark.long), CLASSIC])
 def test_a_server_is_killed_while_redis_restarts(hall, redis, shape):
     async def scenario():
         loop = asyncio.get_event_loop()

@@ -29,7 +29,7 @@ def upload(client):
     return json.loads(received[received.index(b'{"'):received.index(b'}') + 1].decode())
 
 
-@pytest.mark.parametrize('shape', [ONE, PAIR])
+@pytest.mark.parametrize('shape', [ONE, pytest.param(PAIR, marks=pytest.mark.long)])
 def test_a_large_frame_comes_over_a_slow_line(hall, shape):
     async def run():
         server = start(hall, shape, *PINGS)
