@@ -576,18 +576,18 @@ def test_a_server_that_says_no_more_that_it_lives_is_dead_after_a_while(make_lay
     server, other = make_layer(hosts), make_layer(hosts)
     server._leases.renew('server!')
     # Those of other tests live, too.
-    assert other.dead_servers() == [] and 'server!' in other.live_servers()
+    assert 'server!' not in other.dead_servers() and 'server!' in other.live_servers()
     time.sleep(0.25)
     assert 'server!' not in other.live_servers()
     # It may be that Redis has slept, and everybody is late: it gets another chance to speak.
-    assert other.dead_servers() == []
+    assert 'server!' not in other.dead_servers()
     server._leases.renew('server!')
     time.sleep(0.16)
-    assert other.dead_servers() == []
+    assert 'server!' not in other.dead_servers()
     time.sleep(0.1)
-    assert other.dead_servers() == []
+    assert 'server!' not in other.dead_servers()
     time.sleep(0.2)
-    assert other.dead_servers() == ['server!'] == server.dead_servers()
+    assert 'server!' in other.dead_servers() and 'server!' in server.dead_servers()
     other.forget_server('server!')
     assert server.dead_servers() == []
 
@@ -623,7 +623,8 @@ def found_dead(make_layer, hosts=1, server='server!'):
     layer = make_layer(hosts)
     layer._leases.renew(server)
     deadline = time.monotonic() + 5
-    while layer.dead_servers() != [server]:
+    # Those of other tests, which have as little time, may be dead, too.
+    while server not in layer.dead_servers():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return layer
