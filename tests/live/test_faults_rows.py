@@ -1,5 +1,6 @@
 """Connections without a row and rows without a connection, whatever made them, and for how long they stay."""
 import asyncio
+import collections
 import os
 import random
 import signal
@@ -51,12 +52,21 @@ class Talker:
                 for n, connection in enumerate(await hall.open(count, server))]
 
 
-async def all_told(talkers, seconds):
-    """Wait until all are told to come back and closed with 1012; return when the last one was."""
+async def all_told(talkers, seconds, may_wait=False):
+    """Wait until all are told to come back and closed with 1012; return when the last one was.
+
+    Frames that daphne could not bring to Redis for ten seconds end their connection with 1013: ``may_wait``.
+    """
     await asyncio.wait_for(asyncio.gather(*(task for talker in talkers for task in talker.tasks)), seconds)
-    assert [talker.code for talker in talkers] == [1012] * len(talkers)
-    assert all(talker.told for talker in talkers)
+    assert {talker.code for talker in talkers} <= ({1012, 1013} if may_wait else {1012})
+    assert all(talker.told for talker in talkers if talker.code == 1012)
     return max(talker.ended for talker in talkers)
+
+
+def codes(talkers):
+    """Return with which codes ``talkers`` were closed, as text."""
+    counts = collections.Counter(talker.code for talker in talkers)
+    return ', '.join('{} get {}'.format(count, code) for code, count in sorted(counts.items()))
 
 
 def handled(hall, talkers, since):
@@ -118,13 +128,13 @@ def test_a_server_is_stopped_and_goes_on(hall, redis, shape, seconds):
         await asyncio.sleep(1)
         assert handled(hall, talkers, since) == []
         wire.mend()
-        took = await all_told(talkers, 10) - since
+        took = await all_told(talkers, 10, shape == CLASSIC and seconds > 10) - since
         assert handled(hall, talkers, since) == []
         back = await come_back(hall, 20, server)
         await hall.rows_are(len(bystanders) + 20, 5)
         await hall.came_true('SIGSTOP to the server, SIGCONT after {} s'.format(seconds), shape,
                              [talker.connection for talker in talkers] + bystanders + back,
-                             'what was said to it meanwhile; 20 get 1012', took)
+                             'what was said to it meanwhile; ' + codes(talkers), took)
     try:
         asyncio.run(scenario())
     finally:
@@ -152,7 +162,7 @@ def test_a_server_is_cut_off_from_redis(hall, redis, shape, seconds):
         await wait(seconds - (time.monotonic() - cut), bystanders)
         wire.mend()
         since = time.monotonic()
-        took = await all_told(talkers, 15) - since
+        took = await all_told(talkers, 15, shape == CLASSIC and seconds > 10) - since
         for connection in came:
             while not isinstance(await connection.receive(), int):
                 pass
@@ -165,7 +175,7 @@ def test_a_server_is_cut_off_from_redis(hall, redis, shape, seconds):
         lost = 'what was said to it meanwhile; ' if shape == CLASSIC else ''
         await hall.came_true('a server is cut off from Redis for {} s'.format(seconds),
                              shape, [talker.connection for talker in talkers] + came + bystanders + back,
-                             lost + 'all of its connections get 1012', max(0, took))
+                             lost + codes(talkers), max(0, took))
     try:
         asyncio.run(scenario())
     finally:
