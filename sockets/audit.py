@@ -59,11 +59,11 @@ class Auditor(threading.Thread):
         self.without_connection = {}
 
     def run(self):
+        farewell = messages.reconnect('This server was taken for dead. Come back.')
+        transport.say_farewell({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
         while True:
             time.sleep(INTERVAL)
             try:
-                farewell = messages.reconnect('This server was taken for dead. Come back.')
-                transport.say_farewell({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
                 thread_state.close_stale()
                 self.look(self.connections())
                 thread_state.close_stale()

@@ -17,12 +17,17 @@ def check(route, socket, content):
     """Return what the function of ``route`` gets for ``content``; ``FrameError`` if it gets nothing."""
     if route.login_required and not socket.user.is_authenticated:
         raise FrameError(messages.NOT_ALLOWED, 'Log in to do this.')
-    if route.permissions and not coroutines.settle(socket.user.has_perms(route.permissions)):
+    if not has_permissions(socket, route.permissions):
         raise FrameError(messages.NOT_ALLOWED, 'You may not do this.')
     if route.form is None:
         return content
     data = content if isinstance(content, bytes) else messages.fields(content)
     return clean(route.form, data, socket, route.asks)
+
+
+def has_permissions(socket, names):
+    """Whether the user of ``socket`` has all the permissions ``names``. A backend of the project's own may be async."""
+    return not names or coroutines.settle(socket.user.has_perms(names))
 
 
 def clean(form, data, socket=None, asks=None):

@@ -102,18 +102,14 @@ def as_text(found):
             lines.append('    ' + summary(endpoint.handler))
         width = max([len(type_of(route)) for route in endpoint.routes] or [0])
         for route in endpoint.routes:
-            options = '({})'.format(_options(route)) if _options(route) else ''
-            lines.append('  {}  {}'.format(type_of(route).ljust(width), ' '.join(filter(None, (
-                summary(route.function.function), options)))).rstrip())
+            lines.append('  {}  {}'.format(type_of(route).ljust(width), _about(route)).rstrip())
             if route.form is not None:
                 lines += _fields(schema_of(route.form))
         if endpoint.is_open:
             lines.append('  (any other type)  {}'.format(
                 summary(endpoint.handler.default_route)).rstrip())
         if endpoint.binary is not None:
-            options = '({})'.format(_options(endpoint.binary)) if _options(endpoint.binary) else ''
-            lines.append('  (binary frames)  {}'.format(' '.join(filter(None, (
-                summary(endpoint.binary.function.function), options)))).rstrip())
+            lines.append('  (binary frames)  {}'.format(_about(endpoint.binary)).rstrip())
         for type, form in endpoint.sends.items():
             schema = schema_of_sent(form)
             lines.append('  sends {}  {}'.format(type, _first_line(schema)).rstrip())
@@ -132,6 +128,12 @@ def _first_line(schema):
 def _fields(schema):
     return ['      {}{}: {}'.format(name, '' if name in schema.get('required', ()) else '?', typescript(field))
             for name, field in schema.get('properties', {}).items()]
+
+
+def _about(route):
+    """Return what a route is for, and in brackets what it asks for."""
+    options = _options(route)
+    return ' '.join(filter(None, [summary(route.function.function), '({})'.format(options) if options else '']))
 
 
 def _options(route):

@@ -136,10 +136,10 @@ def _left_behind(alive):
     # One on an in-memory layer that has no lease here may be in another container, and notes in its rows that it lives.
     gone = Q(pk__in=presence.lost().values('pk'))
     if transport.is_local():
-        gone |= Q(layer=name, server__in=transport.dead_servers(_servers(others.filter(layer=name))))
+        gone |= Q(layer=name, server__in=transport.dead_servers(presence.servers_of(others.filter(layer=name))))
     elif name:
         gone |= Q(layer=name)
-    servers = _servers(others.filter(gone))
+    servers = presence.servers_of(others.filter(gone))
     if servers:
         yield Finding('server', False, '{} rows are of {} servers that are gone: they tell of people who are not there.'
                       .format(others.filter(gone).count(), len(servers)),
@@ -150,10 +150,6 @@ def _left_behind(alive):
         yield Finding('server', None, '{} rows are of servers on other layers ({}), of which this one hears nothing.'
                       .format(unheard.count(), ', '.join(map(repr, layers))),
                       'If nobody runs there any more, delete them in the admin.')
-
-
-def _servers(rows):
-    return list(rows.order_by().values_list('server', flat=True).distinct())
 
 
 def examine_socket(url):

@@ -379,7 +379,7 @@ class RoutedSocketHandler(transport.Consumer):
             guard(self)
 
     def _check_permissions(self, permissions):
-        if permissions and not coroutines.settle(self.user.has_perms(permissions)):
+        if not contracts.has_permissions(self, permissions):
             raise PermissionMissing()
 
     def _answer(self, content, ref):

@@ -53,7 +53,7 @@ def _wait_for_user(user, route):
     # The same for every class that has this route from the same base, and in every process.
     name = '{}.{} {} {}'.format(
         function.__module__, getattr(function, '__qualname__', type(function).__qualname__),
-        getattr(route.pattern, 'pattern', route.pattern), user)
+        route.name, user)
     return transport.take_token(name, time.monotonic(), rate.per_second, rate.burst)
 
 

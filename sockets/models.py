@@ -224,7 +224,6 @@ class SocketQuerySet(models.QuerySet):
         return count
 
 
-
 class Socket(BaseModel):
     """One open connection."""
 

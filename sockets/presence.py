@@ -88,6 +88,11 @@ def purge():
     return sum(counts)
 
 
+def servers_of(rows):
+    """Return the servers of ``rows``, as a list."""
+    return list(rows.order_by().values_list('server', flat=True).distinct())
+
+
 def lost():
     """Return the rows of servers on in-memory layers that died and left no lease, such as those of another container."""
     in_memory = Q(layer__startswith='memory:')
@@ -97,7 +102,7 @@ def lost():
     rows = Socket.objects.on_primary().filter(
         in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
     # One that was stopped for a while, as a laptop is, may hold its lease.
-    alive = transport.live_servers(list(rows.order_by().values_list('server', flat=True).distinct()))
+    alive = transport.live_servers(servers_of(rows))
     return rows.exclude(server__in=alive) if alive else rows
 
 
@@ -111,7 +116,7 @@ def purge_lost():
 def purge_silent_here():
     """Ask the connections that a question of ours can reach, as ``purge_silent`` does."""
     rows = Socket.objects.on_primary().filter(Q(layer=transport.layer_name()) | Q(layer=None))
-    elsewhere = transport.servers_elsewhere(list(rows.order_by().values_list('server', flat=True).distinct()))
+    elsewhere = transport.servers_elsewhere(servers_of(rows))
     return purge_silent(rows.exclude(server__in=elsewhere) if elsewhere else rows)
 
 

@@ -142,8 +142,8 @@ def disconnect(channel_name, path, code, row, reason):
     content = {'reply_channel': channel_name, 'path': path, 'code': code, 'order': 0}
     message = Message(content, 'websocket.disconnect', layer)
     message.row, message.reason = row, reason
-    consumer, kwargs = layer.router.match(message) or (None, {})
-    if not isinstance(consumer, type) or not issubclass(consumer, Consumer):
+    consumer, kwargs = _consumer_of(message)
+    if consumer is None:
         return False
     try:
         consumer(message, **kwargs)
@@ -175,10 +175,13 @@ def idle(channel_names):
 
 def handler_at(path):
     """Return the consumer class of ours that frames of a connection to ``path`` go to, or ``None``."""
-    layer = channel_layer()
-    message = Message({'reply_channel': 'a!b', 'path': path}, 'websocket.receive', layer)
-    consumer, _ = layer.router.match(message) or (None, {})
-    return consumer if isinstance(consumer, type) and issubclass(consumer, Consumer) else None
+    return _consumer_of(Message({'reply_channel': 'a!b', 'path': path}, 'websocket.receive', channel_layer()))[0]
+
+
+def _consumer_of(message):
+    """Return the consumer class of ours that ``message`` goes to, and its URL arguments; ``(None, {})`` if to none."""
+    consumer, kwargs = message.channel_layer.router.match(message) or (None, {})
+    return (consumer, kwargs) if isinstance(consumer, type) and issubclass(consumer, Consumer) else (None, {})
 
 
 def is_ours(path):

@@ -686,7 +686,6 @@ def eventually(until):
         time.sleep(0.02)
 
 
-
 @pytest.mark.parametrize('locally', [True, False])
 def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_rows_are_gone(
         make_layer, reactor, quick, monkeypatch, locally):
