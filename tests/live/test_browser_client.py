@@ -112,7 +112,8 @@ def test_its_types(npm_packages, tmp_path):
     assert code == 0, output
 
 
-SETTINGS = '''
+# Settings of a project with pages, without its static files.
+PROJECT = '''
 import os
 
 SECRET_KEY = 'tests only'
@@ -124,12 +125,15 @@ MIDDLEWARE = ['django.contrib.sessions.middleware.SessionMiddleware',
               'django.contrib.auth.middleware.AuthenticationMiddleware']
 TEMPLATES = [{'BACKEND': 'django.template.backends.django.DjangoTemplates', 'APP_DIRS': True}]
 DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3', 'OPTIONS': {'timeout': 20}}}
-STATIC_URL, STATIC_ROOT = '/static/', 'collected'
-STATICFILES_STORAGE = 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'
 CHANNEL_LAYERS = {'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': 'mysite.pages.routing'}}
 if 'REDIS_URL' in os.environ:
     CHANNEL_LAYERS['default'].update(
         BACKEND='sockets.layers.RedisChannelLayer', CONFIG={'hosts': [os.environ['REDIS_URL']]})
+'''
+
+SETTINGS = PROJECT + '''
+STATIC_URL, STATIC_ROOT = '/static/', 'collected'
+STATICFILES_STORAGE = 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'
 '''
 
 SETUP = '''
@@ -255,6 +259,20 @@ window.socket = socket;
 '''
 
 
+def write(directory, files):
+    """Write the ``files`` of the project ``mysite``, a dict of names and texts."""
+    for name, text in files.items():
+        path = directory / 'mysite' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def daphne(port):
+    """Return the arguments with which Python runs daphne for the project."""
+    return ['-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()', '-b', '127.0.0.1', '-p', port,
+            'mysite.asgi:channel_layer']
+
+
 class Site:
     """The project of the document, served again and again on one port."""
 
@@ -269,8 +287,7 @@ class Site:
     def serve(self):
         """Start the server that holds the connections."""
         if 'REDIS_URL' in self.environment:
-            args = ['-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()', '-b', '127.0.0.1',
-                    '-p', self.port, 'mysite.asgi:channel_layer']
+            args = daphne(self.port)
         else:
             args = ['-m', 'django', 'runsockets', '127.0.0.1:{}'.format(self.port)]
         self.server = self.run([sys.executable, *args], self.port, cwd=self.directory, env=self.environment)
@@ -315,10 +332,7 @@ def project(tmp_path_factory):
     }
     for block in blocks('python'):
         files[re.match(r'# mysite/(\S+)\n', block).group(1)] = block
-    for name, text in files.items():
-        path = directory / 'mysite' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write(directory, files)
     code, output = execute([sys.executable, '-c', SETUP], cwd=str(directory), env=servers.environment(**ENVIRONMENT))
     assert code == 0, output
     return directory

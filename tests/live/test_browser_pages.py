@@ -12,30 +12,16 @@ import websocket
 
 from .. import servers
 from .conftest import eventually
-from .test_browser_client import ASGI, ENVIRONMENT, Page, execute
+from .test_browser_client import ASGI, ENVIRONMENT, PROJECT, Page, daphne, execute, write
 
 README = (servers.ROOT / 'README.md').read_text()
 SOCKETS_JS = servers.ROOT / 'sockets' / 'static' / 'sockets' / 'sockets.js'
 
-SETTINGS = '''
+SETTINGS = PROJECT + '''
 import json
-import os
 
-SECRET_KEY = 'tests only'
-ALLOWED_HOSTS = ['127.0.0.1']
-ROOT_URLCONF = 'mysite.urls'
-INSTALLED_APPS = ['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions',
-                  'django.contrib.staticfiles', 'channels', 'sockets', 'mysite']
-MIDDLEWARE = ['django.contrib.sessions.middleware.SessionMiddleware',
-              'django.contrib.auth.middleware.AuthenticationMiddleware']
-TEMPLATES = [{'BACKEND': 'django.template.backends.django.DjangoTemplates', 'APP_DIRS': True}]
-DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3', 'OPTIONS': {'timeout': 20}}}
 STATIC_URL = '/static/'
-CHANNEL_LAYERS = {'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': 'mysite.pages.routing'}}
 SOCKETS = json.loads(os.environ.get('SOCKETS', '{}'))
-if 'REDIS_URL' in os.environ:
-    CHANNEL_LAYERS['default'].update(
-        BACKEND='sockets.layers.RedisChannelLayer', CONFIG={'hosts': [os.environ['REDIS_URL']]})
 '''
 
 PAGES = '''
@@ -112,11 +98,8 @@ CLIENT = '''<!doctype html><title>Page</title>{% load sockets %}{% socket_script
 def project(tmp_path_factory):
     directory = tmp_path_factory.mktemp('pages')
     page, = re.findall('^```html\n<!-- mysite/templates/mypage.html -->\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
-    for name, text in {'__init__.py': '', 'settings.py': SETTINGS, 'pages.py': PAGES, 'urls.py': URLS, 'asgi.py': ASGI,
-                       'templates/mypage.html': page, 'templates/client.html': CLIENT}.items():
-        path = directory / 'mysite' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write(directory, {'__init__.py': '', 'settings.py': SETTINGS, 'pages.py': PAGES, 'urls.py': URLS, 'asgi.py': ASGI,
+                      'templates/mypage.html': page, 'templates/client.html': CLIENT})
     code, output = execute([sys.executable, '-m', 'django', 'migrate', '-v0'], cwd=str(directory),
                            env=servers.environment(**ENVIRONMENT))
     assert code == 0, output
@@ -134,8 +117,7 @@ def serve(project, run):
             environment['REDIS_URL'] = redis_url
             run([sys.executable, '-m', 'django', 'runworker'], cwd=project, env=environment).wait_for_log(
                 'Listening on channels')
-            args = ['-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()', '-b', '127.0.0.1',
-                    '-p', port, 'mysite.asgi:channel_layer']
+            args = daphne(port)
         serve.program = run([sys.executable, *args], port, cwd=project, env=environment)
         return '127.0.0.1:{}'.format(port)
     return serve
