@@ -65,7 +65,7 @@ setup(
     extras_require={
         # scripts/docs; Sphinx 8.2 runs on Python 3.11 and later.
         'docs': ['furo>=2025.7', 'myst-parser>=4,<5', 'sphinx>=8.2,<9'],
-        # psycopg2 2.8 does not import on Python 3.11; sockets/compat.py makes Django 2.2 get on with 2.9.
+        # psycopg2 2.8 does not import on Python 3.11; sockets/engines/channels1/compat.py makes Django 2.2 get on with 2.9.
         'postgres': ['psycopg2-binary>=2.9,<3'],
         'test': test,
         # What live tests need besides: a browser's driver, a builder of packages, TLS, and a driver for MariaDB that

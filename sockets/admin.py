@@ -22,8 +22,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.timezone import template_localtime
 
-from . import conf, messages, revocation, transport
-from .ages import age
+from . import conf, messages
+from .access import revocation
+from .engines.channels1 import transport
+from .operations.ages import age
 from .exceptions import DeliveryFailed, FrameError
 from .models import Socket
 

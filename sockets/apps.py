@@ -1,7 +1,7 @@
 """The Django app."""
 from django.apps import AppConfig
 
-from . import compat
+from .engines.channels1 import compat
 
 compat.heal_six_importer()
 
@@ -14,9 +14,9 @@ class SocketsConfig(AppConfig):
         compat.heal_postgresql()
         from django.apps import apps
 
-        from . import (  # noqa: F401, checks register themselves
-            arguments, checks, farewell, protocol, router, rows, transport, workers,
-        )
+        from . import checks, router
+        from .declaration import arguments
+        from .engines.channels1 import farewell, protocol, rows, transport, workers
         protocol.install()
         farewell.install()
         transport.install(on_worker=workers.keep_house_here, on_worker_process=workers.take_over,
@@ -24,5 +24,5 @@ class SocketsConfig(AppConfig):
                           answers={rows.CHANNEL: rows.answer})
         # What is missing is for the checks to say.
         if apps.is_installed('django.contrib.auth') and apps.is_installed('django.contrib.sessions'):
-            from . import revocation
+            from .access import revocation
             revocation.install()

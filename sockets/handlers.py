@@ -11,14 +11,16 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import (
-    conf, contracts, coroutines, databases, envelopes, limits, messages, middleware, options, overrides, refusals,
-    security, transport,
-)
-from .exceptions import (
-    ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, RowMissing, TooManyConnections)
+from . import conf, contracts, databases, messages
+from .access import limits, security
+from .connection import envelopes, middleware
+from .contracts import refusals
+from .declaration import options, overrides
+from .engines.channels1 import transport
+from .execution import coroutines
+from .exceptions import ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, RowMissing, TooManyConnections
 from .routes import Function, Route, RouteTable, check_declaration, permission_names
-from .visitors import visitors
+from .connection.visitors import visitors
 
 logger = logging.getLogger('sockets')
 
@@ -442,7 +444,7 @@ class RoutedSocketHandler(transport.Consumer):
 
     def _identify(self):
         """Identify the client; raise if it may not connect."""
-        from . import auth
+        from .access import auth
         request = self._request = self.handshake()
         self._check_path()
         origin, host = request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')
@@ -489,7 +491,8 @@ class RoutedSocketHandler(transport.Consumer):
         # The row comes before the accept: the client's first frame may reach another worker right after it.
         from django.db import DataError, IntegrityError
 
-        from . import auth, signals
+        from . import signals
+        from .access import auth
         from .models import Socket
         row = Socket(
             channel_name=self.channel_name,
@@ -690,13 +693,13 @@ class RoutedSocketHandler(transport.Consumer):
             self._adopt(row)
             self._row = row
         if self._in_frame:
-            from . import auth
+            from .access import auth
             if self._row is None:
                 raise RowMissing()
             auth.check_still_valid(self._row, self._session)
 
     def _adopt(self, row):
-        from . import auth
+        from .access import auth
         session = None if row is None else row.session
         self._user = row.user if row is not None and row.user_id is not None else auth.anonymous()
         self._session = auth.session_store() if session is None else auth.session_store(

@@ -9,7 +9,8 @@ from django.conf import settings
 from django.db import DatabaseError, models, router, transaction
 from django.utils import timezone
 
-from . import databases, messages, signals, transport
+from . import databases, messages, signals
+from .engines.channels1 import transport
 
 logger = logging.getLogger('sockets')
 

@@ -1,7 +1,9 @@
 """Several handlers over one connection, each for a stream of it: ``{"stream": "chat", "payload": {"type": ...}}``."""
 from django.core.exceptions import ImproperlyConfigured
 
-from . import messages, refusals, transport
+from . import messages
+from .contracts import refusals
+from .engines.channels1 import transport
 from .exceptions import ConnectionRevoked, FrameError, PermissionMissing, TooManyConnections
 from .handlers import RoutedSocketHandler
 

@@ -10,7 +10,10 @@ from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
-from . import auth, background, conf, thread_state, transport
+from . import conf
+from .access import auth
+from .engines.channels1 import transport
+from .execution import background, thread_state
 from .models import Membership, Socket, end
 
 logger = logging.getLogger('sockets')
@@ -23,7 +26,7 @@ IN_PASSING = 50
 LOOK_CLOSER_AFTER = 30
 
 # Seconds after which a server on an in-memory layer is lost that has neither a lease on this machine nor noted in its rows
-# that it lives, as it does every 20 (sockets.audit.BEAT).
+# that it lives, as it does every 20 (sockets.engines.channels1.audit.BEAT).
 LOST_AFTER = 90
 
 _lock = threading.Lock()

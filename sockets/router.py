@@ -67,7 +67,7 @@ class SocketRouter:
                              '@socket.route(pattern), @socket.bytes and @socket.default_route.'.format(name))
 
     def __setattr__(self, name, value):
-        from .options import remedy_for
+        from .declaration.options import remedy_for
         # What another package, or a slip, puts here would be ignored, and the door be open.
         known = 'login_required', 'permission', 'middleware', 'routes', 'sends'
         if name in known or name != 'guard' and remedy_for(name) is not None:
@@ -163,7 +163,7 @@ class SocketRouter:
             'routes': (*base.routes, *self._routes),
         }
         if self.guard == 'view':
-            from . import guards
+            from .access import guards
             attributes.update(guards.attributes(self, base))
         if self._sends is not None:
             attributes['sends'] = {**base.sends, **self._sends}

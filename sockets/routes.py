@@ -2,7 +2,8 @@
 import inspect
 import re
 
-from . import coroutines, forms
+from .declaration import forms
+from .execution import coroutines
 from .rates import CONNECTION, Rate
 
 # The longest type that is routed, in characters: a name, not a payload to run regexes over.

@@ -3,7 +3,7 @@ import logging
 
 from django.dispatch import Signal
 
-from . import coroutines
+from .execution import coroutines
 
 logger = logging.getLogger('sockets')
 

@@ -22,7 +22,11 @@ from django.db import close_old_connections, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client
 
-from . import conf, credentials, envelopes, messages, presence, thread_state, transport
+from . import conf, messages, presence
+from .access import credentials
+from .connection import envelopes
+from .engines.channels1 import transport
+from .execution import thread_state
 from .layers import InMemoryChannelLayer
 from .models import Socket
 

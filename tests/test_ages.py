@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from sockets.ages import age
+from sockets.operations.ages import age
 
 
 @pytest.mark.parametrize('seconds, said', [

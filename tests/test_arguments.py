@@ -5,7 +5,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, checks
-from sockets.arguments import NameTaken
+from sockets.declaration.arguments import NameTaken
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import SocketClient, sandbox

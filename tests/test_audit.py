@@ -7,7 +7,8 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, audit, presence, signals, testing, transport
+from sockets import RoutedSocketHandler, presence, signals, testing
+from sockets.engines.channels1 import audit, transport
 from sockets.models import Socket
 
 from .conftest import OUR_LAYERS

@@ -6,7 +6,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
-from sockets import auth
+from sockets.access import auth
 from sockets.exceptions import ConnectionRevoked
 from sockets.models import Socket
 

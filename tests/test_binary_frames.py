@@ -7,8 +7,9 @@ from django.contrib.auth.models import Permission
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, limits, signals
-from sockets.envelopes import unwrap, wrap
+from sockets import RoutedSocketHandler, SocketRouter, signals
+from sockets.access import limits
+from sockets.connection.envelopes import unwrap, wrap
 from sockets.models import Socket
 from sockets.routes import Route, RouteTable
 from sockets.testing import SocketClient

@@ -12,7 +12,8 @@ from django.apps import apps
 from django.core.checks import run_checks
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, checks, router, view_checks
+from sockets import RoutedSocketHandler, SocketRouter, checks, router
+from sockets.checks import views as view_checks
 from sockets.models import Membership
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import sandbox

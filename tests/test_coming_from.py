@@ -10,7 +10,8 @@ from channels.binding.base import BindingMetaclass
 from django.contrib.auth.models import Group, Permission
 from django.db.models import signals
 
-from sockets import description, testing
+from sockets import testing
+from sockets.operations import description
 from sockets.models import Socket
 from sockets.testing import SocketClient
 

@@ -8,7 +8,8 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, doctor, presence
+from sockets import RoutedSocketHandler, presence
+from sockets.operations import doctor
 from sockets.models import Socket
 
 pytestmark = pytest.mark.django_db

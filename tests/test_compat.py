@@ -6,7 +6,7 @@ from datetime import timedelta
 import django
 import pytest
 
-from sockets import compat
+from sockets.engines.channels1 import compat
 
 
 def test_the_modules_of_djangos_six_can_be_imported():

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from sockets import coroutines
+from sockets.execution import coroutines
 
 
 async def where():

@@ -10,7 +10,8 @@ from django.contrib.sessions.models import Session
 from django.core.management import call_command
 from django.db import connection as database
 
-from sockets import RoutedSocketHandler, credentials
+from sockets import RoutedSocketHandler
+from sockets.access import credentials
 from sockets.models import Membership, Socket
 from sockets.testing import SocketClient, sandbox
 

@@ -15,7 +15,10 @@ from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, databases, doctor, presence, revocation, transport
+from sockets import RoutedSocketHandler, databases, presence
+from sockets.access import revocation
+from sockets.engines.channels1 import transport
+from sockets.operations import doctor
 from sockets.models import Membership, Socket
 
 from .conftest import OUR_LAYERS
@@ -136,7 +139,7 @@ def test_a_connection_lives_without_the_replica(mine, cookies, replica):
     assert mine.send({'type': 'LOOK'})[0]['rooms'] == ['cake']
     assert Session.objects.using('default').get().get_decoded()['changed'] is True
     primary().update(active=False, last_ping=timezone.now() - timedelta(hours=1))
-    from sockets.visitors import visitors
+    from sockets.connection.visitors import visitors
     visitors.forget(mine.name)
     mine.send({'type': 'LOOK'})
     assert primary().get().active

@@ -8,7 +8,8 @@ from django import forms
 from django.core.management import call_command
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, description
+from sockets import RoutedSocketHandler, SocketRouter
+from sockets.operations import description
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import SocketClient, sandbox
 

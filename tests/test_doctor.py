@@ -13,7 +13,9 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
-from sockets import doctor, presence, transport
+from sockets import presence
+from sockets.engines.channels1 import transport
+from sockets.operations import doctor
 from sockets.layers import InMemoryChannelLayer, RedisChannelLayer
 from sockets.layers.leases import FileLeases
 from sockets.models import Socket

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockets import envelopes
+from sockets.connection import envelopes
 from sockets.exceptions import FrameError
 
 

@@ -9,7 +9,8 @@ from django.core.management import call_command
 from django.db.models.signals import post_delete, pre_delete
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, expiry
+from sockets import RoutedSocketHandler
+from sockets.access import expiry
 from sockets.models import Socket
 
 pytestmark = pytest.mark.django_db(transaction=True)

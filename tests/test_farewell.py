@@ -4,7 +4,7 @@ import pytest
 from twisted.internet import threads
 from twisted.internet.defer import Deferred
 
-from sockets import farewell
+from sockets.engines.channels1 import farewell
 
 
 class Protocol:

@@ -6,7 +6,7 @@ from django import forms
 from django.contrib.auth.forms import PasswordChangeForm
 
 from sockets import RoutedSocketHandler, contracts
-from sockets.forms import asks_for
+from sockets.declaration.forms import asks_for
 from sockets.routes import Route
 
 from .conftest import both_ways

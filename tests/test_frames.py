@@ -6,7 +6,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sockets.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameReader, Violation
+from sockets.engines.channels1.frames import BINARY, CLOSE, CONTINUATION, FrameReader, PING, PONG, TEXT, Violation
 
 from .wire import frame
 

@@ -7,7 +7,8 @@ from channels.routing import route_class
 from django.contrib.sessions.models import Session
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, transport
+from sockets import RoutedSocketHandler, SocketRouter
+from sockets.engines.channels1 import transport
 from sockets.models import Socket
 from sockets.testing import work
 

@@ -16,7 +16,8 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.generic import TemplateView, View
 
-from sockets import RoutedSocketHandler, SocketRouter, guards
+from sockets import RoutedSocketHandler, SocketRouter
+from sockets.access import guards
 from sockets.multiplexing import SocketDemultiplexer
 
 from .conftest import both_ways

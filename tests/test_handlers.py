@@ -158,7 +158,7 @@ def test_a_row_stands_for_an_open_connection(connect, login, alice, settings):
 
 def test_the_row_is_there_before_the_client_can_send(connect, monkeypatch):
     rows = []
-    monkeypatch.setattr('sockets.transport.Consumer._send', lambda self, content: rows.append(Socket.objects.count()))
+    monkeypatch.setattr('sockets.engines.channels1.transport.Consumer._send', lambda self, content: rows.append(Socket.objects.count()))
     connect(Poker)
     assert rows == [1]
 

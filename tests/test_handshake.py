@@ -3,7 +3,7 @@ import pytest
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import alsoProvides
 
-from sockets.handshake import BadRequest, Handshake
+from sockets.engines.channels1.handshake import BadRequest, Handshake
 
 from .wire import REQUEST, Wire
 

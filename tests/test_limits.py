@@ -6,7 +6,8 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, limits, signals
+from sockets import RoutedSocketHandler, SocketRouter, signals
+from sockets.access import limits
 from sockets.models import Socket
 from sockets.routes import Route
 
@@ -289,7 +290,7 @@ def test_a_connection_whose_row_is_gone_is_not_counted_as_a_strangers(connect, l
     Socket.objects.get().remove()
     tab._put('websocket.receive', text='{"type": "SAY"}')
     tab.messages()
-    from sockets.visitors import visitors
+    from sockets.connection.visitors import visitors
     assert visitors.get(tab.name).user is None
 
 

@@ -3,7 +3,8 @@ from channels.exceptions import DenyConnection
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, middleware
+from sockets import RoutedSocketHandler, SocketRouter
+from sockets.connection import middleware
 from sockets.exceptions import FrameError
 from sockets.models import Socket
 

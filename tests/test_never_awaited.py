@@ -14,7 +14,8 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, contracts, coroutines, signals
+from sockets import RoutedSocketHandler, SocketRouter, contracts, signals
+from sockets.execution import coroutines
 from sockets.exceptions import FrameError
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer

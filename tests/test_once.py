@@ -9,7 +9,8 @@ from django.db import connection
 from django.db.models import Count
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, transport
+from sockets import RoutedSocketHandler
+from sockets.engines.channels1 import transport
 from sockets.models import Membership, Socket
 
 from .conftest import OUR_LAYERS

@@ -15,7 +15,10 @@ from django.http import HttpResponse
 from django.urls import set_script_prefix
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, contracts, coroutines, page_consumers, refusals, thread_state
+from sockets import RoutedSocketHandler, SocketRouter, contracts
+from sockets.contracts import refusals
+from sockets.engines.channels1 import page_consumers
+from sockets.execution import coroutines, thread_state
 from sockets.models import Socket
 from sockets.routes import Function
 from sockets.testing import SocketClient, sandbox

@@ -3,7 +3,8 @@ import time
 import pytest
 from django.db import DatabaseError, connections
 
-from sockets import RoutedSocketHandler, overtime, presence
+from sockets import RoutedSocketHandler, presence
+from sockets.execution import overtime
 from sockets.models import Socket, SocketQuerySet, end
 from sockets.multiplexing import SocketDemultiplexer
 

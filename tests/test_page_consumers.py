@@ -8,9 +8,9 @@ from channels.worker import Worker
 from django.http import HttpResponse, StreamingHttpResponse
 from django.conf.urls import url
 
-from sockets import page_consumers
+from sockets.engines.channels1 import page_consumers
 from sockets.layers import InMemoryChannelLayer
-from sockets.page_consumers import PageConsumer, StaticFilesPageConsumer
+from sockets.engines.channels1.page_consumers import PageConsumer, StaticFilesPageConsumer
 
 # A page looks after the connections to the database, of which an earlier test may have left one.
 pytestmark = pytest.mark.django_db

@@ -7,8 +7,8 @@ from daphne.http_protocol import HTTPFactory
 from twisted.internet import task
 from twisted.test.proto_helpers import StringTransport
 
-from sockets import pages, transport
-from sockets.pages import CHUNKS_AHEAD, PAGE_BACKLOG, PIECE, ClientLeft, PageRequest
+from sockets.engines.channels1 import pages, transport
+from sockets.engines.channels1.pages import CHUNKS_AHEAD, ClientLeft, PAGE_BACKLOG, PIECE, PageRequest
 
 
 class Transport(StringTransport):

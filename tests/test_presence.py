@@ -10,7 +10,9 @@ from django.contrib.sessions.models import Session
 from django.db import OperationalError, connections
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, background, presence, signals, transport
+from sockets import RoutedSocketHandler, presence, signals
+from sockets.engines.channels1 import transport
+from sockets.execution import background
 from sockets.models import Socket
 from sockets.presence import keep_house
 

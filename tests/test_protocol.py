@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from sockets import protocol as protocol_module
-from sockets.protocol import BACKLOG, FRAMES_A_TURN, SocketFactory, SocketProtocol
+from sockets.engines.channels1 import protocol as protocol_module
+from sockets.engines.channels1.protocol import BACKLOG, FRAMES_A_TURN, SocketFactory, SocketProtocol
 
 from .wire import REQUEST, Wire, frame, frames
 

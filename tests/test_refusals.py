@@ -8,7 +8,8 @@ from django.shortcuts import get_object_or_404
 from django.urls import Resolver404
 from django.utils.translation import gettext_lazy
 
-from sockets import RoutedSocketHandler, refusals
+from sockets import RoutedSocketHandler
+from sockets.contracts import refusals
 from sockets.exceptions import FrameError
 from sockets.models import Socket
 

@@ -8,7 +8,8 @@ from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, revocation
+from sockets import RoutedSocketHandler
+from sockets.access import revocation
 from sockets.models import Socket
 
 from .conftest import both_ways
@@ -165,7 +166,7 @@ def test_no_frame_reaches_a_route_after_the_right_has_ended(connect, login, alic
 
 @both_ways
 def test_a_layer_that_is_away_keeps_no_disconnect_function_from_running(connect, monkeypatch, caplog):
-    from sockets import transport
+    from sockets.engines.channels1 import transport
     mine = connect(Noted)
 
     def fail(names, message):

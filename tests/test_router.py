@@ -9,7 +9,7 @@ from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
 from sockets.router import ViewInRouting
-from sockets.transport import DenyConnection
+from sockets.engines.channels1.transport import DenyConnection
 
 from .conftest import both_ways
 

@@ -2,7 +2,8 @@
 import pytest
 from django.db import OperationalError
 
-from sockets import RoutedSocketHandler, rows, testing, transport
+from sockets import RoutedSocketHandler, testing
+from sockets.engines.channels1 import rows, transport
 
 from sockets.testing import work
 from .conftest import OUR_LAYERS

@@ -2,7 +2,7 @@ import pytest
 from django import forms
 from django.contrib.auth.models import User
 
-from sockets.schemas import schema_of, schema_of_sent
+from sockets.contracts.schemas import schema_of, schema_of_sent
 
 
 class BetForm(forms.Form):

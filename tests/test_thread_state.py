@@ -16,7 +16,9 @@ from django.http import HttpResponse
 from django.urls import get_script_prefix, get_urlconf, reverse, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 
-from sockets import RoutedSocketHandler, SocketRouter, audit, page_consumers, presence, testing, thread_state, transport
+from sockets import RoutedSocketHandler, SocketRouter, presence, testing
+from sockets.engines.channels1 import audit, page_consumers, transport
+from sockets.execution import thread_state
 from sockets.models import Socket
 from sockets.testing import SocketClient, sandbox
 

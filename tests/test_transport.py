@@ -10,7 +10,8 @@ from asgiref.inmemory import ChannelLayer
 from channels import channel_layers, include, route, route_class
 from channels.test import ChannelTestCase, WSClient, apply_routes
 
-from sockets import RoutedSocketHandler, signals, transport
+from sockets import RoutedSocketHandler, signals
+from sockets.engines.channels1 import transport
 from sockets.exceptions import DeliveryFailed, MailboxFull
 from sockets.layers import InMemoryChannelLayer
 from sockets.models import Socket

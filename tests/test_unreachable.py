@@ -5,7 +5,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, transport
+from sockets import RoutedSocketHandler
+from sockets.engines.channels1 import transport
 from sockets.models import Socket
 
 from .conftest import OUR_LAYERS, STOCK_LAYERS

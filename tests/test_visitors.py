@@ -1,4 +1,4 @@
-from sockets.visitors import Visitor, Visitors
+from sockets.connection.visitors import Visitor, Visitors
 
 
 def test_a_row_is_told_once_in_a_while_that_its_client_lives():

@@ -8,7 +8,9 @@ from channels import Channel, channel_layers, route
 from channels.signals import worker_process_ready
 from channels.worker import Worker, WorkerGroup
 
-from sockets import overtime, presence, workers
+from sockets import presence
+from sockets.engines.channels1 import workers
+from sockets.execution import overtime
 from sockets.layers import InMemoryChannelLayer
 from sockets.testing import sandbox
 

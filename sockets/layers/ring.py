@@ -8,7 +8,7 @@ import redis
 from .connections import Pipe
 from .errors import AWAY, explained
 from .posting import Poster
-from .shards import TIMEOUT, Shard
+from .shards import Shard, TIMEOUT
 
 # Names in one entry or call: about 40 kB of them.
 NAMES_AT_ONCE = 1000

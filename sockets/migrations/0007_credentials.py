@@ -4,7 +4,7 @@ from django.db import migrations
 
 def strip_handshakes(apps, schema_editor):
     """Take credentials out of the rows of connections that are open while this runs. The connections go on."""
-    from sockets import credentials
+    from ..access import credentials
     rows = apps.get_model('sockets', 'Socket').objects.using(schema_editor.connection.alias)
     kept = list(rows.exclude(handshake='').values_list('pk', flat=True))
     for pk in kept:

@@ -5,7 +5,8 @@ import subprocess
 import pytest
 from django import forms
 
-from sockets import RoutedSocketHandler, description
+from sockets import RoutedSocketHandler
+from sockets.operations import description
 from sockets.routes import Route
 
 from .. import servers

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from sockets.layers import RedisChannelLayer
-from sockets.transport import server_prefix
+from sockets.engines.channels1.transport import server_prefix
 
 from .. import servers as programs
 from . import fleet

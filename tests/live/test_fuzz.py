@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.python import log
 
-from sockets.protocol import BACKLOG, MAX_REQUEST
+from sockets.engines.channels1.protocol import BACKLOG, MAX_REQUEST
 
 from ..wire import MASK, REQUEST, Wire, frame
 

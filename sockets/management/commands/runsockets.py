@@ -14,8 +14,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.version import get_version
 from twisted.internet.endpoints import serverFromString
 
-from sockets import conf
-from sockets.server import Processes, SocketServer, stop_with
+from ... import conf
+from ...engines.channels1.server import Processes, SocketServer, stop_with
 
 
 class Command(BaseCommand):

@@ -10,10 +10,13 @@ from django.db import connections
 from django.db.models import Count
 from django.utils import timezone
 
-from sockets import description, doctor, messages, presence, thread_state, transport
-from sockets.ages import age
-from sockets.exceptions import DeliveryFailed
-from sockets.models import Socket
+from ... import messages, presence
+from ...engines.channels1 import transport
+from ...execution import thread_state
+from ...operations import description, doctor
+from ...operations.ages import age
+from ...exceptions import DeliveryFailed
+from ...models import Socket
 
 LINES = 20
 

@@ -1,0 +1,1 @@
+"""Who may do what: authentication, origins, limits, and how a right ends."""

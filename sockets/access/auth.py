@@ -1,0 +1,86 @@
+"""Who is behind a connection: the session of a cookie, its user, and whether both still hold."""
+from importlib import import_module
+
+from django.conf import settings
+from django.contrib import auth
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+
+from ..exceptions import ConnectionRevoked
+
+
+class _Request:
+    """As much of a request as ``django.contrib.auth`` looks at."""
+
+    def __init__(self, session):
+        self.session = session
+        self.META = {}
+
+
+def anonymous():
+    """Return the user of a connection that has none, as ``request.user`` would be."""
+    from django.contrib.auth.models import AnonymousUser
+    return AnonymousUser()
+
+
+def session_store(key=None, data=None):
+    """Return a ``SessionStore`` of the project's engine for ``key``; ``data`` is its content if already loaded."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore(key)
+    if data is not None:
+        store._session_cache = data
+    return store
+
+
+def session_from_cookie(key):
+    """Return the live session of the cookie ``key``, or an empty one: a bad, expired or flushed key is none."""
+    if not key or '\0' in key:
+        return session_store()
+    store = session_store(key)
+    store.keys()  # loads it: an engine drops a key that leads nowhere
+    return store if store.session_key else session_store()
+
+
+def user_of(session):
+    """Return the user that Django's own authentication finds in ``session``, like ``request.user``."""
+    return auth.get_user(_Request(session))
+
+
+def is_active(user):
+    """Return whether ``user`` may be here, as Django's own backend judges: a model need not have ``is_active`` at all.
+
+    It may be a column, a property or a method.
+    """
+    value = getattr(user, 'is_active', None)
+    value = value() if callable(value) else value
+    return value is None or bool(value)
+
+
+def has_active_column():
+    """Return whether the database can be asked which users are active."""
+    from django.core.exceptions import FieldDoesNotExist
+    try:
+        return auth.get_user_model()._meta.get_field('is_active').concrete
+    except FieldDoesNotExist:
+        return False
+
+
+def row_session_key(session):
+    """Return the key that a row's ``session`` column can refer to: only database engines have a session row."""
+    from django.contrib.sessions.models import Session
+    return session.session_key if getattr(session, 'model', None) is Session else None
+
+
+def check_still_valid(row, session):
+    """Raise ``ConnectionRevoked`` unless ``row`` still stands for its user: what ``request.user`` would re-check."""
+    if row.session_id is not None and row.session.expire_date < timezone.now():
+        raise ConnectionRevoked('Your session has expired.')
+    if row.user_id is None:
+        return
+    if not is_active(row.user):
+        raise ConnectionRevoked('Your account is not active.')
+    if row.session_id is None:
+        return
+    known = session.get(auth.HASH_SESSION_KEY)
+    current = row.user.get_session_auth_hash() if hasattr(row.user, 'get_session_auth_hash') else None
+    if known and current and not constant_time_compare(known, current):
+        raise ConnectionRevoked('Your password has changed.')

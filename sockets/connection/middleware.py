@@ -1,0 +1,46 @@
+"""What stands between a connection and its functions: callables around callables, as Django's middleware."""
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from ..execution import coroutines
+
+
+def chain(entries, innermost):
+    """Return ``innermost`` inside all ``entries``, the first of which is outermost.
+
+    An entry is a function or class, or its dotted path. It is called once, with the callable that is next, and returns
+    what is called with ``(socket, content)``. ``ImproperlyConfigured`` names the one that is wrong, such as an
+    ``async def``: what stands around it wants its result.
+    """
+    handle = innermost
+    for entry in reversed(entries):
+        try:
+            factory = import_string(entry) if isinstance(entry, str) else entry
+        except ImportError as error:
+            raise ImproperlyConfigured(
+                'The socket middleware {!r} cannot be imported: {}'.format(entry, error)) from error
+        refuse(factory, entry)
+        try:
+            handle = factory(handle)
+        except TypeError as error:
+            raise ImproperlyConfigured('The socket middleware {!r} cannot be called with the next one, as in '
+                                       'def middleware(next): {}'.format(entry, error)) from error
+        if not callable(handle):
+            raise ImproperlyConfigured('The socket middleware {!r} returned {!r}, which is no function of '
+                                       '(socket, content).'.format(entry, handle))
+        refuse(handle, entry)
+        handle = _settled(handle)
+    return handle
+
+
+def refuse(function, entry):
+    """Raise ``ImproperlyConfigured`` if ``function``, of the middleware ``entry``, has not run when it returns."""
+    try:
+        coroutines.refuse(function, 'The socket middleware {!r}'.format(entry))
+    except TypeError as error:
+        raise ImproperlyConfigured(str(error)) from error
+
+
+def _settled(handle):
+    # What hands back a coroutine that nobody could see, such as a lambda, has answered when it has been run.
+    return lambda socket, content: coroutines.settle(handle(socket, content))

@@ -1,0 +1,70 @@
+"""What this process remembers of a connection between its frames. Standard library only; all times are seconds."""
+import time
+
+from .. import rates
+
+
+class Visitor:
+    """A connection as this process knows it: when its row last said that it is alive, and how it behaves."""
+
+    __slots__ = ('since', 'noted', 'buckets', 'bad_frames', 'user')
+
+    def __init__(self, now):
+        self.since = now
+        # Never, as far as we know.
+        self.noted = None
+        # Per route, or None for all others: tokens, and when they were counted.
+        self.buckets = {}
+        self.bad_frames = 0
+        # The primary key of its user, as text, empty for a stranger; None until a rate has asked.
+        self.user = None
+
+    def is_due(self, now, resolution):
+        """Whether its row should be told that it is alive; if so, it will be due again after ``resolution``."""
+        if self.noted is not None and now - self.noted < resolution:
+            return False
+        self.noted = now
+        return True
+
+    def wait(self, now, per_second, burst, route=None):
+        """Take a token of the bucket of ``route``; return the seconds until there is one, 0 if it was taken."""
+        self.buckets[route], seconds = rates.take(self.buckets.get(route, (burst, now)), now, per_second, burst)
+        return seconds
+
+
+class Visitors:
+    """The connections that this process has heard of, by channel name. It forgets those that were silent for long."""
+
+    # Some handle the disconnect of a connection whose frames they never saw, and some the other way round.
+    forget_after = 3600
+
+    def __init__(self):
+        self._visitors = {}
+        self._next_sweep = 0
+
+    def __len__(self):
+        return len(self._visitors)
+
+    def get(self, channel_name, now=None):
+        """Return the ``Visitor`` of that name, a new one if it is not known."""
+        visitor = self._visitors.get(channel_name)
+        if visitor is None:
+            now = time.monotonic() if now is None else now
+            if now >= self._next_sweep:
+                self._next_sweep = now + self.forget_after / 10
+                self._sweep(now)
+            # Two threads may come here at once.
+            visitor = self._visitors.setdefault(channel_name, Visitor(now))
+        return visitor
+
+    def forget(self, channel_name):
+        """Forget a connection that has ended."""
+        self._visitors.pop(channel_name, None)
+
+    def _sweep(self, now):
+        for name, visitor in list(self._visitors.items()):
+            if now - max(visitor.noted or 0, visitor.since) > self.forget_after:
+                self._visitors.pop(name, None)
+
+
+visitors = Visitors()

@@ -1,0 +1,1 @@
+"""What a project declares, looked at when it is imported."""

@@ -1,0 +1,79 @@
+"""Options of handler classes: what looks like one and is none."""
+import difflib
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import conf
+from ..routes import permission_names
+
+# What a handler class has. Whatever else is close to one of these is a slip that would leave a door open.
+_OPTIONS = ('login_required', 'permission', 'middleware')
+
+_OF_A_ROUTE = "it is an option of a route: Route('TYPE', 'method_name', {0}=...) or @socket.route('TYPE', {0}=...)"
+_RATE = _OF_A_ROUTE.format('rate') + "; of all frames of a connection, it is SOCKETS['MAX_FRAMES_PER_SECOND']"
+
+# What others call it, and what it is called here.
+_REMEDIES = {
+    'rate': _RATE, 'rate_limit': _RATE, 'throttle_classes': _RATE,
+    'per': _OF_A_ROUTE.format('per'),
+    'form': _OF_A_ROUTE.format('form'), 'form_class': _OF_A_ROUTE.format('form'),
+    'guard': "it is an option of a view's router: SocketRouter(handler=ThisClass, guard='view')",
+}
+for _option, _names in (
+        ('login_required', ('require_login', 'requires_login', 'needs_login', 'auth_required', 'require_auth',
+                            'requires_auth', 'authentication_required')),
+        ('permission', ('permissions', 'perms', 'permission_required', 'permissions_required', 'required_permission',
+                        'required_permissions', 'require_permission', 'require_permissions', 'requires_permission',
+                        'requires_permissions', 'needs_permission', 'permission_classes')),
+        ('middleware', ('middleware_classes',))):
+    _REMEDIES.update((_name, 'it is called ' + _option) for _name in _names)
+
+
+def remedy_for(name):
+    """Return what to write for ``name``, which looks like an option and is none, or ``None`` if it does not."""
+    if name in _OPTIONS:
+        return None
+    if name.upper() in conf.DEFAULTS and name.upper() not in ('CHANNEL_LAYER', 'MIDDLEWARE'):
+        return "it is a setting for all handlers: SOCKETS['{}']".format(name.upper())
+    close = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.9)
+    return _REMEDIES.get(name) or ('it is called ' + close[0] if close else None)
+
+
+def check_handler(cls, base):
+    """Raise ``ImproperlyConfigured`` if ``cls``, a subclass of the handler class ``base``, seems to have options that do
+    nothing, or a permission that is none.
+    """
+    try:
+        permission_names(cls.permission)
+    except TypeError as error:
+        raise ImproperlyConfigured('{}.permission: {}'.format(cls.__name__, error)) from error
+    _check_hidden(cls, base)
+    for klass in cls.__mro__:
+        # Its dispatch() is that of a view, and would take each frame for a request.
+        if klass.__module__ == 'django.contrib.auth.mixins':
+            raise ImproperlyConfigured('{} has the mixin {}, which guards views. A handler class has the attributes '
+                                       'login_required and permission.'.format(cls.__name__, klass.__name__))
+        if klass in base.__mro__:
+            continue
+        for name, value in vars(klass).items():
+            # Methods and properties are the author's own, whatever they are called.
+            if value is None or hasattr(value, '__get__') or cls.__dict__.get(name, value) is None:
+                continue
+            remedy = remedy_for(name)
+            if remedy is not None:
+                raise ImproperlyConfigured('{}.{} has no effect: {}. (If it is something of your own, give it another '
+                                           'name.)'.format(cls.__name__, name, remedy))
+
+
+def _check_hidden(cls, base):
+    """Refuse a mixin that asks for a login or a permission after the class that says, by default, that nobody has to."""
+    for name in ('login_required', 'permission'):
+        holder = next((klass for klass in cls.__mro__ if name in vars(klass)), None)
+        if holder not in base.__mro__:
+            # Somebody has said what counts.
+            continue
+        for klass in cls.__mro__:
+            if klass not in base.__mro__ and vars(klass).get(name):
+                raise ImproperlyConfigured(
+                    '{0}.{1} has no effect on {2}, in whose bases {3} comes first: write class {2}({0}, ...).'.format(
+                        klass.__name__, name, cls.__name__, holder.__name__))

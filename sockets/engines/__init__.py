@@ -1,0 +1,1 @@
+"""What sockets run on."""

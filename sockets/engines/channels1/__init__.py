@@ -1,0 +1,1 @@
+"""Channels 1.x, with daphne and its workers."""

@@ -1,0 +1,117 @@
+"""Threads that handle frames: what ends one of them, what takes its place, and how ``runworker`` stops."""
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+
+from channels.worker import Worker
+from django.db import connections
+
+from ... import presence
+from ...execution import overtime
+from .farewell import DRAIN_TIMEOUT
+
+logger = logging.getLogger('sockets')
+
+# Threads of a process whose functions hang and that have been replaced. Whatever makes them hang would make the next
+# ones hang as well: each keeps its memory and its database connection.
+MOST_HUNG = 10
+
+# Seconds that the interpreter has to end once nothing is left to do. It may wait for threads of others, or for Redis.
+EXIT_TIMEOUT = 5
+
+
+class WorkerThread(threading.Thread):
+    """A Channels worker for some channels. If it ends with an exception, that is logged and it begins anew."""
+
+    def __init__(self, layer, channels, **options):
+        super().__init__(name='sockets-' + min(channels or ['worker']), daemon=True)
+        self.make_another = functools.partial(WorkerThread, layer, channels, **options)
+        self.layer = layer
+        self.worker = Worker(layer, signal_handlers=False, only_channels=channels, **options)
+        self.is_replaced = False
+
+    def run(self):
+        while not self.worker.termed:
+            try:
+                self.worker.run()
+            except BaseException:
+                logger.exception('The worker of %s died; here is the next one', self.name)
+                # Not as fast as it can die.
+                time.sleep(0.1)
+        # What it has said with its last frame goes out, and the next frame of that connection is somebody else's.
+        release = getattr(self.layer, 'release', None)
+        if release is not None:
+            release()
+        connections.close_all()
+
+    def stop(self):
+        """Have it end when the function that it runs has returned; it may take one more frame that is handed to it."""
+        self.worker.termed = True
+
+    def replace(self):
+        """Have another thread take the place of this one, whose function hangs. It ends when that has returned."""
+        hung = [thread for thread in threading.enumerate() if getattr(thread, 'is_replaced', False)]
+        if len(hung) >= MOST_HUNG:
+            logger.critical('The functions of %d threads hang: %s is not replaced. Restart this process.',
+                            len(hung) + 1, self.name)
+            return
+        self.is_replaced = True
+        self.stop()
+        self.make_another().start()
+
+
+def keep_house_here(sender, **kwargs):
+    """Have a process with workers look after the rows, be it a ``runserver``."""
+    # Late: a test puts another one in its place.
+    presence.keep_house()
+
+
+def take_over(sender, **kwargs):
+    """Have ``runworker`` run its worker ``sender``, of one thread or many, with our threads, and stop in good order."""
+    sender.run = functools.partial(_run, sender)
+
+
+def _run(worker):
+    told = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A lock would be no good: it may be the main thread that holds it.
+        signal.signal(number, lambda *args: told.append(args))
+    overtime.keep_watch()
+    for _ in (worker, *getattr(worker, 'workers', ())):
+        WorkerThread(worker.channel_layer, worker.only_channels, exclude_channels=worker.exclude_channels,
+                     callback=worker.callback, message_retries=worker.message_retries).start()
+    while not told:
+        time.sleep(0.1)
+    finish(threading.enumerate(), time.monotonic() + DRAIN_TIMEOUT)
+    threading.Thread(target=_exit, daemon=True, name='sockets-exit').start()
+
+
+def finish(threads, deadline):
+    """Have those of ``threads`` that are workers come to their end, and say where those are that have not by then."""
+    threads = [thread for thread in threads if isinstance(thread, WorkerThread) and not thread.is_replaced]
+    for thread in threads:
+        thread.stop()
+    for thread in threads:
+        thread.join(max(0.05, deadline - time.monotonic()))
+    frames = sys._current_frames()
+    for thread in threads:
+        if thread.is_alive():
+            logger.error('%s has not come to its end in time. It is here:\n%s', thread.name,
+                         ''.join(traceback.format_stack(frames.get(thread.ident))))
+
+
+def _exit():
+    time.sleep(EXIT_TIMEOUT)
+    logger.error('This process does not end by itself, after %d s: it is ended', EXIT_TIMEOUT)
+    os._exit(0)
+
+
+def at_work():
+    """Return the threads that are running a function."""
+    return [thread for thread in threading.enumerate()
+            if isinstance(thread, WorkerThread) and thread.is_alive() and thread.worker.in_job]

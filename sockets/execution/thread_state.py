@@ -1,0 +1,200 @@
+"""What Django keeps for each thread: its database connections, and what belongs to one request."""
+import logging
+import select
+import threading
+import time
+
+from django.conf import settings
+from django.core.cache import caches, close_caches
+from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers import base as handlers
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connections, reset_queries
+from django.urls import base as urls
+from django.utils import timezone
+from django.utils.translation import trans_real
+
+from ..signals import announce
+
+logger = logging.getLogger('sockets')
+
+# Script prefix, URL configuration, language, time zone. The functions that Django has for them cost ten times as much,
+# which would be felt in every frame, and cannot tell what was never set.
+_LOCALS = urls._prefixes, urls._urlconfs, trans_real._active, timezone._active
+_UNSET = object()
+_PLAIN = '/', _UNSET, _UNSET, _UNSET
+
+# Seconds in which a thread that goes from one frame to the next does not look at its database connections again.
+_INTERVAL = 0.1
+
+# The same where only a query can tell whether a connection is still there.
+_QUERY_INTERVAL = 1
+
+_thread = threading.local()
+
+# Who listens to the signals of requests in every project. What they do is done here at less cost.
+_DJANGOS = {id(function) for function in (
+    # The last one came with Django 2.2.
+    reset_queries, close_old_connections, close_caches, getattr(handlers, 'reset_urlconf', None))}
+
+
+def serve(function, root_path, sender):
+    """Return what ``function`` returns, called as a request: nothing is left here of what this thread did before.
+
+    After it, the thread is as it was. ``root_path`` is what ``reverse()`` begins with, unless ``FORCE_SCRIPT_NAME`` says
+    so. ``sender`` sends Django's ``request_started`` and ``request_finished``; ``None`` sends none, for what happens
+    within another request.
+    """
+    before, fresh = _state(), _fresh(root_path)
+    if fresh != before:
+        _set_state(fresh, before)
+    try:
+        if sender is not None and _is_heard(request_started):
+            _tell(request_started, sender=sender, environ={})
+        return function()
+    finally:
+        if sender is not None:
+            _finish(sender)
+        after = _state()
+        if after != before:
+            _set_state(before, after)
+
+
+def _finish(sender):
+    if _is_heard(request_finished):
+        _tell(request_finished, sender=sender)
+    elif caches._caches.__dict__:
+        # This thread has some.
+        try:
+            close_caches()
+        except Exception:
+            logger.exception('Could not close the caches after a frame')
+
+
+def begin(**kwargs):
+    """Have this thread begin with something new, whatever it has done before and however long ago that was."""
+    now = time.monotonic()
+    # Such a look is a tenth of the work of a small frame.
+    if now >= _thread.__dict__.get('next_look', 0):
+        _thread.next_look = now + _INTERVAL
+        close_stale()
+    before, fresh = _state(), _fresh(None)
+    if fresh != before:
+        _set_state(fresh, before)
+
+
+def script_name_of(content):
+    """Return what ``SCRIPT_NAME`` is where ``content``, a dict, may have a ``root_path``; ``None`` if it is not known."""
+    return content.get('root_path') if settings.FORCE_SCRIPT_NAME is None else settings.FORCE_SCRIPT_NAME
+
+
+def set_root_path(root_path):
+    """Have ``reverse()`` begin with ``root_path``, unless ``FORCE_SCRIPT_NAME`` says what with."""
+    urls.set_script_prefix(_prefix(root_path))
+
+
+def close_stale():
+    """Close the database connections of this thread that were ended, have failed, or are too old.
+
+    One that was ended by the database, or by something between, shows that without a query: there is something to read.
+    Drivers that hide their descriptor are asked, once a second at most.
+    """
+    try:
+        found = connections.all()
+    except ImproperlyConfigured:
+        # A daphne may run where the database's driver is not installed.
+        return
+    for connection in found:
+        if getattr(connection, 'closed_in_transaction', False):
+            # A function has left an atomic() open, and Channels has closed the connection: Django never opens it again.
+            logger.error('A function has left a transaction open on %r, which is rolled back', connection.alias)
+            del connections[connection.alias]
+            continue
+        if connection.connection is None or connection.in_atomic_block:
+            continue
+        try:
+            connection.close_if_unusable_or_obsolete()
+            if connection.connection is not None and _has_ended(connection):
+                connection.close()
+        except Exception:
+            logger.exception('Could not look after the database connection %r', connection.alias)
+
+
+def _has_ended(connection):
+    fileno = getattr(connection.connection, 'fileno', None)
+    if fileno is None:
+        # PyMySQL, Oracle. SQLite has no sessions.
+        return connection.vendor != 'sqlite' and _is_time_to_ask(connection.alias) and not connection.is_usable()
+    try:
+        number = fileno()
+    except Exception:
+        # Its driver has noticed.
+        return True
+    # Or it is a notice, which the next query would read.
+    return _is_readable(number) and not connection.is_usable()
+
+
+def _is_time_to_ask(alias):
+    asked, now = _thread.__dict__.setdefault('asked', {}), time.monotonic()
+    if now - asked.get(alias, -_QUERY_INTERVAL) < _QUERY_INTERVAL:
+        return False
+    asked[alias] = now
+    return True
+
+
+def _is_readable(number):
+    if not hasattr(select, 'poll'):
+        return bool(select.select([number], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _state():
+    # getattr() takes twenty times as long to find nothing, which is the rule.
+    prefixes, urlconfs, languages, zones = _LOCALS
+    return (prefixes.__dict__.get('value', _UNSET), urlconfs.__dict__.get('value', _UNSET),
+            languages.__dict__.get('value', _UNSET), zones.__dict__.get('value', _UNSET))
+
+
+def _set_state(state, now):
+    for local, value, present in zip(_LOCALS, state, now):
+        if value is present:
+            continue
+        if value is not _UNSET:
+            local.value = value
+        elif present is not _UNSET:
+            del local.value
+
+
+def _prefix(root_path):
+    forced = settings.FORCE_SCRIPT_NAME
+    if forced is not None:
+        root_path = forced
+    return '/' if not root_path else root_path if root_path.endswith('/') else root_path + '/'
+
+
+def _fresh(root_path):
+    if not root_path and settings.FORCE_SCRIPT_NAME is None:
+        return _PLAIN
+    return _prefix(root_path), _UNSET, _UNSET, _UNSET
+
+
+def _is_heard(signal):
+    """Whether anybody but Django itself listens to ``signal``, or people debug, whose queries are forgotten then."""
+    for entry in signal.receivers:
+        if entry[0][0] not in _DJANGOS:
+            return True
+    return settings.DEBUG
+
+
+def _tell(signal, **kwargs):
+    # In a test's transaction: to close its connection would end it. Django's own test client does the same.
+    in_transaction = any(connection.in_atomic_block for connection in connections.all())
+    if in_transaction:
+        signal.disconnect(close_old_connections)
+    try:
+        announce(signal, **kwargs)
+    finally:
+        if in_transaction:
+            signal.connect(close_old_connections)
