@@ -16,6 +16,7 @@ class SocketsConfig(AppConfig):
 
         from . import checks, router
         from .declaration import arguments
+        from .engines.channels1 import checks as engine_checks  # Registers them.
         from .engines.channels1 import farewell, protocol, rows, transport, workers
         protocol.install()
         farewell.install()

@@ -4,8 +4,9 @@ from channels import include, route_class
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, checks
+from sockets import RoutedSocketHandler, SocketRouter
 from sockets.declaration.arguments import NameTaken
+from sockets.engines.channels1.checks import check_routing
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import SocketClient, sandbox
@@ -75,7 +76,7 @@ def test_a_name_that_is_taken_is_an_error_as_the_routing_is_built(handler, name)
 def test_the_check_says_so(settings):
     settings.CHANNEL_LAYERS = {'named': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': __name__ + '.routing'}}
     settings.SOCKETS = {'CHANNEL_LAYER': 'named'}
-    message, = checks.check_routing()
+    message, = check_routing()
     assert message.id == 'sockets.E012' and message.obj is Plain
     assert "'message'" in message.msg and message.hint == r'Name it otherwise in the path, as in (?P<message_name>\w+).'
 

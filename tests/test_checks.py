@@ -3,7 +3,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import msgpack
 import pytest
@@ -13,7 +12,8 @@ from django.core.checks import run_checks
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, checks, router
-from sockets.checks import views as view_checks
+from sockets.checks import handlers as handler_checks
+from sockets.engines.channels1 import checks as engine_checks
 from sockets.models import Membership
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import sandbox
@@ -95,7 +95,7 @@ def test_proxies_that_are_trusted_without_a_header_are_asked_for_its_name(settin
 
 def test_a_missing_channel_layer_is_named(settings):
     settings.CHANNEL_LAYERS = {}
-    message, = checks.check_routing()
+    message, = engine_checks.check_routing()
     assert message.id == 'sockets.E004' and 'CHANNEL_LAYERS = {' in message.hint
 
 
@@ -109,7 +109,7 @@ def test_a_missing_channel_layer_is_named(settings):
 def test_a_channel_layer_that_cannot_be_used_is_explained(settings, config, word):
     settings.CHANNEL_LAYERS = {'broken': config}
     settings.SOCKETS = {'CHANNEL_LAYER': 'broken'}
-    message, = checks.check_routing()
+    message, = engine_checks.check_routing()
     assert message.id == 'sockets.E005' and word in message.msg
 
 
@@ -118,10 +118,10 @@ def only(monkeypatch):
     """A function that checks a routing as if the project had only the given routers and handler classes."""
     def check(routing, routers=(), handlers=()):
         from asgiref.inmemory import ChannelLayer
-        monkeypatch.setattr(checks, 'attached_routers', set(routers))
-        monkeypatch.setattr(checks, '_unbuilt_on', lambda known: [(h, h.__name__) for h in handlers])
+        monkeypatch.setattr(handler_checks, 'attached_routers', set(routers))
+        monkeypatch.setattr(handler_checks, '_unbuilt_on', lambda known: [(h, h.__name__) for h in handlers])
         with sandbox(ChannelLayer(), routing):
-            return checks.check_routing()
+            return [*checks.check_handlers(), *engine_checks.check_routing()]
     return check
 
 
@@ -156,7 +156,7 @@ def test_a_handler_that_serves_a_stream_is_routed_with_its_demultiplexer(only):
 
     assert only([route_class(Whole)], handlers=[Whole, Part]) == []
     assert ids(only([], handlers=[Part, Whole])) == ['sockets.W003', 'sockets.W003']
-    assert not {handler for handler, _ in checks._unbuilt_on({})} & {*Whole._streams.values(), SocketDemultiplexer}
+    assert not {handler for handler, _ in handler_checks._unbuilt_on({})} & {*Whole._streams.values(), SocketDemultiplexer}
 
 
 @pytest.mark.parametrize('module, is_named', [
@@ -170,10 +170,10 @@ def test_what_a_test_module_defines_need_not_be_routed(only, monkeypatch, module
     assert ids(only([], [Page.socket])) == ['sockets.W003'] * is_named
     monkeypatch.undo()
     # Another test may have left some.
-    found = {handler for handler, _ in checks._unbuilt_on({})}
+    found = {handler for handler, _ in handler_checks._unbuilt_on({})}
     Real = type('Real', (RoutedSocketHandler,), {'__module__': 'shop.handlers'})
     Built = type('Built', (Real,), {'__module__': module})
-    assert {handler for handler, _ in checks._unbuilt_on({})} - found == {Built if is_named else Real}
+    assert {handler for handler, _ in handler_checks._unbuilt_on({})} - found == {Built if is_named else Real}
 
 
 def test_middleware_that_is_none_is_named(only, settings):
@@ -205,9 +205,9 @@ def test_only_classes_that_nothing_builds_on_have_to_be_routed():
     class Leaf(Base):
         __module__ = 'shop.handlers'
 
-    found = [handler for handler, _ in checks._unbuilt_on({})]
+    found = [handler for handler, _ in handler_checks._unbuilt_on({})]
     assert Leaf in found and Base not in found and RoutedSocketHandler not in found
-    assert Leaf not in [handler for handler, _ in checks._unbuilt_on({Leaf: 'known'})]
+    assert Leaf not in [handler for handler, _ in handler_checks._unbuilt_on({Leaf: 'known'})]
 
 
 def test_so_is_one_that_on_bytes_needs(only):
@@ -251,7 +251,7 @@ def findings(settings, monkeypatch):
     """A function that returns the ids of what all checks say about a layer, which nobody has made before."""
     def check(backend='sockets.layers.InMemoryChannelLayer', routing=(), deploy=False, **config):
         monkeypatch.setattr(channel_layers, 'backends', {})
-        monkeypatch.setattr(checks, '_unrouted', lambda routed: [])
+        monkeypatch.setattr(handler_checks, '_unrouted', lambda routed: [])
         settings.CHANNEL_LAYERS = {'default': {'BACKEND': backend, 'CONFIG': config, 'ROUTING': routing}}
         return ids(run_checks(tags=['sockets'], include_deployment_checks=deploy))
     return check
@@ -289,11 +289,11 @@ def test_the_remedy_for_little_room_can_be_typed(findings):
             ('asgiref.inmemory.ChannelLayer', {}, ["'sockets.layers.InMemoryChannelLayer'", "'capacity': 10000"]),
             ('asgi_redis.RedisChannelLayer', PROMPT, ["'sockets.layers.RedisChannelLayer'", str(ROOMY)[1:-1]])):
         findings(backend, **config)
-        message, = checks.check_layer()
+        message, = engine_checks.check_layer()
         assert all(word in message.hint for word in words)
     # Ours would refuse it.
     findings('asgi_redis.RedisSentinelChannelLayer', **SENTINEL)
-    assert 'sockets.layers' not in checks.check_layer()[0].hint
+    assert 'sockets.layers' not in engine_checks.check_layer()[0].hint
 
 
 def test_a_msgpack_that_the_stock_layer_cannot_use_is_named_with_the_line_to_type(findings, monkeypatch):
@@ -303,7 +303,7 @@ def test_a_msgpack_that_the_stock_layer_cannot_use_is_named_with_the_line_to_typ
     monkeypatch.setattr(msgpack, 'unpackb', lambda packed, raw=False: unpackb(packed, raw=raw))
     monkeypatch.setattr(msgpack, 'version', (1, 0, 8))
     assert findings('asgi_redis.RedisChannelLayer', **ROOMY, **PROMPT) == ['sockets.E010']
-    message, = checks.check_layer()
+    message, = engine_checks.check_layer()
     assert "argument 'encoding'" in message.msg and 'msgpack 1.0.8' in message.msg
     assert 'pip uninstall -y msgpack; pip install --force-reinstall' in message.hint
     assert findings('sockets.layers.RedisChannelLayer') == []
@@ -349,7 +349,7 @@ def test_a_routing_that_names_a_view_is_told_its_handler(findings):
 
     assert findings(routing={'websocket.connect': Page.socket.Handler}) == []
     assert findings(routing={'websocket.connect': Page}) == ['sockets.E009']
-    message, = checks.check_routing()
+    message, = engine_checks.check_routing()
     assert message.hint == 'Write route_class(Page.socket.Handler, path=...).' and message.obj is Page
 
 
@@ -452,8 +452,8 @@ def test_no_check_asks_a_database_or_redis(findings, settings, monkeypatch, back
 
 
 def test_the_list_of_checks_in_the_documentation_is_complete():
-    known = {id for module in (checks, view_checks)
-             for id in re.findall(r"sockets\.[EW]\d{3}", Path(module.__file__).read_text())}
+    files = [*(ROOT / 'sockets/checks').glob('*.py'), *(ROOT / 'sockets/engines').glob('*/checks.py')]
+    known = {id for path in files for id in re.findall(r"sockets\.[EW]\d{3}", path.read_text())}
     told = re.findall(r'^\| `(sockets\.[EW]\d{3})` \|', (ROOT / 'docs/checks.md').read_text(), re.MULTILINE)
     assert sorted(known) == sorted(told)
 

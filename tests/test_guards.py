@@ -232,16 +232,16 @@ def found(monkeypatch):
     """A function that returns what the checks say of the sockets of views: ids, and the messages."""
     from asgiref.inmemory import ChannelLayer
 
-    from sockets import checks
+    from sockets.checks import handlers
     from sockets.testing import sandbox
 
     def check(*views, routing=None):
-        monkeypatch.setattr(checks, 'attached_routers', {view.socket for view in views})
-        monkeypatch.setattr(checks, '_unbuilt_on', lambda known: [])
+        monkeypatch.setattr(handlers, 'attached_routers', {view.socket for view in views})
+        monkeypatch.setattr(handlers, '_unbuilt_on', lambda known: [])
         routing = [route_class(view.socket.Handler, path='^/{}/$'.format(n)) for n, view in enumerate(views)
                    ] if routing is None else routing
         with sandbox(ChannelLayer(), routing):
-            return checks.check_routing()
+            return handlers.check_handlers()
     return check
 
 

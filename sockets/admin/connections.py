@@ -1,16 +1,10 @@
-"""Connections in Django's admin: to look at, to speak to, to end."""
-from datetime import timedelta
-
+"""The list of connections, the page of one, and the actions on those that are selected."""
 import django
-from django import forms
-from django.conf import settings
 from django.contrib import admin, auth
 from django.contrib import messages as notices
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ERROR_FLAG
-from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextareaWidget
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_ipv46_address
@@ -22,182 +16,11 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.timezone import template_localtime
 
-from . import conf, messages
-from .access import revocation
-from .engines.channels1 import transport
-from .operations.ages import age
-from .exceptions import DeliveryFailed, FrameError
-from .models import Socket
-
-# Of what was sent, and of names, that are shown and kept in the log.
-_CHARACTERS = 500
-_NAMES = 10
-
-# Servers that are offered; the search takes any.
-_SERVERS = 20
-
-
-class ChoiceFilter(admin.SimpleListFilter):
-    """A filter of ``options``: a value for the address, its label, and a function that returns its ``Q``."""
-
-    options = ()
-
-    def lookups(self, request, model_admin):
-        return [(value, label) for value, label, _ in self.options]
-
-    def queryset(self, request, queryset):
-        if self.value() is None:
-            return queryset
-        for value, _, condition in self.options:
-            if value == self.value():
-                return queryset.filter(condition())
-        # An action on everything that matches must not be one on everything.
-        raise IncorrectLookupParameters('{}={}'.format(self.parameter_name, self.value()))
-
-
-class StateFilter(ChoiceFilter):
-    title = parameter_name = 'state'
-    options = (('alive', 'alive', lambda: Q(active=True)),
-               ('asked', 'asked, no answer yet', lambda: Q(active=False)))
-
-
-class LoginFilter(ChoiceFilter):
-    title = parameter_name = 'login'
-    options = (('yes', 'logged in', lambda: Q(user__isnull=False)),
-               ('no', 'anonymous', lambda: Q(user__isnull=True)))
-
-
-def _ago(**span):
-    return timezone.now() - timedelta(**span)
-
-
-class AgeFilter(ChoiceFilter):
-    title = parameter_name = 'age'
-    options = (('1min', 'less than a minute', lambda: Q(created__gt=_ago(minutes=1))),
-               ('1h', 'less than an hour', lambda: Q(created__gt=_ago(hours=1))),
-               ('over-1h', 'more than an hour', lambda: Q(created__lte=_ago(hours=1))),
-               ('over-1d', 'more than a day', lambda: Q(created__lte=_ago(days=1))))
-
-
-class SeenFilter(ChoiceFilter):
-    title = 'last seen'
-    parameter_name = 'seen'
-    options = (('1min', 'within a minute', lambda: Q(last_ping__gt=_ago(minutes=1))),
-               ('over-2min', 'over 2 minutes ago', lambda: Q(last_ping__lte=_ago(minutes=2))),
-               ('over-1h', 'over an hour ago', lambda: Q(last_ping__lte=_ago(hours=1))))
-
-
-class ServerFilter(admin.SimpleListFilter):
-    title = parameter_name = 'server'
-
-    def lookups(self, request, model_admin):
-        """Return the first servers that hold connections, each a step in the index: ``distinct()`` reads every row."""
-        rows = Socket.objects.on_primary().order_by('server').values_list('server', flat=True)
-        servers, server = [], ''
-        for _ in range(_SERVERS):
-            server = rows.filter(server__gt=server).first()
-            if server is None:
-                break
-            servers.append((server, server))
-        return servers
-
-    def queryset(self, request, queryset):
-        return queryset if self.value() is None else queryset.filter(server=self.value())
-
-
-class SendForm(forms.Form):
-    """What is asked before an action; ``explain`` says what it will do, ``run`` does it and says what was done."""
-
-    button = 'Send'
-    content = forms.CharField(label='JSON', widget=AdminTextareaWidget,
-                              help_text='A JSON object with a type, such as {"type": "BACK_SOON"}.')
-
-    def clean_content(self):
-        try:
-            messages.check_size(self.cleaned_data['content'], conf.MAX_MESSAGE_SIZE)
-            content = messages.decode(self.cleaned_data['content'])
-            # What JSON may say and we do not, such as 1e999.
-            messages.encode(content)
-        except FrameError as error:
-            raise ValidationError(error.details)
-        except TypeError as error:
-            raise ValidationError(str(error))
-        return content
-
-    def explain(self, rows, count):
-        return ['This goes to {}.'.format(_count(count, 'connection'))]
-
-    def run(self, request, rows, count):
-        content = self.cleaned_data['content']
-        handed = rows.send_json(content)
-        text = messages.encode(content)
-        return 'Handed to {} of {}: {}{}'.format(
-            handed, _count(count, 'connection'), text[:_CHARACTERS], '...' * (len(text) > _CHARACTERS)), handed >= count
-
-
-class CloseForm(forms.Form):
-    button = 'Close'
-    code = forms.IntegerField(label='Close code', widget=AdminIntegerFieldWidget, initial=messages.CLOSE_NORMAL,
-                              help_text='1000 says that all is well; 4000 to 4999 are codes of your own.')
-
-    def clean_code(self):
-        try:
-            return transport.close_code(self.cleaned_data['code'])
-        except ValueError as error:
-            raise ValidationError(str(error))
-
-    def explain(self, rows, count):
-        return ['This closes {}. Who wants to may connect again.'.format(_count(count, 'connection'))]
-
-    def run(self, request, rows, count):
-        code = self.cleaned_data['code']
-        told = rows.close(code)
-        return 'Told {} of {} to close with {}. Rows go as their connections close.'.format(
-            told, _count(count, 'connection'), code), told >= count
-
-
-class LogOutForm(forms.Form):
-    button = 'Log out'
-
-    def explain(self, rows, count):
-        users = set(rows.order_by().exclude(user=None).values_list('user', flat=True))
-        strangers = rows.filter(user=None).count()
-        said = []
-        if users and revocation.can_search_sessions():
-            said.append('This ends the sessions of {} in every browser, and closes all their connections with 4401, '
-                        'selected or not.'.format(_names(users)))
-        elif users:
-            said.append('This closes all connections of {} with 4401, selected or not. They stay logged in: {} keeps '
-                        'sessions where they cannot be searched. A new password, or an account that is not active, '
-                        'ends those.'.format(_names(users), settings.SESSION_ENGINE))
-        if strangers:
-            said.append('{} anonymous: this ends the session, if the database keeps one, and closes the '
-                        'connection.'.format(_count(strangers, 'connection is', 'connections are')))
-        return said
-
-    def run(self, request, rows, count):
-        ended = revocation.log_out(rows)
-        # Of oneself, too: what is left of this session must not be saved.
-        if request.user.pk in ended.users or request.session.session_key in ended.sessions:
-            auth.logout(request)
-        text = 'Ended {} and closed {}.'.format(
-            _count(len(ended.sessions), 'session'), _count(ended.connections, 'connection'))
-        if ended.users:
-            text += ' Users: {}.'.format(_names(ended.users))
-        if not ended.found_all:
-            text += ' They may have more sessions, which could not be searched; a new password ends those.'
-        return text, ended.found_all
-
-
-def _count(number, one, many=None):
-    return '{} {}'.format(number, one if number == 1 else many or one + 's')
-
-
-def _names(users):
-    """Return the names of the first of ``users``, a set of primary keys, and how many more there are."""
-    first = auth.get_user_model()._default_manager.filter(pk__in=sorted(users)[:_NAMES])
-    names = ', '.join(user.get_username() for user in first)
-    return names + (' and {} more'.format(len(users) - _NAMES) if len(users) > _NAMES else '')
+from ..exceptions import DeliveryFailed
+from ..models import Socket
+from ..operations.ages import age
+from .filters import AgeFilter, LoginFilter, SeenFilter, ServerFilter, StateFilter
+from .forms import CloseForm, LogOutForm, SendForm, count_text
 
 
 @admin.register(Socket)
@@ -310,7 +133,7 @@ class SocketAdmin(admin.ModelAdmin):
     def _ask(self, request, queryset, action, form_class):
         """Show the form of an action until it is valid; then do it, log it and go back to the list."""
         count = queryset.count()
-        title = '{}: {}'.format(getattr(self, action).short_description, _count(count, 'connection'))
+        title = '{}: {}'.format(getattr(self, action).short_description, count_text(count, 'connection'))
         form = form_class(request.POST if 'confirmed' in request.POST else None)
         if form.is_valid():
             # Who logs out himself is nobody afterwards.

@@ -1,0 +1,113 @@
+"""The handler classes of a project: their routes, functions and middleware, and whether something leads to them."""
+import re
+
+from django.core.checks import Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import conf
+from ..router import attached_routers
+from ..routes import covers
+from . import views as view_checks
+from .installation import can_look
+
+
+@register('sockets')
+def check_handlers(app_configs=None, **kwargs):
+    """W003: handlers that the routing does not lead to; E008: URL arguments not there; E011: middleware that is none;
+    W009: routes that never match; W016: sockets that are open where their page is not; W017: functions that are not
+    those of the subclass.
+    """
+    if not can_look():
+        return []
+    from ..engines.channels1 import transport
+    # What is wrong with it, the engine's checks say.
+    if transport.routing_error(conf.CHANNEL_LAYER) is not None:
+        return []
+    _import_views()
+    routed = transport.routed(conf.CHANNEL_LAYER)
+    return [*_unrouted(routed), *_missing_arguments(routed), *_broken_middleware(routed), *_hidden_routes(routed),
+            *view_checks.look(attached_routers, [entry.consumer for entry in filter(is_ours, routed)])]
+
+
+def is_ours(entry):
+    from ..handlers import RoutedSocketHandler
+    return isinstance(entry.consumer, type) and issubclass(entry.consumer, RoutedSocketHandler)
+
+
+def _import_views():
+    from django.urls import get_resolver
+    try:
+        get_resolver().url_patterns
+    except Exception:
+        pass  # Django's own check of the URLconf says what is wrong with it.
+
+
+def _unrouted(routed):
+    classes = [entry.consumer for entry in routed if isinstance(entry.consumer, type)]
+    classes += [handler for consumer in classes for handler in getattr(consumer, 'streams', {}).values()]
+    names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers
+             if not _is_of_tests(router.view.__module__)}
+    return [
+        Warning('{} is in no routing: its websocket will be refused.'.format(name), obj=handler, id='sockets.W003',
+                hint=r"Add route_class({}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.".format(
+                    name))
+        for handler, name in sorted([*names.items(), *_unbuilt_on(names)], key=lambda item: item[1])
+        if not any(issubclass(consumer, handler) for consumer in classes)]
+
+
+def _unbuilt_on(known):
+    """Return the handler classes, with their names, that no other class builds on: what is left to be routed."""
+    from ..handlers import RoutedSocketHandler
+    from ..multiplexing import SocketDemultiplexer, Stream
+    found, classes = [], [RoutedSocketHandler]
+    while classes:
+        handler = classes.pop()
+        # What a test builds on a class does not route it.
+        builds_on_it = [cls for cls in handler.__subclasses__() if not _is_of_tests(cls.__module__)]
+        classes += builds_on_it
+        if not (builds_on_it or handler in known or issubclass(handler, Stream) or
+                handler in (RoutedSocketHandler, SocketDemultiplexer)):
+            found.append((handler, handler.__name__))
+    return found
+
+
+def _is_of_tests(module):
+    return any(_TESTS.match(part) for part in module.split('.'))
+
+
+# As Django and pytest find them.
+_TESTS = re.compile(r'(tests?|test_.*|.*_tests?|conftest)$')
+
+
+def _missing_arguments(routed):
+    for entry in filter(is_ours, routed):
+        names = {name for regexes in entry.conditions for regex in regexes.values() for name in regex.groupindex}
+        for function in entry.consumer.functions():
+            for name in function.missing(names):
+                yield Error('{}() needs {!r}, which the path of {} does not give.'.format(
+                                function.function.__qualname__, name, entry.consumer.__name__),
+                            hint=r'Name it in the path, as in (?P<{}>\w+), or give it a default.'.format(name),
+                            obj=entry.consumer, id='sockets.E008')
+
+
+def _broken_middleware(routed):
+    for entry in filter(is_ours, routed):
+        try:
+            entry.consumer.build_middleware()
+        except ImproperlyConfigured as error:
+            yield Error(str(error), obj=entry.consumer, id='sockets.E011', hint=(
+                "Correct it in SOCKETS['MIDDLEWARE'], or in the middleware of the class."))
+
+
+def _hidden_routes(routed):
+    """Say which routes of a class another one of the same class hides. A class may hide those of its bases."""
+    classes = dict.fromkeys(
+        cls for entry in filter(is_ours, routed) for cls in entry.consumer.__mro__ if hasattr(cls, 'own_routes'))
+    for handler in classes:
+        routes = handler.own_routes()
+        for index, route in enumerate(routes):
+            later = next((other for other in routes[index + 1:] if covers(other.pattern, route.pattern)), None)
+            if later is not None:
+                yield Warning('{!r} of {} can never match: {!r}, defined after it, takes all that it would.'.format(
+                                  route, handler.__name__, later), obj=handler, id='sockets.W009',
+                              hint='Remove one of them, or define the one that is to win last.')

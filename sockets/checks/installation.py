@@ -1,0 +1,44 @@
+"""What a project has to install: apps and middleware."""
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import Error, Warning, register
+
+_APPS = (
+    ('channels', 'sockets.E001', 'runserver and runworker are its commands'),
+    ('django.contrib.sessions', 'sockets.E002', 'the rows of connections refer to its table'),
+    ('django.contrib.auth', 'sockets.E003', 'a connection belongs to a user'),
+)
+# Engines that keep sessions in the table of django.contrib.sessions.
+_IN_ITS_TABLE = ('django.contrib.sessions.backends.db', 'django.contrib.sessions.backends.cached_db')
+_MIDDLEWARE = (
+    ('django.contrib.sessions.middleware.SessionMiddleware', 'sockets.W001'),
+    ('django.contrib.auth.middleware.AuthenticationMiddleware', 'sockets.W002'),
+)
+
+
+@register('sockets')
+def check_installed(app_configs=None, **kwargs):
+    """E001 to E003: apps that ``sockets`` needs; W001, W002: middleware that gives pages their session and user."""
+    found = [Error('{!r} is not in INSTALLED_APPS, but {}.'.format(app, why),
+                   hint='Add {!r} to INSTALLED_APPS.{}'.format(app, _stays_unused(app)), id=id)
+             for app, id, why in _APPS if not apps.is_installed(app)]
+    # A subclass of the middleware serves as well, and its name is free.
+    return found + [Warning('No {} in MIDDLEWARE: pages get no session, and every socket is anonymous.'.format(
+                                path.rpartition('.')[2]),
+                            hint='Add {!r} to MIDDLEWARE.'.format(path), id=id)
+                    for path, id in _MIDDLEWARE
+                    if not any(entry.endswith(path.rpartition('.')[2]) for entry in settings.MIDDLEWARE or ())]
+
+
+def _stays_unused(app):
+    """Return what to say to a site that keeps its sessions elsewhere, and may well go without Django's app."""
+    engine = settings.SESSION_ENGINE
+    if app != 'django.contrib.sessions' or engine in _IN_ITS_TABLE:
+        return ''
+    return (' Your SESSION_ENGINE, {!r}, stays as it is: the app stands beside it, and its table stays empty. That mends '
+            'fields.E300 and E307 of sockets.Socket.session as well.'.format(engine))
+
+
+def can_look():
+    """Whether there is anything to look at, as ``check_installed`` and ``check_settings`` say."""
+    return apps.is_installed('channels') and isinstance(getattr(settings, 'SOCKETS', {}), dict)

@@ -1,0 +1,32 @@
+"""Where pages may come from whose websockets are let in."""
+from django.conf import settings
+from django.core.checks import Warning, register
+
+from .. import conf
+from ..access import security
+from .installation import can_look
+from .settings import is_list
+
+
+@register('sockets')
+def check_origins(app_configs=None, **kwargs):
+    """W008: hosts of which none can be that of a page; origins that no browser says."""
+    if not can_look():
+        return []
+    name = 'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']"
+    hosts = settings.ALLOWED_HOSTS if conf.ALLOWED_ORIGINS is None else conf.ALLOWED_ORIGINS
+    # With DEBUG, no host at all means this machine.
+    # What has a scheme is one origin as a whole.
+    if not is_list(hosts):
+        return []
+    if any(security.origin_allowed(host if '://' in host or host == security.NULL else 'http://' + host, host)
+           for host in (*hosts, 'localhost')):
+        useless = sorted(entry for entry in conf.ALLOWED_ORIGINS or () if not security.can_match(entry))
+        return [Warning("SOCKETS['ALLOWED_ORIGINS'] has {}, which no browser says.".format(
+                            ', '.join(map(repr, useless))), id='sockets.W008', hint=(
+                        "Write a host without port ('example.com', '.example.com'), a whole origin as browsers send it "
+                        "('http://localhost:3000', 'capacitor://localhost', 'file://'), or 'null'."))
+                ] if useless else []
+    return [Warning('{} is {!r}: the websocket of every page is refused with HTTP 403.'.format(name, hosts),
+                    hint="Name the hosts of your pages, without http:// and port: {} = ['example.com'].".format(name),
+                    id='sockets.W008')]
