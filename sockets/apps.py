@@ -17,8 +17,8 @@ class SocketsConfig(AppConfig):
         from . import checks, router
         from .declaration import arguments
         from .engines.channels1 import checks as engine_checks  # Registers them.
-        from .engines.channels1 import farewell, protocol, rows, transport, workers
-        protocol.install()
+        from .engines.channels1 import factory, farewell, rows, transport, workers
+        factory.install()
         farewell.install()
         transport.install(on_worker=workers.keep_house_here, on_worker_process=workers.take_over,
                           check_consumer=router.refuse_views, check_arguments=arguments.refuse_taken,

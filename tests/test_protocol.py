@@ -3,8 +3,11 @@ import math
 
 import pytest
 
-from sockets.engines.channels1 import protocol as protocol_module
-from sockets.engines.channels1.protocol import BACKLOG, FRAMES_A_TURN, SocketFactory, SocketProtocol
+from sockets.engines.channels1 import opening, protocol as protocol_module
+from sockets.engines.channels1.factory import SocketFactory
+from sockets.engines.channels1.protocol import SocketProtocol
+from sockets.engines.channels1.reading import FRAMES_A_TURN
+from sockets.engines.channels1.writing import BACKLOG
 
 from .wire import REQUEST, Wire, frame, frames
 
@@ -406,14 +409,14 @@ def test_a_connect_for_which_there_will_be_room_is_accepted_by_nobody_and_told_w
         wire.receive(frame(b'late') + frame(b'\x03\xf5', CLOSE))
         wire.transport.drain()
     else:
-        wire.turns(protocol_module.TURN_AWAY_TIMEOUT + 1)
+        wire.turns(opening.TURN_AWAY_TIMEOUT + 1)
     assert wire.is_closed and wire.layer.sent == [] and wire.factory.turned_away == 0
     assert wire.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize('later', [False, True])
 def test_beyond_a_number_of_them_the_answer_is_503_with_the_time(monkeypatch, later):
-    monkeypatch.setattr(protocol_module, 'MAX_TURNED_AWAY', 1)
+    monkeypatch.setattr(opening, 'MAX_TURNED_AWAY', 1)
     first = full(Wire(), retry_after=7.4)
     first.receive(REQUEST + b'\r\n')
     assert first.status == 101

@@ -1,16 +1,12 @@
 """daphne's end of a page: no more of it is kept than its client takes."""
 import collections
 import logging
-import re
 import threading
 import time
-from urllib.parse import quote, unquote
 
-from daphne import http_protocol
-from daphne.http_protocol import HTTPFactory
 from twisted.web import http, http_headers
 
-from ... import conf
+from .page_requests import LimitedRequest
 
 logger = logging.getLogger('sockets')
 
@@ -31,23 +27,18 @@ class ClientLeft(Exception):
     """The client of a page is gone, or was cut off: what would be sent reaches nobody."""
 
 
-class PageRequest(http_protocol.WebRequest):
-    """daphne's request, which writes a response no faster than the client reads.
+class PageRequest(LimitedRequest):
+    """A request that writes a response no faster than the client reads.
 
     A response is cut off when nothing of it was written for ``--http-timeout`` seconds, when more than
     ``PAGE_BACKLOG`` bytes wait, and when a part of it is missing: the client sees a broken connection, never a page
-    that looks whole. A client's ``Daphne-Root-Path`` is dropped.
+    that looks whole.
     """
 
-    # Of a request that is refused before daphne has looked.
-    client_addr = None
     # What the transport says: it takes no more for the moment.
     _is_paused = False
     # The last chunk has arrived.
     _is_complete = False
-    # The connection was cut off, or is lost.
-    is_gone = False
-    _is_refused = False
     # When something was last written.
     _progress = None
     # Its view runs in this process.
@@ -64,50 +55,6 @@ class PageRequest(http_protocol.WebRequest):
         # Of the thread that runs the view, if that is in this process.
         self._room = threading.Condition()
         self._ahead = 0
-
-    # The request
-
-    def gotLength(self, length):
-        super().gotLength(length)
-        self._limit_body(length or 0)
-
-    def handleContentChunk(self, data):
-        self._limit_body(self.content.tell() + len(data))
-        if not self._is_refused:
-            super().handleContentChunk(data)
-
-    def _limit_body(self, size):
-        if conf.MAX_BODY_SIZE is None or size <= conf.MAX_BODY_SIZE or self._is_refused:
-            return
-        self._is_refused = True
-        if self.transport is None:
-            # A stream of HTTP/2.
-            return self._abort()
-        self.transport.write(b'HTTP/1.1 413 Request Entity Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
-        self.channel.loseConnection()
-
-    def requestReceived(self, command, path, version):
-        # Twisted would parse forms besides, for whose files it needs as much memory again. Django does that.
-        if self._is_refused:
-            return
-        self.content.seek(0, 0)
-        self.method, self.uri, self.clientproto, self.args = command, path, version, {}
-        self.path = path.partition(b'?')[0]
-        self.process()
-
-    def process(self):
-        # As browsers send it. daphne answers whatever bytes Twisted lets through, and then cannot say so in its log.
-        self.uri = re.sub(rb'[\x80-\xff]', lambda match: b'%%%02X' % match.group()[0], self.uri)
-        try:
-            root_path = root_path_of(self.requestHeaders)
-        except ValueError as error:
-            logger.warning('Refused a request: %s', error)
-            return self.basic_error(400, b'Bad Request', 'Invalid root path')
-        # daphne believes this header whoever sent it. A websocket's headers go from here into its handshake.
-        self.requestHeaders.removeHeader(b'Daphne-Root-Path')
-        if root_path is not None:
-            self.requestHeaders.setRawHeaders(b'Daphne-Root-Path', [root_path])
-        super().process()
 
     # The response
 
@@ -208,19 +155,10 @@ class PageRequest(http_protocol.WebRequest):
                            self.uri.decode('ascii', 'replace'), self.factory.timeout)
             self._abort()
 
-    def connectionLost(self, reason):
-        self._drop()
-        super().connectionLost(reason)
-
-    def _abort(self):
-        if not self.is_gone:
-            self._drop()
-            (self.transport or self.channel).abortConnection()
-
     def _drop(self):
         self._chunks.clear()
         with self._room:
-            self.is_gone = True
+            super()._drop()
             self._room.notify_all()
 
     # What the transport calls (twisted.internet.interfaces.IPushProducer)
@@ -257,54 +195,3 @@ class PageRequest(http_protocol.WebRequest):
         with self._room:
             self._ahead -= 1
             self._room.notify_all()
-
-
-def root_path_of(headers):
-    """Return the value of the header that ``ROOT_PATH_HEADER`` names, or ``None``; ``ValueError`` if it is no path."""
-    name = conf.ROOT_PATH_HEADER
-    values = headers.getRawHeaders(name.encode('latin1')) if name else None
-    if not values:
-        return None
-    # Of two, one is the client's. What is no ASCII is a ValueError, too.
-    path = unquote(values[0].decode('ascii'))
-    if len(values) > 1 or not _ROOT_PATH.match(path):
-        raise ValueError('its {} is no path: {!r:.100}'.format(name, values))
-    return quote(path.rstrip('/')).encode()
-
-
-# No control characters, and no //, which begins another host's URL.
-_ROOT_PATH = re.compile(r'(/|(/[^/\\?#\s\x00-\x1f\x7f-\x9f\ufffd]+)+/?)\Z')
-
-
-def dispatch_reply(factory, channel, message):
-    """What daphne does with a message for one of its connections, and the answer for a worker that asks."""
-    try:
-        _dispatch_reply(factory, channel, message)
-    finally:
-        if 'answer_to' in message:
-            request = factory.reply_protocols.get(channel)
-            factory.channel_layer.send(message['answer_to'], {'is_there': request is not None and not request.is_gone})
-
-
-def check_timeouts(factory):
-    """What daphne does every two seconds with each connection. An exception of one ended it for all, for good."""
-    for name, protocol in list(factory.reply_protocols.items()):
-        try:
-            if isinstance(protocol, PageRequest):
-                protocol.check_timeout()
-            elif protocol.duration() > factory.websocket_timeout >= 0:
-                protocol.serverClose()
-            else:
-                protocol.check_ping()
-        except Exception:
-            logger.exception('Could not look after %s', name)
-
-
-_dispatch_reply = HTTPFactory.dispatch_reply
-
-
-def install():
-    """Have daphne's server hold its pages this way, in whichever process that runs."""
-    http_protocol.WebRequest = PageRequest
-    HTTPFactory.dispatch_reply = dispatch_reply
-    HTTPFactory.check_timeouts = check_timeouts

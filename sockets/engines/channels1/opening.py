@@ -1,0 +1,164 @@
+"""The opening handshake of a websocket: its request, its connect message, and the clients that are turned away."""
+import logging
+import math
+import time
+from urllib.parse import unquote
+
+from daphne.utils import parse_x_forwarded_for
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ISSLTransport
+
+from ...access import credentials
+from . import audit
+from .handshake import BadRequest, Handshake
+
+logger = logging.getLogger('sockets')
+
+# Bytes that a request for a websocket may have, and what is sent behind it before it is answered.
+MAX_REQUEST = 64 * 1024
+
+# Seconds that clients have to answer a close which tells them to come again later, and how many of them there may be at
+# a time.
+TURN_AWAY_TIMEOUT = 2
+MAX_TURNED_AWAY = 1000
+
+
+class Opening:
+    """What a ``SocketProtocol`` does until its connection is open."""
+
+    # Its request is complete: what comes now are frames.
+    has_asked = False
+
+    # What a proxy has taken off the path, which URLs begin with.
+    root_path = ''
+
+    # Seconds after which a client that was turned away may come again.
+    retry_after = None
+
+    def read_request(self, data):
+        self.data += data
+        head, end, rest = self.data.partition(b'\r\n\r\n')
+        if not end:
+            if len(head) > MAX_REQUEST:
+                self.cut_off('its request is too long')
+            return
+        self.has_asked = True
+        self.reader.feed(rest)
+        try:
+            self.handshake = Handshake(head)
+            self.data = self.handshake.for_autobahn()
+            self.processHandshake()
+        except BadRequest as error:
+            self.failHandshake(error.reason, error.status)
+        except Exception:
+            logger.exception('A request for a websocket failed: %.200r', head)
+            self.cut_off('its request failed')
+        self.data = b''
+        self.check_request()
+
+    def check_request(self):
+        if self.state == self.STATE_CONNECTING and len(self.reader) > MAX_REQUEST:
+            self.cut_off('it sends without waiting for the handshake')
+
+    def onConnect(self, request):
+        handshake, factory = self.handshake, self.main_factory
+        self.handshake = None
+        # For daphne, its log and autobahn, which has seen no more of the path than it needs.
+        request.path, self.path, self.request = handshake.raw_path, handshake.raw_path.encode(), request
+        self.packets_received = 0
+        self.socket_opened = self.last_data = time.time()
+        # We speak none, and a bad offer of one is no reason to fail when the connection is accepted.
+        self.websocket_extensions = []
+        self.protocol_to_accept = next(
+            (name for name in self.websocket_protocols if name in self.factory.protocols), None)
+        peer, host = self.transport.getPeer(), self.transport.getHost()
+        self.client_addr = self.server_addr = None
+        if hasattr(peer, 'host') and hasattr(peer, 'port'):
+            self.client_addr, self.server_addr = [str(peer.host), peer.port], [str(host.host), host.port]
+        # As Twisted's own HTTP channel finds out.
+        scheme = 'http' if ISSLTransport(self.transport, None) is None else 'https'
+        if factory.proxy_forwarded_address_header:
+            self.client_addr, scheme = parse_x_forwarded_for(
+                {name.decode(): value.decode('latin-1') for name, value in handshake.headers},
+                factory.proxy_forwarded_address_header, factory.proxy_forwarded_port_header,
+                factory.proxy_forwarded_proto_header, self.client_addr, scheme)
+        self.reply_channel = factory.make_send_channel()
+        # As daphne does for pages, which says of the header that it is a page's own.
+        self.root_path = next((unquote(value.decode('latin-1')) for name, value in handshake.headers
+                               if name == b'daphne-root-path'), factory.root_path)
+        self.request_info = {
+            'path': handshake.path,
+            # As daphne does: CVE-2015-0219.
+            'headers': [(name, value) for name, value in handshake.headers if b'_' not in name],
+            'query_string': handshake.target.partition(b'?')[2],
+            'client': self.client_addr, 'server': self.server_addr,
+            'scheme': 'wss' if scheme in ('https', 'wss') else 'ws',
+            'reply_channel': self.reply_channel, 'order': 0,
+        }
+        self.note_root_path(self.request_info)
+        factory.reply_protocols[self.reply_channel] = self
+        credentials.hold(self.reply_channel, self)
+        try:
+            self.channel_layer.send('websocket.connect', self.request_info)
+        except self.channel_layer.ChannelFull as full:
+            return self.refuse(getattr(full, 'retry_after', None))
+        except Exception:
+            logger.exception('The connect of %s could not be handed on', self.reply_channel)
+            # autobahn would tell the client what went wrong.
+            self.failHandshake('Internal Server Error', 500)
+            return Deferred()
+        self.factory.log_action('websocket', 'connecting', {
+            'path': request.path, 'client': '{}:{}'.format(*self.client_addr) if self.client_addr else None})
+        self.handshake_deferred = Deferred()
+        return self.handshake_deferred
+
+    def note_root_path(self, message):
+        # Most sites have none.
+        if self.root_path:
+            message['root_path'] = self.root_path
+
+    def refuse(self, seconds):
+        """Do what is to be done about a connect for which there is no room, now or for so many seconds."""
+        self.forget()
+        if seconds is not None and self.main_factory.turned_away < MAX_TURNED_AWAY:
+            self.note_retry(seconds)
+            return self.protocol_to_accept
+        if seconds is None:
+            logger.warning('Refusing %s: too many connects wait', self.reply_channel)
+        self.failHandshake('Too many connects wait', 503,
+                           [('Retry-After', max(1, math.ceil(seconds)))] if seconds is not None else None)
+        # That autobahn waits for.
+        return Deferred()
+
+    def turn_away(self, seconds):
+        """Tell a client that waits to be accepted to come again after so many seconds. Its end is told to nobody."""
+        if self.state != self.STATE_CONNECTING:
+            return
+        self.forget()
+        if self.main_factory.turned_away < MAX_TURNED_AWAY:
+            self.note_retry(seconds)
+            # A browser sees no more of a refusal than that it was one.
+            self.serverAccept()
+        else:
+            self.failHandshake('Too many connects wait', 503, [('Retry-After', max(1, math.ceil(seconds)))])
+
+    def note_retry(self, seconds):
+        self.retry_after = seconds
+        self.main_factory.turned_away += 1
+
+    def forget(self):
+        self.muted = True
+        self.cleanup()
+
+    def onOpen(self):
+        audit.begin(self.main_factory)
+        # Instead of the HTTP channel that this connection came through.
+        self.transport.unregisterProducer()
+        self.transport.registerProducer(self, True)
+        if self.retry_after is not None:
+            self.closeHandshakeTimeout = TURN_AWAY_TIMEOUT
+            self.sendCloseFrame(1013, 'retry={:.1f}'.format(self.retry_after).encode())
+        else:
+            super().onOpen()
+        if len(self.reader):
+            self.go_on()

@@ -1,0 +1,22 @@
+"""The part of a path that a proxy has taken off, as the proxy says."""
+import re
+from urllib.parse import quote, unquote
+
+from ... import conf
+
+
+def root_path_of(headers):
+    """Return the value of the header that ``ROOT_PATH_HEADER`` names, or ``None``; ``ValueError`` if it is no path."""
+    name = conf.ROOT_PATH_HEADER
+    values = headers.getRawHeaders(name.encode('latin1')) if name else None
+    if not values:
+        return None
+    # Of two, one is the client's. What is no ASCII is a ValueError, too.
+    path = unquote(values[0].decode('ascii'))
+    if len(values) > 1 or not _ROOT_PATH.match(path):
+        raise ValueError('its {} is no path: {!r:.100}'.format(name, values))
+    return quote(path.rstrip('/')).encode()
+
+
+# No control characters, and no //, which begins another host's URL.
+_ROOT_PATH = re.compile(r'(/|(/[^/\\?#\s\x00-\x1f\x7f-\x9f\ufffd]+)+/?)\Z')

@@ -1,0 +1,105 @@
+"""What a server sends over a websocket: at once, framed once for all, and no more than its client reads."""
+import logging
+
+from .transport import close_code
+
+logger = logging.getLogger('sockets')
+
+# Bytes that may wait for a client that does not read, before it is cut off. Its fan-outs would fill our memory.
+BACKLOG = 4 * 1024 * 1024
+
+# Bytes of a backlog that has come down so far that the client is read again. Twisted says so only when nothing is left.
+LOW = 32 * 1024
+
+
+class Writing:
+    """How a ``SocketProtocol`` sends, and how it closes."""
+
+    # What was sent since the transport is full; None while it is not.
+    backlog = None
+
+    def pauseProducing(self):
+        # The transport says so at each write.
+        if self.backlog is None:
+            self.backlog = 0
+            self.hold(self.must_wait())
+
+    def resumeProducing(self):
+        self.backlog = None
+        if self.is_held:
+            self.go_on()
+
+    def stopProducing(self):
+        pass
+
+    def sendData(self, data, sync=False, chopsize=None):
+        if sync or chopsize or self.send_queue:
+            return super().sendData(data, sync, chopsize)
+        transport, sent = self.transport, 0
+        # The transport would ask the reactor to be called back, and then not to be, for each frame that it could have
+        # written at once. (TLS hands out the buffers of the transport beneath, which is not for us to write to.)
+        if (hasattr(type(transport), 'writeSomeData') and transport.dataBuffer == b'' and
+                not transport._tempDataBuffer):
+            sent = transport.writeSomeData(data)
+            if isinstance(sent, Exception):
+                # The reactor finds out, and tells whom it should.
+                sent = 0
+        if sent < len(data):
+            transport.write(data[sent:])
+            if self.backlog is not None:
+                self.check_backlog(len(data) - sent)
+
+    def check_backlog(self, size):
+        self.backlog += size
+        try:
+            transport = self.transport
+            waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        except AttributeError:
+            waiting = self.backlog
+        if waiting > BACKLOG:
+            self.cut_off('it does not read, and {} bytes wait'.format(waiting))
+        elif waiting < LOW:
+            self.resumeProducing()
+
+    def serverAccept(self):
+        if self.state == self.STATE_CONNECTING:
+            super().serverAccept()
+
+    def serverReject(self):
+        if self.state == self.STATE_CONNECTING:
+            super().serverReject()
+
+    def serverSend(self, content, binary=False):
+        self.serverAccept()
+        if self.state != self.STATE_OPEN:
+            return
+        # The same object: a fan-out's connections share one message.
+        if getattr(self.factory, 'framed', None) is not content:
+            payload = content if binary else content.encode('utf8')
+            self.factory.framed, self.factory.frame = content, self.factory.prepareMessage(payload, binary)
+        self.sendPreparedMessage(self.factory.frame)
+
+    def serverClose(self, code=True):
+        if code is not True:
+            try:
+                code = close_code(code)
+            except ValueError as error:
+                # autobahn would raise and leave it open, or send what no client understands.
+                logger.error('Closing %s with 1011: %s', self.reply_channel, error)
+                code = 1011
+        if self.state == self.STATE_CONNECTING:
+            self.serverReject()
+        # autobahn's sendClose() refuses the codes of RFC 6455, such as 1011, with an exception, and the connection
+        # stays open. daphne itself closes with 1013 this way. A restart (1012) says so in its reason.
+        elif code is not True and 1000 < code < 3000:
+            self.sendCloseFrame(code=code, reasonUtf8=b'restart' if code == 1012 else None, isReply=False)
+        else:
+            super().serverClose(code)
+
+    def sendCloseFrame(self, code=None, reasonUtf8=None, isReply=False):
+        # What was read and not handled yet is dropped as well: who sends it again elsewhere gets its answer there.
+        self.reader.close()
+        self.is_leaving = False
+        if self.is_held:
+            self.go_on()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
