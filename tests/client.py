@@ -1,14 +1,15 @@
 """The client of ``sockets.testing``, with each message to daphne laid open."""
 import json
 
-from sockets import testing
+from sockets.engines.channels1.sandbox import SERVER
 from sockets.multiplexing import SocketDemultiplexer
+from sockets.testing import SocketClient
 
 
-class Connection(testing.SocketClient):
+class Connection(SocketClient):
     """A client that only does what its test says: it goes on after a close, and may come without a connect."""
 
-    server = testing.SERVER
+    server = SERVER
 
     def __init__(self, path='/', cookies=None, headers=None, address='192.0.2.1', connect=True, **options):
         if cookies:
@@ -45,6 +46,9 @@ class Connection(testing.SocketClient):
         self._settle()
         messages, self._messages = self._messages, []
         return messages
+
+    def _put(self, channel, **content):
+        self._connection.put(channel, **content)
 
     def _hear(self, message):
         self._messages.append(message)

@@ -7,8 +7,9 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, presence, signals, testing
+from sockets import RoutedSocketHandler, presence, signals
 from sockets.engines.channels1 import audit, transport
+from sockets.engines.channels1.sandbox import SERVER
 from sockets.models import Socket
 
 from .conftest import OUR_LAYERS
@@ -43,7 +44,7 @@ class House:
     def __init__(self, clock):
         self.clock = clock
         self.protocols = {}
-        self.auditor = audit.Auditor(SimpleNamespace(send_channel=testing.SERVER, reply_protocols=self.protocols))
+        self.auditor = audit.Auditor(SimpleNamespace(send_channel=SERVER, reply_protocols=self.protocols))
 
     def look(self, *seconds):
         """Look after each of ``seconds``."""
@@ -202,10 +203,10 @@ def test_what_has_no_row_of_ours_is_left_alone(connect, house, layer):
     house.protocols[name] = Protocol()
     # A consumer that is none of ours, one that is being opened, one that was turned away and is closing, and a page.
     house.protocols.update({
-        testing.SERVER + 'bare': Protocol('/bare/'),
-        testing.SERVER + 'opening': Protocol(state=Protocol.STATE_CONNECTING),
-        testing.SERVER + 'closing': Protocol(state=Protocol.STATE_CLOSING),
-        testing.SERVER + 'page': object(),
+        SERVER + 'bare': Protocol('/bare/'),
+        SERVER + 'opening': Protocol(state=Protocol.STATE_CONNECTING),
+        SERVER + 'closing': Protocol(state=Protocol.STATE_CLOSING),
+        SERVER + 'page': object(),
     })
     house.look(2, 10, 100)
     assert house.auditor.without_row == house.auditor.without_connection == {}

@@ -2,17 +2,18 @@
 import pytest
 from django.db import OperationalError
 
-from sockets import RoutedSocketHandler, testing
+from sockets import RoutedSocketHandler
 from sockets.engines.channels1 import rows, transport
-
+from sockets.engines.channels1.sandbox import SERVER
 from sockets.testing import work
+
 from .conftest import OUR_LAYERS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def answers(ask, name):
-    return ask('count'), ask('paths'), ask('among', [name, testing.SERVER + 'gone'])
+    return ask('count'), ask('paths'), ask('among', [name, SERVER + 'gone'])
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def other_workers(monkeypatch):
 @pytest.mark.parametrize('layer', [OUR_LAYERS[1], 'asgi_redis.RedisChannelLayer'], indirect=True)
 def test_workers_say_what_the_database_would(connect, layer, request, caplog):
     name = connect(RoutedSocketHandler).name
-    ask = rows.Rows(testing.SERVER).ask
+    ask = rows.Rows(SERVER).ask
     told = answers(ask, name)
     assert told == (1, {name: '/page/'}, [name])
     request.getfixturevalue('other_workers')
@@ -49,10 +50,10 @@ def test_workers_say_what_the_database_would(connect, layer, request, caplog):
 def test_where_no_worker_answers_the_rows_are_not_known(layer, other_workers, monkeypatch):
     monkeypatch.setattr(transport, '_wait_for', lambda *args: None)
     with pytest.raises(TimeoutError, match='no worker has answered within 5 s'):
-        rows.Rows(testing.SERVER).ask('count')
+        rows.Rows(SERVER).ask('count')
 
 
 @pytest.mark.parametrize('layer', [OUR_LAYERS[0]], indirect=True)
 def test_a_server_with_workers_of_its_own_asks_nobody_else(layer, other_workers):
     with pytest.raises(OperationalError, match='away'):
-        rows.Rows(testing.SERVER).ask('count')
+        rows.Rows(SERVER).ask('count')

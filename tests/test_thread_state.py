@@ -18,6 +18,7 @@ from django.utils import timezone, translation
 
 from sockets import RoutedSocketHandler, SocketRouter, presence, testing
 from sockets.engines.channels1 import audit, page_consumers, transport
+from sockets.engines.channels1.sandbox import SERVER, Empty, UntilEmpty
 from sockets.execution import thread_state
 from sockets.models import Socket
 from sockets.testing import SocketClient, sandbox
@@ -159,8 +160,8 @@ def test_what_a_worker_does_next_begins_afresh_whatever_it_is():
 def work(layer):
     from channels.worker import Worker
     try:
-        Worker(testing._UntilEmpty(layer), signal_handlers=False).run()
-    except testing._Empty:
+        Worker(UntilEmpty(layer), signal_handlers=False).run()
+    except Empty:
         pass
 
 
@@ -446,7 +447,7 @@ def test_who_works_beside_the_frames_looks_before_each_round(monkeypatch, capsys
     keeper.run()
     assert looked == ['begin', 'look']
     del looked[:]
-    auditor = audit.Auditor(SimpleNamespace(send_channel=testing.SERVER, reply_protocols={}))
+    auditor = audit.Auditor(SimpleNamespace(send_channel=SERVER, reply_protocols={}))
 
     def look_twice(protocols):
         looked.append('look')

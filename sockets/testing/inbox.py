@@ -1,0 +1,58 @@
+"""What a client has received."""
+from .. import messages
+from ..connection import envelopes
+from . import contents
+
+
+class Inbox:
+    """The contents that a client has received: each can be taken once."""
+
+    def __init__(self):
+        self._received = []
+        self._taken = []
+
+    def add(self, content):
+        """Note that ``content`` was received."""
+        self._received.append(content)
+
+    def find(self, fields):
+        """Return the first content that has ``fields`` and was not taken yet, ``None`` if there is none."""
+        for content in self._received:
+            if contents.has_fields(content, fields):
+                return content
+        return None
+
+    def take(self, fields):
+        """Take the first content that has ``fields`` and return it, ``None`` if there is none."""
+        content = self.find(fields)
+        return None if content is None else self._take(content)
+
+    def take_reply(self, ref):
+        """Take what answers the request with this ``ref``, and return it without the ``ref``; ``None`` if nothing does."""
+        reply = self.take({messages.REF: ref})
+        if reply is not None:
+            return {name: value for name, value in reply.items() if name != messages.REF}
+        for content in self._received:
+            envelope, data = envelopes.unwrap(content) if isinstance(content, bytes) else ({}, None)
+            if envelope.get(messages.REF) == ref:
+                self._take(content)
+                return data
+        return None
+
+    def take_all(self):
+        """Take all contents that were not taken yet, and return them."""
+        received, self._received = self._received, []
+        self._taken += received
+        return received
+
+    def lines(self):
+        """Return what the author of a test that fails wants to read: what was received and what was taken before."""
+        lines = ['Received:'] + ['  {!r}'.format(content) for content in self._received or ['nothing']]
+        if self._taken:
+            lines += ['Taken before:'] + ['  {!r}'.format(content) for content in self._taken]
+        return lines
+
+    def _take(self, content):
+        self._received.remove(content)
+        self._taken.append(content)
+        return content
