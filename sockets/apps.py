@@ -14,15 +14,12 @@ class SocketsConfig(AppConfig):
         compat.heal_postgresql()
         from django.apps import apps
 
-        from . import checks, router
-        from .declaration import arguments
-        from .engines.channels1 import checks as engine_checks  # Registers them.
-        from .engines.channels1 import factory, farewell, rows, transport, workers
-        factory.install()
-        farewell.install()
-        transport.install(on_worker=workers.keep_house_here, on_worker_process=workers.take_over,
-                          check_consumer=router.refuse_views, check_arguments=arguments.refuse_taken,
-                          answers={rows.CHANNEL: rows.answer})
+        from . import callbacks, checks, engine, presence  # noqa: F401, checks register themselves
+        from .connection import endings
+        callbacks.end = endings.end
+        callbacks.purge_if_due = presence.purge_if_due
+        callbacks.try_again = presence.try_again
+        engine.current().install()
         # What is missing is for the checks to say.
         if apps.is_installed('django.contrib.auth') and apps.is_installed('django.contrib.sessions'):
             from .access import revocation

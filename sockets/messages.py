@@ -11,6 +11,9 @@ REF = 'ref'
 # Whether a client has sent this frame before and got no answer.
 RESENT = 'resent'
 _ENVELOPE = TYPE, REF, RESENT
+# What the frames of a demultiplexer have.
+STREAM = 'stream'
+PAYLOAD = 'payload'
 
 # Types that both sides know.
 HELLO = 'HELLO'
@@ -163,3 +166,10 @@ def _is_unicode(content):
     except UnicodeEncodeError:
         return False
     return True
+
+
+def close_code(code):
+    """Return ``code`` if a server may close with it (RFC 6455, section 7.4); ``ValueError`` if not."""
+    if isinstance(code, int) and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        return int(code)
+    raise ValueError('{!r} is no close code; use 1000, or one of your own from 4000 to 4999.'.format(code))

@@ -9,8 +9,7 @@ from django.conf import settings
 from django.db import DatabaseError, models, router, transaction
 from django.utils import timezone
 
-from . import databases, messages, signals
-from .engines.channels1 import transport
+from . import callbacks, contracts, databases, engine, fanout, messages
 
 logger = logging.getLogger('sockets')
 
@@ -73,11 +72,11 @@ class SocketQuerySet(models.QuerySet):
 
     def send(self, text=None, bytes=None):
         """Send a frame of ``text`` (``str``) or ``bytes`` as it is; return how many connections it was handed to."""
-        return self._send(transport.frame(text, bytes))
+        return self._send(fanout.message(text, bytes))
 
     def close(self, code=messages.CLOSE_NORMAL):
         """Close every connection with ``code`` and return how many were told; their rows go as they close."""
-        return self._send({'close': transport.close_code(code)})
+        return self._send({'close': messages.close_code(code)})
 
     def mark_active(self):
         """Note that these connections are alive now; return how many rows that were."""
@@ -100,14 +99,14 @@ class SocketQuerySet(models.QuerySet):
         answers ``PING``. Return how many were asked. ``purge_inactive`` removes those that stay silent.
         """
         names = dict(pair for part in self._parts() for pair in part.values_list('pk', 'channel_name'))
-        away = transport.unreachable(names.values())
-        not_ours = transport.servers_elsewhere(away)
-        names = {pk: name for pk, name in names.items() if transport.server_prefix(name) not in not_ours}
+        away = fanout.unreachable(names.values())
+        not_ours = fanout.servers_elsewhere(away)
+        names = {pk: name for pk, name in names.items() if engine.server_of(name) not in not_ours}
         # Marked before they are asked, or a quick answer would be overwritten; and no others, though more may match by
         # now, or those of filter(active=True) none any more.
         for part in self._with_keys(names):
             part.mark_inactive()
-        return transport.send_many([name for name in names.values() if transport.server_prefix(name) not in away],
+        return fanout.send_many([name for name in names.values() if engine.server_of(name) not in away],
                                    {'text': messages.encode({messages.TYPE: messages.PING})})
 
     def purge_inactive(self, in_last_mins=5):
@@ -117,7 +116,7 @@ class SocketQuerySet(models.QuerySet):
         """
         since = timezone.now() - timedelta(minutes=in_last_mins)
         removed = [row for part in self._parts() for row in part.filter(active=False, last_ping__lt=since).remove()]
-        end(removed, 'This connection gave no sign of life.', messages.CLOSE_NORMAL)
+        callbacks.end(removed, 'This connection gave no sign of life.', messages.CLOSE_NORMAL)
         return len(removed)
 
     def purge_dead(self, at_most=None):
@@ -135,20 +134,20 @@ class SocketQuerySet(models.QuerySet):
 
     def _purge_dead(self, at_most):
         count = 0
-        audible = self.filter(layer=transport.layer_name())
-        for server in transport.dead_servers(audible.values_list('server', flat=True).order_by().distinct()):
+        audible = self.filter(layer=engine.current().layer_name())
+        for server in engine.current().dead_servers(audible.values_list('server', flat=True).order_by().distinct()):
             removed = True
             # Somebody else may be done with it, and it may live again.
-            while removed and server in transport.dead_servers():
+            while removed and server in engine.current().dead_servers():
                 # In parts: what has been removed by a process that dies has no disconnect function to run any more.
                 part = _PART if at_most is None else min(_PART, at_most - count)
                 removed = audible.filter(server=server)[:part].remove()
                 # If it is not, it will hear of it from its layer and closes all that it has.
-                end(removed, 'The server of this connection is gone.', None)
+                callbacks.end(removed, 'The server of this connection is gone.', None)
                 count += len(removed)
                 if count == at_most:
                     return count
-            transport.forget_server(server)
+            engine.current().forget_server(server)
         return count
 
     def revoke(self, details='You may not use this connection any more.'):
@@ -160,7 +159,8 @@ class SocketQuerySet(models.QuerySet):
         """
         removed = self.remove()
         if removed:
-            transaction.on_commit(partial(end, removed, details), using=self.on_primary().db)
+            transaction.on_commit(partial(callbacks.end, removed, details, messages.CLOSE_LOGIN_REQUIRED),
+                                  using=self.on_primary().db)
         return len(removed)
 
     def delete(self):
@@ -219,9 +219,8 @@ class SocketQuerySet(models.QuerySet):
             yield rows.filter(pk__in=part)
 
     def _send(self, message):
-        count = transport.send_many(self._each('channel_name'), message)
-        from . import presence
-        presence.in_passing()
+        count = fanout.send_many(self._each('channel_name'), message)
+        callbacks.purge_if_due()
         return count
 
 
@@ -263,7 +262,7 @@ class Socket(BaseModel):
         text = messages.encode(content)
         if settings.DEBUG:
             _check_declared([self.path], content)
-        return transport.send_many([self.channel_name], {'text': text})
+        return fanout.send_many([self.channel_name], {'text': text})
 
     def send_action(self, type, **fields):
         """Send ``{'type': type, **fields}`` to this connection; return 1, or 0 if its server took no message."""
@@ -271,11 +270,11 @@ class Socket(BaseModel):
 
     def send(self, text=None, bytes=None):
         """Send a frame of ``text`` or ``bytes`` as it is; return 1, or 0 if its server took no message."""
-        return transport.send_many([self.channel_name], transport.frame(text, bytes))
+        return fanout.send_many([self.channel_name], fanout.message(text, bytes))
 
     def close(self, code=messages.CLOSE_NORMAL):
         """Close this connection with ``code``; return 1, or 0 if its server took no message."""
-        return transport.send_many([self.channel_name], {'close': transport.close_code(code)})
+        return fanout.send_many([self.channel_name], {'close': messages.close_code(code)})
 
     def join(self, room):
         """Enter the room of that name, whatever its characters or length; return whether this connection is in it now.
@@ -304,12 +303,12 @@ class Socket(BaseModel):
 
     def save(self, *args, **kwargs):
         """Save the row; ``server`` follows from the channel name, ``layer`` from who makes it."""
-        self.server = transport.server_prefix(self.channel_name)
+        self.server = engine.server_of(self.channel_name)
         if self._state.adding:
             if self.layer is None:
-                self.layer = transport.layer_name()
-            if transport.here is not None:
-                transport.here.add(self.server)
+                self.layer = engine.current().layer_name()
+            if fanout.local_servers is not None:
+                fanout.local_servers.add(self.server)
         super().save(*args, **kwargs)
 
     def delete(self, *args, **kwargs):
@@ -389,44 +388,7 @@ def _count_gone(delete):
 def _check_declared(paths, content):
     """Raise ``TypeError`` where a handler at one of ``paths`` does not declare that it sends ``content``."""
     for path in paths:
-        handler = transport.handler_at(path)
+        handler = engine.current().handler_at(path)
         if handler is not None:
-            handler.check_sent(content)
+            contracts.check_sent_on(handler, content)
 
-
-def end(rows, details, code=messages.CLOSE_LOGIN_REQUIRED):
-    """Close the connections of ``rows``, which have been removed, and run what is to run when they end.
-
-    A ``code`` of ``None`` closes nothing. What cannot be told now is told when it can be.
-    """
-    if not rows:
-        return
-    if code is not None:
-        names = [row.channel_name for row in rows]
-        message = {'text': messages.encode(messages.reconnect(details)), 'close': code}
-        try:
-            transport.send_many(names, message)
-        except Exception as error:
-            logger.error('Could not tell %d connections that they end (%s), trying until it is done: %s: %s',
-                         len(rows), details, type(error).__name__, error)
-            from . import presence
-            by_server = {}
-            for name in names:
-                by_server.setdefault(transport.server_prefix(name), []).append(name)
-            for part in by_server.values():
-                presence.try_again(partial(_close_again, part, message))
-    # Who was silent or whose server is gone may have ended in any way.
-    known = code if code == messages.CLOSE_LOGIN_REQUIRED else None
-    for row in rows:
-        if not transport.disconnect(row.channel_name, row.path, known, row, details):
-            signals.announce(signals.socket_disconnected, sender=Socket, socket=row, code=known, reason=details)
-            row.forget()
-
-
-def _close_again(names, message):
-    """Have a close sent that could not be: the rows are gone, and nothing else remembers it."""
-    try:
-        transport.send_many(names, message)
-    except Exception:
-        from . import presence
-        presence.try_again(partial(_close_again, names, message))

@@ -1,89 +1,130 @@
 """Several handlers over one connection, each for a stream of it: ``{"stream": "chat", "payload": {"type": ...}}``."""
 from django.core.exceptions import ImproperlyConfigured
 
-from . import messages
+from . import engine, messages
+from .access import demands
+from .connection import connect, frame, replies
+from .connection.attempts import attempt
+from .connection.calls import call
 from .contracts import refusals
-from .engines.channels1 import transport
 from .exceptions import ConnectionRevoked, FrameError, PermissionMissing, TooManyConnections
 from .handlers import RoutedSocketHandler
+from .messages import PAYLOAD, STREAM
 
-STREAM = 'stream'
-PAYLOAD = 'payload'
+# What a connect raises about the connection as such, and not about one stream of it.
+_ABOUT_ALL = (engine.Denied, engine.Closing, engine.Special, ConnectionRevoked, PermissionMissing, TooManyConnections)
+
+
+class StreamConnection:
+    """A connection as the handler of one of its streams sees it."""
+
+    __slots__ = ('whole', 'is_open')
+
+    def __init__(self, whole):
+        self.whole = whole
+        # Whether its connect, or what stands around that, has agreed to the connection.
+        self.is_open = False
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+
+    def accept(self):
+        """Accept the connection, unless that has been done."""
+        self.is_open = True
+        self.whole.accept()
+
+    def close(self, code):
+        """Close the connection with ``code``, unless that has been done."""
+        self.is_open = True
+        self.whole.close(code)
+
+    def send(self, message, is_last=False):
+        """Send a message, as ``Connection.send``."""
+        self.is_open = True
+        self.whole.send(message, is_last)
 
 
 class Stream:
     """Mixed into a handler class that serves one stream of another one's connection. Its frames are the payloads."""
 
     stream = None
-    # Names of ours begin with an underscore: the others are the author's.
-    # Whether its connect, or what stands around that, has agreed to the connection.
-    _is_open = False
 
-    def __init__(self, connection, payload=None):
+    def __init__(self, whole, payload=None):
         # Not super(): that would handle the message as if it were its own.
-        self.connection, self.message, self.kwargs = connection, connection.message, connection.kwargs
+        self._whole, self.message, self.kwargs, self.path = whole, whole.message, whole.kwargs, whole.path
+        self._connection = StreamConnection(whole._connection)
+        self._frame = StreamFrame(self)
         self.content = payload
 
-    path = property(lambda self: self.connection.path)
-    accepted = property(lambda self: self.connection.accepted)
-    closed = property(lambda self: self.connection.closed)
-    socket = property(lambda self: self.connection.socket)
-    user = property(lambda self: self.connection.user)
-    session = property(lambda self: self.connection.session)
-    request = property(lambda self: self.connection.request)
+    _identity = property(lambda self: self._whole._identity)
+    request = property(lambda self: self._whole.request)
 
     def encode(self, content):
         """Return the frame of ``content`` on this stream."""
-        return self.connection.encode({STREAM: self.stream, PAYLOAD: content})
+        return self._whole.encode({STREAM: self.stream, PAYLOAD: content})
 
-    def accept(self):
-        """Accept the connection, unless that has been done."""
-        self._is_open = True
-        self.connection.accept()
 
-    def deliver(self, message, is_last=False):
-        """Hand a message to the connection."""
-        self._is_open = True
-        self.connection.deliver(message, is_last)
+class StreamFrame(frame.Frame):
+    """The payload of a frame, which is answered as if it had come in a frame of its own."""
 
-    def _open(self):
-        """Run the connect of this stream. What it raises about the connection as such is raised."""
+    __slots__ = ()
+
+    def handle_payload(self, is_last):
+        """Answer the payload. ``is_last`` says whether nothing is sent after that."""
+        ref = self.ref()
         try:
-            self._pass_on('connect', None)
-            if not (self._is_open or self.closed):
-                # A middleware that does not pass it on.
-                raise transport.DenyConnection()
-        except (transport.ConsumeLater, transport.DenyConnection, transport.ChannelSocketException, ConnectionRevoked,
-                PermissionMissing, TooManyConnections):
-            raise
+            reply = self.answer(self.handler.content, ref)
         except BaseException as error:
-            self._refuse(error)
-
-    def _end(self):
-        """Run the disconnect of this stream."""
-        self._attempt(self._pass_on, 'disconnect', None)
-
-    def _serve(self):
-        """Answer the payload as if it had come in a frame of its own."""
-        ref = self.content.get(messages.REF)
-        try:
-            reply = self._answer(self.content, ref)
-        except transport.ConsumeLater:
-            raise
-        except BaseException as error:
-            self._tell(error)
+            if isinstance(error, engine.current().escaping):
+                raise
+            self.tell(error)
         else:
-            if reply is not None and not self.closed:
-                self._attempt(self.deliver, reply, self.connection.content.get(messages.REF) is None)
+            if reply is not None and not self.handler.closed:
+                attempt(self.handler, self.handler._connection.send, reply, is_last)
 
-    def _tell(self, error):
+    def tell(self, error):
         """Answer the payload, whose handling raised ``error``."""
-        error = refusals.frame_error(error)
-        self._outcome = self._outcome_of(error)
-        self._attempt(self._fail, error, self.content.get(messages.REF))
+        error = engine.current().meaning_of(refusals.frame_error(error))
+        self.outcome = frame.outcome_of(error)
+        attempt(self.handler, self.fail, error, self.ref())
 
-    def _save_session(self):
-        self.connection._save_session()
+
+class DemultiplexedFrame(frame.Frame):
+    """A frame that may be for a stream."""
+
+    # The stream that does not admit it.
+    __slots__ = ('refusing',)
+
+    def __init__(self, handler):
+        super().__init__(handler)
+        self.refusing = None
+
+    def admit(self, memory, content):
+        # A frame takes one token, of the rate that holds on its stream.
+        stream = self.handler._stream_of(content)
+        if stream is None:
+            return super().admit(memory, content)
+        self.handler._identity.must_hold = True
+        self.refusing = stream
+        stream._frame.admit(memory, stream.content)
+        self.refusing = None
+        demands.check(self.handler, demands.of_frame(type(self.handler)))
+
+    def fail(self, error, ref):
+        stream, self.refusing = self.refusing, None
+        if stream is None:
+            return super().fail(error, ref)
+        stream._frame.tell(error)
+        if ref is not None and not self.handler.closed:
+            self.handler._connection.send(replies.reply_of(self.handler, None, ref))
+
+    def last_message(self):
+        content = self.handler.content
+        stream = self.handler._stream_of(content)
+        # Who waits for an answer on a stream looks for its ref there.
+        if stream is None or (messages.REF in content and messages.REF not in stream.content):
+            return super().last_message()
+        return stream._frame.last_message()
 
 
 class SocketDemultiplexer(RoutedSocketHandler):
@@ -95,7 +136,7 @@ class SocketDemultiplexer(RoutedSocketHandler):
     """
 
     streams = {}
-    _streams = {}
+    _frame_class = DemultiplexedFrame
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -107,14 +148,6 @@ class SocketDemultiplexer(RoutedSocketHandler):
         cls._streams = {name: type(handler.__name__, (Stream, handler), {'stream': name, '__module__': cls.__module__})
                         for name, handler in cls.streams.items()}
 
-    @classmethod
-    def check_sent(cls, content):
-        """Raise ``TypeError`` if the handler of its stream, or ours where it has none, does not declare ``content``."""
-        name, payload = content.get(STREAM), content.get(PAYLOAD)
-        if isinstance(name, str) and name in cls._streams and isinstance(payload, dict):
-            return cls._streams[name].check_sent(payload)
-        super().check_sent(content)
-
     def connect(self, message, **kwargs):
         """Run the connect of every stream, and accept the connection."""
         opened = []
@@ -123,12 +156,13 @@ class SocketDemultiplexer(RoutedSocketHandler):
                 if self.closed:
                     return
                 stream = handler(self)
-                stream._open()
+                _open(stream)
                 opened.append(stream)
-        except transport.DenyConnection:
-            # Then there is no disconnect, and these have not denied it.
-            for stream in opened if self.accepted else ():
-                stream._end()
+        except BaseException as error:
+            if isinstance(engine.current().meaning_of(error), engine.Denied):
+                # Then there is no disconnect, and these have not denied it.
+                for stream in opened if self.accepted else ():
+                    _end(stream)
             raise
         if not self.closed:
             super().connect(message, **kwargs)
@@ -144,42 +178,14 @@ class SocketDemultiplexer(RoutedSocketHandler):
                 raise FrameError(messages.UNKNOWN_TYPE, 'No stream {:.100}.'.format(repr(name)))
             raise FrameError(messages.INVALID_MESSAGE, 'A payload is a JSON object with a type.')
         try:
-            stream._serve()
+            stream._frame.handle_payload(is_last=self.content.get(messages.REF) is None)
         finally:
-            self.route, self._outcome = stream.route, stream._outcome
+            self._route, self._frame.outcome = stream._route, stream._frame.outcome
 
     def disconnect(self, message, **kwargs):
         """Run the disconnect of every stream."""
         for handler in self._streams.values():
-            handler(self)._end()
-
-    def last_words(self):
-        stream = self._stream_of(self.content)
-        # Who waits for an answer on a stream looks for its ref there.
-        if stream is None or (messages.REF in self.content and messages.REF not in stream.content):
-            return super().last_words()
-        return stream.last_words()
-
-    # The stream that does not admit its frame.
-    _refusing = None
-
-    @classmethod
-    def _wants_login(cls):
-        return cls.login_required or any(handler._wants_login() for handler in cls._streams.values())
-
-    @classmethod
-    def _wanted_permissions(cls):
-        names = list(super()._wanted_permissions())
-        for handler in cls._streams.values():
-            names += handler._wanted_permissions()
-        return tuple(dict.fromkeys(names))
-
-    @classmethod
-    def _wanted_guards(cls):
-        guards = list(cls._guards)
-        for handler in cls._streams.values():
-            guards += handler._wanted_guards()
-        return guards
+            _end(handler(self))
 
     def _stream_of(self, content):
         """Return the stream that ``content`` is for, ``None`` if it is for none that there is."""
@@ -190,21 +196,20 @@ class SocketDemultiplexer(RoutedSocketHandler):
             return self._streams[name](self, payload)
         return None
 
-    def _admit(self, visitor, content):
-        # A frame takes one token, of the rate that holds on its stream.
-        stream = self._stream_of(content)
-        if stream is None:
-            return super()._admit(visitor, content)
-        self._in_frame = True
-        self._refusing = stream
-        stream._admit(visitor, stream.content)
-        self._refusing = None
-        self._check_user()
 
-    def _fail(self, error, ref):
-        stream, self._refusing = self._refusing, None
-        if stream is None:
-            return super()._fail(error, ref)
-        stream._tell(error)
-        if ref is not None and not self.closed:
-            self.deliver(self._reply(None, ref))
+def _open(stream):
+    """Run the connect of ``stream``. What it raises about the connection as such is raised."""
+    try:
+        call(stream, 'connect', None)
+        if not (stream._connection.is_open or stream.closed):
+            # A middleware that does not pass it on.
+            raise engine.Denied()
+    except BaseException as error:
+        if isinstance(error, engine.current().escaping) or isinstance(engine.current().meaning_of(error), _ABOUT_ALL):
+            raise
+        connect.refuse_with_error(stream, engine.current().meaning_of(refusals.frame_error(error)))
+
+
+def _end(stream):
+    """Run the disconnect of ``stream``."""
+    attempt(stream, call, stream, 'disconnect', None)

@@ -10,11 +10,10 @@ from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
-from . import conf
+from . import callbacks, conf, engine, fanout
 from .access import auth
-from .engines.channels1 import transport
 from .execution import background, thread_state
-from .models import Membership, Socket, end
+from .models import Membership, Socket
 
 logger = logging.getLogger('sockets')
 
@@ -35,7 +34,7 @@ _next_look = [None]
 _unfinished = collections.deque()
 
 
-def in_passing():
+def purge_if_due():
     """Have somebody look for dead servers if it is time to, as ``PURGE_INTERVAL`` says. Nobody waits for it."""
     interval = conf.PURGE_INTERVAL
     if interval is None:
@@ -99,27 +98,27 @@ def servers_of(rows):
 def lost():
     """Return the rows of servers on in-memory layers that died and left no lease, such as those of another container."""
     in_memory = Q(layer__startswith='memory:')
-    if transport.is_local():
+    if engine.current().is_local():
         # A stock one has no name.
-        in_memory |= Q(layer=transport.layer_name())
+        in_memory |= Q(layer=engine.current().layer_name())
     rows = Socket.objects.on_primary().filter(
         in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
     # One that was stopped for a while, as a laptop is, may hold its lease.
-    alive = transport.live_servers(servers_of(rows))
+    alive = engine.current().live_servers(servers_of(rows))
     return rows.exclude(server__in=alive) if alive else rows
 
 
 def purge_lost():
     """Remove the rows that are ``lost()``; return how many those were."""
     removed = lost().remove()
-    end(removed, 'The server of this connection is gone.', None)
+    callbacks.end(removed, 'The server of this connection is gone.', None)
     return len(removed)
 
 
 def purge_silent_here():
     """Ask the connections that a question of ours can reach, as ``purge_silent`` does."""
-    rows = Socket.objects.on_primary().filter(Q(layer=transport.layer_name()) | Q(layer=None))
-    elsewhere = transport.servers_elsewhere(servers_of(rows))
+    rows = Socket.objects.on_primary().filter(Q(layer=engine.current().layer_name()) | Q(layer=None))
+    elsewhere = fanout.servers_elsewhere(servers_of(rows))
     return purge_silent(rows.exclude(server__in=elsewhere) if elsewhere else rows)
 
 
@@ -236,13 +235,13 @@ class Housekeeper(threading.Thread):
     @staticmethod
     def look_for_the_dead(closer):
         """Remove the rows of dead servers, if there are any."""
-        if closer or transport.dead_servers() or transport.has_forgotten():
+        if closer or engine.current().dead_servers() or engine.current().has_forgotten():
             Socket.objects.purge_dead()
 
 
 def look_for_the_old():
     """Ask the silent among what an older version of this package made: nobody else looks whether their servers live."""
-    if transport.layer_name():
+    if engine.current().layer_name():
         rows = Socket.objects.on_primary().filter(layer=None)
         if rows.exists():
             purge_silent(rows)

@@ -139,8 +139,8 @@ def test_a_connection_lives_without_the_replica(mine, cookies, replica):
     assert mine.send({'type': 'LOOK'})[0]['rooms'] == ['cake']
     assert Session.objects.using('default').get().get_decoded()['changed'] is True
     primary().update(active=False, last_ping=timezone.now() - timedelta(hours=1))
-    from sockets.connection.visitors import visitors
-    visitors.forget(mine.name)
+    from sockets.connection.memory import memories
+    memories.forget(mine.name)
     mine.send({'type': 'LOOK'})
     assert primary().get().active
     mine.disconnect()

@@ -290,8 +290,8 @@ def test_a_connection_whose_row_is_gone_is_not_counted_as_a_strangers(connect, l
     Socket.objects.get().remove()
     tab._put('websocket.receive', text='{"type": "SAY"}')
     tab.messages()
-    from sockets.connection.visitors import visitors
-    assert visitors.get(tab.name).user is None
+    from sockets.connection.memory import memories
+    assert memories.get(tab.name).user is None
 
 
 @pytest.mark.parametrize('options', [

@@ -11,9 +11,11 @@ import re
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import Http404
 
+from ..declaration import handler_classes
 from ..execution import coroutines
 from ..exceptions import PermissionMissing
 from ..routes import permission_names
+from . import demands as of_handlers
 
 _DECORATORS = 'django.contrib.auth.decorators', 'django.contrib.admin.views.decorators'
 
@@ -87,9 +89,10 @@ class Demands:
 
     def are_met_by(self, handler):
         """Whether the handler class asks for as much: of what a function asks, only what it was told to take over."""
-        return not self.unknown and (handler._wants_login() or not self.login) and (
-            set(self.permissions) <= set(handler._wanted_permissions())) and (
-            set(map(_key, self.asks)) <= set(map(_key, handler._wanted_guards())))
+        theirs = of_handlers.of_connection(handler)
+        return not self.unknown and (theirs.login or not self.login) and (
+            set(self.permissions) <= set(theirs.permissions)) and (
+            set(map(_key, self.asks)) <= set(map(_key, theirs.guards)))
 
     def unseen(self):
         """Return the names of what may ask for more than is known, functions of the project's own included."""
@@ -240,7 +243,7 @@ def overridden(view, handler):
     """Yield, for each function that ``handler`` calls where ``view``, whose socket it is, has another one of that name:
     the name, the function, and the class that has it.
     """
-    routed = [function.function for function in handler.functions()]
+    routed = [function.function for function in handler_classes.functions(handler)]
     for function in routed:
         for klass in view.__mro__:
             name = next((name for name, value in vars(klass).items() if _plain(value) is function), None)

@@ -2,8 +2,7 @@
 import math
 import time
 
-from .. import conf, messages, rates
-from ..engines.channels1 import transport
+from .. import conf, engine, messages, rates
 from ..exceptions import FrameError, TooManyConnections
 
 # The mistakes that are only a client's.
@@ -11,25 +10,25 @@ _BAD = (messages.INVALID_JSON, messages.INVALID_MESSAGE, messages.UNKNOWN_TYPE, 
         messages.RATE_LIMITED)
 
 
-def check_rate(visitor, socket, content):
+def check_rate(memory, socket, content):
     """Take a token for a frame; ``FrameError`` if it is beyond the rate of its route, or of all whose route has none.
 
     ``content`` is ``None`` for a frame that cannot be understood. A frame that is refused takes no token.
     """
-    table, route = socket.route_table, None
+    table, route = socket._route_table, None
     if table.has_rates and content is not None:
         route = table.binary if isinstance(content, bytes) else table.match(content.get(messages.TYPE))
     if route is not None and route.rate is not None:
         rate, user = route.rate, None
         if rate.per == rates.USER:
-            user = _user_of(visitor, socket)
+            user = _user_of(memory, socket)
         if user:
             seconds = _wait_for_user(user, route)
         else:
-            seconds = visitor.wait(time.monotonic(), rate.per_second, rate.burst, route)
+            seconds = memory.wait(time.monotonic(), rate.per_second, rate.burst, route)
     elif conf.MAX_FRAMES_PER_SECOND is not None:
         rate = '{} frames a second'.format(conf.MAX_FRAMES_PER_SECOND)
-        seconds = visitor.wait(time.monotonic(), conf.MAX_FRAMES_PER_SECOND, max(2 * conf.MAX_FRAMES_PER_SECOND, 1))
+        seconds = memory.wait(time.monotonic(), conf.MAX_FRAMES_PER_SECOND, max(2 * conf.MAX_FRAMES_PER_SECOND, 1))
     else:
         return
     if seconds:
@@ -37,15 +36,15 @@ def check_rate(visitor, socket, content):
                          retry_after=math.ceil(seconds * 1000) / 1000)
 
 
-def _user_of(visitor, socket):
+def _user_of(memory, socket):
     """Return whose connection it is, as text; empty for a stranger. Asks the database once for each connection."""
-    if visitor.user is None:
+    if memory.user is None:
         user = socket.user
-        if socket.socket is None:
+        if socket.row is None:
             # Who it was, nobody knows any more. Its frame will be told so.
             return ''
-        visitor.user = str(user.pk) if user.is_authenticated else ''
-    return visitor.user
+        memory.user = str(user.pk) if user.is_authenticated else ''
+    return memory.user
 
 
 def _wait_for_user(user, route):
@@ -55,19 +54,19 @@ def _wait_for_user(user, route):
     name = '{}.{} {} {}'.format(
         function.__module__, getattr(function, '__qualname__', type(function).__qualname__),
         route.name, user)
-    return transport.take_token(name, time.monotonic(), rate.per_second, rate.burst)
+    return engine.current().take_token(name, time.monotonic(), rate.per_second, rate.burst)
 
 
-def code_after(visitor, outcome):
+def code_after(memory, outcome):
     """Return the code to close with after a frame of that ``outcome``, if it is one bad frame too many, or ``None``.
 
     Bad frames count up, others down: whoever sends mostly bad ones is closed, however they are mixed.
     """
     if outcome not in _BAD:
-        visitor.bad_frames = max(0, visitor.bad_frames - 1)
+        memory.bad_frames = max(0, memory.bad_frames - 1)
         return None
-    visitor.bad_frames += 1
-    if conf.MAX_BAD_FRAMES is None or visitor.bad_frames < conf.MAX_BAD_FRAMES:
+    memory.bad_frames += 1
+    if conf.MAX_BAD_FRAMES is None or memory.bad_frames < conf.MAX_BAD_FRAMES:
         return None
     return messages.CLOSE_RATE_LIMITED if outcome == messages.RATE_LIMITED else messages.CLOSE_RUBBISH
 

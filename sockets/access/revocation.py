@@ -17,7 +17,8 @@ from django.utils import timezone
 
 from .. import databases
 from . import auth, expiry
-from ..models import Socket, end, note_gone
+from .. import callbacks, messages
+from ..models import Socket, note_gone
 
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
 SESSIONS_READ = 100000
@@ -63,7 +64,8 @@ def log_out(rows):
             for session in sessions:
                 auth.session_store().delete(session)
     finally:
-        transaction.on_commit(partial(end, removed, 'You have been logged out.'), using=rows.db)
+        transaction.on_commit(partial(
+            callbacks.end, removed, 'You have been logged out.', messages.CLOSE_LOGIN_REQUIRED), using=rows.db)
     return LoggedOut(users, sessions, len(removed), found_all)
 
 
@@ -94,7 +96,8 @@ def _row_goes(instance, using, **kwargs):
     row = Socket.objects.using(using).select_related('user', 'session').filter(pk=instance.pk).first()
     if row is not None and row.remove():
         note_gone()
-        transaction.on_commit(partial(end, [row], 'Your session is gone. Come back with a new one.'), using=using)
+        transaction.on_commit(partial(
+            callbacks.end, [row], 'Your session is gone. Come back with a new one.', messages.CLOSE_LOGIN_REQUIRED), using=using)
 
 
 def _session_saved(instance, using, raw=False, created=False, **kwargs):

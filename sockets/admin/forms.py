@@ -7,7 +7,6 @@ from django.core.exceptions import ValidationError
 
 from .. import conf, messages
 from ..access import revocation
-from ..engines.channels1 import transport
 from ..exceptions import FrameError
 
 # Of what was sent, and of names, that are shown and kept in the log.
@@ -52,7 +51,7 @@ class CloseForm(forms.Form):
 
     def clean_code(self):
         try:
-            return transport.close_code(self.cleaned_data['code'])
+            return messages.close_code(self.cleaned_data['code'])
         except ValueError as error:
             raise ValidationError(str(error))
 

@@ -4,7 +4,9 @@ import re
 from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
-from .. import conf
+from .. import engine
+from ..connection import calls
+from ..declaration import handler_classes
 from ..router import attached_routers
 from ..routes import covers
 from . import views as view_checks
@@ -19,19 +21,14 @@ def check_handlers(app_configs=None, **kwargs):
     """
     if not can_look():
         return []
-    from ..engines.channels1 import transport
     # What is wrong with it, the engine's checks say.
-    if transport.routing_error(conf.CHANNEL_LAYER) is not None:
+    if engine.current().routing_error() is not None:
         return []
     _import_views()
-    routed = transport.routed(conf.CHANNEL_LAYER)
-    return [*_unrouted(routed), *_missing_arguments(routed), *_broken_middleware(routed), *_hidden_routes(routed),
-            *view_checks.look(attached_routers, [entry.consumer for entry in filter(is_ours, routed)])]
-
-
-def is_ours(entry):
-    from ..handlers import RoutedSocketHandler
-    return isinstance(entry.consumer, type) and issubclass(entry.consumer, RoutedSocketHandler)
+    endpoints = engine.current().endpoints()
+    handlers = [endpoint.handler for endpoint in endpoints]
+    return [*_unrouted(engine.current().routed_classes()), *_missing_arguments(endpoints), *_broken_middleware(handlers),
+            *_hidden_routes(handlers), *view_checks.look(attached_routers, handlers)]
 
 
 def _import_views():
@@ -42,9 +39,8 @@ def _import_views():
         pass  # Django's own check of the URLconf says what is wrong with it.
 
 
-def _unrouted(routed):
-    classes = [entry.consumer for entry in routed if isinstance(entry.consumer, type)]
-    classes += [handler for consumer in classes for handler in getattr(consumer, 'streams', {}).values()]
+def _unrouted(classes):
+    classes = classes + [handler for consumer in classes for handler in getattr(consumer, 'streams', {}).values()]
     names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers
              if not _is_of_tests(router.view.__module__)}
     return [
@@ -79,32 +75,30 @@ def _is_of_tests(module):
 _TESTS = re.compile(r'(tests?|test_.*|.*_tests?|conftest)$')
 
 
-def _missing_arguments(routed):
-    for entry in filter(is_ours, routed):
-        names = {name for regexes in entry.conditions for regex in regexes.values() for name in regex.groupindex}
-        for function in entry.consumer.functions():
+def _missing_arguments(endpoints):
+    for handler, _, names in endpoints:
+        for function in handler_classes.functions(handler):
             for name in function.missing(names):
                 yield Error('{}() needs {!r}, which the path of {} does not give.'.format(
-                                function.function.__qualname__, name, entry.consumer.__name__),
+                                function.function.__qualname__, name, handler.__name__),
                             hint=r'Name it in the path, as in (?P<{}>\w+), or give it a default.'.format(name),
-                            obj=entry.consumer, id='sockets.E008')
+                            obj=handler, id='sockets.E008')
 
 
-def _broken_middleware(routed):
-    for entry in filter(is_ours, routed):
+def _broken_middleware(handlers):
+    for handler in handlers:
         try:
-            entry.consumer.build_middleware()
+            calls.chain(handler)
         except ImproperlyConfigured as error:
-            yield Error(str(error), obj=entry.consumer, id='sockets.E011', hint=(
+            yield Error(str(error), obj=handler, id='sockets.E011', hint=(
                 "Correct it in SOCKETS['MIDDLEWARE'], or in the middleware of the class."))
 
 
-def _hidden_routes(routed):
+def _hidden_routes(handlers):
     """Say which routes of a class another one of the same class hides. A class may hide those of its bases."""
-    classes = dict.fromkeys(
-        cls for entry in filter(is_ours, routed) for cls in entry.consumer.__mro__ if hasattr(cls, 'own_routes'))
+    classes = dict.fromkeys(cls for handler in handlers for cls in handler.__mro__ if hasattr(cls, '_route_table'))
     for handler in classes:
-        routes = handler.own_routes()
+        routes = handler_classes.own_routes(handler)
         for index, route in enumerate(routes):
             later = next((other for other in routes[index + 1:] if covers(other.pattern, route.pattern)), None)
             if later is not None:

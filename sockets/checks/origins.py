@@ -3,7 +3,7 @@ from django.conf import settings
 from django.core.checks import Warning, register
 
 from .. import conf
-from ..access import security
+from ..access import origins
 from .installation import can_look
 from .settings import is_list
 
@@ -19,9 +19,9 @@ def check_origins(app_configs=None, **kwargs):
     # What has a scheme is one origin as a whole.
     if not is_list(hosts):
         return []
-    if any(security.origin_allowed(host if '://' in host or host == security.NULL else 'http://' + host, host)
+    if any(origins.origin_allowed(host if '://' in host or host == origins.NULL else 'http://' + host, host)
            for host in (*hosts, 'localhost')):
-        useless = sorted(entry for entry in conf.ALLOWED_ORIGINS or () if not security.can_match(entry))
+        useless = sorted(entry for entry in conf.ALLOWED_ORIGINS or () if not origins.can_match(entry))
         return [Warning("SOCKETS['ALLOWED_ORIGINS'] has {}, which no browser says.".format(
                             ', '.join(map(repr, useless))), id='sockets.W008', hint=(
                         "Write a host without port ('example.com', '.example.com'), a whole origin as browsers send it "

@@ -85,6 +85,17 @@ def _for_form(form, data):
     return data
 
 
+def check_sent_on(handler, content):
+    """Raise ``TypeError`` if the handler class ``handler`` declares what it sends, and not ``content``. For ``DEBUG`` and
+    for tests. What a demultiplexer sends on a stream is of that stream.
+    """
+    name, payload = content.get(messages.STREAM), content.get(messages.PAYLOAD)
+    if isinstance(name, str) and name in handler._streams and isinstance(payload, dict):
+        handler, content = handler._streams[name], payload
+    if handler.sends:
+        check_sent(handler, content)
+
+
 def check_sent(handler, content):
     """Raise ``TypeError`` unless ``content`` is what ``handler.sends`` declares. Our own types need no declaration."""
     type = content.get(messages.TYPE)

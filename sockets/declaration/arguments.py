@@ -3,6 +3,8 @@ import inspect
 
 from django.core.exceptions import ImproperlyConfigured
 
+from . import handler_classes
+
 # What Channels and we hand over by these names, or authors call the first two arguments.
 _TAKEN = ('self', 'socket', 'message', 'content')
 
@@ -33,14 +35,14 @@ def _taker(handler, name):
     """Return who is called with an argument ``name`` of its own; ``None`` if it is free."""
     if name in _TAKEN:
         return 'every function'
-    for function in handler.functions():
+    for function in handler_classes.functions(handler):
         if name == function.first:
             return '{}()'.format(getattr(function.function, '__qualname__', function.function))
     for method in _METHODS:
         parameters = inspect.signature(getattr(handler, method)).parameters
         if name in list(parameters)[:2]:
             return '{}.{}()'.format(handler.__name__, method)
-    if name == 'data' and handler.route_table.binary is not None:
+    if name == 'data' and handler._route_table.binary is not None:
         return 'what takes binary frames'
     for stream in getattr(handler, 'streams', {}).values():
         taker = _taker(stream, name)

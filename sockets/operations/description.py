@@ -5,8 +5,7 @@ import re
 
 from django.utils.regex_helper import normalize
 
-from .. import conf, messages
-from ..engines.channels1 import transport
+from .. import engine, messages
 from ..handlers import RoutedSocketHandler
 from ..multiplexing import PAYLOAD, STREAM, SocketDemultiplexer
 from ..routes import permission_names
@@ -20,7 +19,7 @@ class Endpoint:
         self.handler = handler
         self.pattern = pattern
         # The route of binary frames, if there is one: a binary frame names no stream.
-        self.binary = None if is_stream else handler.route_table.binary
+        self.binary = None if is_stream else handler._route_table.binary
         # MyPage of MyPageSocketHandler.
         self.name = re.sub(r'(Socket)?Handler$', '', handler.__name__) or handler.__name__
         self.address, self.parameters = address(pattern)
@@ -29,10 +28,10 @@ class Endpoint:
     def routes(self):
         """The routes that can match: of those of one pattern, the last; HELLO and PING only if they were replaced."""
         found = {}
-        for route in self.handler.route_table:
+        for route in self.handler._route_table:
             found.pop(route.pattern, None)
             found[route.pattern] = route
-        base = {route.pattern: route.function.function for route in RoutedSocketHandler.route_table}
+        base = {route.pattern: route.function.function for route in RoutedSocketHandler._route_table}
         return [route for pattern, route in found.items() if route.function.function is not base.get(pattern)]
 
     @property
@@ -55,13 +54,7 @@ class Endpoint:
 
 def endpoints():
     """Return the ``Endpoint`` of every handler of ours in the routing, in its order."""
-    found = []
-    for entry in transport.routed(conf.CHANNEL_LAYER):
-        if isinstance(entry.consumer, type) and issubclass(entry.consumer, RoutedSocketHandler):
-            paths = [conditions['path'].pattern for conditions in entry.conditions if 'path' in conditions]
-            found.append(Endpoint(entry.consumer, ''.join(path.lstrip('^') if n else path
-                                                          for n, path in enumerate(paths))))
-    return found
+    return [Endpoint(found.handler, found.pattern) for found in engine.current().endpoints()]
 
 
 def address(pattern):

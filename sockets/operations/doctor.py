@@ -1,6 +1,5 @@
 """``manage.py sockets doctor``: each part of a site, tried out, and what to do about those that do not work."""
 import base64
-import collections
 import json
 import os
 import queue
@@ -16,17 +15,16 @@ from django.db import connections, router
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Q
 
-from .. import messages, presence
-from ..engines.channels1 import transport
+from .. import engine, messages, presence
 from ..models import Socket
+from .findings import Finding, milliseconds
 
 # Seconds that a part has to answer, and that a worker may be busy with something else.
 PATIENCE = 5
 WORKER_PATIENCE = 3
 
-Finding = collections.namedtuple('Finding', 'name ok text remedy')
-Finding.__new__.__defaults__ = ('',)
-Finding.__doc__ = """What was found: ``ok`` is ``None`` where there was nothing to try, or nothing that is wrong."""
+# What our request of a websocket is called.
+_REF = 'sockets.doctor'
 
 
 def examine(url=None):
@@ -69,7 +67,7 @@ def examine_database():
     began = time.perf_counter()
     count = Socket.objects.on_primary().count()
     found = [Finding('database', True, '{} answers in {}; {} connections.'.format(
-        connection.vendor, _milliseconds(began), count))]
+        connection.vendor, milliseconds(began), count))]
     if router.db_for_read(Socket) != connection.alias:
         found.append(Finding('database', None, "A project's own Socket.objects reads from {!r}, and rows are written "
                              'to {!r}.'.format(router.db_for_read(Socket), connection.alias),
@@ -79,38 +77,18 @@ def examine_database():
 
 def examine_layer():
     """Send a message through the layer and receive it."""
-    # The first time, it connects.
-    for _ in range(2):
-        began = time.perf_counter()
-        if not transport.round_trip(PATIENCE / 2):
-            return [Finding('layer', False, 'It takes messages and gives none back.')]
-    text = '{} answers in {}.'.format(type(transport.channel_layer().channel_layer).__name__, _milliseconds(began))
-    for info in transport.redis_info():
-        text += ' Redis {}.'.format(info['redis_version'])
-        if info.get('maxmemory') and info.get('maxmemory_policy') != 'noeviction':
-            return [Finding('layer', False, text + ' When it is full, it throws messages away ({}).'.format(
-                info['maxmemory_policy']), 'Type: redis-cli config set maxmemory-policy noeviction')]
-    return [Finding('layer', True, text)]
+    return engine.current().examine_layer(PATIENCE)
 
 
 def examine_workers():
     """Send a message to whichever worker takes it, and wait for its answer."""
-    if transport.is_local():
-        return [Finding('worker', None, 'Nobody to ask: an in-memory layer reaches its own process only.')]
-    began = time.perf_counter()
-    answer = transport.ask_worker(transport.DOCTOR, WORKER_PATIENCE)
-    if answer is None:
-        return [Finding('worker', False, 'None answered within {} s.'.format(WORKER_PATIENCE),
-                        'Type: python manage.py runsockets, or runworker beside daphne. '
-                        'One with --only-channels needs {}, too.'.format(transport.DOCTOR))]
-    return [Finding('worker', True, 'Process {} on {} answers in {}.'.format(
-        answer['process'], answer['host'], _milliseconds(began)))]
+    return engine.current().examine_workers(WORKER_PATIENCE)
 
 
 def examine_servers():
     """Tell the servers that live, and how many connections each holds, and which rows are of servers that do not."""
     rows = dict(Socket.objects.on_primary().order_by().values_list('server').annotate(Count('pk')))
-    alive = transport.live_servers(list(rows))
+    alive = engine.current().live_servers(list(rows))
     if alive is None:
         return [Finding('server', None, 'Not known on a stock layer; rows name {}.'.format(len(rows)),
                         'Try one: --url ws://127.0.0.1:8000/path/of/a/page/'), *_left_behind(())]
@@ -118,7 +96,7 @@ def examine_servers():
 
 
 def _of_the_living(rows, alive):
-    is_local = transport.is_local()
+    is_local = engine.current().is_local()
     if is_local and len(alive) > 1:
         return Finding('server', False, '{} processes hold connections, and an in-memory layer reaches one.'.format(
             len(alive)), "Set 'BACKEND': 'sockets.layers.RedisChannelLayer', or stop all but one.")
@@ -132,12 +110,12 @@ def _of_the_living(rows, alive):
 
 def _left_behind(alive):
     """Say which rows are of no server that lives, and of which nobody on this layer can tell."""
-    name = transport.layer_name()
+    name = engine.current().layer_name()
     others = Socket.objects.on_primary().exclude(server__in=alive)
     # One on an in-memory layer that has no lease here may be in another container, and notes in its rows that it lives.
     gone = Q(pk__in=presence.lost().values('pk'))
-    if transport.is_local():
-        gone |= Q(layer=name, server__in=transport.dead_servers(presence.servers_of(others.filter(layer=name))))
+    if engine.current().is_local():
+        gone |= Q(layer=name, server__in=engine.current().dead_servers(presence.servers_of(others.filter(layer=name))))
     elif name:
         gone |= Q(layer=name)
     servers = presence.servers_of(others.filter(gone))
@@ -170,7 +148,7 @@ def examine_socket(url):
             return [Finding('websocket', False, '{} answers with HTTP {}, as a page would.'.format(url, status),
                             'Correct the path, or let the proxy pass Upgrade on.')]
         code = _say_hello(file)
-    took = _milliseconds(began)
+    took = milliseconds(began)
     if code == messages.CLOSE_LOGIN_REQUIRED:
         return [Finding('websocket', True, '{} asks for a login, in {}.'.format(url, took))]
     if code is not None:
@@ -195,10 +173,6 @@ def _try(name, examine_it, remedy):
         return results.get(timeout=PATIENCE)
     except queue.Empty:
         return [Finding(name, False, 'No answer within {} s.'.format(PATIENCE), remedy)]
-
-
-def _milliseconds(began):
-    return '{:.1f} ms'.format(1000 * (time.perf_counter() - began))
 
 
 # As much of a websocket client as one HELLO takes (RFC 6455). autobahn's needs Twisted's reactor, which runs once.
@@ -233,12 +207,12 @@ def _shake_hands(file, parts):
 
 def _say_hello(file):
     """Wait for the one frame that answers ours; return ``None``, or the close code that came instead of it."""
-    _write(file, 0x81, json.dumps({messages.TYPE: messages.HELLO, messages.REF: transport.DOCTOR}).encode())
+    _write(file, 0x81, json.dumps({messages.TYPE: messages.HELLO, messages.REF: _REF}).encode())
     while True:
         opcode, payload = _read(file)
         if opcode == 0x88:
             return int.from_bytes(payload[:2], 'big')
-        if opcode == 0x81 and json.loads(payload.decode()).get(messages.REF) == transport.DOCTOR:
+        if opcode == 0x81 and json.loads(payload.decode()).get(messages.REF) == _REF:
             _write(file, 0x88, (1000).to_bytes(2, 'big'))
             return None
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from django.test import Client
 
-from .. import messages
+from .. import contracts, messages
 from ..connection import envelopes
 from ..models import Socket
 from . import contents, isolation
@@ -209,7 +209,7 @@ class SocketClient:
         handler = isolation.handler_at(self.path) if isinstance(content, dict) else None
         if handler is not None:
             # TypeError if it does not declare that it sends this.
-            handler.check_sent(content)
+            contracts.check_sent_on(handler, content)
 
     def _end(self, code):
         self._connection.close(self._state.end(code))

@@ -4,7 +4,7 @@ import logging
 import sys
 from unittest import mock
 
-from .. import presence
+from .. import engine, presence
 from .commits import run_on_commit
 
 _current = None
@@ -115,14 +115,12 @@ class _SameThread:
 
 def _server(layer, routing):
     """Return what plays the server in a sandbox."""
-    from ..engines.channels1.sandbox import Sandbox
-    return Sandbox(layer, routing)
+    return engine.current().sandbox(layer, routing)
 
 
 def handler_at(path):
     """Return the handler class that frames of a connection to ``path`` go to, or ``None``."""
-    from ..engines.channels1 import transport
-    return transport.handler_at(path)
+    return engine.current().handler_at(path)
 
 
 def _noting_errors(logger, errors):

@@ -9,9 +9,10 @@ import time
 
 from django.db import connections
 
-from ... import messages
+from ... import fanout, messages
 from ...execution import thread_state
-from . import transport
+from . import delivery, routing
+from .channel_layer import adapted, channel_layer
 from .rows import Rows
 
 logger = logging.getLogger('sockets')
@@ -62,7 +63,9 @@ class Auditor(threading.Thread):
 
     def run(self):
         farewell = messages.reconnect('This server was taken for dead. Come back.')
-        transport.say_farewell({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
+        say = getattr(channel_layer(), 'say_farewell', None)
+        if say is not None:
+            say({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
         while True:
             time.sleep(INTERVAL)
             try:
@@ -88,7 +91,7 @@ class Auditor(threading.Thread):
         known = {name for name, protocol in protocols if hasattr(protocol, 'serverClose')}
         # One that is being opened or closed may or may not have a row.
         open_ = {name for name, protocol in protocols if name in known and self.needs_row(protocol)}
-        if now >= self.beat_due and transport.is_local():
+        if now >= self.beat_due and channel_layer().local_only():
             self.beat_due = now + BEAT
             self.rows.ask('note_life')
         if (not (self.without_row or self.without_connection) and now < self.names_due and
@@ -107,14 +110,14 @@ class Auditor(threading.Thread):
         if protocol.state != protocol.STATE_OPEN:
             return False
         if not hasattr(protocol, 'is_ours'):
-            protocol.is_ours = transport.is_ours(protocol.request_info['path'])
+            protocol.is_ours = routing.handler_at(protocol.request_info['path']) is not None
         return protocol.is_ours
 
     @staticmethod
     def due(since, now):
         """Return the names that have been wrong for long enough and of which nobody is handling a frame."""
         names = [name for name, then in since.items() if now - then >= PATIENCE]
-        idle = transport.idle(names) if names else []
+        idle = adapted().idle(names) if names else []
         # The row may be in the transaction of a function that is running.
         return [name for name in names if now - since[name] >= BLIND_PATIENCE] if idle is None else idle
 
@@ -125,7 +128,7 @@ class Auditor(threading.Thread):
         if not names:
             return
         logger.error('Closing %d connections without a row: %s', len(names), ', '.join(names[:5]))
-        transport.send_many(names, {
+        fanout.send_many(names, {
             'text': messages.encode(messages.reconnect('This connection is not known any more. Come back.')),
             'close': messages.CLOSE_RESTART})
 
@@ -135,7 +138,7 @@ class Auditor(threading.Thread):
         if remain:
             logger.error('Ending %d rows without a connection: %s', len(remain), ', '.join(sorted(remain)[:5]))
         for name in remain:
-            transport.say_end(name, paths[name])
+            delivery.send_end(name, paths[name])
             # If it is still there after as long again, once more.
             del self.without_connection[name]
 

@@ -5,12 +5,12 @@ from django.conf import settings
 from django.core.checks import Error, Warning, register
 
 from ... import conf
-from ...checks.handlers import is_ours
 from ...checks.installation import can_look
 from ...declaration.arguments import NameTaken
 from ...router import ViewInRouting
 from ...routes import covers
-from . import transport
+from . import routing
+from .channel_layer import channel_layer
 
 # The mailboxes that all connections share on a stock layer, what comes of it when they are full, and how many messages
 # they should hold: a message to so many connections is as many messages.
@@ -52,7 +52,7 @@ def _usable_layer():
     """Return the channel layer, or ``None`` if ``check_routing`` says what is wrong with it."""
     if not can_look():
         return None
-    return transport.channel_layer() if transport.routing_error(conf.CHANNEL_LAYER) is None else None
+    return channel_layer() if routing.routing_error(conf.CHANNEL_LAYER) is None else None
 
 
 def _unreadable(layer):
@@ -121,7 +121,7 @@ def check_routing(app_configs=None, **kwargs):
         return [Error('CHANNEL_LAYERS has no {!r}.'.format(alias), id='sockets.E004', hint=(
             "Add CHANNEL_LAYERS = {{{!r}: {{'BACKEND': 'sockets.layers.InMemoryChannelLayer', "
             "'ROUTING': '<project>.routing.channel_routing'}}}}.".format(alias)))]
-    error = transport.routing_error(alias)
+    error = routing.routing_error(alias)
     if isinstance(error, ViewInRouting):
         return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is no consumer.'.format(
                           alias, error.view.__name__), hint=error.remedy, obj=error.view, id='sockets.E009')]
@@ -130,12 +130,12 @@ def check_routing(app_configs=None, **kwargs):
     if error is not None:
         return [Error('CHANNEL_LAYERS[{!r}] cannot be used. {}: {}'.format(alias, type(error).__name__, error),
                       hint='Correct its BACKEND, CONFIG or ROUTING.', id='sockets.E005')]
-    return list(_hidden_paths(transport.routed(alias)))
+    return list(_hidden_paths(routing.routed(alias)))
 
 
 def _hidden_paths(routed):
     for index, entry in enumerate(routed):
-        if not is_ours(entry):
+        if not routing.is_consumer_of_ours(entry.consumer):
             continue
         earlier = next((other for other in routed[:index] if _takes_all(other, entry)), None)
         name, path = entry.consumer.__name__, _path(entry)

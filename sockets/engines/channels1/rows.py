@@ -7,7 +7,7 @@ from django.db import Error, connections, router
 from django.utils import timezone
 
 from ... import databases
-from . import transport
+from . import delivery, questions
 from ...models import Socket
 
 logger = logging.getLogger('sockets')
@@ -67,12 +67,12 @@ class Rows:
                 return _QUESTIONS[question](self.server, *args)
             except (Error, ImproperlyConfigured) as error:
                 connections[router.db_for_write(Socket)].close()
-                if not transport.has_other_workers():
+                if not questions.has_other_workers():
                     raise
                 logger.warning('The rows of this server are asked of the workers, because the database cannot be '
                                'reached from here: %s: %s', type(error).__name__, error)
                 self.next_try = time.monotonic() + TRY_AGAIN_AFTER
-        answer = transport.ask_worker(CHANNEL, PATIENCE, question=question, server=self.server, args=list(args))
+        answer = questions.ask_worker(CHANNEL, PATIENCE, question=question, server=self.server, args=list(args))
         if answer is None:
             raise TimeoutError('no worker has answered within {} s'.format(PATIENCE))
         return answer['answer']
@@ -81,4 +81,4 @@ class Rows:
 def answer(message):
     """What a worker does with the question of a server that has no database."""
     found = _QUESTIONS[message['question']](message['server'], *message['args'])
-    transport.send(message.channel_layer, message.reply_channel.name, {'answer': found})
+    delivery.send(message.channel_layer, message.reply_channel.name, {'answer': found})

@@ -12,11 +12,10 @@ from channels.signals import consumer_finished, consumer_started
 from channels.worker import Worker
 from django.db import close_old_connections
 
-from ... import conf
+from ... import conf, fanout
 from ...access import credentials
 from ...execution import thread_state
 from ...layers import InMemoryChannelLayer
-from . import transport
 
 # What the channel names of all clients begin with: they are the connections of one server.
 SERVER = 'daphne.response.test!'
@@ -45,7 +44,7 @@ class Sandbox:
                 asked_for = self._asked_for if alias == conf.CHANNEL_LAYER else (None, None)
                 stack.enter_context(_replaced(alias, *asked_for))
             # Every connection is within reach.
-            stack.enter_context(mock.patch.object(transport, 'here', None))
+            stack.enter_context(mock.patch.object(fanout, 'local_servers', None))
             # A worker says which channels it listens to, and ours starts at every frame.
             stack.enter_context(mock.patch.object(logging.getLogger('django.channels'), 'info'))
             self._layer = channel_layers[conf.CHANNEL_LAYER]
@@ -90,13 +89,13 @@ class Sandbox:
     @contextlib.contextmanager
     def noting_sends(self, note):
         """Call ``note(names, frame, close_code)`` for what is sent to many connections, which is sent all the same."""
-        send_many = transport.send_many
+        send_many = fanout.send_many
 
         def note_and_send(names, message):
             note(list(names), message.get('text'), message.get('close'))
             return send_many(names, message)
 
-        with mock.patch.object(transport, 'send_many', note_and_send):
+        with mock.patch.object(fanout, 'send_many', note_and_send):
             yield
 
 

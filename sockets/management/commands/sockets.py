@@ -10,8 +10,7 @@ from django.db import connections
 from django.db.models import Count
 from django.utils import timezone
 
-from ... import messages, presence
-from ...engines.channels1 import transport
+from ... import engine, fanout, messages, presence
 from ...execution import thread_state
 from ...operations import description, doctor
 from ...operations.ages import age
@@ -61,10 +60,10 @@ class Command(BaseCommand):
         getattr(self, action)(rows, content, options)
 
     def refuse_unreachable(self, rows):
-        away = transport.unreachable(rows.values_list('channel_name', flat=True))
+        away = fanout.unreachable(rows.values_list('channel_name', flat=True))
         if away:
             raise CommandError('These are connections of {}, and the channel layer in memory does not reach them from '
-                               'here. {}'.format(printable(', '.join(sorted(away))), transport.REACH_ALL))
+                               'here. {}'.format(printable(', '.join(sorted(away))), fanout.REACH_ALL))
 
     def chosen(self, options):
         """Return the rows that the options name, and whether they name any in particular."""
@@ -94,7 +93,7 @@ class Command(BaseCommand):
                 'connections': listed,
                 'totals': {name: [{name: value, 'connections': n} for value, n in counts]
                            for name, counts in totals.items()},
-                'layer': transport.statistics(),
+                'layer': engine.current().statistics(),
             }))
             return
         self.stdout.write('{} connections, {} users, {} servers'.format(
@@ -112,7 +111,7 @@ class Command(BaseCommand):
             self.table('By {}'.format(name), (name, 'connections'), [
                 (users.get(value, value) if name == 'user' and value is not None else value or '-', n)
                 for value, n in counts[:LINES]])
-        for title, counts in transport.statistics().items():
+        for title, counts in engine.current().statistics().items():
             self.table('{}, by channel'.format(title.capitalize()), ('channel', 'messages'), sorted(
                 counts.items(), key=lambda item: -item[1])[:LINES])
 

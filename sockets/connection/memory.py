@@ -4,7 +4,7 @@ import time
 from .. import rates
 
 
-class Visitor:
+class Memory:
     """A connection as this process knows it: when its row last said that it is alive, and how it behaves."""
 
     __slots__ = ('since', 'noted', 'buckets', 'bad_frames', 'user')
@@ -32,39 +32,39 @@ class Visitor:
         return seconds
 
 
-class Visitors:
+class Memories:
     """The connections that this process has heard of, by channel name. It forgets those that were silent for long."""
 
     # Some handle the disconnect of a connection whose frames they never saw, and some the other way round.
     forget_after = 3600
 
     def __init__(self):
-        self._visitors = {}
+        self._memories = {}
         self._next_sweep = 0
 
     def __len__(self):
-        return len(self._visitors)
+        return len(self._memories)
 
     def get(self, channel_name, now=None):
-        """Return the ``Visitor`` of that name, a new one if it is not known."""
-        visitor = self._visitors.get(channel_name)
-        if visitor is None:
+        """Return the ``Memory`` of that name, a new one if it is not known."""
+        memory = self._memories.get(channel_name)
+        if memory is None:
             now = time.monotonic() if now is None else now
             if now >= self._next_sweep:
                 self._next_sweep = now + self.forget_after / 10
                 self._sweep(now)
             # Two threads may come here at once.
-            visitor = self._visitors.setdefault(channel_name, Visitor(now))
-        return visitor
+            memory = self._memories.setdefault(channel_name, Memory(now))
+        return memory
 
     def forget(self, channel_name):
         """Forget a connection that has ended."""
-        self._visitors.pop(channel_name, None)
+        self._memories.pop(channel_name, None)
 
     def _sweep(self, now):
-        for name, visitor in list(self._visitors.items()):
-            if now - max(visitor.noted or 0, visitor.since) > self.forget_after:
-                self._visitors.pop(name, None)
+        for name, memory in list(self._memories.items()):
+            if now - max(memory.noted or 0, memory.since) > self.forget_after:
+                self._memories.pop(name, None)
 
 
-visitors = Visitors()
+memories = Memories()

@@ -6,7 +6,8 @@ import threading
 import time
 import traceback
 
-from .. import conf, messages
+from .. import callbacks, conf, fanout, messages
+from . import disconnect
 
 logger = logging.getLogger('sockets')
 
@@ -14,10 +15,11 @@ logger = logging.getLogger('sockets')
 class _Handling:
     """A frame that a thread is handling, and since when."""
 
-    __slots__ = ('consumer', 'began', 'is_told')
+    __slots__ = ('handler', 'what', 'began', 'is_told')
 
-    def __init__(self, consumer):
-        self.consumer = consumer
+    def __init__(self, handler, what):
+        self.handler = handler
+        self.what = what
         self.began = time.monotonic()
         self.is_told = False
 
@@ -26,13 +28,13 @@ class _Handling:
 _handled = {}
 
 
-def timed(consumer, function):
-    """Call ``function``, which handles the frame of ``consumer``, and return what it returns."""
+def timed(handler, what, function):
+    """Call ``function``, which handles an event of ``handler`` that the log calls ``what``; return what it returns."""
     thread = threading.get_ident()
     if thread in _handled:
         # A function that ends other connections runs their disconnect functions. It is its own time that counts.
         return function()
-    _handled[thread] = _Handling(consumer)
+    _handled[thread] = _Handling(handler, what)
     try:
         return function()
     finally:
@@ -62,7 +64,7 @@ def look():
     """End the connections whose functions have run for too long, each in a thread of its own: it may hang as well."""
     now = time.monotonic()
     for ident, handling in list(_handled.items()):
-        consumer = handling.consumer
+        handler = handling.handler
         if handling.is_told or now - handling.began < conf.MAX_HANDLING_TIME:
             continue
         frame = sys._current_frames().get(ident)
@@ -71,49 +73,44 @@ def look():
             continue
         handling.is_told = True
         # What it says from now on is said to nobody.
-        is_accepted, consumer.closed = consumer.accepted, True
+        is_accepted, handler._connection.closed = handler.accepted, True
         logger.error("%s at %r has been at a %s of %s for %.1f s, longer than SOCKETS['MAX_HANDLING_TIME']; closing "
-                     'the connection with 1011. It is here:\n%s', type(consumer).__name__, consumer.path,
-                     consumer.message.channel.name, consumer.channel_name, now - handling.began,
+                     'the connection with 1011. It is here:\n%s', type(handler).__name__, handler.path,
+                     handling.what, handler.channel_name, now - handling.began,
                      ''.join(traceback.format_stack(frame)))
         for thread in threading.enumerate():
             if thread.ident == ident and hasattr(thread, 'replace'):
                 thread.replace()
-        _in_a_thread(_end, consumer, is_accepted)
+        _in_a_thread(_end, handler, is_accepted)
 
 
-def _end(consumer, is_accepted):
+def _end(handler, is_accepted):
     from django.db import connections
-    from ..engines.channels1 import transport
-    channel_name, path = consumer.channel_name, consumer.path
-    last_words = {}
+    name, last_message = handler.channel_name, {}
     try:
-        if is_accepted:
-            last_words = consumer.last_words()
+        if is_accepted and handler._frame is not None:
+            last_message = handler._frame.last_message()
     except Exception:
         # Of an encoder of the project's own. It keeps nobody connected, and those after this one are looked at.
-        logger.exception('Could not tell %s why it is closed', channel_name)
+        logger.exception('Could not tell %s why it is closed', name)
     try:
-        transport.send_many([channel_name], dict(last_words, close=messages.CLOSE_SERVER_ERROR))
+        fanout.send_many([name], dict(last_message, close=messages.CLOSE_SERVER_ERROR))
     except Exception:
-        logger.exception('Could not close %s', channel_name)
+        logger.exception('Could not close %s', name)
     try:
-        _remove(channel_name, path)
+        _remove(name)
     finally:
         connections.close_all()
 
 
-def _remove(channel_name, path):
+def _remove(name):
     from django.db import Error
 
-    from .. import presence
-    from ..engines.channels1 import transport
     from ..models import Socket
     try:
-        rows = Socket.objects.on_primary().filter(channel_name=channel_name).remove()
+        rows = Socket.objects.on_primary().filter(channel_name=name).remove()
     except Error as error:
-        logger.error('The database could not be told that %s has ended, and will be told again: %s', channel_name,
-                     error)
-        return presence.try_again(functools.partial(_remove, channel_name, path))
+        logger.error('The database could not be told that %s has ended, and will be told again: %s', name, error)
+        return callbacks.try_again(functools.partial(_remove, name))
     for row in rows:
-        transport.disconnect(channel_name, path, messages.CLOSE_SERVER_ERROR, row, 'A function took too long.')
+        disconnect.end(row, messages.CLOSE_SERVER_ERROR, 'A function took too long.')

@@ -1,7 +1,7 @@
 import pytest
 from django.core.management import CommandError, call_command
 
-from sockets.access.security import can_match, client_ip, origin_allowed, remedy
+from sockets.access.origins import can_match, client_ip, origin_allowed, remedy
 
 
 @pytest.mark.parametrize('hosts, origin, host, allowed', [

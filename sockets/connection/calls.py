@@ -1,0 +1,63 @@
+"""What stands around the functions of a handler: middleware, and in its middle the functions of each event."""
+import contextlib
+
+from .. import conf, contracts
+from ..execution import coroutines
+from ..declaration import middleware
+from .attempts import attempt
+
+
+def call(handler, event, content):
+    """Pass a connect, a content or a disconnect through the middleware to the functions; return their result."""
+    handler.event = event
+    return chain(type(handler))(handler, content)
+
+
+def chain(cls):
+    """Return what the events of the class pass through; ``ImproperlyConfigured`` names what is no middleware."""
+    entries = (*conf.MIDDLEWARE, *cls.middleware)
+    built = cls.__dict__.get('_chain')
+    if built is None or built[0] != entries:
+        # Once for each class, and for each SOCKETS['MIDDLEWARE'] that a test may set.
+        built = cls._chain = entries, middleware.chain(entries, _innermost)
+    return built[1]
+
+
+def _innermost(handler, content):
+    return _EVENTS[handler.event](handler, content)
+
+
+def _connect(handler, content):
+    coroutines.settle(handler.connect(handler.message, **handler.kwargs))
+    if handler.closed:
+        return
+    handler.accept()
+    for function in handler._connect_functions:
+        if handler.closed:
+            break
+        function(handler, handler.message, handler.kwargs)
+
+
+def _receive(handler, content):
+    if isinstance(content, bytes):
+        return run_route(handler, handler._route_table.binary, content, handler.kwargs)
+    return coroutines.settle(handler.receive(content, **handler.kwargs))
+
+
+def _disconnect(handler, content):
+    attempt(handler, lambda: coroutines.settle(handler.disconnect(handler.message, **handler.kwargs)))
+    # The last one first. What one raises keeps no other from running.
+    with contextlib.ExitStack() as stack:
+        for function in handler._disconnect_functions:
+            stack.callback(function, handler, handler.message, handler.kwargs)
+
+
+_EVENTS = {'connect': _connect, 'receive': _receive, 'disconnect': _disconnect}
+
+
+def run_route(handler, route, content, kwargs):
+    """Hand ``content``, or the data of a binary frame, to the function of ``route``; return what that returned."""
+    handler._route = route
+    if route.has_contract:
+        content = contracts.check(route, handler, content)
+    return route.function(handler, content, kwargs)

@@ -1,0 +1,145 @@
+"""A connection is asked for: who it is and whether it may, its row, its accept, and the view's functions."""
+import functools
+import logging
+import re
+import time
+
+from django.conf import settings
+
+from .. import callbacks, conf, engine, messages, signals
+from ..access import auth, demands, limits, origins
+from ..contracts import refusals
+from ..exceptions import ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, TooManyConnections
+from . import replies
+from .attempts import attempt
+from .calls import call
+from .disconnect import remove_row
+from .identity import Identity
+from .memory import memories
+
+logger = logging.getLogger('sockets')
+
+# What a path may not have in it: a regex that ends with $ matches before a newline, and terminals obey the others.
+_CONTROLS = re.compile('[\0-\x1f\x7f-\x9f]')
+
+
+def connect(handler):
+    """Open the connection of ``handler``, or turn it away."""
+    try:
+        connection = handler._connection
+        user_ip = _identify(handler, connection)
+        connection.opening = functools.partial(_write_row, handler, connection, user_ip)
+        connection.identified()
+        call(handler, 'connect', None)
+        if not (connection.accepted or connection.closed):
+            # A middleware that does not pass it on.
+            raise engine.Denied()
+        handler._identity.save_session()
+    except BaseException as error:
+        if isinstance(error, engine.current().escaping):
+            raise
+        attempt(handler, _refuse, handler, error)
+    callbacks.purge_if_due()
+
+
+def _identify(handler, connection):
+    """Identify the client and return its address; raise if it may not connect."""
+    request = handler._request = connection.handshake()
+    _check_path(connection.path)
+    origin, host = request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')
+    if not origins.origin_allowed(origin, host, request.is_secure()):
+        logger.warning('Refused a websocket to %.100r at %.100r from the foreign origin %.100r. %s',
+                       connection.path, host, origin, origins.remedy(origin))
+        raise engine.Denied()
+    identity = handler._identity = Identity.of_cookie(
+        connection.name, request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    request.session, request.user = identity.session, identity.user
+    user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
+    demands.check(handler, demands.of_connection(type(handler)))
+    limits.check_connections(identity.user, user_ip)
+    return user_ip
+
+
+def _check_path(path):
+    from ..models import Socket
+    if len(path) > Socket._meta.get_field('path').max_length:
+        logger.warning('Refused a websocket to %.100r: a row cannot hold this path.', path)
+    elif _CONTROLS.search(path):
+        logger.warning('Refused a websocket to %.100r: there are control characters in this path.', path)
+    else:
+        return
+    raise engine.Denied()
+
+
+def _write_row(handler, connection, user_ip):
+    # The row comes before the accept: the client's first frame may reach another worker right after it.
+    from django.db import DataError, IntegrityError
+
+    from ..models import Socket
+    identity = handler._identity
+    row = Socket(
+        channel_name=connection.name,
+        path=connection.path,
+        user_ip=user_ip,
+        session_id=auth.row_session_key(identity.session),
+        user=identity.user if identity.user.is_authenticated else None,
+        # Whoever reads the database, or a copy of it, is not to be anybody's session.
+        handshake=connection.handshake_text(secret_cookie=settings.SESSION_COOKIE_NAME),
+    )
+    try:
+        row.save(force_insert=True)
+    except (DataError, IntegrityError) as error:
+        # The session or the user went between our look and our insert, or the connect came twice.
+        logger.warning('Refused a websocket to %.100r: %s', connection.path, error)
+        raise engine.current().denied() from error
+    identity.row = row
+    memories.get(connection.name).is_due(time.monotonic(), conf.LAST_PING_RESOLUTION)
+    signals.announce(signals.socket_connected, sender=type(handler), socket=row)
+
+
+def _refuse(handler, error):
+    """End a connection whose connect raised ``error``."""
+    connection = handler._connection
+    error = engine.current().meaning_of(refusals.frame_error(error))
+    if isinstance(error, MailboxFull):
+        logger.error('Could not answer the connect to %.100r: %s', connection.path, error)
+    elif isinstance(error, (ConnectionRevoked, TooManyConnections, PermissionMissing)):
+        # A browser is not told of what it gets before the accept.
+        if not connection.accepted:
+            connection.accept_without_opening()
+        if isinstance(error, ConnectionRevoked):
+            return replies.turn_away(handler, error)
+        is_limit = isinstance(error, TooManyConnections)
+        attempt(handler, handler.send_json, messages.error(
+            messages.RATE_LIMITED if is_limit else messages.NOT_ALLOWED, error.details))
+        connection.close(messages.CLOSE_RATE_LIMITED if is_limit else messages.CLOSE_NOT_ALLOWED)
+    elif isinstance(error, engine.Denied):
+        # The view changed its mind before anyone heard of this connection: there is nothing to disconnect.
+        row = handler._identity.row if handler._identity is not None else None
+        if row is not None:
+            remove_row(handler, row, messages.CLOSE_NOT_ALLOWED)
+            row.forget()
+        connection.close(messages.CLOSE_NOT_ALLOWED)
+    elif isinstance(error, engine.Closing):
+        replies.close_as_asked(handler, error.code)
+    elif isinstance(error, engine.Special):
+        error.run(handler.message)
+    else:
+        refuse_with_error(handler, error)
+
+
+def refuse_with_error(handler, error):
+    """Close a connection of which a function raised ``error`` as it was opened: a ``FrameError`` or a fault."""
+    content, code = None, messages.CLOSE_NOT_ALLOWED
+    if isinstance(error, FrameError):
+        try:
+            content = replies.error_content(error)
+            handler.encode(content)
+            logger.info('Refused %s at %r: %s %s', handler.channel_name, handler.path, error.code, error.details)
+        except BaseException as failure:
+            content, error = None, failure
+    if content is None:
+        content, code = replies.server_error(handler, 'connect', error), messages.CLOSE_SERVER_ERROR
+    if handler.accepted and not handler.closed:
+        attempt(handler, handler.send_json, content)
+    handler._connection.close(code)

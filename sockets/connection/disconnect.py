@@ -1,0 +1,102 @@
+"""A connection has ended: its row goes, and whoever really deleted it runs the view's functions, once."""
+import functools
+import logging
+
+from django.utils import timezone
+
+from .. import callbacks, engine, messages, signals
+from .attempts import attempt
+from .calls import call
+from .identity import Identity
+from .memory import memories
+
+logger = logging.getLogger('sockets')
+
+# How often an end is looked at again of which no row was found: where no order is kept, it may have overtaken its connect.
+_LOOKS = 3
+
+
+def disconnect(handler, code):
+    """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there."""
+    from django.db import Error
+    try:
+        _find_and_end(handler, code)
+    except Error as error:
+        logger.error('The database could not be told that %s has ended, and will be told again: %s',
+                     handler.channel_name, error)
+        _try_again(handler.channel_name, handler.path, code, 0)
+    except BaseException:
+        logger.exception('%s at %r failed', type(handler).__name__, handler.path)
+
+
+def end(row, code, reason):
+    """Run what is to run when a connection has ended whose ``row`` is removed already. Raises nothing.
+
+    ``code`` is the close code, ``None`` where it is not known, and ``reason`` why it ended, a text.
+    """
+    from ..models import Socket
+    try:
+        handler = engine.current().ended(row.channel_name, row.path, code)
+        if handler is None:
+            memories.forget(row.channel_name)
+            signals.announce(signals.socket_disconnected, sender=Socket, socket=row, code=code, reason=reason)
+            row.forget()
+        else:
+            _run(handler, row, code, reason)
+    except BaseException:
+        logger.exception('Could not end %s at %r', row.channel_name, row.path)
+
+
+def remove_row(handler, row, code):
+    """Delete the ``row`` of a connection that is not to be, if nobody else has."""
+    if row.remove():
+        _announce_end(handler, row, code, None)
+
+
+def _find_and_end(handler, code, looks=0):
+    from ..models import Socket
+    memories.forget(handler.channel_name)
+    row = Socket.objects.select_related('user', 'session').on_primary().filter(
+        channel_name=handler.channel_name).first()
+    if row is None:
+        if looks < _LOOKS and not handler._connection.keeps_order:
+            _try_again(handler.channel_name, handler.path, code, looks + 1)
+    elif row.remove():
+        _run(handler, row, code, None)
+
+
+def _try_again(name, path, code, looks):
+    callbacks.try_again(functools.partial(_again, name, path, code, looks))
+
+
+def _again(name, path, code, looks):
+    handler = engine.current().ended(name, path, code)
+    if handler is None:
+        return
+    from django.db import Error
+    try:
+        _find_and_end(handler, code, looks)
+    except Error:
+        _try_again(name, path, code, looks)
+
+
+def _run(handler, row, code, reason):
+    """Run the functions of ``handler`` for a connection whose ``row`` this process has removed."""
+    memories.forget(row.channel_name)
+    handler._identity = Identity(row.channel_name, row=row)
+    if 'handshake' not in row.get_deferred_fields():
+        # No disconnect says how its connect came.
+        handler._connection.recall(row.handshake)
+    _announce_end(handler, row, code, reason)
+    attempt(handler, call, handler, 'disconnect', None)
+    row.forget()
+
+
+def _announce_end(handler, row, code, reason):
+    if reason is not None or code not in messages.ORDINARY_ENDS:
+        age, silence = ((timezone.now() - then).total_seconds() for then in (row.created, row.last_ping))
+        logger.info('The connection %s at %r ended with %s%s (user %s, open for %.0f s, last heard %.0f s ago)',
+                    row.channel_name, row.path, code, ': ' + reason if reason else '', row.user_id, age, silence,
+                    extra={'user_id': row.user_id, 'path': row.path, 'code': code, 'reason': reason, 'age': age,
+                           'silence': silence, 'server': row.server, 'socket_id': row.pk})
+    signals.announce(signals.socket_disconnected, sender=type(handler), socket=row, code=code, reason=reason)

@@ -1,0 +1,193 @@
+"""One frame's life: from text to function to reply. Nothing may escape to the engine but what it wants to see."""
+import logging
+import time
+
+from .. import conf, engine, messages, signals
+from ..access import demands, limits
+from ..contracts import refusals
+from ..exceptions import ConnectionRevoked, FrameError, PermissionMissing, RowMissing
+from . import envelopes, replies
+from .attempts import attempt
+from .calls import call
+from .identity import Identity
+from .memory import memories
+
+logger = logging.getLogger('sockets')
+
+
+def receive(handler, text, data):
+    """Handle a frame of the connection of ``handler``: a ``text``, or the bytes ``data``; the other one is ``None``."""
+    handler._frame = frame = handler._frame_class(handler)
+    frame.handle(text, data)
+
+
+class Frame:
+    """A frame, read, admitted, answered. ``outcome`` is what became of it, as ``message_handled`` tells it."""
+
+    __slots__ = ('handler', 'outcome')
+
+    def __init__(self, handler):
+        self.handler = handler
+        self.outcome = 'ok'
+
+    def handle(self, text, data):
+        """Take the steps, in this order."""
+        handler = self.handler
+        connection, ref, began = handler._connection, None, time.perf_counter()
+        identity = handler._identity = Identity(connection.name, handler._deferred)
+        memory = memories.get(connection.name)
+        if memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
+            attempt(handler, note_life, connection.name)
+        try:
+            content = handler.content = self._read(memory, text, data)
+            ref = self.ref()
+            self.admit(memory, content)
+            reply = self.answer(content, ref)
+        except BaseException as error:
+            if isinstance(error, engine.current().escaping):
+                raise
+            reply, error = None, engine.current().meaning_of(refusals.frame_error(error))
+            self.outcome = outcome_of(error)
+            attempt(handler, self.fail, error, self.ref() if ref is None else ref)
+        finally:
+            identity.must_hold = False
+        code = limits.code_after(memory, self.outcome)
+        if reply is not None and not connection.closed:
+            attempt(handler, connection.send, reply, code is None)
+        if code is not None:
+            logger.info('Closing %s at %r with %d: %d more of its frames were bad than good, the last one %s',
+                        connection.name, handler.path, code, memory.bad_frames, self.outcome)
+            attempt(handler, connection.close, code)
+        if signals.message_handled.receivers:
+            route = handler._route
+            signals.announce(signals.message_handled, sender=type(handler), socket=handler, outcome=self.outcome,
+                             route=None if route is None else route.name, duration=time.perf_counter() - began)
+
+    def ref(self):
+        """Return the ``ref`` of the frame, ``None`` if it has none or cannot be understood."""
+        content = self.handler.content
+        return (content if isinstance(content, dict) else self.handler.envelope).get(messages.REF)
+
+    def admit(self, memory, content):
+        """Raise unless ``content`` is within its rate, and of somebody who may send anything here."""
+        handler = self.handler
+        limits.check_rate(memory, handler, content)
+        handler._identity.must_hold = True
+        demands.check(handler, demands.of_frame(type(handler)))
+
+    def answer(self, content, ref):
+        """Return the message that answers ``content``, or ``None`` if it needs none."""
+        handler = self.handler
+        result = call(handler, 'receive', content)
+        handler._identity.save_session()
+        if handler.closed and isinstance(result, (dict, *replies.DATA)):
+            self._log_dropped()
+            return None
+        return replies.reply_of(handler, result, ref)
+
+    def fail(self, error, ref):
+        """Answer a frame whose handling raised ``error``."""
+        handler = self.handler
+        if isinstance(error, ConnectionRevoked):
+            return replies.turn_away(handler, error, ref)
+        if isinstance(error, (engine.Closing, engine.Special)):
+            if ref is not None and not handler.closed:
+                handler._connection.send(replies.reply_of(handler, None, ref))
+            if isinstance(error, engine.Special):
+                return error.run(handler.message)
+            return replies.close_as_asked(handler, error.code)
+        denied = isinstance(error, (engine.Denied, PermissionMissing))
+        if isinstance(error, FrameError):
+            content = replies.error_content(error)
+            if handler.closed:
+                self._log_dropped()
+        elif denied:
+            content = messages.error(messages.NOT_ALLOWED, getattr(error, 'details', 'You may not do this.'))
+        else:
+            content = replies.server_error(handler, 'a frame', error)
+        reply = self._error_reply(content, ref)
+        if not handler.closed:
+            handler._connection.send(reply)
+        if denied:
+            handler._connection.close(messages.CLOSE_NOT_ALLOWED)
+
+    def last_message(self):
+        """Return the message that goes before the close of a connection whose function takes too long."""
+        # A client that got no answer would send it again, to hang the next thread.
+        return replies.reply_of(self.handler, messages.error(messages.SERVER_ERROR, 'This takes too long.'), self.ref())
+
+    def _read(self, memory, text, data):
+        """Return the content of a frame. One that cannot be understood takes a token of the rate like any other."""
+        try:
+            return self._decode(text, data)
+        except BaseException:
+            limits.check_rate(memory, self.handler, None)
+            raise
+
+    def _decode(self, text, data):
+        handler = self.handler
+        max_size, is_taken = conf.MAX_MESSAGE_SIZE, False
+        if data is not None:
+            is_taken = handler._route_table.binary is not None
+            max_size = is_taken and conf.MAX_BINARY_SIZE or max_size
+            # One that nobody takes is refused with its ref. To a decoder of the project's own, it is no envelope.
+            if is_taken or not handler._has_decoder:
+                handler.envelope, data = envelopes.unwrap(data)
+        messages.check_size(data or '' if text is None else text, max_size)
+        if is_taken:
+            return data
+        try:
+            content = handler.decode(text, data)
+        except ValueError as error:
+            raise FrameError(messages.INVALID_JSON, 'This frame cannot be decoded: {}.'.format(error))
+        if not isinstance(content, dict):
+            raise FrameError(messages.INVALID_MESSAGE, 'A frame is an object with a type.')
+        return content
+
+    def _error_reply(self, content, ref):
+        handler = self.handler
+        try:
+            return replies.reply_of(handler, content, ref)
+        except BaseException as failure:
+            # What a FrameError says may be no JSON.
+            self.outcome = messages.SERVER_ERROR
+            content = replies.server_error(handler, 'the answer to a frame', failure)
+            try:
+                return replies.reply_of(handler, content, ref)
+            except BaseException:
+                # Nor may a ref be that a project's own decode() has let in.
+                return replies.reply_of(handler, content, None)
+
+    def _log_dropped(self):
+        handler = self.handler
+        logger.warning('%s at %r dropped its answer to a frame of %r: it had closed the connection before it returned. '
+                       'Send the answer with send_json() and close then.', type(handler).__name__, handler.path,
+                       handler.content.get(messages.TYPE) if isinstance(handler.content, dict) else 'bytes')
+
+
+def outcome_of(error):
+    """Return what ``message_handled`` calls a frame that ended with ``error``."""
+    if isinstance(error, ConnectionRevoked):
+        return 'revoked'
+    if isinstance(error, FrameError):
+        return error.code
+    if isinstance(error, (engine.Denied, PermissionMissing)):
+        return messages.NOT_ALLOWED
+    return 'ok' if isinstance(error, (engine.Closing, engine.Special)) else messages.SERVER_ERROR
+
+
+def note_life(name):
+    """Note in its row that the client of the connection ``name`` is alive."""
+    from ..models import Socket
+    Socket.objects.on_primary().filter(channel_name=name).note_life(conf.LAST_PING_RESOLUTION)
+
+
+def note_ping(name):
+    """Note a ``PING`` of the connection ``name``; ``RowMissing`` if it has no row."""
+    from ..models import Socket
+    active = Socket.objects.on_primary().filter(channel_name=name).values_list('active', flat=True).first()
+    if active is None:
+        raise RowMissing()
+    # Any frame is a sign of life and has been noted as one. This may be what cleanup_stale() has asked for.
+    if not active:
+        note_life(name)

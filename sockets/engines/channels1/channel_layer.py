@@ -1,0 +1,124 @@
+"""The channel layer of ``SOCKETS['CHANNEL_LAYER']``: what ours can do, and what is assumed of any other."""
+import weakref
+
+from channels import channel_layers
+
+from ... import conf
+from ...engine import server_of
+
+_adapters = weakref.WeakKeyDictionary()
+
+
+def channel_layer():
+    """Return the layer of Channels that fan-out sends through."""
+    return channel_layers[conf.CHANNEL_LAYER]
+
+
+def adapted(layer=None):
+    """Return the ``Adapter`` of ``layer``, or of ``channel_layer()``."""
+    layer = channel_layer() if layer is None else layer
+    adapter = _adapters.get(layer)
+    if adapter is None:
+        adapter = _adapters[layer] = Adapter(layer)
+    return adapter
+
+
+class Adapter:
+    """What the engine asks of a layer. The methods here are for those that do not have their own."""
+
+    def __init__(self, layer):
+        # Not the layer itself, which is the key that this is found by.
+        self._layer = weakref.ref(layer)
+        # Whether frames of one connection are handed over one after another.
+        self.keeps_order = getattr(layer, 'keeps_order', False)
+        # What servers call it that can hear of each other; empty if they cannot.
+        self.name = getattr(layer, 'name', '')
+        self.ChannelFull = layer.ChannelFull
+
+    @property
+    def layer(self):
+        """The layer of Channels."""
+        return self._layer()
+
+    def hand_over(self, names, message):
+        """Hand ``message`` to many channels; return those that were full, as ``Engine.hand_over``."""
+        return self._ask('send_many', _send_one_by_one, names, message)
+
+    def send_last(self, name, message, on_failure):
+        """Have ``message`` sent with what this thread asks next; whether the layer can do that."""
+        send_later = getattr(self.layer, 'send_later', None)
+        if send_later is None:
+            return False
+        send_later(name, message, on_failure)
+        return True
+
+    def note_dropped(self, counts):
+        """Count messages that were given up."""
+        self._ask('note_dropped', lambda layer, counts: None, counts)
+
+    def dead_servers(self, servers=None):
+        """Return the servers that are gone."""
+        return self._ask('dead_servers', lambda layer, servers: [], servers)
+
+    def live_servers(self, servers):
+        """Return the servers that are there, ``None`` if that is not known."""
+        return self._ask('live_servers', lambda layer, servers: None, servers)
+
+    def has_forgotten(self):
+        """Return whether the layer has lost its memory."""
+        return self._ask('has_forgotten', lambda layer: False)
+
+    def idle(self, names):
+        """Return the connections of which no frame waits or is being handled; ``None`` if that is not known."""
+        return self._ask('idle', lambda layer, names: None, names)
+
+    def statistics(self):
+        """Return what waits and what was dropped."""
+        return self._ask('statistics', lambda layer: {})
+
+    def take_token(self, name, per_second, burst):
+        """Take a token that all processes share; return the seconds to wait, or ``None`` if they share none."""
+        return self._ask('take_token', lambda layer, name, per_second, burst: None, name, per_second, burst)
+
+    def is_served_locally(self):
+        """Return whether the workers of the connections of this process are in it."""
+        layer = self.layer
+        return layer.local_only() or getattr(layer, 'is_served_locally', False)
+
+    def _ask(self, name, default, *args):
+        method = getattr(self.layer, name, None)
+        return default(self.layer, *args) if method is None else method(*args)
+
+
+def _send_one_by_one(layer, names, message):
+    """What ``send_many`` of our layers does, on any other: send, and return the names of those that were full.
+
+    What a server cannot be reached for is raised when the others have been served, with the names as ``undelivered``.
+    """
+    refused = []
+    full = set()
+    failures, undelivered = {}, []
+    for name in names:
+        server = server_of(name)
+        try:
+            # All sockets of a server share one mailbox, and we know that it is full.
+            if server in failures:
+                undelivered.append(name)
+                continue
+            if server not in full:
+                layer.send(name, message)
+                continue
+        except layer.ChannelFull:
+            full.add(server)
+        except (AssertionError, TypeError, ValueError):
+            # Of the message, whoever gets it.
+            raise
+        except Exception as error:
+            failures[server] = error
+            undelivered.append(name)
+            continue
+        refused.append(name)
+    for error in failures.values():
+        error.undelivered, error.refused = undelivered, refused
+        raise error
+    return refused

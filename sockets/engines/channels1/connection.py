@@ -1,0 +1,89 @@
+"""A connection as a message of Channels brings it, and how messages go back to it."""
+import json
+
+from channels.handler import AsgiRequest
+from channels.message import Message
+
+from ... import engine
+from ...access import credentials
+from ...execution import thread_state
+from .channel_layer import adapted
+from .delivery import send, send_last
+
+
+class Connection(engine.Connection):
+    """The connection of the message of one event."""
+
+    __slots__ = ('message', 'layer', 'consumer')
+
+    def __init__(self, consumer, message, kwargs):
+        super().__init__(message.reply_channel.name, message.content.get('path'), kwargs,
+                         accepted=message.channel.name != 'websocket.connect')
+        self.consumer = consumer
+        self.message = message
+        self.layer = message.channel_layer
+
+    @property
+    def keeps_order(self):
+        return adapted(self.layer).keeps_order
+
+    def put(self, message, is_last=False):
+        (send_last if is_last else send)(self.layer, self.name, message)
+
+    def identified(self):
+        self.consumer._join_groups()
+
+    def handshake(self):
+        return self._request(self.message.content)
+
+    def handshake_again(self, load_text):
+        # A row may be older than this column.
+        return self._request(credentials.held(self.name) or json.loads(load_text() or '{}'))
+
+    def handshake_text(self, secret_cookie):
+        content = self.message.content
+        return json.dumps(credentials.strip({
+            **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
+            'query_string': _text(content.get('query_string') or ''),
+            'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
+        }, secret_cookie))
+
+    def recall(self, handshake_text):
+        thread_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
+
+    def header(self, name):
+        # Unlike request.META, where X_Real_IP, which no proxy strips, is X-Real-IP. Several are one list.
+        name = name.lower()
+        values = [_text(value) for header, value in _headers(self.message.content) if _text(header).lower() == name]
+        return ','.join(values) if values else None
+
+    def _request(self, content):
+        content = dict(content, method='GET')
+        dropped = content.pop('dropped', None)
+        content['path'] = self.path
+        content['query_string'] = _text(content.get('query_string') or '')
+        content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
+        # Django asks for "https".
+        content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
+        content['reply_channel'] = self.name
+        content['root_path'] = thread_state.script_name_of(content)
+        content = {key: value for key, value in content.items() if value is not None}
+        request = AsgiRequest(Message(content, self.message.channel.name, self.layer))
+        if dropped:
+            credentials.note_absent(request, dropped)
+        return request
+
+
+def _headers(content):
+    headers = content.get('headers') or ()
+    # Those of Channels' own test client.
+    return headers.items() if isinstance(headers, dict) else headers
+
+
+def _text(value):
+    # Headers are bytes of Latin-1 (RFC 7230, section 3.2.4), and what is beyond ASCII in a query string is escaped.
+    return value.decode('latin1') if isinstance(value, bytes) else value
+
+
+def _bytes(value):
+    return value.encode('latin1', 'replace') if isinstance(value, str) else value

@@ -1,0 +1,163 @@
+"""The consumer that Channels calls with each message of a connection, and which hands its event to the core."""
+import functools
+import logging
+
+from channels import Channel, Group
+from channels.exceptions import ConsumeLater
+from channels.generic.websockets import WebsocketConsumer
+from channels.message import Message
+from channels.sessions import session_for_reply_channel
+from django.contrib.sessions.backends.base import CreateError
+from django.utils.functional import cached_property
+
+from ... import messages
+from ...connection import connect, disconnect, envelopes, frame, overtime
+from ...execution import thread_state
+from .connection import Connection
+
+logger = logging.getLogger('sockets')
+
+# What the channel of a message is called that only makes a consumer. Nobody sends one.
+ENDED = 'sockets.ended'
+
+
+class ReplyChannel(Channel):
+    """The reply channel of a connection, which knows its consumer and does not wait."""
+
+    def __init__(self, consumer, channel):
+        super().__init__(channel.name, channel_layer=channel.channel_layer)
+        self.consumer = consumer
+
+    def send(self, content, immediately=True):
+        self.consumer._connection.send(content)
+
+
+class _OfConsumer:
+    """An attribute of a message that is asked of its consumer, unless somebody has set another one."""
+
+    def __init__(self, ask):
+        self.ask = ask
+
+    def __get__(self, message, owner):
+        return self if message is None else self.ask(message.reply_channel.consumer)
+
+
+class IncomingMessage(Message):
+    """A message with what ``http_user`` and its like would put on it, each at the cost of a query when touched."""
+
+    user = _OfConsumer(lambda consumer: consumer.user)
+    # As with Channels: no session is None, not one to write to.
+    http_session = _OfConsumer(lambda consumer: consumer.session if consumer.session.session_key else None)
+
+    @cached_property
+    def channel_session(self):
+        if not self.reply_channel.consumer._has_channel_session:
+            raise AttributeError('This message has no channel_session: its consumer does not ask for one.')
+        session = session_for_reply_channel(self.reply_channel.name)
+        if not session.exists(session.session_key):
+            try:
+                session.save(must_create=True)
+            except CreateError:
+                session = session_for_reply_channel(self.reply_channel.name)
+        return session
+
+
+class Consumer(WebsocketConsumer):
+    """One event of one connection, as Channels hands it over. The methods are those of its own consumers."""
+
+    _has_channel_session = False
+
+    def __init__(self, message, **kwargs):
+        self._connection = Connection(self, message, kwargs)
+        message.reply_channel = ReplyChannel(self, message.reply_channel)
+        if type(message) is Message:
+            message.__class__ = IncomingMessage
+        super().__init__(message, **kwargs)
+
+    @classmethod
+    def ended(cls, message, kwargs):
+        """Return a consumer for ``message``, the end of a connection, which it does not handle."""
+        channel = message.channel
+        message.channel = Channel(ENDED, channel_layer=message.channel_layer)
+        consumer = cls(message, **kwargs)
+        message.channel = channel
+        consumer.path = message['path']
+        return consumer
+
+    def get_handler(self, message, **kwargs):
+        """Return what handles ``message``. What Channels would load for each, an ``IncomingMessage`` loads if touched."""
+        self._has_channel_session = bool(self.channel_session or self.channel_session_user or self.http_user or
+                                         self.http_user_and_session)
+        self.channel_session = self.channel_session_user = self.http_user = self.http_user_and_session = False
+        handler = super().get_handler(message, **kwargs)
+        return functools.partial(_keeping_channel_session, handler) if self._has_channel_session else handler
+
+    def dispatch(self, message, **kwargs):
+        """Handle ``message`` as a request of its own: see ``execution``."""
+        if message.channel.name == ENDED:
+            return
+        function = functools.partial(super().dispatch, message, **kwargs)
+        return overtime.timed(self, message.channel.name, functools.partial(
+            thread_state.serve, function, message.content.get('root_path'), type(self)))
+
+    def raw_connect(self, message, **kwargs):
+        """Called with the message of a connect."""
+        connect.connect(self)
+
+    def raw_receive(self, message, **kwargs):
+        """Called with the message of a frame."""
+        frame.receive(self, message.get('text'), message.get('bytes'))
+
+    def raw_disconnect(self, message, **kwargs):
+        """Called with the message of a disconnect."""
+        self._leave_groups()
+        disconnect.disconnect(self, message.get('code'))
+
+    def _join_groups(self):
+        for name in self.connection_groups(**self.kwargs):
+            Group(name, channel_layer=self.message.channel_layer).add(self.message.reply_channel)
+
+    def _leave_groups(self):
+        try:
+            for name in self.connection_groups(**self.kwargs):
+                Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
+        except ConsumeLater:
+            raise
+        except BaseException:
+            logger.exception('%s at %r failed', type(self).__name__, self.path)
+
+    @property
+    def accepted(self):
+        """Whether the connection has been accepted."""
+        return self._connection.accepted
+
+    @property
+    def closed(self):
+        """Whether the connection has been closed here."""
+        return self._connection.closed
+
+    @property
+    def channel_name(self):
+        """The name under which the layer reaches this connection."""
+        return self._connection.name
+
+    def accept(self):
+        """Accept the connection, unless that has been done."""
+        self._connection.accept()
+
+    def send(self, text=None, bytes=None, close=False):
+        """Send a frame of ``text`` or ``bytes`` as it is to this connection now."""
+        super().send(text, None if bytes is None else envelopes.wrap(bytes), close)
+
+    def close(self, code=1000):
+        """Close the connection with ``code``; one that was not accepted yet is refused (HTTP 403)."""
+        self._connection.send({'close': messages.close_code(1000 if code is True else code)})
+
+
+def _keeping_channel_session(handler, message, **kwargs):
+    try:
+        return handler(message, **kwargs)
+    finally:
+        session = vars(message).get('channel_session')
+        if session is not None and session.modified:
+            session.save()
