@@ -680,6 +680,20 @@ def test_the_exported_names_are_there():
     assert testing.__all__ == sorted(testing.__all__)
 
 
+def test_everything_public_is_annotated():
+    found = [getattr(testing, name) for name in testing.__all__]
+    for each in found:
+        methods = vars(each).items() if isinstance(each, type) else ()
+        found += [getattr(method, 'fget', method) for name, method in methods
+                  if not name.startswith('_') and (inspect.isfunction(method) or isinstance(method, property))]
+    assert len(found) > 18
+    for each in found:
+        signature = inspect.signature(each)
+        annotations = [parameter.annotation for name, parameter in signature.parameters.items() if name != 'self']
+        assert inspect.Signature.empty not in annotations, each
+        assert isinstance(each, type) or signature.return_annotation is not inspect.Signature.empty, each
+
+
 # docs/testing.md, to the letter.
 
 PAGE = (ROOT / 'docs/testing.md').read_text()
