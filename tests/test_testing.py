@@ -3,6 +3,7 @@ import datetime
 import importlib
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -672,6 +673,13 @@ def test_pytest_can_find_the_fixture_before_there_are_settings_and_the_kit_needs
     subprocess.check_call([sys.executable, '-W', 'error', '-c', 'import sockets.pytest_plugin'], cwd=str(ROOT))
     for path in Path(testing.__file__).parent.glob('*.py'):
         assert not re.search(r'^\s*(import|from) pytest', path.read_text(), re.MULTILINE)
+
+
+def test_to_import_it_imports_no_engine_to_run_on():
+    program = ('import sys, django; django.setup(); import sockets.testing;'
+               'print([name for name in sys.modules if name.startswith("sockets.engines") and "sandbox" in name])')
+    environment = dict(os.environ, DJANGO_SETTINGS_MODULE='tests.settings')
+    assert subprocess.check_output([sys.executable, '-c', program], cwd=str(ROOT), env=environment).strip() == b'[]'
 
 
 def test_the_exported_names_are_there():
