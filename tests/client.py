@@ -50,7 +50,7 @@ class Connection(SocketClient):
     def _put(self, channel, **content):
         self._connection.put(channel, **content)
 
-    def _hear(self, message):
+    def _handle(self, message):
         self._messages.append(message)
 
 
@@ -68,7 +68,7 @@ class StreamConnection(Connection):
             content['text'] = self._BEFORE + content['text'] + '}'
         super()._put(channel, **content)
 
-    def _hear(self, message):
+    def _handle(self, message):
         if message.get('text', '').startswith(self._BEFORE):
             message = {**message, 'text': message['text'][len(self._BEFORE):-1]}
-        super()._hear(message)
+        super()._handle(message)

@@ -8,7 +8,8 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, presence, signals
-from sockets.engines.channels1 import audit, transport
+from sockets.engines.channels1 import audit
+from sockets.engines.channels1.channel_layer import Adapter, channel_layer
 from sockets.engines.channels1.sandbox import SERVER
 from sockets.models import Socket
 
@@ -106,7 +107,7 @@ def test_a_connection_of_which_a_frame_is_being_handled_may_have_its_row_in_an_o
     connection = open_one(house, connect)
     Socket.objects.all()._raw_delete('default')
     busy = [connection.name]
-    monkeypatch.setattr(transport, 'idle', lambda names: [name for name in names if name not in busy])
+    monkeypatch.setattr(Adapter, 'idle', lambda self, names: [name for name in names if name not in busy])
     house.look(2, 6, 6, 6)
     assert connection.messages() == []
     busy.clear()
@@ -123,7 +124,7 @@ def test_a_row_that_comes_between_the_look_and_the_close_is_seen(connect, house,
     def idle(names):
         row.save(force_insert=True)
         return names
-    monkeypatch.setattr(transport, 'idle', idle)
+    monkeypatch.setattr(Adapter, 'idle', lambda self, names: idle(names))
     house.look(2, 6)
     assert connection.messages() == []
 
@@ -192,7 +193,7 @@ def test_a_server_on_an_in_memory_layer_notes_in_its_rows_that_it_lives(connect,
     house.look(1, 1)
     assert Socket.objects.get().modified == long_ago
     house.look(audit.BEAT)
-    assert (Socket.objects.get().modified > long_ago) is transport.is_local()
+    assert (Socket.objects.get().modified > long_ago) is channel_layer().local_only()
     # Whoever misses several is lost.
     assert 4 * audit.BEAT < presence.LOST_AFTER
 

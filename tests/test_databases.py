@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from sockets import RoutedSocketHandler, databases, presence
 from sockets.access import revocation
-from sockets.engines.channels1 import transport
+from sockets import engine
 from sockets.operations import doctor
 from sockets.models import Membership, Socket
 
@@ -176,8 +176,8 @@ def test_rows_of_the_dead_the_silent_and_of_no_room_go(mine, replica, monkeypatc
     primary().create(channel_name='dead!1', path='/page/', last_ping=timezone.now() - timedelta(minutes=3))
     Membership.objects.using('default').create(socket_id=12345, key='x', name='x')
     assert Socket.objects.cleanup_stale() == 2
-    monkeypatch.setattr(transport, 'dead_servers', lambda prefixes=None: ['dead!'])
-    monkeypatch.setattr(transport, 'forget_server', lambda server: None)
+    monkeypatch.setattr(engine.current(), 'dead_servers', lambda prefixes=None: ['dead!'])
+    monkeypatch.setattr(engine.current(), 'forget_server', lambda server: None)
     assert presence.purge() == 1
     assert primary().get().channel_name == mine.name
     assert Membership.objects.using('default').get().name == 'tea'

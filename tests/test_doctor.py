@@ -14,7 +14,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from sockets import presence
-from sockets.engines.channels1 import transport
+from sockets.engines.channels1.channel_layer import channel_layer
 from sockets.operations import doctor
 from sockets.layers import InMemoryChannelLayer, RedisChannelLayer
 from sockets.layers.leases import FileLeases
@@ -33,7 +33,7 @@ def test_a_site_without_a_worker_is_told_to_start_one(layer, transactional_db, m
     assert list(examined) == ['checks', 'database', 'layer', 'worker', 'server']
     assert examined['database'][0] is examined['layer'][0] is True
     assert re.match(r'\w+ answers in \d+\.\d ms; 0 connections\.$', examined['database'][1])
-    if transport.channel_layer().local_only():
+    if channel_layer().local_only():
         assert examined['worker'][:2] == (None, 'Nobody to ask: an in-memory layer reaches its own process only.')
     else:
         assert examined['worker'][0] is False and 'manage.py runsockets' in examined['worker'][2]

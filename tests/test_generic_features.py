@@ -8,7 +8,7 @@ from django.contrib.sessions.models import Session
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
-from sockets.engines.channels1 import transport
+from sockets.connection import disconnect
 from sockets.models import Socket
 from sockets.testing import work
 
@@ -238,7 +238,7 @@ def test_the_groups_of_a_user_are_left_when_somebody_else_ends_the_connection(co
     page = connect(Grouped, cookies=login(alice))
     row = Socket.objects.get()
     assert row.remove()
-    assert transport.disconnect(page.name, row.path, 1012, row, None)
+    disconnect.end(row, 1012, None)
     page.messages()
     Group('of-{}'.format(alice.pk)).send({'text': '{}'}, immediately=True)
     assert page.received() == []

@@ -10,7 +10,7 @@ from django.db.models import Count
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler
-from sockets.engines.channels1 import transport
+from sockets import engine
 from sockets.models import Membership, Socket
 
 from .conftest import OUR_LAYERS
@@ -119,8 +119,8 @@ def test_it_is_removed_once_for_its_silence_and_not_unless_it_is_silent(alices, 
 @twice
 def test_it_is_removed_once_when_its_server_is_gone_and_not_unless_it_is(alices, find, monkeypatch):
     dead = []
-    monkeypatch.setattr(transport, 'dead_servers', lambda prefixes=None: dead)
-    monkeypatch.setattr(transport, 'forget_server', lambda server: None)
+    monkeypatch.setattr(engine.current(), 'dead_servers', lambda prefixes=None: dead)
+    monkeypatch.setattr(engine.current(), 'forget_server', lambda server: None)
     assert find().purge_dead() == 0
     dead.append(Socket.objects.first().server)
     assert find().purge_dead(at_most=1) == 1

@@ -7,7 +7,7 @@ from daphne.http_protocol import HTTPFactory
 from twisted.internet import task
 from twisted.test.proto_helpers import StringTransport
 
-from sockets.engines.channels1 import pages, transport
+from sockets.engines.channels1 import pages
 from sockets.engines.channels1.pages import CHUNKS_AHEAD, ClientLeft, PAGE_BACKLOG, PIECE, PageRequest
 
 
@@ -338,8 +338,7 @@ def test_a_websocket_gets_the_same_root_path(server, settings, name, script_name
                b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', b'Daphne-Root-Path: /x', b'X-Script-Name: /a')
     (channel, content), = server.layer.sent
     assert channel == 'websocket.connect'
-    consumer = transport.Consumer.__new__(transport.Consumer)
-    consumer.message = Message(content, channel, server.layer)
-    consumer.path = content['path']
-    for load_text in (None, lambda: consumer.handshake_text('sessionid')):
-        assert consumer.handshake(load_text).META['SCRIPT_NAME'] == script_name
+    connection = Connection(None, Message(content, channel, server.layer), {})
+    again = connection.handshake_again(lambda: connection.handshake_text('sessionid'))
+    for request in (connection.handshake(), again):
+        assert request.META['SCRIPT_NAME'] == script_name

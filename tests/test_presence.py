@@ -11,7 +11,8 @@ from django.db import OperationalError, connections
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, presence, signals
-from sockets.engines.channels1 import transport
+from sockets import engine, fanout
+from sockets.engines.channels1.channel_layer import channel_layer
 from sockets.execution import background
 from sockets.models import Socket
 from sockets.presence import keep_house
@@ -171,7 +172,7 @@ def test_only_servers_that_can_be_heard_of_are_judged(layer, dead):
     for n, layer_name in enumerate(['sockets:0:', 'other:1:', None]):
         row_of(layer_name, n)
     dead.append('dead!')
-    assert row(9).layer == transport.layer_name()
+    assert row(9).layer == engine.current().layer_name()
     assert Socket.objects.purge_dead() == 1
     assert set(Socket.objects.values_list('layer', flat=True)) == {'sockets:0:', 'other:1:', None}
 
@@ -186,7 +187,7 @@ def test_a_row_keeps_the_layer_that_it_was_made_on(layer):
 def test_who_cannot_be_asked_is_not_silent(layer):
     # A ping went to nobody, and the row of a connection that was well followed.
     long_ago = timezone.now() - timedelta(minutes=10)
-    for n, layer_name in enumerate(['other:1:', None, transport.layer_name()]):
+    for n, layer_name in enumerate(['other:1:', None, engine.current().layer_name()]):
         row_of(layer_name, n, active=False, last_ping=long_ago)
     assert presence.purge() == 2
     assert Socket.objects.get().layer == 'other:1:'
@@ -257,8 +258,8 @@ def test_a_server_in_another_process_is_neither_asked_nor_taken_for_silent(layer
     # manage.py sockets purge asked nobody, and five minutes later removed who had not answered and was well.
     row(1, server='other!', last_ping=seconds_ago(1000))
     row(2, server='other!', active=False, last_ping=seconds_ago(1000))
-    monkeypatch.setattr(transport, 'here', set())
-    monkeypatch.setattr(transport.channel_layer()._leases, 'alive', lambda servers: ['other!'])
+    monkeypatch.setattr(fanout, 'local_servers', set())
+    monkeypatch.setattr(channel_layer()._leases, 'alive', lambda servers: ['other!'])
     Socket.objects.update(modified=seconds_ago(1000))
     assert presence.purge() == 0
     assert sorted(Socket.objects.values_list('active', flat=True)) == [False, True]
@@ -359,13 +360,13 @@ def test_a_close_that_the_layer_could_not_be_told_of_is_told_again_until_it_can_
     # It was sent once, a failure was logged, and whoever had logged out went on talking.
     connection = connect(Noted)
     connection.messages()
-    send_many, away = transport.send_many, [True] * 3
+    send_many, away = fanout.send_many, [True] * 3
 
     def fail(names, message):
         if 'close' in message and away and away.pop():
             raise ConnectionError('away')
         return send_many(names, message)
-    monkeypatch.setattr(transport, 'send_many', fail)
+    monkeypatch.setattr(fanout, 'send_many', fail)
     Socket.objects.all().revoke('Gone.')
     housekeeper = presence.Housekeeper()
     for _ in range(2):
@@ -384,8 +385,8 @@ def test_rows_are_looked_at_more_closely_at_once_when_the_layer_has_lost_its_mem
     looks = []
     monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self: looks.append(None))
     forgotten = [True, False, False]
-    monkeypatch.setattr(transport, 'dead_servers', lambda prefixes=None: [])
-    monkeypatch.setattr(transport, 'has_forgotten', lambda: forgotten.pop(0))
+    monkeypatch.setattr(engine.current(), 'dead_servers', lambda prefixes=None: [])
+    monkeypatch.setattr(engine.current(), 'has_forgotten', lambda: forgotten.pop(0))
     housekeeper = presence.Housekeeper()
     housekeeper.looks_closer = time.monotonic() + 1000
     for seen in (1, 1, 1):
@@ -401,7 +402,7 @@ def test_the_rows_of_a_server_that_lives_again_stay(layer, dead, monkeypatch):
         row(n)
     dead.append('dead!')
     found = [['dead!'], ['dead!'], []]
-    monkeypatch.setattr(transport, 'dead_servers', lambda prefixes=None: found.pop(0))
+    monkeypatch.setattr(engine.current(), 'dead_servers', lambda prefixes=None: found.pop(0))
     assert Socket.objects.purge_dead() == 2
     assert Socket.objects.count() == 3
 

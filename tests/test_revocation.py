@@ -166,12 +166,12 @@ def test_no_frame_reaches_a_route_after_the_right_has_ended(connect, login, alic
 
 @both_ways
 def test_a_layer_that_is_away_keeps_no_disconnect_function_from_running(connect, monkeypatch, caplog):
-    from sockets.engines.channels1 import transport
+    from sockets import fanout
     mine = connect(Noted)
 
     def fail(names, message):
         raise ConnectionError('away')
-    monkeypatch.setattr(transport, 'send_many', fail)
+    monkeypatch.setattr(fanout, 'send_many', fail)
     assert Socket.objects.revoke() == 1
     assert [name for name, *_ in Noted.ended] == [mine.name]
     assert 'Could not tell 1 connections that they end' in caplog.text

@@ -3,7 +3,7 @@ import pytest
 from django.db import OperationalError
 
 from sockets import RoutedSocketHandler
-from sockets.engines.channels1 import rows, transport
+from sockets.engines.channels1 import questions, rows
 from sockets.engines.channels1.sandbox import SERVER
 from sockets.testing import work
 
@@ -30,7 +30,7 @@ def other_workers(monkeypatch):
         return layer.receive([name])[1]
     questions = dict(rows._QUESTIONS)
     monkeypatch.setattr(rows, '_QUESTIONS', dict.fromkeys(questions, away))
-    monkeypatch.setattr(transport, '_wait_for', waiting)
+    monkeypatch.setattr(questions, '_wait_for', waiting)
 
 
 @pytest.mark.parametrize('layer', [OUR_LAYERS[1], 'asgi_redis.RedisChannelLayer'], indirect=True)
@@ -48,7 +48,7 @@ def test_workers_say_what_the_database_would(connect, layer, request, caplog):
 
 @pytest.mark.parametrize('layer', [OUR_LAYERS[1]], indirect=True)
 def test_where_no_worker_answers_the_rows_are_not_known(layer, other_workers, monkeypatch):
-    monkeypatch.setattr(transport, '_wait_for', lambda *args: None)
+    monkeypatch.setattr(questions, '_wait_for', lambda *args: None)
     with pytest.raises(TimeoutError, match='no worker has answered within 5 s'):
         rows.Rows(SERVER).ask('count')
 

@@ -3,6 +3,7 @@ import datetime
 import importlib
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -674,10 +675,31 @@ def test_pytest_can_find_the_fixture_before_there_are_settings_and_the_kit_needs
         assert not re.search(r'^\s*(import|from) pytest', path.read_text(), re.MULTILINE)
 
 
+def test_to_import_it_imports_no_engine_to_run_on():
+    program = ('import sys, django; django.setup(); import sockets.testing;'
+               'print([name for name in sys.modules if name.startswith("sockets.engines") and "sandbox" in name])')
+    environment = dict(os.environ, DJANGO_SETTINGS_MODULE='tests.settings')
+    assert subprocess.check_output([sys.executable, '-c', program], cwd=str(ROOT), env=environment).strip() == b'[]'
+
+
 def test_the_exported_names_are_there():
     for name in testing.__all__:
         assert inspect.getdoc(getattr(testing, name))
     assert testing.__all__ == sorted(testing.__all__)
+
+
+def test_everything_public_is_annotated():
+    found = [getattr(testing, name) for name in testing.__all__]
+    for each in found:
+        methods = vars(each).items() if isinstance(each, type) else ()
+        found += [getattr(method, 'fget', method) for name, method in methods
+                  if not name.startswith('_') and (inspect.isfunction(method) or isinstance(method, property))]
+    assert len(found) > 18
+    for each in found:
+        signature = inspect.signature(each)
+        annotations = [parameter.annotation for name, parameter in signature.parameters.items() if name != 'self']
+        assert inspect.Signature.empty not in annotations, each
+        assert isinstance(each, type) or signature.return_annotation is not inspect.Signature.empty, each
 
 
 # docs/testing.md, to the letter.

@@ -17,7 +17,7 @@ from django.urls import get_script_prefix, get_urlconf, reverse, set_script_pref
 from django.utils import timezone, translation
 
 from sockets import RoutedSocketHandler, SocketRouter, presence, testing
-from sockets.engines.channels1 import audit, page_consumers, transport
+from sockets.engines.channels1 import audit, page_consumers
 from sockets.engines.channels1.sandbox import SERVER, Empty, UntilEmpty
 from sockets.execution import thread_state
 from sockets.models import Socket

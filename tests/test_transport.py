@@ -243,7 +243,7 @@ def test_a_worker_says_who_it_is_unless_its_layer_reaches_nobody_else(layer):
 def test_channels_is_imported_by_the_transport_alone():
     program = (
         'import sys, django; from django.conf import settings;'
-        'settings.configure(); import sockets, sockets.router, sockets.routes, sockets.messages, sockets.security,'
+        'settings.configure(); import sockets, sockets.router, sockets.routes, sockets.messages, sockets.access.security,'
         'sockets.conf, sockets.exceptions, sockets.signals; print("channels" in sys.modules)')
     assert subprocess.check_output([sys.executable, '-c', program]).strip() == b'False'
 

@@ -6,7 +6,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler
-from sockets.engines.channels1 import transport
+from sockets import engine, fanout
 from sockets.models import Socket
 
 from .conftest import OUR_LAYERS, STOCK_LAYERS
@@ -25,8 +25,8 @@ def make_elsewhere():
 def mine(layer, connect, monkeypatch):
     """A connection of this process, and the row of one of another."""
     # As outside of a sandbox.
-    monkeypatch.setattr(transport, 'here', set())
-    monkeypatch.setattr(transport, '_told_of', set())
+    monkeypatch.setattr(fanout, 'local_servers', set())
+    monkeypatch.setattr(fanout, '_logged', set())
     connection = connect(RoutedSocketHandler)
     connection.messages()
     make_elsewhere()
@@ -65,7 +65,7 @@ def test_commands_refuse_and_tell_nobody(mine, args):
 @in_memory
 def test_who_cannot_be_asked_and_lives_is_not_marked(mine, monkeypatch, caplog):
     # A client that answered every question of its own server was removed for its silence.
-    monkeypatch.setattr(transport, 'live_servers', lambda servers: [ELSEWHERE])
+    monkeypatch.setattr(engine.current(), 'live_servers', lambda servers: [ELSEWHERE])
     assert Socket.objects.cleanup_stale() == 1
     assert Socket.objects.get(active=True).server == ELSEWHERE
     assert caplog.records == []
@@ -100,6 +100,6 @@ def test_a_sandbox_reaches_rows_that_are_made_by_hand(layer):
 @in_memory
 def test_a_row_that_is_made_by_hand_is_of_this_process(layer, monkeypatch):
     # As in a test of a project, with no sandbox of ours.
-    monkeypatch.setattr(transport, 'here', set())
+    monkeypatch.setattr(fanout, 'local_servers', set())
     Socket.objects.create(channel_name='kitchen!1', path='/page/')
     assert Socket.objects.send_json({'a': 1}) == 1

@@ -1,15 +1,15 @@
-"""Test cases of Django whose tests have a sandbox."""
+"""Django test cases whose tests run in a sandbox."""
 from .isolation import sandbox
 
 
 class SocketTestMixin:
-    """Has each test of a Django ``TestCase`` run in a ``sandbox()``."""
+    """Has each test of a Django ``TestCase`` or ``TransactionTestCase`` run in a ``sandbox()``."""
 
-    def _pre_setup(self):
-        super()._pre_setup()
+    def _pre_setup(self) -> None:
+        super()._pre_setup()  # type: ignore[misc]
         self._sandbox = sandbox()
         self._sandbox.__enter__()
 
-    def _post_teardown(self):
+    def _post_teardown(self) -> None:
         self._sandbox.__exit__(None, None, None)
-        super()._post_teardown()
+        super()._post_teardown()  # type: ignore[misc]

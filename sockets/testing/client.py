@@ -2,6 +2,7 @@
 import contextlib
 import itertools
 import re
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, TypeVar
 from urllib.parse import unquote
 
 from django.test import Client
@@ -14,20 +15,27 @@ from .handshake import handshake
 from .inbox import Inbox
 from .state import State
 
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+_Self = TypeVar('_Self', bound='SocketClient')
+
 _refs = itertools.count(1)
 
 
 class SocketClient:
-    """A websocket to ``path``, made as a browser and daphne make one. A worker has done its work when a call returns.
+    """A websocket connection to ``path``, as a browser makes it. When a call returns, all that it causes has happened.
 
-    ``user`` is logged in, or ``browser``, a ``django.test.Client``, lends its cookies. ``origin`` and ``headers``, a
-    dict, belong to the handshake; ``address`` is where it comes from, ``None`` a unix socket. The project's routing
-    says who answers, or else it is ``handler``, at ``path`` or where the regular expression ``pattern`` matches. What a
-    handler raises is raised by the call that brought it about, unless ``raise_exceptions`` is false.
+    ``user`` is logged in, or the cookies are those of ``browser``, a ``django.test.Client``. ``origin`` and ``headers``
+    belong to the handshake; ``address`` is that of the client, ``None`` for a unix socket. The project's routing says
+    which handler answers. With ``handler`` it is that class, at ``path`` or where the regular expression ``pattern``
+    matches. An exception of a handler is raised by the call that caused it, unless ``raise_exceptions`` is false.
     """
 
-    def __init__(self, path, user=None, browser=None, headers=None, origin=None, address='127.0.0.1', handler=None,
-                 pattern=None, raise_exceptions=True):
+    def __init__(self, path: str, user: 'Optional[AbstractBaseUser]' = None, browser: Optional[Client] = None,
+                 headers: Optional[Mapping[str, str]] = None, origin: Optional[str] = None,
+                 address: Optional[str] = '127.0.0.1', handler: Optional[type] = None, pattern: Optional[str] = None,
+                 raise_exceptions: bool = True) -> None:
         if user is not None and browser is not None:
             raise TypeError('A SocketClient takes a user or a browser; try browser.force_login(user).')
         path, _, self._query_string = path.partition('?')
@@ -38,75 +46,74 @@ class SocketClient:
         self.headers = {'host': 'testserver', **({} if origin is None else {'origin': origin}), **(headers or {})}
         self.address = address
         self.handler = handler
-        self.pattern = '^{}$'.format(re.escape(self.path)) if pattern is None else pattern
+        self.pattern = f'^{re.escape(self.path)}$' if pattern is None else pattern
         self.raise_exceptions = raise_exceptions
-        self.channel_name = None
+        self.channel_name: Optional[str] = None
         self._state = State()
         self._inbox = Inbox()
 
-    def __repr__(self):
-        return '<SocketClient {}>'.format(self.path)
+    def __repr__(self) -> str:
+        return f'<SocketClient {self.path}>'
 
-    def __enter__(self):
+    def __enter__(self: _Self) -> _Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(isolation.sandbox())
             self.connect()
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *raised):
-        # What the block raised is what went wrong first.
+    def __exit__(self, *raised: Any) -> None:
+        # An exception of the block came first: it must not be replaced by one of the close.
         self.raise_exceptions = self.raise_exceptions and raised[0] is None
         with self._stack:
             self.close()
 
-    def connect(self):
-        """Open a connection and return the client, whatever came of it: see ``refused`` and ``close_code``."""
+    def connect(self: _Self) -> _Self:
+        """Open a connection and return the client, also if it was refused: see ``refused`` and ``close_code``."""
         if not self._state.has_ended():
-            raise RuntimeError('{!r} is connected already.'.format(self))
+            raise RuntimeError(f'{self!r} is connected already.')
         self._begin()
         self._connection.open(self._handshake())
         self._settle()
         return self
 
-    def send(self, type, **fields):
+    def send(self, type: str, **fields: Any) -> None:
         """Send ``{'type': type, **fields}``."""
         self.send_json({messages.TYPE: type, **fields})
 
-    def send_json(self, content):
-        """Send the ``dict`` ``content``, made of what Django's JSON encoder knows."""
+    def send_json(self, content: Dict[str, Any]) -> None:
+        """Send ``content``, made of what Django's JSON encoder knows."""
         self.send_text(messages.encode(content))
 
-    def send_text(self, text):
-        """Send a text frame, be it JSON or not."""
-        self._send(text)
+    def send_text(self, text: str) -> None:
+        """Send a text frame, JSON or not."""
+        self._send(text=text)
 
-    def send_bytes(self, data):
+    def send_bytes(self, data: bytes) -> None:
         """Send a binary frame."""
-        self._send(data)
+        self._send(bytes=data)
 
-    def request(self, type, **fields):
-        """Send ``{'type': type, **fields}`` with a ``ref`` and return the frame that answers it, without the ``ref``;
-        bytes, if the function returned bytes.
+    def request(self, type: str, **fields: Any) -> Any:
+        """Send ``{'type': type, **fields}`` with a ``ref``, return the reply: a content without the ``ref``, or bytes.
 
         ``AssertionError`` if there is none.
         """
         __tracebackhide__ = True
-        ref = 'test-{}'.format(next(_refs))
+        ref = f'test-{next(_refs)}'
         self.send(type, **fields, **{messages.REF: ref})
         return self._take_reply(ref, type)
 
-    def request_bytes(self, data):
-        """Send a binary frame with a ``ref`` and return what answers it: a content without the ``ref``, or bytes.
+    def request_bytes(self, data: bytes) -> Any:
+        """Send a binary frame with a ``ref`` and return the reply: a content without the ``ref``, or bytes.
 
-        ``AssertionError`` if nothing does.
+        ``AssertionError`` if there is none.
         """
         __tracebackhide__ = True
-        ref = 'test-{}'.format(next(_refs))
+        ref = f'test-{next(_refs)}'
         self.send_bytes(envelopes.wrap(data, ref))
         return self._take_reply(ref, 'bytes')
 
-    def received(self):
+    def received(self) -> List[Any]:
         """Take the contents of all frames that were received and not taken yet, and return them.
 
         A text that is not JSON is a ``str``, a binary frame ``bytes``.
@@ -114,42 +121,42 @@ class SocketClient:
         self._settle()
         return self._inbox.take_all()
 
-    def close(self, code=1000):
-        """Close the connection with ``code``, as a browser would; one that is closed already stays as it is."""
+    def close(self, code: int = 1000) -> None:
+        """Close the connection with ``code``, as a browser would; if it is closed already, do nothing."""
         self._settle()
         if not self._state.has_ended():
             self._end(code)
             self._settle()
 
     @property
-    def accepted(self):
+    def accepted(self) -> bool:
         """Whether the connection was opened; it may be closed by now."""
         self._settle()
         return self._state.name in ('open', 'closed')
 
     @property
-    def refused(self):
+    def refused(self) -> bool:
         """Whether the connection was refused (HTTP 403) instead of opened."""
         self._settle()
         return self._state.name == 'refused'
 
     @property
-    def close_code(self):
+    def close_code(self) -> Optional[int]:
         """The code that the connection was closed with, by either side: ``None`` if it is open, 1006 if refused."""
         self._settle()
         return self._state.close_code
 
     @property
-    def socket(self):
+    def socket(self) -> Optional[Socket]:
         """The row of this connection, ``None`` if there is none."""
         self._settle()
         return Socket.objects.on_primary().filter(channel_name=self.channel_name).first()
 
-    def _send(self, frame):
+    def _send(self, **frame):
         self._settle()
         if self._state.name != 'open':
-            raise RuntimeError('{!r} cannot send: {}.'.format(self, self._state.reason()))
-        self._connection.send(frame)
+            raise RuntimeError(f'{self!r} cannot send: {self._state.reason()}.')
+        self._connection.send(**frame)
         self._settle()
 
     def _settle(self):
@@ -169,15 +176,13 @@ class SocketClient:
         self._settle()
         reply = self._inbox.take_reply(ref)
         if reply is None:
-            raise AssertionError('{!r} got no reply to {}.\n{}'.format(self, what, self._history()))
+            raise AssertionError(f'{self!r} got no reply to {what}.\n{self._history()}')
         return reply
 
     def _history(self):
-        """Return what the author of a test that fails wants to know."""
-        lines = self._inbox.lines()
-        if self._state.close_code is not None:
-            lines += ['Closed with {}.'.format(self._state.close_code)]
-        return '\n'.join(lines)
+        """Return the lines that a failed assertion adds."""
+        closed = [] if self._state.close_code is None else [f'Closed with {self._state.close_code}.']
+        return '\n'.join(self._inbox.lines() + closed)
 
     def _begin(self):
         """Make a connection that is not open yet."""
@@ -189,11 +194,10 @@ class SocketClient:
         self._state.begin()
 
     def _handshake(self):
-        """Return the request that opens a connection, as ASGI has it."""
         return handshake(self.headers, self.browser.cookies, self._query_string, self.address)
 
-    def _hear(self, message):
-        """Do what the server says in ``message``."""
+    def _handle(self, message):
+        """Do what the server says in ``message``, which is of the engine."""
         accept, frame, code = self._connection.read(message)
         if self._state.name == 'connecting' and accept:
             self._state.open()

@@ -1,5 +1,6 @@
-"""``on_commit`` in a test, whose transaction is never committed."""
+"""``transaction.on_commit`` in a test, whose transaction is never committed."""
 import contextlib
+from typing import Iterator
 from unittest import mock
 
 from django.db import connections, transaction
@@ -7,13 +8,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 @contextlib.contextmanager
-def run_on_commit():
-    """Run what is given to ``transaction.on_commit`` when it would run outside of a test.
+def run_on_commit() -> Iterator[None]:
+    """Run the functions given to ``transaction.on_commit`` when they would run outside of a test.
 
-    The transaction that a ``TestCase`` wraps a test in is never committed. In here, what is outermost within it counts
-    as a transaction: as it ends, its functions run, but those of a block that is rolled back.
+    The transaction that a ``TestCase`` wraps around a test is never committed. In here, the outermost ``atomic`` block
+    of the test counts as the transaction: its functions run when it ends, except those of blocks that are rolled back.
     """
-    # Where each connection stands: how deep in atomic blocks, and how many functions wait.
+    # For each connection: how many atomic blocks are open, and how many functions wait.
     begun = {connection: (len(connection.savepoint_ids), len(connection.run_on_commit))
              for connection in connections.all() if connection.in_atomic_block}
 
@@ -22,7 +23,7 @@ def run_on_commit():
         if len(connection.savepoint_ids) == depth and connection.in_atomic_block:
             functions = [function for _, function in connection.run_on_commit[waiting:]]
             del connection.run_on_commit[waiting:]
-            # A block without a savepoint leaves its rollback to the one around it: these are never committed.
+            # A block without a savepoint that failed leaves the rollback to the block around it: nothing is committed.
             for function in () if connection.needs_rollback else functions:
                 function()
 

@@ -1,11 +1,12 @@
-"""What a client makes of a frame."""
+"""The contents of frames, as a client decodes and compares them."""
 import json
+from typing import Any, Dict, Union
 
 from .. import messages
 
 
-def decode(frame):
-    """Return the content of a text that is JSON, and ``frame`` itself if it is bytes or another text."""
+def decode(frame: Union[str, bytes]) -> Any:
+    """Return the content of a text that is JSON; ``frame`` itself if it is bytes or another text."""
     if isinstance(frame, bytes):
         return frame
     try:
@@ -14,7 +15,7 @@ def decode(frame):
         return frame
 
 
-def has_fields(content, fields):
+def has_fields(content: Any, fields: Dict[str, Any]) -> bool:
     """Return whether ``content`` is a dict with these ``fields``, each as it was sent or as it arrived."""
     return all(isinstance(content, dict) and name in content and _equal(content[name], value)
                for name, value in fields.items())

@@ -1,4 +1,6 @@
 """What a client has received."""
+from typing import Any, Dict, List, Union
+
 from .. import messages
 from ..connection import envelopes
 from . import contents
@@ -7,28 +9,28 @@ from . import contents
 class Inbox:
     """The contents that a client has received: each can be taken once."""
 
-    def __init__(self):
-        self._received = []
-        self._taken = []
+    def __init__(self) -> None:
+        self._received: List[Any] = []
+        self._taken: List[Any] = []
 
-    def add(self, content):
-        """Note that ``content`` was received."""
+    def add(self, content: Any) -> None:
+        """Add ``content``, which was received."""
         self._received.append(content)
 
-    def find(self, fields):
+    def find(self, fields: Dict[str, Any]) -> Any:
         """Return the first content that has ``fields`` and was not taken yet, ``None`` if there is none."""
         for content in self._received:
             if contents.has_fields(content, fields):
                 return content
         return None
 
-    def take(self, fields):
+    def take(self, fields: Dict[str, Any]) -> Any:
         """Take the first content that has ``fields`` and return it, ``None`` if there is none."""
         content = self.find(fields)
         return None if content is None else self._take(content)
 
-    def take_reply(self, ref):
-        """Take what answers the request with this ``ref``, and return it without the ``ref``; ``None`` if nothing does."""
+    def take_reply(self, ref: str) -> Union[Dict[str, Any], bytes, None]:
+        """Take the reply to the request ``ref`` and return it without its ``ref``; ``None`` if there is none."""
         reply = self.take({messages.REF: ref})
         if reply is not None:
             return {name: value for name, value in reply.items() if name != messages.REF}
@@ -39,17 +41,17 @@ class Inbox:
                 return data
         return None
 
-    def take_all(self):
+    def take_all(self) -> List[Any]:
         """Take all contents that were not taken yet, and return them."""
         received, self._received = self._received, []
         self._taken += received
         return received
 
-    def lines(self):
-        """Return what the author of a test that fails wants to read: what was received and what was taken before."""
-        lines = ['Received:'] + ['  {!r}'.format(content) for content in self._received or ['nothing']]
+    def lines(self) -> List[str]:
+        """Return lines for the message of a failed assertion: what was received and what was taken before."""
+        lines = ['Received:'] + [f'  {content!r}' for content in self._received or ['nothing']]
         if self._taken:
-            lines += ['Taken before:'] + ['  {!r}'.format(content) for content in self._taken]
+            lines += ['Taken before:'] + [f'  {content!r}' for content in self._taken]
         return lines
 
     def _take(self, content):

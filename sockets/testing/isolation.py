@@ -1,22 +1,23 @@
-"""The sandbox that a test runs in: nothing of what it does with sockets goes any further."""
+"""The sandbox that a test runs in: nothing of what it does with sockets has an effect outside."""
 import contextlib
 import logging
 import sys
+from typing import Any, Iterator, List, Optional
 from unittest import mock
 
 from .. import engine, presence
 from .commits import run_on_commit
 
-_current = None
+_current: 'Optional[_Sandbox]' = None
 
 
 @contextlib.contextmanager
-def sandbox(layer=None, routing=None):
-    """Keep what is done with sockets in here from going any further. Within a sandbox, it is that one.
+def sandbox(layer: Any = None, routing: Any = None) -> Iterator[None]:
+    """Keep what is done with sockets in here from having an effect outside. Within a sandbox, this changes nothing.
 
     Each of ``CHANNEL_LAYERS`` is replaced by a new one in memory, with the same routing: no Redis, nothing left over.
-    What is given to ``transaction.on_commit`` runs, as in ``run_on_commit()``, and no thread looks after the rows.
-    ``layer`` and ``routing`` say what ``SOCKETS['CHANNEL_LAYER']`` shall be instead, in a sandbox of its own.
+    Functions given to ``transaction.on_commit`` run, as in ``run_on_commit()``, and no thread looks after the rows.
+    ``layer`` and ``routing`` replace those of ``SOCKETS['CHANNEL_LAYER']``, in a sandbox of its own.
     """
     global _current
     if _current is not None and layer is None and routing is None:
@@ -39,15 +40,15 @@ def sandbox(layer=None, routing=None):
             _current = outer
 
 
-def work():
-    """Run a worker on what waits in the ``sandbox()``, such as a message to a channel of your own.
+def work() -> None:
+    """Handle all that waits in the ``sandbox()``, such as a message on a channel of your own.
 
-    A client does so by itself, whatever it is asked.
+    Each method and property of a client does so by itself.
     """
     current().settle(raise_exceptions=True)
 
 
-def current():
+def current() -> '_Sandbox':
     """Return the sandbox that we are in; ``RuntimeError`` if there is none."""
     if _current is None:
         raise RuntimeError('There is no sandbox: write "with SocketClient(...) as client:", or have your TestCase '
@@ -55,30 +56,30 @@ def current():
     return _current
 
 
-def is_current(candidate):
-    """Return whether ``candidate`` is the sandbox that we are in: clients of another one are left as they are."""
+def is_current(candidate: '_Sandbox') -> bool:
+    """Return whether ``candidate`` is the sandbox that we are in: nothing runs for clients of another one."""
     return candidate is _current
 
 
 class _Sandbox:
-    """The clients of a test and the engine's ``server``; ``errors`` is what handlers raised."""
+    """The clients of a test, and the ``server`` that the engine plays for them; ``errors`` is what handlers raised."""
 
     def __init__(self, server):
         self.server = server
-        self.errors = []
+        self.errors: List[BaseException] = []
         self._clients = {}
         self._is_working = False
 
     def connection(self, client):
-        """Return a new connection of ``client`` to the server, which is told what the server sends to it."""
+        """Return a new connection of ``client``, which then handles what the server sends to it."""
         connection = self.server.connection(client.path)
         self._clients[connection.name] = client
         return connection
 
     def settle(self, raise_exceptions):
-        """Let the server and all clients do what there is to do; raise what a handler has raised since the last time."""
+        """Let the server and all clients handle what waits; raise what a handler has raised since the last time."""
         if self._is_working:
-            # A handler looks at a client; its worker goes on when it returns.
+            # A handler uses a client. The work goes on when the handler returns.
             return self._deliver()
         self._is_working = True
         try:
@@ -93,20 +94,20 @@ class _Sandbox:
             raise errors[0]
 
     def _deliver(self):
-        """Bring the clients what was sent to them; return whether there was anything."""
-        any_came = False
+        """Hand the clients what was sent to them; return whether there was anything."""
+        has_delivered = False
         for name, message in self.server.receive():
-            any_came = True
+            has_delivered = True
             if name in self._clients:
                 try:
-                    self._clients[name]._hear(message)
+                    self._clients[name]._handle(message)
                 except (TypeError, ValueError) as error:
                     self.errors.append(error)
-        return any_came
+        return has_delivered
 
 
 class _SameThread:
-    """Stands in for ``execution.background``: another thread would not see what a test has in its transaction."""
+    """Replaces ``execution.background``: another thread would not see what a test has in its transaction."""
 
     @staticmethod
     def run(function, name):
@@ -124,7 +125,7 @@ def handler_at(path):
 
 
 def _noting_errors(logger, errors):
-    """Note in ``errors`` each exception that ``logger`` is told of: what a worker survives. It may be switched off."""
+    """Add to ``errors`` each exception that is logged to ``logger`` as an error, also where logging is disabled."""
     log = logger.error
 
     def error(message, *args, exc_info=None, **kwargs):
@@ -132,7 +133,7 @@ def _noting_errors(logger, errors):
         if isinstance(raised, BaseException):
             errors.append(raised)
         if sys.version_info >= (3, 8):
-            # The line to log is that of our caller.
+            # The record names the line of our caller.
             kwargs['stacklevel'] = kwargs.get('stacklevel', 1) + 1
         log(message, *args, exc_info=exc_info, **kwargs)
     return mock.patch.object(logger, 'error', error)

@@ -1,39 +1,36 @@
-"""How far a connection has come."""
+"""The state of a connection, as its client knows it."""
+from typing import Optional
 
 
 class State:
-    """What a client knows of its connection: ``new``, ``connecting``, ``open``, and then ``closed`` or ``refused``.
+    """``name`` is ``new``, ``connecting``, ``open``, ``closed`` or ``refused``; ``close_code`` is set when it ends."""
 
-    ``close_code`` is ``None`` until it ends.
-    """
-
-    def __init__(self):
+    def __init__(self) -> None:
         self.name = 'new'
-        self.close_code = None
+        self.close_code: Optional[int] = None
 
-    def begin(self):
-        """Start to connect, for the first time or again."""
+    def begin(self) -> None:
+        """The client connects, for the first time or again."""
         self.name, self.close_code = 'connecting', None
 
-    def open(self):
-        """The server has accepted."""
+    def open(self) -> None:
+        """The server accepts."""
         self.name = 'open'
 
-    def end(self, code):
-        """Either side has ended the connection; return the code that this has."""
-        # Before the accept there is no websocket that could have a code.
+    def end(self, code: Optional[int]) -> Optional[int]:
+        """Either side ends the connection; return its close code, which is not ``code`` if it was never accepted."""
         self.name, self.close_code = ('closed', code) if self.name == 'open' else ('refused', 1006)
         return self.close_code
 
-    def has_ended(self):
-        """Return whether there is no connection, or none any more."""
+    def has_ended(self) -> bool:
+        """Return whether there is no connection, not yet or not any more."""
         return self.name not in ('connecting', 'open')
 
-    def reason(self):
+    def reason(self) -> str:
         """Return why a client cannot send."""
         return {
             'new': 'call its connect() first',
             'connecting': 'nobody has accepted its connection',
             'refused': 'its connection was refused, and the log says why',
-            'closed': 'its connection was closed with {}'.format(self.close_code),
+            'closed': f'its connection was closed with {self.close_code}',
         }[self.name]

@@ -1,4 +1,4 @@
-"""What tests run on: channel layers in memory, daphne's end of the connections, and a worker, all in one thread."""
+"""What tests run on: channel layers in memory, what daphne does for a connection, and a worker, all in one thread."""
 import contextlib
 import logging
 import random
@@ -17,19 +17,19 @@ from ...access import credentials
 from ...execution import thread_state
 from ...layers import InMemoryChannelLayer
 
-# What the channel names of all clients begin with: they are the connections of one server.
+# The prefix of the channel names of all clients: they are connections of one server.
 SERVER = 'daphne.response.test!'
 
 
 class Sandbox:
-    """The server of a test, in place while its ``with`` lasts, which then puts back what was there before.
+    """The server that an engine plays for the clients of a test. It is in place during a ``with``.
 
-    This class and ``Connection`` are what ``sockets.testing`` asks of an engine. Nothing happens by itself: ``work``
-    runs handlers, and ``receive`` takes what they have sent. ``loggers`` are the names of those that the engine tells
-    what a handler raised.
+    ``sockets.testing`` asks an engine for what this class and ``Connection`` have, and for nothing else. Nothing runs
+    by itself: ``work`` runs handlers, ``receive`` takes what they sent. ``loggers`` are the names of loggers, besides
+    ``sockets``, to which exceptions of handlers are logged.
 
-    Each channel layer is replaced by a new one in memory with the same routing; ``layer`` and ``routing`` say what
-    ``SOCKETS['CHANNEL_LAYER']`` shall be instead.
+    Here, each channel layer is replaced by a new one in memory with the same routing; ``layer`` and ``routing`` replace
+    those of ``SOCKETS['CHANNEL_LAYER']``.
     """
 
     loggers = ('django.channels',)
@@ -43,9 +43,9 @@ class Sandbox:
             for alias in channel_layers.configs:
                 asked_for = self._asked_for if alias == conf.CHANNEL_LAYER else (None, None)
                 stack.enter_context(_replaced(alias, *asked_for))
-            # Every connection is within reach.
+            # Rows of all servers can be reached from here.
             stack.enter_context(mock.patch.object(fanout, 'local_servers', None))
-            # A worker says which channels it listens to, and ours starts at every frame.
+            # A worker logs at its start which channels it listens to; here one starts at every frame.
             stack.enter_context(mock.patch.object(logging.getLogger('django.channels'), 'info'))
             self._layer = channel_layers[conf.CHANNEL_LAYER]
             self._stack = stack.pop_all()
@@ -55,7 +55,7 @@ class Sandbox:
         self._stack.close()
 
     def route(self, handler, pattern):
-        """Have the class ``handler`` answer where the regular expression ``pattern`` matches, before the routing does."""
+        """Route paths that match the regular expression ``pattern`` to ``handler``, before all other routes."""
         router = self._layer.router
         router.root.routing.insert(0, route_class(handler, path=pattern))
         router.channels = router.root.channel_names()
@@ -65,10 +65,10 @@ class Sandbox:
         return Connection(self._layer, path)
 
     def work(self):
-        """Run the handlers of all that waits, and of what waits then, until nothing does."""
+        """Run handlers until no message waits."""
         worker = Worker(UntilEmpty(self._layer), signal_handlers=False)
         worker.ready()
-        # It would end the test's transaction; Channels' own test client does the same.
+        # These would close the connection of the test's transaction; Channels' own test client does the same.
         consumer_finished.disconnect(close_old_connections)
         consumer_started.disconnect(thread_state.begin)
         try:
@@ -80,7 +80,7 @@ class Sandbox:
             consumer_started.connect(thread_state.begin)
 
     def receive(self):
-        """Take what was sent to connections: the name of each and a message that its ``read`` understands."""
+        """Take what was sent to connections: yield the name of each and a message, which its ``read`` understands."""
         name, message = self._layer.receive([SERVER])
         while name is not None:
             yield name, message
@@ -88,7 +88,7 @@ class Sandbox:
 
     @contextlib.contextmanager
     def noting_sends(self, note):
-        """Call ``note(names, frame, close_code)`` for what is sent to many connections, which is sent all the same."""
+        """Call ``note(names, frame, close_code)`` for each message of a queryset or row, which is sent all the same."""
         send_many = fanout.send_many
 
         def note_and_send(names, message):
@@ -100,9 +100,9 @@ class Sandbox:
 
 
 class Connection:
-    """A connection as daphne makes one of it (``daphne.ws_protocol``): what a client does becomes a message that waits.
+    """A connection of a test's client. ``name`` is its channel name.
 
-    ``name`` is what the server calls it.
+    What the client does becomes a message that waits, of the form that ``daphne.ws_protocol`` gives it.
     """
 
     def __init__(self, layer, path):
@@ -112,44 +112,44 @@ class Connection:
         self._order = 0
 
     def open(self, handshake):
-        """Ask for the connection. ``handshake`` has ``headers``, ``query_string``, ``client`` and ``server`` of ASGI."""
+        """Send the handshake: a dict of ASGI with ``headers``, ``query_string``, ``client`` and ``server``."""
         self.request_info = handshake
-        # As the process of runsockets does. One of a daphne apart finds what the row keeps.
+        # As runsockets does. With a separate daphne, workers know only what the row keeps.
         credentials.hold(self.name, self)
         self.put('websocket.connect', **handshake)
 
-    def send(self, frame):
-        """Send ``frame``, a text or bytes."""
-        self.put('websocket.receive', **({'bytes': frame} if isinstance(frame, bytes) else {'text': frame}))
+    def send(self, **frame):
+        """Send a frame: ``text='...'`` or ``bytes=b'...'``."""
+        self.put('websocket.receive', **frame)
 
     def close(self, code):
-        """Say that the connection has ended, with ``code``."""
+        """End the connection with ``code``; either side may have closed it."""
         self.put('websocket.disconnect', code=code)
 
     def put(self, channel, **content):
-        """Send a message as the next one of this connection. No message but the first has headers."""
+        """Put the next message of this connection on ``channel``."""
         self._layer.send(channel, dict(content, reply_channel=self.name, path=self._path, order=self._order))
         self._order += 1
 
     def read(self, message):
-        """Return what ``message`` has the server do: ``(accept, frame, code)``, each ``None`` if it does not say.
+        """Return what the server does on ``message``: ``(accept, frame, code)``, each ``None`` for nothing.
 
-        ``accept`` is true or false, ``frame`` a text or bytes for the client, ``code`` that of a close.
-        ``ValueError`` for what the server refuses.
+        ``accept`` is true if it opens the connection and false if it refuses it, ``frame`` is what it sends to the
+        client, a text or bytes, and ``code`` what it closes with. ``ValueError`` for a message that it would not take.
         """
         if set(message) - {'accept', 'text', 'bytes', 'close'} or (message.get('text') and message.get('bytes')):
-            raise ValueError('daphne refuses what was sent to a connection to {}: {!r}'.format(self._path, message))
+            raise ValueError(f'daphne refuses what was sent to a connection to {self._path}: {message!r}')
         frame, code = message.get('text') or message.get('bytes') or None, message.get('close') or None
-        # A frame accepts the connection that it is sent to.
+        # A frame to a connection that is not open yet opens it.
         return (True if frame else message.get('accept')), frame, (1000 if code is True else code)
 
 
 class Empty(Exception):
-    """Nothing waits for a worker. It has no other way to stop at once."""
+    """No message waits: what stops a worker, which has no other way to stop at once."""
 
 
 class UntilEmpty:
-    """A channel layer whose worker stops when it has read everything."""
+    """A channel layer whose worker stops when no message waits."""
 
     def __init__(self, layer):
         self._layer = layer
@@ -167,13 +167,13 @@ class UntilEmpty:
 
 @contextlib.contextmanager
 def _replaced(alias, layer, routing):
-    """Put ``layer``, or a new one in memory, in the place of the one called ``alias``."""
-    # The one that is there is not made if it has not been: it may need a Redis.
+    """Replace the channel layer ``alias`` by ``layer``, or by a new one in memory."""
+    # The present layer is not created for this if it was not yet: it may need a Redis.
     old = channel_layers.backends.get(alias)
     if routing is None:
         routing = channel_layers.configs[alias]['ROUTING'] if old is None else old.routing
     if layer is None:
-        # A browser reads all the time; ours may let anything wait until the test looks, or its author has debugged.
+        # A browser reads at once. Here messages wait until the test uses a client, perhaps after an hour in a debugger.
         layer = InMemoryChannelLayer(capacity=100000, expiry=86400)
     wrapper = ChannelLayerWrapper(layer, alias, list(Router.resolve_routing(routing)))
     wrapper.router.check_default()
