@@ -130,6 +130,9 @@ class Connection:
     def identified(self):
         """Called when it is known who asks for the connection and that they may have it."""
 
+    def left(self):
+        """Called when the connection has ended, before its functions run."""
+
     def handshake(self):
         """Return the HTTP request that asks for this connection."""
         raise NotImplementedError

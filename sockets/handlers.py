@@ -153,8 +153,8 @@ class RoutedSocketHandler(engine.current().handler_base):
 
     # Of a class: what SocketRouter adds, a view's own functions beside the methods above, functions that raise if the
     # view would not let its client in, and columns of the row that are not loaded with it.
-    _connect_functions = ()
-    _disconnect_functions = ()
+    connect_functions = ()
+    disconnect_functions = ()
     _guards = ()
     _deferred = ('handshake',)
     # The handler classes of the streams of a demultiplexer.

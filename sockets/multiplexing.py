@@ -53,7 +53,7 @@ class Stream:
         # Not super(): that would handle the message as if it were its own.
         self._whole, self.message, self.kwargs, self.path = whole, whole.message, whole.kwargs, whole.path
         self._connection = StreamConnection(whole._connection)
-        self._frame = StreamFrame(self)
+        self._frame = self._frame_class(self)
         self.content = payload
 
     _identity = property(lambda self: self._whole._identity)
@@ -62,31 +62,6 @@ class Stream:
     def encode(self, content):
         """Return the frame of ``content`` on this stream."""
         return self._whole.encode({STREAM: self.stream, PAYLOAD: content})
-
-
-class StreamFrame(frame.Frame):
-    """The payload of a frame, which is answered as if it had come in a frame of its own."""
-
-    __slots__ = ()
-
-    def handle_payload(self, is_last):
-        """Answer the payload. ``is_last`` says whether nothing is sent after that."""
-        ref = self.ref()
-        try:
-            reply = self.answer(self.handler.content, ref)
-        except BaseException as error:
-            if isinstance(error, engine.current().escaping):
-                raise
-            self.tell(error)
-        else:
-            if reply is not None and not self.handler.closed:
-                attempt(self.handler, self.handler._connection.send, reply, is_last)
-
-    def tell(self, error):
-        """Answer the payload, whose handling raised ``error``."""
-        error = engine.current().meaning_of(refusals.frame_error(error))
-        self.outcome = frame.outcome_of(error)
-        attempt(self.handler, self.fail, error, self.ref())
 
 
 class DemultiplexedFrame(frame.Frame):
@@ -114,7 +89,7 @@ class DemultiplexedFrame(frame.Frame):
         stream, self.refusing = self.refusing, None
         if stream is None:
             return super().fail(error, ref)
-        stream._frame.tell(error)
+        _tell(stream, error)
         if ref is not None and not self.handler.closed:
             self.handler._connection.send(replies.reply_of(self.handler, None, ref))
 
@@ -178,7 +153,7 @@ class SocketDemultiplexer(RoutedSocketHandler):
                 raise FrameError(messages.UNKNOWN_TYPE, 'No stream {:.100}.'.format(repr(name)))
             raise FrameError(messages.INVALID_MESSAGE, 'A payload is a JSON object with a type.')
         try:
-            stream._frame.handle_payload(is_last=self.content.get(messages.REF) is None)
+            _serve(stream, is_last=self.content.get(messages.REF) is None)
         finally:
             self._route, self._frame.outcome = stream._route, stream._frame.outcome
 
@@ -208,6 +183,26 @@ def _open(stream):
         if isinstance(error, engine.current().escaping) or isinstance(engine.current().meaning_of(error), _ABOUT_ALL):
             raise
         connect.refuse_with_error(stream, engine.current().meaning_of(refusals.frame_error(error)))
+
+
+def _serve(stream, is_last):
+    """Answer the payload of ``stream`` as if it had come in a frame of its own; ``is_last`` if nothing is sent after it."""
+    try:
+        reply = stream._frame.answer(stream.content, stream._frame.ref())
+    except BaseException as error:
+        if isinstance(error, engine.current().escaping):
+            raise
+        _tell(stream, error)
+    else:
+        if reply is not None and not stream.closed:
+            attempt(stream, stream._connection.send, reply, is_last)
+
+
+def _tell(stream, error):
+    """Answer the payload of ``stream``, whose handling raised ``error``."""
+    error = engine.current().meaning_of(refusals.frame_error(error))
+    stream._frame.outcome = frame.outcome_of(error)
+    attempt(stream, stream._frame.fail, error, stream._frame.ref())
 
 
 def _end(stream):

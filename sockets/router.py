@@ -169,7 +169,7 @@ class SocketRouter:
             attributes['sends'] = {**base.sends, **self._sends}
         for kind in ('connect', 'disconnect'):
             if kind in self._functions:
-                name_ = '_{}_functions'.format(kind)
+                name_ = kind + '_functions'
                 attributes[name_] = (*getattr(base, name_), self._functions[kind])
         if 'default_route' in self._functions:
             attributes['default_route'] = self._functions['default_route'].function

@@ -274,7 +274,7 @@ def test_all_that_match_are_meant_without_being_listed(staff, layer):
 
 def test_what_a_server_did_not_take_is_a_warning(staff, monkeypatch):
     make_rows(3)
-    monkeypatch.setattr('sockets.engines.channels1.transport.send_many', lambda names, message: len(names) - 1)
+    monkeypatch.setattr('sockets.fanout.send_many', lambda names, message: len(names) - 1)
     for action, (_, fields) in ACTIONS.items():
         if action != 'log_out':
             response = act(staff, action, Socket.objects.all(), **fields)

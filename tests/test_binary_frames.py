@@ -7,9 +7,10 @@ from django.contrib.auth.models import Permission
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, signals
+from sockets import RoutedSocketHandler, signals, SocketRouter
 from sockets.access import limits
 from sockets.connection.envelopes import unwrap, wrap
+from sockets.declaration import handler_classes
 from sockets.models import Socket
 from sockets.routes import Route, RouteTable
 from sockets.testing import SocketClient
@@ -242,10 +243,10 @@ class OfRouterOfRouter(View):
     (Overridden, b'overridden', False), (Renamed, b'renamed', True), (OfRouter.socket.Handler, b'router', False),
     (OfRouterOfRouter.socket.Handler, b'another router', False)])
 def test_what_is_defined_last_takes_the_bytes_and_an_override_keeps_the_options(handler, function, needs_login):
-    route = handler.route_table.binary
+    route = handler._route_table.binary
     assert route.function(None, b'', {}) == function
     assert route.login_required is needs_login
-    assert route.function in handler.functions()
+    assert route.function in handler_classes.functions(handler)
 
 
 @pytest.mark.parametrize('misuse, words', [
@@ -283,8 +284,8 @@ def test_bytes_are_no_type():
 
 
 def test_own_routes_are_those_of_the_class_bytes_included():
-    assert [route.name for route in Replaced.own_routes()] == ['(bytes)']
-    assert [route.name for route in OfRouterOfRouter.socket.Handler.own_routes()] == ['(bytes)']
+    assert [route.name for route in handler_classes.own_routes(Replaced)] == ['(bytes)']
+    assert [route.name for route in handler_classes.own_routes(OfRouterOfRouter.socket.Handler)] == ['(bytes)']
 
 
 def test_the_test_client_asks_with_bytes():

@@ -9,11 +9,11 @@ from django.db import DatabaseError, DataError
 from django.utils import timezone
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, messages
+from sockets import messages, RoutedSocketHandler, SocketRouter, signals
 from sockets.models import Socket
 
 from .client import Connection
-from .conftest import STOCK_LAYERS, both_ways
+from .conftest import both_ways, STOCK_LAYERS
 
 pytestmark = pytest.mark.django_db
 
@@ -158,7 +158,8 @@ def test_a_row_stands_for_an_open_connection(connect, login, alice, settings):
 
 def test_the_row_is_there_before_the_client_can_send(connect, monkeypatch):
     rows = []
-    monkeypatch.setattr('sockets.engines.channels1.transport.Consumer._send', lambda self, content: rows.append(Socket.objects.count()))
+    monkeypatch.setattr('sockets.engines.channels1.connection.Connection.put',
+                        lambda self, message, is_last=False: rows.append(Socket.objects.count()))
     connect(Poker)
     assert rows == [1]
 
@@ -386,15 +387,12 @@ def test_a_connect_function_that_denies_after_the_accept_closes_with_4403(connec
             super().connect(message, **kwargs)
             _deny(self)
 
-        def _refuse(self, error):
-            super()._refuse(error)
-            denials.append(self.socket.pk)
-
-    denials = []
+    ended = []
+    signals.socket_disconnected.connect(lambda socket, code, **kwargs: ended.append(code), weak=False)
     denied = connect(Denying)
     assert denied.messages() == [{'accept': True}, {'close': 4403}]
     assert not Socket.objects.exists()
-    assert denials == [None]
+    assert ended == [4403]
 
 
 @both_ways

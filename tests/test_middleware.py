@@ -4,7 +4,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
-from sockets.connection import middleware
+from sockets.declaration import middleware
 from sockets.exceptions import FrameError
 from sockets.models import Socket
 

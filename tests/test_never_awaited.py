@@ -8,15 +8,15 @@ import pytest
 from django import forms
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection as database
-from django.db import transaction
+from django.db import connection as database, transaction
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, contracts, signals
-from sockets.execution import coroutines
+from sockets import contracts, RoutedSocketHandler, signals, SocketRouter
+from sockets.connection import calls
 from sockets.exceptions import FrameError
+from sockets.execution import coroutines
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.routes import Function, Route
@@ -110,7 +110,7 @@ def test_so_is_a_method_of_a_handler_class(name):
 
 
 @pytest.mark.parametrize('name', [
-    'decode', 'encode', 'accept', 'send_json', 'connection_groups', 'raw_receive', 'user', 'deliver', 'opening'])
+    'decode', 'encode', 'accept', 'send_json', 'connection_groups', 'raw_receive', 'user', 'channel_name'])
 def test_what_is_not_awaited_cannot_be_async(name):
     async def method(self, *args, **kwargs):
         pass
@@ -415,7 +415,7 @@ def test_an_async_middleware_is_refused_by_name_and_by_the_check(entry):
     Handler = type('Handler', (RoutedSocketHandler,), {
         'middleware': ['{}.{}'.format(__name__, entry.__name__)], '__module__': 'site_wide.handlers'})
     with pytest.raises(ImproperlyConfigured, match='(?i){}.*write def'.format(entry.__name__)):
-        Handler.build_middleware()
+        calls.chain(Handler)
     from channels import route_class
     with sandbox(routing=[route_class(Handler, path='^/x/$')]):
         assert [error.id for error in run_checks(tags=['sockets']) if error.is_serious()] == ['sockets.E011']

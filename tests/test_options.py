@@ -8,7 +8,7 @@ from django.contrib.auth.models import Permission
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, signals
+from sockets import RoutedSocketHandler, signals, SocketRouter
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer
 
@@ -192,7 +192,7 @@ def test_methods_of_such_names_are_the_authors_own():
         @staticmethod
         def permission_classes():
             pass
-    assert Own.route_table.match('RATE') is not None
+    assert Own._route_table.match('RATE') is not None
 
 
 def test_a_mixin_that_guards_views_is_refused_in_a_handler_class():

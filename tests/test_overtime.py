@@ -1,11 +1,13 @@
 import time
 
 import pytest
-from django.db import DatabaseError, connections
+from django.db import connections, DatabaseError
 
-from sockets import RoutedSocketHandler, presence
-from sockets.execution import overtime
-from sockets.models import Socket, SocketQuerySet, end
+from sockets import callbacks
+from sockets import presence, RoutedSocketHandler
+from sockets.connection import overtime, timing
+from sockets.connection.endings import end
+from sockets.models import Socket, SocketQuerySet
 from sockets.multiplexing import SocketDemultiplexer
 
 pytestmark = pytest.mark.django_db
@@ -82,7 +84,7 @@ def test_what_it_sends_in_the_end_goes_nowhere(slow, caplog):
 def test_a_quick_one_is_left_alone(slow):
     assert slow.send({'type': 'QUICK', 'ref': 1}) == [{'type': 'ACK', 'ref': 1}]
     assert Socket.objects.count() == 1
-    assert overtime._handled == {}
+    assert timing.handled == {}
 
 
 def test_a_connect_that_hangs_before_its_accept_is_refused_and_leaves_no_row(connect, caplog):
@@ -132,7 +134,7 @@ def test_the_database_is_told_again_where_it_is_away(slow, monkeypatch):
 
     def fail(self):
         raise DatabaseError('away')
-    monkeypatch.setattr(presence, 'try_again', again.append)
+    monkeypatch.setattr(callbacks, 'try_again', again.append)
     monkeypatch.setattr(SocketQuerySet, 'remove', fail)
     slow.send({'type': 'HANG'})
     assert Socket.objects.count() == 1

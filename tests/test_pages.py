@@ -8,7 +8,8 @@ from twisted.internet import task
 from twisted.test.proto_helpers import StringTransport
 
 from sockets.engines.channels1 import pages
-from sockets.engines.channels1.pages import CHUNKS_AHEAD, ClientLeft, PAGE_BACKLOG, PIECE, PageRequest
+from sockets.engines.channels1.connection import Connection
+from sockets.engines.channels1.pages import CHUNKS_AHEAD, ClientLeft, PAGE_BACKLOG, PageRequest, PIECE
 
 
 class Transport(StringTransport):

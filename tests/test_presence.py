@@ -5,13 +5,12 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from channels import DEFAULT_CHANNEL_LAYER, channel_layers
+from channels import channel_layers, DEFAULT_CHANNEL_LAYER
 from django.contrib.sessions.models import Session
-from django.db import OperationalError, connections
+from django.db import connections, OperationalError
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, presence, signals
-from sockets import engine, fanout
+from sockets import callbacks, engine, fanout, presence, RoutedSocketHandler, signals
 from sockets.engines.channels1.channel_layer import channel_layer
 from sockets.execution import background
 from sockets.models import Socket
@@ -89,7 +88,7 @@ def test_many_rows_go_in_parts(layer, dead, monkeypatch):
     from sockets import models
     monkeypatch.setattr(models, '_PART', 3)
     parts = []
-    monkeypatch.setattr(models, 'end', lambda rows, details, code: parts.append(len(rows)))
+    monkeypatch.setattr(callbacks, 'end', lambda rows, details, code: parts.append(len(rows)))
     for n in range(7):
         row(n)
     dead.append('dead!')
@@ -150,7 +149,7 @@ def test_nobody_waits_for_a_look_in_passing(layer, monkeypatch):
     for _ in range(3):
         monkeypatch.setattr(presence, '_next_look', [0])
         began = time.monotonic()
-        presence.in_passing()
+        presence.purge_if_due()
         assert time.monotonic() - began < 1
         assert started.wait(5)
     go_on.set()
@@ -164,7 +163,7 @@ def test_who_keeps_house_does_not_look_in_passing(layer, monkeypatch):
     monkeypatch.setattr(presence, '_next_look', [0])
     monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self, at_most: pytest.fail('looked'))
     monkeypatch.setattr(presence, '_keeps_house', lambda: True)
-    presence.in_passing()
+    presence.purge_if_due()
 
 
 def test_only_servers_that_can_be_heard_of_are_judged(layer, dead):
@@ -435,9 +434,11 @@ def test_a_live_server_loses_no_row_to_a_purge(layer, connect):
 
 
 def test_a_frame_keeps_a_row_alive_at_the_cost_of_one_write_in_a_while(connect, settings, monkeypatch):
-    from sockets import handlers
+    from sockets.connection import connect as opening, frame
     clock = [5000.0]
-    monkeypatch.setattr(handlers, 'time', SimpleNamespace(monotonic=lambda: clock[0], perf_counter=time.perf_counter))
+    for module in (opening, frame):
+        monkeypatch.setattr(module, 'time', SimpleNamespace(
+            monotonic=lambda: clock[0], perf_counter=time.perf_counter))
     connection = connect(RoutedSocketHandler)
     long_ago = timezone.now() - timedelta(hours=1)
     Socket.objects.update(active=False, last_ping=long_ago)

@@ -8,12 +8,11 @@ from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler
+from sockets import callbacks, RoutedSocketHandler
 from sockets.access import revocation
 from sockets.models import Socket
 
 from .conftest import both_ways
-
 from .test_presence import Noted, nothing_noted  # noqa: F401, a fixture
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -237,6 +236,6 @@ def test_who_is_told_is_no_longer_logged_in(connect, settings, alice, monkeypatc
     mine = connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
     mine.messages()
     seen = []
-    monkeypatch.setattr(revocation, 'end', lambda rows, details: seen.append((len(rows), Session.objects.count())))
+    monkeypatch.setattr(callbacks, 'end', lambda rows, details, code: seen.append((len(rows), Session.objects.count())))
     revocation.log_out(Socket.objects.all())
     assert seen == [(1, 0)]

@@ -3,13 +3,14 @@ import re
 
 import pytest
 from channels import route, route_class
+from channels.exceptions import DenyConnection
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
+from sockets.declaration import handler_classes
 from sockets.router import ViewInRouting
-from sockets.engines.channels1.transport import DenyConnection
 
 from .conftest import both_ways
 
@@ -197,7 +198,7 @@ def test_connect_and_disconnect_functions_of_a_base_run_too_inside_out(connect, 
 
 
 def test_the_functions_of_all_bases_are_checked_for_their_arguments():
-    assert {function.function.__qualname__ for function in BestLot.socket.Handler.functions()} >= {
+    assert {function.function.__qualname__ for function in handler_classes.functions(BestLot.socket.Handler)} >= {
         'Lot.on_open', 'LiveLot.on_open', 'BestLot.on_open', 'Lot.on_close', 'LiveLot.on_close', 'BestLot.on_close'}
 
 

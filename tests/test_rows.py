@@ -25,11 +25,11 @@ def other_workers(monkeypatch):
     def waiting(layer, name, seconds):
         # A worker has its own.
         with monkeypatch.context() as patch:
-            patch.setattr(rows, '_QUESTIONS', questions)
+            patch.setattr(rows, '_QUESTIONS', answers_of)
             work()
         return layer.receive([name])[1]
-    questions = dict(rows._QUESTIONS)
-    monkeypatch.setattr(rows, '_QUESTIONS', dict.fromkeys(questions, away))
+    answers_of = dict(rows._QUESTIONS)
+    monkeypatch.setattr(rows, '_QUESTIONS', dict.fromkeys(answers_of, away))
     monkeypatch.setattr(questions, '_wait_for', waiting)
 
 

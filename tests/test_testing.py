@@ -336,7 +336,7 @@ def test_who_wants_to_see_what_a_client_sees_gets_no_exception(socket_client, ca
     record, = caplog.records
     assert record.exc_info[0] is KeyError
     if sys.version_info >= (3, 8):
-        assert record.pathname.endswith('handlers.py')
+        assert record.pathname.endswith('replies.py')
 
 
 def test_what_a_receiver_raises_or_a_disconnect_function_that_a_view_made_run(socket_client, monkeypatch):

@@ -16,15 +16,15 @@ from django.http import HttpResponse
 from django.urls import get_script_prefix, get_urlconf, reverse, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 
-from sockets import RoutedSocketHandler, SocketRouter, presence, testing
-from sockets.engines.channels1 import audit, page_consumers
-from sockets.engines.channels1.sandbox import SERVER, Empty, UntilEmpty
+from sockets import presence, RoutedSocketHandler, SocketRouter, testing
+from sockets.engines.channels1 import audit, channel_layer, page_consumers
+from sockets.engines.channels1.sandbox import Empty, SERVER, UntilEmpty
 from sockets.execution import thread_state
 from sockets.models import Socket
-from sockets.testing import SocketClient, sandbox
+from sockets.testing import sandbox, SocketClient
 
 from .client import Connection
-from .wire import REQUEST, Wire, frame
+from .wire import frame, REQUEST, Wire
 
 pytestmark = pytest.mark.django_db
 
@@ -455,7 +455,7 @@ def test_who_works_beside_the_frames_looks_before_each_round(monkeypatch, capsys
             raise SystemExit
     auditor.connections, auditor.look = dict, look_twice
     monkeypatch.setattr(audit, 'time', SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(transport, 'say_farewell', lambda message: None)
+    monkeypatch.setattr(channel_layer.Adapter, 'say_farewell', lambda self, message: None)
     with pytest.raises(SystemExit):
         auditor.run()
     assert looked == ['close_stale', 'look', 'close_stale', 'close_stale', 'look']

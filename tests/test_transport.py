@@ -8,10 +8,10 @@ import time
 import pytest
 from asgiref.inmemory import ChannelLayer
 from channels import channel_layers, include, route, route_class
-from channels.test import ChannelTestCase, WSClient, apply_routes
+from channels.test import apply_routes, ChannelTestCase, WSClient
 
-from sockets import RoutedSocketHandler, signals
-from sockets.engines.channels1 import transport
+from sockets import engine, fanout, messages, RoutedSocketHandler, signals
+from sockets.engines.channels1 import delivery, questions, routing
 from sockets.exceptions import DeliveryFailed, MailboxFull
 from sockets.layers import InMemoryChannelLayer
 from sockets.models import Socket
@@ -50,7 +50,7 @@ def test_a_full_mailbox_is_waited_for_and_nothing_is_lost(small_layer):
     reader = threading.Thread(target=read)
     reader.start()
     names = ['server!{}'.format(n) for n in range(50)]
-    assert transport.send_many(names, MESSAGE) == 50
+    assert fanout.send_many(names, MESSAGE) == 50
     reader.join()
     assert received == names
 
@@ -66,7 +66,7 @@ def test_a_slow_server_gets_everything_as_long_as_it_takes_something(small_layer
     reader = threading.Thread(target=read)
     reader.start()
     # 5 of them wait for 0.5 s in all, and no one for the 0.2 s that a server may take nothing.
-    assert transport.send_many(['server!{}'.format(n) for n in range(8)], MESSAGE) == 8
+    assert fanout.send_many(['server!{}'.format(n) for n in range(8)], MESSAGE) == 8
     reader.join()
 
 
@@ -79,7 +79,7 @@ def test_a_server_that_takes_nothing_is_given_up_alone_and_said_once(small_layer
     names = ['dead!{}'.format(n) for n in range(10)] + ['alive!1', 'alive!2']
     started = time.monotonic()
     with caplog.at_level(logging.ERROR, 'sockets'):
-        assert transport.send_many(names, MESSAGE) == 3 + 2
+        assert fanout.send_many(names, MESSAGE) == 3 + 2
     assert 0.2 <= time.monotonic() - started < 2
     record, = caplog.records
     assert '7 messages' in record.getMessage() and 'dead! (7)' in record.getMessage()
@@ -91,9 +91,9 @@ def test_a_server_that_takes_nothing_is_given_up_alone_and_said_once(small_layer
 
 def test_one_message_to_a_server_that_takes_nothing_is_an_error_with_its_name(small_layer):
     for _ in range(3):
-        transport.send(small_layer, 'dead!1', MESSAGE)
+        delivery.send(small_layer, 'dead!1', MESSAGE)
     with pytest.raises(MailboxFull, match='dead! has taken no message for 0.2 s'):
-        transport.send(small_layer, 'dead!1', MESSAGE)
+        delivery.send(small_layer, 'dead!1', MESSAGE)
 
 
 def test_the_last_message_of_a_frame_is_left_to_a_layer_that_can_send_it_later(caplog):
@@ -103,7 +103,7 @@ def test_the_last_message_of_a_frame_is_left_to_a_layer_that_can_send_it_later(c
 
     later = []
     layer = Patient()
-    transport.send_last(layer, 'a!1', MESSAGE)
+    delivery.send_last(layer, 'a!1', MESSAGE)
     (channel, message, on_failure), = later
     assert (channel, message) == ('a!1', MESSAGE) and layer.receive_many(['a!']) == (None, None)
     # It was full, and may have room now.
@@ -116,7 +116,7 @@ def test_the_last_message_of_a_frame_is_left_to_a_layer_that_can_send_it_later(c
 
 def test_the_last_message_of_a_frame_is_sent_at_once_by_any_other_layer():
     layer = ChannelLayer()
-    transport.send_last(layer, 'a!1', MESSAGE)
+    delivery.send_last(layer, 'a!1', MESSAGE)
     assert layer.receive_many(['a!']) == ('a!1', MESSAGE)
 
 
@@ -128,7 +128,7 @@ def test_a_layer_that_can_send_to_many_is_asked_to(settings):
 
     asked = []
     with sandbox(Batching()):
-        assert transport.send_many(['a!1', 'a!2', 'b!1', 'b!2', 'b!3'], MESSAGE) == 5
+        assert fanout.send_many(['a!1', 'a!2', 'b!1', 'b!2', 'b!3'], MESSAGE) == 5
     # What was refused, and only that, is tried again.
     assert asked == [['a!1', 'a!2', 'b!1', 'b!2', 'b!3'], ['b!1', 'b!2', 'b!3'], ['b!3']]
 
@@ -150,7 +150,7 @@ def test_a_fan_out_that_cannot_reach_some_serves_the_others_and_says_how_many():
 
     asked = []
     with sandbox(Sharded()), pytest.raises(DeliveryFailed, match='3 of 5 connections.*Redis is away') as raised:
-        transport.send_many(['far!1', 'near!1', 'full!1', 'far!2', 'near!2'], MESSAGE)
+        fanout.send_many(['far!1', 'near!1', 'full!1', 'far!2', 'near!2'], MESSAGE)
     assert (raised.value.delivered, raised.value.total) == (3, 5)
     assert isinstance(raised.value.__cause__, Away)
     # Who is full is tried again, who cannot be reached is not.
@@ -169,10 +169,10 @@ def test_a_fan_out_on_any_other_layer_serves_those_it_can_before_it_fails():
     layer = Partly()
     with sandbox(layer):
         with pytest.raises(DeliveryFailed, match='1 of 3 connections'):
-            transport.send_many(['far!1', 'far!2', 'near!1'], MESSAGE)
+            fanout.send_many(['far!1', 'far!2', 'near!1'], MESSAGE)
         assert tried == ['far!1', 'near!1'] and layer.receive(['near!']) == ('near!1', MESSAGE)
         with pytest.raises(AssertionError):
-            transport.send_many(['near!1'], 'no message')
+            fanout.send_many(['near!1'], 'no message')
 
 
 def test_what_has_expired_is_told_as_dropped():
@@ -193,18 +193,18 @@ def test_what_has_expired_is_told_as_dropped():
 
 @pytest.mark.parametrize('code', [1000, 1001, 1011, 1012, 3000, 4401, 4999])
 def test_a_server_may_close_with(code):
-    assert transport.close_code(code) == code
+    assert messages.close_code(code) == code
 
 
 @pytest.mark.parametrize('code', [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, None, '1000', 1000.0])
 def test_a_server_may_not_close_with(code):
     with pytest.raises(ValueError, match='4000 to 4999'):
-        transport.close_code(code)
+        messages.close_code(code)
 
 
 def test_a_server_prefix_is_what_its_channels_share():
-    assert transport.server_prefix('daphne.response.X!y') == 'daphne.response.X!'
-    assert transport.server_prefix('websocket.connect') == 'websocket.connect'
+    assert engine.server_of('daphne.response.X!y') == 'daphne.response.X!'
+    assert engine.server_of('websocket.connect') == 'websocket.connect'
 
 
 @pytest.mark.django_db
@@ -224,26 +224,26 @@ def test_the_routing_is_walked_with_its_url_arguments(layer):
         include([route_class(RoutedSocketHandler, path=r'^(?P<room>\w+)/$')], path=r'^/(?P<site>\w+)/'),
         route('http.request', len),
     ]):
-        room, page = transport.routed('default')[:2]
+        room, page = routing.routed('default')[:2]
     assert (room.consumer, page.consumer, page.channels) == (RoutedSocketHandler, len, {'http.request'})
     assert [regexes['path'].pattern for regexes in room.conditions] == [r'^/(?P<site>\w+)/', r'^(?P<room>\w+)/$']
     assert page.conditions == ({},)
 
 
 def test_a_worker_says_who_it_is_unless_its_layer_reaches_nobody_else(layer):
-    layer.send(transport.DOCTOR, {'reply_channel': 'sockets.doctor?x'})
+    layer.send(questions.DOCTOR, {'reply_channel': 'sockets.doctor?x'})
     work()
     channel, message = layer.receive(['sockets.doctor?x'])
     assert (message is None) == channel_layers['default'].local_only()
     assert message is None or message['process'] == os.getpid()
-    assert [entry.consumer for entry in transport.routed('default')].count(transport.answer_doctor) == (
+    assert [entry.consumer for entry in routing.routed('default')].count(questions.answer_doctor) == (
         message is not None)
 
 
-def test_channels_is_imported_by_the_transport_alone():
+def test_channels_is_imported_by_the_engine_alone():
     program = (
         'import sys, django; from django.conf import settings;'
-        'settings.configure(); import sockets, sockets.router, sockets.routes, sockets.messages, sockets.access.security,'
+        'settings.configure(); import sockets, sockets.router, sockets.routes, sockets.messages, sockets.access.origins,'
         'sockets.conf, sockets.exceptions, sockets.signals; print("channels" in sys.modules)')
     assert subprocess.check_output([sys.executable, '-c', program]).strip() == b'False'
 

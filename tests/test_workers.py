@@ -9,8 +9,8 @@ from channels.signals import worker_process_ready
 from channels.worker import Worker, WorkerGroup
 
 from sockets import presence
+from sockets.connection import overtime
 from sockets.engines.channels1 import workers
-from sockets.execution import overtime
 from sockets.layers import InMemoryChannelLayer
 from sockets.testing import sandbox
 

@@ -32,7 +32,7 @@ def _connect(handler, content):
     if handler.closed:
         return
     handler.accept()
-    for function in handler._connect_functions:
+    for function in handler.connect_functions:
         if handler.closed:
             break
         function(handler, handler.message, handler.kwargs)
@@ -48,7 +48,7 @@ def _disconnect(handler, content):
     attempt(handler, lambda: coroutines.settle(handler.disconnect(handler.message, **handler.kwargs)))
     # The last one first. What one raises keeps no other from running.
     with contextlib.ExitStack() as stack:
-        for function in handler._disconnect_functions:
+        for function in handler.disconnect_functions:
             stack.callback(function, handler, handler.message, handler.kwargs)
 
 

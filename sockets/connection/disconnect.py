@@ -5,6 +5,8 @@ import logging
 from django.utils import timezone
 
 from .. import callbacks, engine, messages, signals
+from ..execution import thread_state
+from . import timing
 from .attempts import attempt
 from .calls import call
 from .identity import Identity
@@ -19,6 +21,8 @@ _LOOKS = 3
 def disconnect(handler, code):
     """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there."""
     from django.db import Error
+    handler._identity = Identity(handler.channel_name)
+    attempt(handler, handler._connection.left)
     try:
         _find_and_end(handler, code)
     except Error as error:
@@ -42,7 +46,11 @@ def end(row, code, reason):
             signals.announce(signals.socket_disconnected, sender=Socket, socket=row, code=code, reason=reason)
             row.forget()
         else:
-            _run(handler, row, code, reason)
+            handler._identity = Identity(row.channel_name, row=row)
+            attempt(handler, handler._connection.left)
+            # Whoever ends a connection for its client may be within a request of its own.
+            timing.timed(handler, 'disconnect', functools.partial(
+                thread_state.serve, functools.partial(_run, handler, row, code, reason), None, None))
     except BaseException:
         logger.exception('Could not end %s at %r', row.channel_name, row.path)
 

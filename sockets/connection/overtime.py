@@ -7,38 +7,9 @@ import time
 import traceback
 
 from .. import callbacks, conf, fanout, messages
-from . import disconnect
+from . import disconnect, timing
 
 logger = logging.getLogger('sockets')
-
-
-class _Handling:
-    """A frame that a thread is handling, and since when."""
-
-    __slots__ = ('handler', 'what', 'began', 'is_told')
-
-    def __init__(self, handler, what):
-        self.handler = handler
-        self.what = what
-        self.began = time.monotonic()
-        self.is_told = False
-
-
-# By thread.
-_handled = {}
-
-
-def timed(handler, what, function):
-    """Call ``function``, which handles an event of ``handler`` that the log calls ``what``; return what it returns."""
-    thread = threading.get_ident()
-    if thread in _handled:
-        # A function that ends other connections runs their disconnect functions. It is its own time that counts.
-        return function()
-    _handled[thread] = _Handling(handler, what)
-    try:
-        return function()
-    finally:
-        del _handled[thread]
 
 
 def keep_watch():
@@ -63,12 +34,12 @@ def _watch():
 def look():
     """End the connections whose functions have run for too long, each in a thread of its own: it may hang as well."""
     now = time.monotonic()
-    for ident, handling in list(_handled.items()):
+    for ident, handling in list(timing.handled.items()):
         handler = handling.handler
         if handling.is_told or now - handling.began < conf.MAX_HANDLING_TIME:
             continue
         frame = sys._current_frames().get(ident)
-        if _handled.get(ident) is not handling or frame is None:
+        if timing.handled.get(ident) is not handling or frame is None:
             # It has just returned.
             continue
         handling.is_told = True

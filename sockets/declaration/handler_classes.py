@@ -39,7 +39,7 @@ def functions(cls):
     """Return the ``Function`` of every route and hook of the class."""
     binary = cls._route_table.binary
     return [*(route.function for route in cls._route_table), *([] if binary is None else [binary.function]),
-            cls._default_function, *cls._connect_functions, *cls._disconnect_functions]
+            cls._default_function, *cls.connect_functions, *cls.disconnect_functions]
 
 
 def _resolve(cls, entry):

@@ -420,7 +420,7 @@ OLD = Document('docs/how-to/migrate-from-django-channels-router.md')
     ('The router', 7), ('The handler', 18), ('Socket and its queryset', 20), ('Constants', 5)])
 def test_every_name_that_is_said_to_be_here_is_here(section, least):
     import sockets
-    from sockets import RoutedSocketHandler, SocketRouter, messages, models, signals
+    from sockets import messages, models, RoutedSocketHandler, signals, SocketRouter
     spaces = {'SocketRouter': SocketRouter, 'RoutedSocketHandler': RoutedSocketHandler, 'Socket': models.Socket,
               'SocketQuerySet': models.SocketQuerySet, 'signals': signals, 'sockets': sockets}
     default = {'The router': SocketRouter, 'The handler': RoutedSocketHandler}.get(section)
@@ -442,7 +442,7 @@ def test_the_messages_that_are_said_to_be_kept_are(db):
     told = re.findall(r'^\| `([A-Z_]+)` \| (?:kept|changed) \|', OLD.text, re.MULTILINE)
     assert told == ['HELLO', 'GOT_HELLO', 'PING', 'RECONNECT', 'ERROR']
     assert all(getattr(messages, name) == name for name in told)
-    table = handlers.RoutedSocketHandler.route_table
+    table = handlers.RoutedSocketHandler._route_table
     assert table.match('HELLO') and table.match('PING')
 
 

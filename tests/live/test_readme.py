@@ -132,7 +132,7 @@ def test_the_first_picture_is_a_view(db):
     exec(blocks('python')[0].text, names)
     handler = names['MyPage'].socket.Handler
     assert handler.__name__ == 'MyPageSocketHandler'
-    assert handler.route_table.match('ADD').function(None, {'a': 1, 'b': 2}, {}) == {'type': 'SUM', 'sum': 3}
+    assert handler._route_table.match('ADD').function(None, {'a': 1, 'b': 2}, {}) == {'type': 'SUM', 'sum': 3}
 
 
 def test_five_minutes_lead_to_a_page_that_says_what_it_should(project, run, open_browser):

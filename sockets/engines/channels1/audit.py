@@ -63,9 +63,7 @@ class Auditor(threading.Thread):
 
     def run(self):
         farewell = messages.reconnect('This server was taken for dead. Come back.')
-        say = getattr(channel_layer(), 'say_farewell', None)
-        if say is not None:
-            say({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
+        adapted().say_farewell({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
         while True:
             time.sleep(INTERVAL)
             try:

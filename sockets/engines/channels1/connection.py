@@ -33,6 +33,9 @@ class Connection(engine.Connection):
     def identified(self):
         self.consumer._join_groups()
 
+    def left(self):
+        self.consumer._leave_groups()
+
     def handshake(self):
         return self._request(self.message.content)
 

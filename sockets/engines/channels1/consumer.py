@@ -11,7 +11,7 @@ from django.contrib.sessions.backends.base import CreateError
 from django.utils.functional import cached_property
 
 from ... import messages
-from ...connection import connect, disconnect, envelopes, frame, overtime
+from ...connection import connect, disconnect, envelopes, frame, timing
 from ...execution import thread_state
 from .connection import Connection
 
@@ -74,16 +74,6 @@ class Consumer(WebsocketConsumer):
             message.__class__ = IncomingMessage
         super().__init__(message, **kwargs)
 
-    @classmethod
-    def ended(cls, message, kwargs):
-        """Return a consumer for ``message``, the end of a connection, which it does not handle."""
-        channel = message.channel
-        message.channel = Channel(ENDED, channel_layer=message.channel_layer)
-        consumer = cls(message, **kwargs)
-        message.channel = channel
-        consumer.path = message['path']
-        return consumer
-
     def get_handler(self, message, **kwargs):
         """Return what handles ``message``. What Channels would load for each, an ``IncomingMessage`` loads if touched."""
         self._has_channel_session = bool(self.channel_session or self.channel_session_user or self.http_user or
@@ -97,7 +87,7 @@ class Consumer(WebsocketConsumer):
         if message.channel.name == ENDED:
             return
         function = functools.partial(super().dispatch, message, **kwargs)
-        return overtime.timed(self, message.channel.name, functools.partial(
+        return timing.timed(self, message.channel.name, functools.partial(
             thread_state.serve, function, message.content.get('root_path'), type(self)))
 
     def raw_connect(self, message, **kwargs):
@@ -110,7 +100,6 @@ class Consumer(WebsocketConsumer):
 
     def raw_disconnect(self, message, **kwargs):
         """Called with the message of a disconnect."""
-        self._leave_groups()
         disconnect.disconnect(self, message.get('code'))
 
     def _join_groups(self):
@@ -161,3 +150,14 @@ def _keeping_channel_session(handler, message, **kwargs):
         session = vars(message).get('channel_session')
         if session is not None and session.modified:
             session.save()
+
+
+def consumer_of_end(cls, message, kwargs):
+    """Return an instance of the consumer class ``cls`` for ``message``, the end of a connection, which it does not handle.
+    """
+    channel = message.channel
+    message.channel = Channel(ENDED, channel_layer=message.channel_layer)
+    consumer = cls(message, **kwargs)
+    message.channel = channel
+    consumer.path = message['path']
+    return consumer

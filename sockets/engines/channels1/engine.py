@@ -9,7 +9,7 @@ from ... import conf, messages, rates
 from ...engine import Closing, Denied, Engine, Special
 from . import routing
 from .channel_layer import adapted, channel_layer
-from .consumer import Consumer
+from .consumer import Consumer, consumer_of_end
 
 logger = logging.getLogger('sockets')
 
@@ -87,7 +87,7 @@ class Channels1(Engine):
         content = {'reply_channel': name, 'path': path, 'code': code, 'order': 0}
         message = Message(content, 'websocket.disconnect', channel_layer())
         consumer, kwargs = routing.consumer_of(message)
-        return None if consumer is None else consumer.ended(message, kwargs)
+        return None if consumer is None else consumer_of_end(consumer, message, kwargs)
 
     def denied(self):
         return DenyConnection()

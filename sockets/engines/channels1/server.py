@@ -9,11 +9,11 @@ import time
 from channels.worker import Worker
 from daphne.server import Server
 
-from ...execution import overtime
-from . import farewell
+from ...connection import overtime
 from ...layers.mailboxes import CONNECT, FRAMES
 from ...presence import keep_house
-from .workers import WorkerThread, at_work, finish
+from . import farewell
+from .workers import at_work, finish, WorkerThread
 
 logger = logging.getLogger('sockets')
 

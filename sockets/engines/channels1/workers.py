@@ -12,7 +12,7 @@ from channels.worker import Worker
 from django.db import connections
 
 from ... import presence
-from ...execution import overtime
+from ...connection import overtime
 from .farewell import DRAIN_TIMEOUT
 
 logger = logging.getLogger('sockets')

@@ -1,7 +1,7 @@
 """What a server sends over a websocket: at once, framed once for all, and no more than its client reads."""
 import logging
 
-from .transport import close_code
+from ...messages import close_code
 
 logger = logging.getLogger('sockets')
 

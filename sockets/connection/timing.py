@@ -1,0 +1,32 @@
+"""Which event each thread is handling, and since when. Standard library only."""
+import threading
+import time
+
+
+class Handling:
+    """A frame that a thread is handling, and since when."""
+
+    __slots__ = ('handler', 'what', 'began', 'is_told')
+
+    def __init__(self, handler, what):
+        self.handler = handler
+        self.what = what
+        self.began = time.monotonic()
+        self.is_told = False
+
+
+# What is being handled, by thread.
+handled = {}
+
+
+def timed(handler, what, function):
+    """Call ``function``, which handles an event of ``handler`` that the log calls ``what``; return what it returns."""
+    thread = threading.get_ident()
+    if thread in handled:
+        # A function that ends other connections runs their disconnect functions. It is its own time that counts.
+        return function()
+    handled[thread] = Handling(handler, what)
+    try:
+        return function()
+    finally:
+        del handled[thread]
