@@ -17,9 +17,9 @@ class SocketsConfig(AppConfig):
         from . import checks, router
         from .declaration import arguments
         from .engines.channels1 import checks as engine_checks  # Registers them.
-        from .engines.channels1 import factory, farewell, rows, transport, workers
+        from .engines.channels1 import factory, rows, shutdown, transport, workers
         factory.install()
-        farewell.install()
+        shutdown.patch_server()
         transport.install(on_worker=workers.keep_house_here, on_worker_process=workers.take_over,
                           check_consumer=router.refuse_views, check_arguments=arguments.refuse_taken,
                           answers={rows.CHANNEL: rows.answer})

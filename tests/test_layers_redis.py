@@ -692,7 +692,7 @@ def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_
     layer = make_layer()
     if locally:
         layer.serve_locally()
-    layer.say_farewell({'text': 'farewell', 'close': 1012})
+    layer.set_close_message({'text': 'come back', 'close': 1012})
     # The servers of other tests go on.
     name = 'silent{}!'.format(locally)
     a, b, c = name + 'a', name + 'b', name + 'c'
@@ -709,7 +709,7 @@ def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_
     monkeypatch.setattr(layer._leases, 'renew', lambda server: FINE)
     eventually(lambda: name in judge.dead_servers())
     monkeypatch.setattr(layer._leases, 'renew', renew)
-    assert sorted(server.has(2)) == [(connection, {'text': 'farewell', 'close': 1012}) for connection in (a, b)]
+    assert sorted(server.has(2)) == [(connection, {'text': 'come back', 'close': 1012}) for connection in (a, b)]
     with pytest.raises(layer.ChannelFull):
         server.send('websocket.connect', frame(0, c))
     # What waited and what comes is not handled, and the ends are.

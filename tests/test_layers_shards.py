@@ -339,7 +339,7 @@ def test_connections_are_closed_and_found_idle_whatever_other_shard_is_away(thre
     assert layer.send_many(names, {'close': 4401}) == []
     assert server.has(3) == [(name, {'close': 4401}) for name in names]
     assert sorted(layer.idle(names)) == sorted([names[0], names[2]])
-    assert sorted(in_thread(lambda: server_layer.connections_at_rest(prefix, names))) == sorted([names[0], names[2]])
+    assert sorted(in_thread(lambda: server_layer.drained_connections(prefix, names))) == sorted([names[0], names[2]])
     # The server's own close.
     assert in_thread(lambda: server_layer.send_many(names, {'close': 1012})) == []
     assert server.has(6)[3:] == [(name, {'close': 1012}) for name in names]

@@ -98,7 +98,7 @@ class FrameSender:
         if reply == 2:
             # Somebody has found this server dead.
             self.stopped.add(connection)
-            self.local.send(connection, {'close': True} if is_new else self.servers.farewell)
+            self.local.send(connection, {'close': True} if is_new else self.servers.close_message)
         elif connection not in self.stopped:
             logger.warning('%s %s: %s', 'Refusing' if is_new else 'Closing with 1013', connection,
                            explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait')

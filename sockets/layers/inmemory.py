@@ -161,7 +161,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Return those of ``connections`` of which no frame waits or is being handled."""
         return [connection for connection in connections if self.is_idle(connection)]
 
-    def connections_at_rest(self, server, names):
+    def drained_connections(self, server, names):
         """Return those of ``names``, connections of ``server``, of which no frame waits or is being handled."""
         with self._queues.lock:
             return [name for name in names if not self._mailboxes.has_frames(name)]

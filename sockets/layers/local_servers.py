@@ -15,7 +15,7 @@ _HELD = frozenset(['websocket.connect', 'websocket.receive'])
 _CONTROLS = frozenset(['websocket.connect', 'websocket.disconnect'])
 
 # Seconds after which a connection that was told to close has ended, whether anybody has said so or not.
-_LAST_WORDS = 15
+_CLOSE_TIMEOUT = 15
 
 
 def is_from_server(channel):
@@ -39,9 +39,9 @@ class LocalServers:
         # Whether this process also handles the frames of its connections.
         self.runs_workers = False
         self.connections = set()
-        # The last message of connections whose server was found dead and is not, and who was told it when.
-        self.farewell = {'close': 1012}
-        self._told = {}
+        # The last message to connections whose server was found dead and is not, and when it was sent to which of them.
+        self.close_message = {'close': 1012}
+        self._closing = {}
 
     def holds(self, connection):
         """Whether a server of this process holds ``connection``."""
@@ -73,7 +73,7 @@ class LocalServers:
         """Keep account of the open connections; ``ChannelFull`` for a new one while this server counts as dead."""
         if channel == 'websocket.disconnect':
             self.connections.discard(connection)
-            self._told.pop(connection, None)
+            self._closing.pop(connection, None)
         elif self.standing.is_dead:
             raise self.local.ChannelFull(channel)
         else:
@@ -105,13 +105,13 @@ class LocalServers:
             logger.error('This server was found dead, or was not at work for too long to know: its connections are '
                          'closed with 1012')
         now = time.monotonic()
-        new = self.connections.difference(self._told)
-        self._told.update(dict.fromkeys(new, now))
-        self.local.send_many(list(new), self.farewell)
+        new = self.connections.difference(self._closing)
+        self._closing.update(dict.fromkeys(new, now))
+        self.local.send_many(list(new), self.close_message)
         # Of some that are turned away, nobody says that they have ended.
-        for connection in [name for name, since in list(self._told.items()) if now - since > _LAST_WORDS]:
+        for connection in [name for name, since in list(self._closing.items()) if now - since > _CLOSE_TIMEOUT]:
             self.connections.discard(connection)
-            self._told.pop(connection, None)
+            self._closing.pop(connection, None)
         if self.connections or answer not in (FINE, UNKNOWN, GONE):
             return
         if answer == GONE:

@@ -4,7 +4,7 @@ scripts.py says what Redis holds; it adds ``now()`` and a deadline to each of th
 """
 from .admission_script import ADMIT, TAKEN
 
-NAMES = 'put_frame', 'put', 'take', 'end', 'at_rest', 'idle', 'renew', 'close'
+NAMES = 'put_frame', 'put', 'take', 'end', 'drained', 'idle', 'renew', 'close'
 
 # What they share. An entry is "<channel>|<expires, ms>|<payload>"; 0 expires never. ring() wakes a worker.
 _RING = """
@@ -163,8 +163,8 @@ return {}
 # ARGV: prefix, connection, token.
 END = _ROOM + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 
-# ARGV: prefix, connections ...
-AT_REST = _HEAD + """
+# ARGV: prefix, connections ... Returns those of which no frame waits or is being handled, expired ones left out.
+DRAINED = _HEAD + """
 local prefix, at, found = ARGV[1], now(), {}
 for index = 2, #ARGV do
     local name = ARGV[index]

@@ -76,7 +76,7 @@ class RedisChannelLayer(RedisHosts):
     def send_later(self, channel, message, on_failure):
         """Send ``message`` with the next thing that this thread asks of Redis, at the latest when it receives again.
 
-        For the last word of a consumer: it costs no round trip. ``on_failure`` is called, by ``receive``, with what
+        For the last message of a consumer: it costs no round trip. ``on_failure`` is called, by ``receive``, with what
         ``send`` would have raised. Outside of a frame, and to close, it is sent at once and does raise.
         """
         _check(self, channel, message)
@@ -164,14 +164,14 @@ class RedisChannelLayer(RedisHosts):
         # That connections have ended is on its way.
         return self._local.is_idle(connection) and (connection is not None or not self._ring.is_posting())
 
-    def connections_at_rest(self, server, names):
+    def drained_connections(self, server, names):
         """Return those of ``names``, connections of ``server``, which is in this process, of which no frame waits or is
         being handled, and what was sent to them has arrived. It may have to wait for Redis.
         """
         if self._servers.runs_workers:
-            return self._local.connections_at_rest(server, names)
-        found = self._ring.select('at_rest', names)
-        # Whatever their functions have said is in front of this.
+            return self._local.drained_connections(server, names)
+        found = self._ring.select('drained', names)
+        # Whatever their functions have sent is in front of this.
         return found if self._inbox.has_read(server, self._outbox.queues.send_mark) else []
 
     def idle(self, connections):
@@ -179,9 +179,9 @@ class RedisChannelLayer(RedisHosts):
         idle = self._local.idle(connections)
         return idle if self._servers.runs_workers else self._ring.select('idle', idle)
 
-    def say_farewell(self, message):
-        """Have ``message``, which closes, be the last one of connections whose server was found dead and is not."""
-        self._servers.farewell = message
+    def set_close_message(self, message):
+        """Have ``message``, which closes, sent to the connections of a server that was found dead and is not."""
+        self._servers.close_message = message
 
     # Servers of all processes
 

@@ -281,7 +281,7 @@ def test_sigterm_ends_it_in_time_though_a_function_hangs_and_a_client_does_not_a
         begin = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         await fleet.eventually(lambda: not server.is_running, 15)
-        # sockets.engines.channels1.server.DRAIN_TIMEOUT
+        # sockets.engines.channels1.shutdown.DRAIN_TIMEOUT
         assert 9 < time.monotonic() - begin < 13
         assert server.process.returncode == 0
     asyncio.run(scenario())

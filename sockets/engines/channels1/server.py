@@ -10,7 +10,7 @@ from channels.worker import Worker
 from daphne.server import Server
 
 from ...execution import overtime
-from . import farewell
+from . import shutdown
 from ...layers.mailboxes import CONNECT, FRAMES
 from ...presence import keep_house
 from .workers import WorkerThread, at_work, finish
@@ -68,7 +68,7 @@ class SocketServer(Server):
         keep_house()
         overtime.keep_watch()
         reactor.callWhenRunning(self.begin)
-        farewell.prepare(self)
+        shutdown.prepare(self)
         super().run()
         # What reads from afar may be handed something at any time.
         finish(at_work() + self.afar, self.deadline)

@@ -200,7 +200,7 @@ def say_end(channel_name, path):
 
 def say_farewell(message):
     """Have the layer send ``message``, which closes, to the connections of a server that was taken for dead."""
-    say = getattr(channel_layer(), 'say_farewell', None)
+    say = getattr(channel_layer(), 'set_close_message', None)
     if say is not None:
         say(message)
 

@@ -13,7 +13,7 @@ from django.db import connections
 
 from ... import presence
 from ...execution import overtime
-from .farewell import DRAIN_TIMEOUT
+from .shutdown import DRAIN_TIMEOUT
 
 logger = logging.getLogger('sockets')
 
