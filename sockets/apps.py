@@ -3,7 +3,7 @@ from django.apps import AppConfig
 
 from .engines.channels1 import compat
 
-compat.heal_six_importer()
+compat.patch_six_importer()
 
 
 class SocketsConfig(AppConfig):
@@ -11,16 +11,16 @@ class SocketsConfig(AppConfig):
     verbose_name = 'Sockets'
 
     def ready(self):
-        compat.heal_postgresql()
+        compat.patch_postgresql()
         from django.apps import apps
 
         from . import checks, router
         from .declaration import arguments
         from .engines.channels1 import checks as engine_checks  # Registers them.
         from .engines.channels1 import factory, rows, shutdown, transport, workers
-        factory.install()
+        factory.patch_daphne()
         shutdown.patch_server()
-        transport.install(on_worker=workers.keep_house_here, on_worker_process=workers.take_over,
+        transport.install(on_worker=workers.start_housekeeper, on_worker_process=workers.take_over,
                           check_consumer=router.refuse_views, check_arguments=arguments.refuse_taken,
                           answers={rows.CHANNEL: rows.answer})
         # What is missing is for the checks to say.

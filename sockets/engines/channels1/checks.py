@@ -123,7 +123,7 @@ def check_routing(app_configs=None, **kwargs):
             "'ROUTING': '<project>.routing.channel_routing'}}}}.".format(alias)))]
     error = transport.routing_error(alias)
     if isinstance(error, ViewInRouting):
-        return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is no consumer.'.format(
+        return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is not a consumer.'.format(
                           alias, error.view.__name__), hint=error.remedy, obj=error.view, id='sockets.E009')]
     if isinstance(error, NameTaken):
         return [Error(error.reason, hint=error.remedy, obj=error.handler, id='sockets.E012')]

@@ -63,7 +63,7 @@ def _run_server(stdout, layer, addrport, threads, page_threads, options):
         try:
             serverFromString(None, endpoint)
         except Exception as error:
-            raise CommandError('{!r} is no endpoint of Twisted: {}'.format(endpoint, error))
+            raise CommandError('{!r} is not an endpoint of Twisted: {}'.format(endpoint, error))
     has_static = settings.DEBUG and apps.is_installed('django.contrib.staticfiles')
     layer.router.check_default(http_consumer=StaticFilesConsumer() if has_static else ViewConsumer())
     forwarded = options['proxy_headers']
@@ -97,7 +97,7 @@ def _run_server(stdout, layer, addrport, threads, page_threads, options):
 def _address(addrport):
     host, _, port = addrport.rpartition(':')
     if not port.isdecimal() or int(port) > 65535:
-        raise CommandError('{!r} is no ADDR:PORT; write 127.0.0.1:8000 or 8000.'.format(addrport))
+        raise CommandError('{!r} is not an ADDR:PORT; write 127.0.0.1:8000 or 8000.'.format(addrport))
     return host.strip('[]') or '127.0.0.1', int(port)
 
 

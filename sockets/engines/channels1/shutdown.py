@@ -1,4 +1,4 @@
-"""How a server stops: it takes no new connections, closes each when its frames have been handled, and lets pages end."""
+"""How a server stops: it takes no new connections, and closes each when its frames have been handled."""
 import functools
 import logging
 import queue
