@@ -216,7 +216,7 @@ def test_messages_are_brought_to_a_server_in_order_though_one_cannot_be_delivere
 def test_a_thread_that_others_can_do_without_leaves_them_the_frames_that_have_just_come(layer, reactor, monkeypatch):
     # Two that do nothing but compute are slower than one: with four threads there were 0.85 of the echoes.
     monkeypatch.setattr(local_queues, '_PATIENCE', 0.05)
-    layer.spare_threads(0.4)
+    layer.wake_threads_after(0.4)
     release, taken = threading.Event(), threading.Event()
 
     def work():
@@ -242,7 +242,7 @@ def test_a_thread_that_others_can_do_without_leaves_them_the_frames_that_have_ju
 
 
 def test_another_thread_is_woken_when_those_at_work_let_a_frame_wait(layer, reactor):
-    layer.spare_threads(0.05)
+    layer.wake_threads_after(0.05)
     handled = []
 
     def work():
@@ -294,7 +294,7 @@ def test_more_connects_than_can_be_taken_in_time_are_told_when_to_come_back(laye
 
 def test_connects_are_taken_by_others_than_those_at_work_on_frames(layer, reactor):
     # A frame waits for a thread that is at work on frames. One on connects does not help it.
-    layer.spare_threads(0.3)
+    layer.wake_threads_after(0.3)
     layer.send('websocket.connect', frame(0))
     assert layer.receive(['websocket.connect'], block=True)[1]['n'] == 0
     started = time.monotonic()

@@ -11,7 +11,7 @@ from asgiref import conformance
 from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import threads
 
-from sockets.layers import RedisChannelLayer, redis_leases, standing, upkeep
+from sockets.layers import RedisChannelLayer, redis_leases, liveness, upkeep
 from sockets.layers.mailboxes import FRAMES
 from sockets.layers.redis import OutOfMemory
 from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN, VERSION
@@ -725,7 +725,7 @@ def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_
     with pytest.raises(layer.ChannelFull):
         server.send('websocket.connect', frame(0, c))
     judge.forget_server(name)
-    eventually(lambda: layer._servers.standing.may_serve())
+    eventually(lambda: layer._servers.liveness.may_serve())
     server.send('websocket.connect', frame(0, c))
     assert in_thread(lambda: worker.receive(list(FRAMES)))[1]['reply_channel'] == c
 
@@ -735,27 +735,27 @@ def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_l
     layer = make_layer()
     layer.serve_locally()
     server = Server(reactor, layer, 'stopped!')
-    eventually(lambda: layer._servers.standing.at_work < float('inf'))
+    eventually(lambda: layer._servers.liveness.at_work < float('inf'))
     for name in ('stopped!a', 'stopped!b'):
         server.send('websocket.connect', frame(0, name))
         assert layer.receive(['websocket.connect'])[1]['reply_channel'] == name
         layer.receive(['websocket.connect'])
     server.send('websocket.receive', frame(1, 'stopped!a'))
-    clock, renewed = standing.uptime, []
-    monkeypatch.setattr(standing, 'uptime', lambda: clock() + 75)
+    clock, renewed = liveness.uptime, []
+    monkeypatch.setattr(liveness, 'uptime', lambda: clock() + 75)
     monkeypatch.setattr(layer._upkeep, 'jobs', [])
     worker = threading.Thread(target=lambda: renewed.append(layer.receive(['websocket.receive'])))
     worker.start()
     worker.join(1)
-    assert renewed == [] and layer._servers.standing.doubts == 1
-    layer._servers.standing.hear(FINE, 1)
+    assert renewed == [] and layer._servers.liveness.interruptions == 1
+    layer._servers.liveness.hear(FINE, 1)
     worker.join(5)
     assert renewed[0][1]['n'] == 1
     # While this one waited, its connection was ended with all the others, and the server lived again.
     server.send('websocket.receive', frame(2, 'stopped!b'))
-    monkeypatch.setattr(standing, 'uptime', lambda: clock() + 150)
+    monkeypatch.setattr(liveness, 'uptime', lambda: clock() + 150)
     threading.Timer(0.7, lambda: server.send('websocket.disconnect', frame(3, 'stopped!b'))).start()
-    threading.Timer(0.9, lambda: layer._servers.standing.hear(FINE, 2)).start()
+    threading.Timer(0.9, lambda: layer._servers.liveness.hear(FINE, 2)).start()
     assert in_thread(lambda: layer.receive(['websocket.receive'])) == (None, None)
 
 

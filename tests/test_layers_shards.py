@@ -295,7 +295,7 @@ def test_the_claim_of_a_thread_that_died_is_dropped(redis_url, monkeypatch, capl
     began = time.monotonic()
     while other.receive(['websocket.receive'], block=True)[1] is None:
         assert time.monotonic() - began < 5
-    assert 'ended with a frame of server!a in its hands' in caplog.text and not layer._claims.held
+    assert 'ended while it handled a frame of server!a' in caplog.text and not layer._claims.held
 
 
 def test_servers_on_healthy_shards_are_judged_while_another_is_away(three, monkeypatch):
@@ -546,7 +546,7 @@ def test_messages_live_by_the_clock_of_redis(redis_url, reactor, told, monkeypat
 
 def test_what_expires_on_its_way_to_a_server_is_counted_and_told(redis_url, reactor, told, monkeypatch):
     monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
-    monkeypatch.setattr(counts, '_TELL_EVERY', 0)
+    monkeypatch.setattr(counts, '_REPORT_EVERY', 0)
     layer = RedisChannelLayer(hosts=[redis_url], prefix='told:', expiry=1)
     layer.flush()
     layer.send_many(['told!a', 'told!b'], {'text': 'too late'})
@@ -570,7 +570,7 @@ def test_what_expires_on_its_way_to_a_worker_is_counted_and_told_once(redis_url,
     assert layer.receive(['background', 'websocket.receive']) == (None, None)
     for _ in range(2):
         layer._counts._told = -100
-        layer._counts.tell_expired()
+        layer._counts.report_expired()
     assert told == [{'background': 1, 'some!': 2}]
     assert layer.statistics() == {'waiting': {}, 'dropped': {'background': 1, 'some!': 2}}
 

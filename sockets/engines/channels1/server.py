@@ -44,9 +44,9 @@ class SocketServer(Server):
         serve_locally = getattr(channel_layer.channel_layer, 'serve_locally', None)
         if serve_locally is not None:
             serve_locally()
-        spare_threads = getattr(channel_layer.channel_layer, 'spare_threads', None)
-        if spare_threads is not None:
-            spare_threads(THREAD_PATIENCE)
+        wake_threads_after = getattr(channel_layer.channel_layer, 'wake_threads_after', None)
+        if wake_threads_after is not None:
+            wake_threads_after(THREAD_PATIENCE)
         # It completes the routing.
         Worker(channel_layer, signal_handlers=False).ready()
         self.workers = [WorkerThread(channel_layer, FRAMES.difference(CONNECTS)) for _ in range(threads)]

@@ -3,26 +3,26 @@ import time
 
 import pytest
 
-from sockets.layers import standing
+from sockets.layers import liveness
 from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN
-from sockets.layers.standing import Standing, uptime
+from sockets.layers.liveness import Liveness, uptime
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(standing, 'uptime', lambda: clock[0])
+    monkeypatch.setattr(liveness, 'uptime', lambda: clock[0])
     return clock
 
 
 def at_work():
-    process = Standing(2)
+    process = Liveness(2)
     process.note_work()
     return process
 
 
 def test_who_never_says_that_it_works_is_never_in_doubt(clock):
-    process = Standing(2)
+    process = Liveness(2)
     clock[0] += 1000
     assert process.may_serve() and process.wait()
 
@@ -33,7 +33,7 @@ def test_who_is_at_work_serves(clock):
         clock[0] += 1.9
         assert process.may_serve()
         process.note_work()
-    assert process.doubts == 0
+    assert process.interruptions == 0
 
 
 def test_who_was_stopped_serves_when_a_sign_of_life_has_been_answered(clock):
@@ -42,7 +42,7 @@ def test_who_was_stopped_serves_when_a_sign_of_life_has_been_answered(clock):
     # Before any thread has noticed, and after.
     assert not process.may_serve()
     process.note_work()
-    assert not process.may_serve() and process.doubts == 1
+    assert not process.may_serve() and process.interruptions == 1
     # This one was given before.
     process.hear(FINE, 0)
     assert not process.may_serve()
@@ -68,7 +68,7 @@ def test_a_redis_that_has_forgotten_us_says_nothing_of_who_was_at_work_and_enoug
 
 
 def test_a_frame_waits_for_the_answer():
-    process = Standing(0.2)
+    process = Liveness(0.2)
     process.note_work()
     time.sleep(0.3)
     process.note_work()
@@ -95,5 +95,5 @@ def test_the_clock_does_not_stand_still_in_a_suspended_machine(monkeypatch):
     before = uptime()
     time.sleep(0.01)
     assert uptime() > before
-    monkeypatch.delattr(standing.time, 'CLOCK_BOOTTIME', raising=False)
+    monkeypatch.delattr(liveness.time, 'CLOCK_BOOTTIME', raising=False)
     assert abs(uptime() - time.time()) < 1
