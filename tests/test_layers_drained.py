@@ -72,7 +72,7 @@ def test_a_thread_that_ends_gives_its_connection_away_at_once(make_layer, hosts)
     assert in_thread(lambda: take(other)) == 1
 
 
-def test_it_is_no_trouble_to_release_nothing(make_layer):  # noqa: F811
+def test_releasing_nothing_does_no_harm(make_layer):  # noqa: F811
     make_layer().release()
 
 

@@ -188,7 +188,7 @@ def test_an_expired_frame_is_skipped_and_the_end_of_its_connection_is_not():
     assert boxes.take(['websocket.disconnect'], EXPIRY * 2)[0].message == {'n': 'end'}
 
 
-def test_what_nobody_receives_is_swept_away():
+def test_expired_messages_that_are_not_received_are_removed():
     boxes = mailboxes()
     boxes.put('http.disconnect', {}, 0)
     boxes.put('server!a', {}, 0)
@@ -222,7 +222,7 @@ def test_an_owner_at_work_gets_another_lease():
     assert boxes.overdue(2 * LEASE) == [claim]
 
 
-def test_of_a_connection_that_is_told_to_close_only_the_end_is_heard():
+def test_of_a_connection_that_is_told_to_close_only_the_disconnect_is_received():
     boxes = mailboxes()
     for n in range(2):
         boxes.put('websocket.receive', {'n': n}, 0, 'server!a')
@@ -265,7 +265,7 @@ def test_a_close_does_not_expire_with_the_messages_before_it():
 CONNECT = 'websocket.connect'
 
 
-def test_a_client_that_has_gone_before_anybody_took_its_connect_leaves_nothing():
+def test_a_client_that_left_before_its_connect_was_taken_leaves_nothing():
     boxes = mailboxes()
     frame(boxes, 0, kind=CONNECT)
     assert boxes.count_ready(CONNECT) == 1

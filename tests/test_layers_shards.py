@@ -177,7 +177,7 @@ def test_a_script_that_is_late_does_nothing_and_says_so(redis_url):
 
 
 @pytest.mark.parametrize('fault', ['is killed', 'hangs'])
-def test_a_shard_that_is_away_costs_its_own_part_and_nobody_else(three, fault, caplog):
+def test_a_shard_that_is_away_affects_only_its_own_part(three, fault, caplog):
     sender, worker = RedisChannelLayer(hosts=three.urls), RedisChannelLayer(hosts=three.urls)
     names = [on_shard(sender, index) for index in range(3)]
     for n in range(9):
@@ -247,7 +247,7 @@ def test_a_frame_that_is_done_while_its_shard_is_away_is_ended_when_that_is_back
     assert in_thread(take) == 1
 
 
-def test_the_last_word_of_a_frame_for_a_shard_that_went_away_comes_back_with_the_reason(three):
+def test_the_last_message_of_a_frame_for_a_shard_that_went_away_comes_back_with_the_reason(three):
     worker, errors = RedisChannelLayer(hosts=three.urls), []
     home = next(name for name in ('far{}!'.format(n) for n in range(99)) if worker.consistent_hash(name) == 1)
     worker.send('websocket.receive', frame(1, on_shard(worker, 0)))
@@ -426,7 +426,7 @@ def test_frames_that_wait_for_a_redis_that_hangs_are_as_few_as_may_wait_in_it(re
         assert server.has(1) == [('few!a', {'close': 1013})]
         assert len(layer._ring.posters[0].waiting) == 3
     wait_for(layer.is_idle)
-    assert not layer._outbox.frames.on_their_way
+    assert not layer._outbox.frames.in_flight
     wait_for(lambda: layer.statistics()['waiting'] == {'frames of connections': 3})
 
 
@@ -469,7 +469,7 @@ def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_fram
     wait_for(lambda: layer.statistics()['waiting'].get('frames of connections') == 2)
 
 
-def test_what_waits_for_a_redis_that_is_lost_is_all_told_though_one_of_them_fails(redis_url, hung, reactor):
+def test_all_callbacks_that_wait_for_a_lost_redis_are_called_though_one_of_them_fails(redis_url, hung, reactor):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='all-told:', timeout=0.3)
     told = []
     poster = posting.Poster(layer._ring.shards[0])
@@ -506,7 +506,7 @@ def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, rea
     assert server.received == []
 
 
-def test_a_server_whose_own_mailbox_is_away_lets_nobody_in_and_closes_who_speaks(three, reactor):
+def test_a_server_whose_own_shard_is_away_accepts_no_clients_and_closes_those_that_send(three, reactor):
     layer = RedisChannelLayer(hosts=three.urls)
     prefix = next(name for name in ('home{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 1)
     server = Server(reactor, layer, prefix)
@@ -590,7 +590,7 @@ def test_an_error_is_a_reply():
     assert isinstance(error, redis.exceptions.ResponseError) and str(error) == 'OOM no more' and end == 14
 
 
-def test_a_shard_that_nobody_needs_any_more_is_not_tried_for_ever(caplog):
+def test_a_shard_that_is_not_used_any_more_is_not_probed_for_ever(caplog):
     # What is logged holds the exception, and that the layer.
     caplog.set_level(logging.CRITICAL, 'sockets')
     before = set(threading.enumerate())

@@ -61,7 +61,7 @@ class Claims:
             self.end_later(claim)
 
     def end_later(self, claim):
-        """Have ``tend`` tell Redis that a frame has been handled."""
+        """Have ``clean_up`` tell Redis that a frame has been handled."""
         self._unended.append(claim)
 
     def renew(self):
@@ -77,7 +77,7 @@ class Claims:
                 if at_work:
                     self.ring.run('renew', index, [int(self.lease * 1000), *at_work])
 
-    def tend(self):
+    def clean_up(self):
         """End the claims of threads that died, and those that Redis could not be told of."""
         for claim in list(self.held):
             if not claim.thread.is_alive():

@@ -162,7 +162,7 @@ class Reader:
         self.tries += 1
         self.reactor.callLater(pause(self.tries), self.start)
 
-    # What the reactor calls (twisted.internet.interfaces.IReadDescriptor)
+    # Called by the reactor (twisted.internet.interfaces.IReadDescriptor)
 
     def fileno(self):
         return self.connection._sock.fileno() if self.connection._sock else -1

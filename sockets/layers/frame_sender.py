@@ -20,7 +20,7 @@ class FrameSender:
         self.servers = servers
         self.local = servers.local
         # How many frames of each connection wait in our memory for Redis to take them.
-        self.on_their_way = collections.Counter()
+        self.in_flight = collections.Counter()
         # Connections that we close because Redis did not take a frame, and disconnects that it did not take.
         self.stopped = set()
         self._unreported = collections.deque()
@@ -58,27 +58,27 @@ class FrameSender:
     def _post(self, channel, message, index, args):
         """Send a frame without waiting for Redis; return whether it was refused at once."""
         connection = message['reply_channel']
-        home = self.ring.shards[self.ring.shard_of(queue_of(connection))]
-        if channel == 'websocket.connect' and (home.is_down or self.ring.shards[index].is_down):
+        server_shard = self.ring.shards[self.ring.shard_of(queue_of(connection))]
+        if channel == 'websocket.connect' and (server_shard.is_down or self.ring.shards[index].is_down):
             # daphne answers 503 at once, and sends no disconnect.
             self.servers.connections.discard(connection)
             return True
         if channel == 'websocket.receive':
-            if home.is_down:
+            if server_shard.is_down:
                 return self._stop(
-                    channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
-            if self.on_their_way[connection] >= self.entries.capacity_of(channel):
+                    channel, message, Down('no answer could arrive, Redis{} is away'.format(server_shard.name)))
+            if self.in_flight[connection] >= self.entries.capacity_of(channel):
                 # Redis would refuse it as well, if it answered.
                 return self._stop(channel, message, 1)
-            self.on_their_way[connection] += 1
-        self.ring.post('put_frame', index, args, lambda reply: self._hear(channel, message, reply))
+            self.in_flight[connection] += 1
+        self.ring.post('put_frame', index, args, lambda reply: self._take_reply(channel, message, reply))
 
-    def _hear(self, channel, message, reply):
+    def _take_reply(self, channel, message, reply):
         if channel == 'websocket.receive':
             connection = message['reply_channel']
-            self.on_their_way[connection] -= 1
-            if not self.on_their_way[connection]:
-                del self.on_their_way[connection]
+            self.in_flight[connection] -= 1
+            if not self.in_flight[connection]:
+                del self.in_flight[connection]
         if reply:
             self._stop(channel, message, reply)
         if channel == 'websocket.disconnect':

@@ -57,7 +57,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         refused = []
         for channel in channel_names:
             try:
-                # Whoever receives it may add to it.
+                # A copy for each receiver, which may add to it.
                 self._queues.put(channel, dict(message))
             except self.ChannelFull:
                 refused.append(channel)

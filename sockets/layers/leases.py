@@ -13,7 +13,7 @@ except ImportError:
 
 logger = logging.getLogger('sockets')
 
-# Seconds that the file of a dead server is kept for somebody to find.
+# Seconds that the file of a dead server is kept, so that it is found.
 _KEPT = 7 * 86400
 
 

@@ -38,7 +38,7 @@ class Liveness:
             self.is_uncertain = True
         self.at_work = now
 
-    def hear(self, answer, interruptions):
+    def take_answer(self, answer, interruptions):
         """Handle the answer to a heartbeat that was sent after so many ``interruptions``."""
         if answer in (DEAD, GONE) or (answer == UNKNOWN and not self.is_certain()):
             self.is_dead = True

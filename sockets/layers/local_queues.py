@@ -61,7 +61,7 @@ class LocalQueues:
         self._thread = threading.local()
 
     def put(self, channel, message):
-        """Put ``message`` where whoever receives ``channel`` finds it; ``ChannelFull`` if there is no room."""
+        """Put ``message`` where a receiver of ``channel`` finds it; ``ChannelFull`` if there is no room."""
         with self.lock:
             self._put(channel, message)
 

@@ -94,11 +94,11 @@ class LocalServers:
             interruptions = self.liveness.interruptions
             # The shard has logged that it is away; others may not be.
             with contextlib.suppress(*AWAY):
-                self._hear(server, self.leases.renew(server), interruptions)
+                self._take_answer(server, self.leases.renew(server), interruptions)
 
-    def _hear(self, server, answer, interruptions):
+    def _take_answer(self, server, answer, interruptions):
         was_dead = self.liveness.is_dead
-        self.liveness.hear(answer, interruptions)
+        self.liveness.take_answer(answer, interruptions)
         if not self.liveness.is_dead:
             return
         if not was_dead:

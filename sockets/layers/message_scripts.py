@@ -113,12 +113,12 @@ return 0
 """
 
 # Changes nothing, and fails if Redis is out of memory: better now than after a frame has been taken out.
-_ROOM = """
+_CHECK_MEMORY = """
 redis.call('SETRANGE', ARGV[1] .. 'room', 0, '')
 """
 
 # ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
-TAKE = _ROOM + _FINISH + TAKEN + """
+TAKE = _CHECK_MEMORY + _FINISH + TAKEN + """
 local prefix, at, wake_ups = ARGV[1], now(), {}
 if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
 for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
@@ -161,7 +161,7 @@ return {}
 """
 
 # ARGV: prefix, connection, token.
-END = _ROOM + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
+END = _CHECK_MEMORY + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 
 # ARGV: prefix, connections ... Returns those of which no frame waits or is being handled, expired ones left out.
 DRAINED = _HEAD + """

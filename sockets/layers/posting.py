@@ -117,7 +117,7 @@ class Poster:
         if self.waiting and self.watch is None:
             self._watch_later()
 
-    # What the reactor calls (twisted.internet.interfaces.IReadDescriptor, IWriteDescriptor)
+    # Called by the reactor (twisted.internet.interfaces.IReadDescriptor, IWriteDescriptor)
 
     def fileno(self):
         return self.connection._sock.fileno() if self.connection is not None and self.connection._sock else -1

@@ -60,7 +60,7 @@ class RedisChannelLayer(RedisHosts):
         self._claims = Claims(ring, lease)
         self._outbox = Outbox(ring, entries, self._servers, self._claims)
         self._upkeep = Upkeep(lease, at_exit=self._claims.end_all, jobs=[
-            self._servers.send_heartbeats, self._claims.renew, self._claims.tend,
+            self._servers.send_heartbeats, self._claims.renew, self._claims.clean_up,
             self._outbox.frames.report_ends_later, self._counts.report_expired])
         self._inbox = Inbox(ring, entries, self._servers, self._upkeep, self._counts)
         self._receiver = Receiver(

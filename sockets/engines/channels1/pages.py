@@ -161,7 +161,7 @@ class PageRequest(LimitedRequest):
             super()._drop()
             self._room.notify_all()
 
-    # What the transport calls (twisted.internet.interfaces.IPushProducer)
+    # Called by the transport (twisted.internet.interfaces.IPushProducer)
 
     def pauseProducing(self):
         self._is_paused = True
@@ -179,10 +179,10 @@ class PageRequest(LimitedRequest):
     def stopProducing(self):
         pass
 
-    # What the thread calls that runs the view
+    # Called by the thread that runs the view
 
     def wait_for_room(self):
-        """Wait until another chunk may be handed over; ``ClientLeft`` if there is nobody who would read it."""
+        """Wait until another chunk may be sent; ``ClientLeft`` if the client has left."""
         self._is_local = True
         with self._room:
             while self._ahead >= CHUNKS_AHEAD and not self.is_gone:

@@ -3,8 +3,6 @@ import argparse
 
 from django.core.management.base import BaseCommand
 
-from ...engines.channels1 import command
-
 
 class Command(BaseCommand):
     help = 'Serves pages and websockets, and runs their code, in one process or in several behind one port.'
@@ -39,4 +37,6 @@ class Command(BaseCommand):
         parser.add_argument('--access-log', metavar='FILE', help='where to write the access log, - for stdout')
 
     def handle(self, *args, **options):
+        # Imported late: it needs daphne and Twisted.
+        from ...engines.channels1 import command
         command.run(self.stdout, **options)
