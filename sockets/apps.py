@@ -3,7 +3,7 @@ from django.apps import AppConfig
 
 from .engines.channels1 import compat
 
-compat.heal_six_importer()
+compat.patch_six_importer()
 
 
 class SocketsConfig(AppConfig):
@@ -11,7 +11,7 @@ class SocketsConfig(AppConfig):
     verbose_name = 'Sockets'
 
     def ready(self):
-        compat.heal_postgresql()
+        compat.patch_postgresql()
         from django.apps import apps
 
         from . import callbacks, checks, engine, presence  # noqa: F401, checks register themselves

@@ -63,7 +63,7 @@ def room(name):
 @pytest.mark.parametrize('name', sorted(MODULES))
 def test_a_module_imports_only_where_its_arrows_point(name):
     ours, stack = imports(name)
-    assert not stack or name.startswith(KNOW_THE_STACK) or name in STACK_OFFENDERS
+    assert not stack or name.startswith(KNOW_THE_STACK)
     if room(name):
         assert {room(target) for target in ours} - {room(name)} <= ROOMS[room(name)]
     else:
@@ -105,5 +105,4 @@ def test_the_library_reads_its_rows_where_it_writes_them():
 
 
 # What is still to be taken apart. Nothing is added here.
-STACK_OFFENDERS = {'management.commands.runsockets'}
 LARGE = {'models'}

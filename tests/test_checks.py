@@ -119,7 +119,7 @@ def only(monkeypatch):
     def check(routing, routers=(), handlers=()):
         from asgiref.inmemory import ChannelLayer
         monkeypatch.setattr(handler_checks, 'attached_routers', set(routers))
-        monkeypatch.setattr(handler_checks, '_unbuilt_on', lambda known: [(h, h.__name__) for h in handlers])
+        monkeypatch.setattr(handler_checks, '_leaves', lambda known: [(h, h.__name__) for h in handlers])
         with sandbox(ChannelLayer(), routing):
             return [*checks.check_handlers(), *engine_checks.check_routing()]
     return check
@@ -156,7 +156,7 @@ def test_a_handler_that_serves_a_stream_is_routed_with_its_demultiplexer(only):
 
     assert only([route_class(Whole)], handlers=[Whole, Part]) == []
     assert ids(only([], handlers=[Part, Whole])) == ['sockets.W003', 'sockets.W003']
-    assert not {handler for handler, _ in handler_checks._unbuilt_on({})} & {*Whole._streams.values(), SocketDemultiplexer}
+    assert not {handler for handler, _ in handler_checks._leaves({})} & {*Whole._streams.values(), SocketDemultiplexer}
 
 
 @pytest.mark.parametrize('module, is_named', [
@@ -170,10 +170,10 @@ def test_what_a_test_module_defines_need_not_be_routed(only, monkeypatch, module
     assert ids(only([], [Page.socket])) == ['sockets.W003'] * is_named
     monkeypatch.undo()
     # Another test may have left some.
-    found = {handler for handler, _ in handler_checks._unbuilt_on({})}
+    found = {handler for handler, _ in handler_checks._leaves({})}
     Real = type('Real', (RoutedSocketHandler,), {'__module__': 'shop.handlers'})
     Built = type('Built', (Real,), {'__module__': module})
-    assert {handler for handler, _ in handler_checks._unbuilt_on({})} - found == {Built if is_named else Real}
+    assert {handler for handler, _ in handler_checks._leaves({})} - found == {Built if is_named else Real}
 
 
 def test_middleware_that_is_none_is_named(only, settings):
@@ -205,9 +205,9 @@ def test_only_classes_that_nothing_builds_on_have_to_be_routed():
     class Leaf(Base):
         __module__ = 'shop.handlers'
 
-    found = [handler for handler, _ in handler_checks._unbuilt_on({})]
+    found = [handler for handler, _ in handler_checks._leaves({})]
     assert Leaf in found and Base not in found and RoutedSocketHandler not in found
-    assert Leaf not in [handler for handler, _ in handler_checks._unbuilt_on({Leaf: 'known'})]
+    assert Leaf not in [handler for handler, _ in handler_checks._leaves({Leaf: 'known'})]
 
 
 def test_so_is_one_that_on_bytes_needs(only):

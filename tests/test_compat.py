@@ -26,8 +26,8 @@ def test_the_importer_does_not_claim_what_is_not_its_own():
 def test_a_connection_to_postgresql_is_believed_to_be_utc(settings):
     pytest.importorskip('psycopg2')
     settings.DATABASES = {'default': {'ENGINE': 'django.db.backends.postgresql'}}
-    compat.heal_postgresql()
-    compat.heal_postgresql()
+    compat.patch_postgresql()
+    compat.patch_postgresql()
     from django.db.backends.postgresql import base
     from django.db.backends.postgresql.utils import utc_tzinfo_factory as strict
     assert base.utc_tzinfo_factory(0) == base.utc_tzinfo_factory(timedelta(0)) == strict(0)

@@ -237,7 +237,7 @@ def found(monkeypatch):
 
     def check(*views, routing=None):
         monkeypatch.setattr(handlers, 'attached_routers', {view.socket for view in views})
-        monkeypatch.setattr(handlers, '_unbuilt_on', lambda known: [])
+        monkeypatch.setattr(handlers, '_leaves', lambda known: [])
         routing = [route_class(view.socket.Handler, path='^/{}/$'.format(n)) for n, view in enumerate(views)
                    ] if routing is None else routing
         with sandbox(ChannelLayer(), routing):

@@ -123,7 +123,7 @@ def test_all_are_in_soon_when_threads_that_hung_go_on():
     assert crowd(found, 5000).ended <= 1.15 * 5000 * 0.007 + 8
 
 
-def test_who_comes_while_others_wait_for_their_slot_starves_nobody():
+def test_a_client_that_comes_while_others_wait_for_their_slot_starves_none_of_them():
     found = Storm(2, lambda: 0.05)
     for _ in range(400):
         found.at(found.random.random(), found.come)
@@ -147,7 +147,7 @@ def test_a_burst_on_a_server_that_has_nothing_to_do_is_let_in():
     assert [found.ask(0, waiting, 0) for waiting in range(100)] == [None] * 100
 
 
-def test_who_waits_for_threads_that_serve_nobody_is_told_so():
+def test_a_client_that_waits_for_threads_that_serve_no_connects_is_told_to_come_back():
     assert Admission().ask(100, 3, 2.1) >= admission.EARLIEST
     assert measured(0.001).ask(10, 3, 2.1) == admission.EARLIEST
     assert measured(0.001).ask(10, 3, 1.9) is None
@@ -159,14 +159,14 @@ def test_a_queue_is_bounded_by_its_length_too():
     assert found.ask(0.2, admission.LONGEST_QUEUE, 0.1) == 0.1
 
 
-def test_nobody_is_sent_away_for_very_long_nor_all_of_them_for_as_long():
+def test_no_client_is_sent_away_for_very_long_nor_all_of_them_for_the_same_time():
     found = measured(0.02)
     slots = [found.ask(20, 200, 0) for _ in range(100000)]
     assert max(slots) <= admission.LATEST
     assert max(slots[-50000:].count(slot) for slot in set(slots[-100:])) < 1000
 
 
-def test_who_comes_before_anything_is_measured_comes_back_soon():
+def test_a_client_that_comes_before_anything_is_measured_is_told_to_come_back_soon():
     found = Admission()
     slots = [found.ask(0, 200, 0) for _ in range(5000)]
     assert 1 <= min(slots) < 1.1 and 2.9 < max(slots) <= 3
@@ -180,7 +180,7 @@ def test_a_measure_is_good_for_a_minute():
     assert found.ask(99 + admission.GOOD_FOR + 1, 10, 0) is None
 
 
-def test_the_time_between_two_storms_is_no_measure():
+def test_the_time_between_two_storms_is_not_a_sample():
     found = Admission()
     for start in range(0, 1000, 50):
         for n in range(10):

@@ -39,7 +39,7 @@ class Receiver(threading.Thread):
                 self.handle(message)
 
 
-def test_who_waits_is_woken_by_the_message_and_not_by_a_clock(layer):
+def test_a_receiver_is_woken_by_the_message_and_does_not_poll(layer):
     receiver = Receiver(layer, ['wake'], 20)
     delays = []
     for n in range(20):
@@ -52,7 +52,7 @@ def test_who_waits_is_woken_by_the_message_and_not_by_a_clock(layer):
     assert sorted(delays)[10] < 0.02
 
 
-def test_a_message_is_for_those_who_wait_for_its_channel(layer):
+def test_a_message_goes_to_a_receiver_of_its_channel(layer):
     other, mine = Receiver(layer, ['other']), Receiver(layer, ['mine', 'third'])
     time.sleep(0.05)
     layer.send('third', {})
@@ -156,7 +156,7 @@ def test_a_slow_reader_fills_its_own_mailbox_and_can_still_be_closed(layer):
         ('server!slow', {'close': 1008})]
 
 
-def test_twisted_is_told_of_a_message_when_it_comes(layer, monkeypatch):
+def test_a_deferred_fires_when_a_message_comes(layer, monkeypatch):
     from twisted.internet import reactor
     monkeypatch.setattr(reactor, 'callFromThread', lambda function, *args: function(*args))
     results = []
@@ -174,7 +174,7 @@ def test_runworker_is_refused_a_layer_that_it_cannot_share():
     assert ChannelLayerWrapper(InMemoryChannelLayer(), 'default', []).local_only()
 
 
-def test_who_stops_waiting_leaves_nothing_behind(layer, monkeypatch):
+def test_a_receiver_that_stops_waiting_leaves_nothing_behind(layer, monkeypatch):
     monkeypatch.setattr('sockets.layers.local_queues._PATIENCE', 0.05)
     assert layer.receive(['nothing'], block=True) == (None, None)
     assert layer._queues._waiters == []
@@ -216,7 +216,7 @@ def test_messages_are_brought_to_a_server_in_order_though_one_cannot_be_delivere
 def test_a_thread_that_others_can_do_without_leaves_them_the_frames_that_have_just_come(layer, reactor, monkeypatch):
     # Two that do nothing but compute are slower than one: with four threads there were 0.85 of the echoes.
     monkeypatch.setattr(local_queues, '_PATIENCE', 0.05)
-    layer.spare_threads(0.4)
+    layer.wake_threads_after(0.4)
     release, taken = threading.Event(), threading.Event()
 
     def work():
@@ -242,7 +242,7 @@ def test_a_thread_that_others_can_do_without_leaves_them_the_frames_that_have_ju
 
 
 def test_another_thread_is_woken_when_those_at_work_let_a_frame_wait(layer, reactor):
-    layer.spare_threads(0.05)
+    layer.wake_threads_after(0.05)
     handled = []
 
     def work():
@@ -294,7 +294,7 @@ def test_more_connects_than_can_be_taken_in_time_are_told_when_to_come_back(laye
 
 def test_connects_are_taken_by_others_than_those_at_work_on_frames(layer, reactor):
     # A frame waits for a thread that is at work on frames. One on connects does not help it.
-    layer.spare_threads(0.3)
+    layer.wake_threads_after(0.3)
     layer.send('websocket.connect', frame(0))
     assert layer.receive(['websocket.connect'], block=True)[1]['n'] == 0
     started = time.monotonic()
@@ -313,7 +313,7 @@ def test_what_may_be_connected_is_withdrawn_and_forgotten_in_time(layer):
     assert layer.receive(['websocket.connect']) == (None, None)
 
 
-def test_whoever_is_told_of_what_has_expired_may_use_the_layer(monkeypatch):
+def test_a_listener_that_is_told_what_has_expired_may_use_the_layer(monkeypatch):
     layer, told = InMemoryChannelLayer(expiry=0.5), threading.Event()
 
     def listen(servers):

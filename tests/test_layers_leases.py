@@ -33,13 +33,13 @@ def test_a_server_is_dead_when_its_process_is_and_not_before(tmp_path):
     assert leases.dead(['server!']) == leases.dead() == []
 
 
-def test_a_process_that_serves_nobody_judges_as_well_and_only_who_has_left_a_file(tmp_path):
+def test_a_process_without_connections_also_finds_dead_servers_but_only_those_with_a_file(tmp_path):
     # As manage.py sockets purge, which found nobody dead.
     (tmp_path / 'server_').write_text('')
     assert FileLeases(str(tmp_path)).dead(['server!', 'elsewhere!']) == ['server!']
 
 
-def test_where_files_cannot_be_locked_nobody_is_dead(tmp_path, monkeypatch, caplog):
+def test_where_files_cannot_be_locked_no_server_is_found_dead(tmp_path, monkeypatch, caplog):
     def flock(file, operation):
         raise OSError('no locks available')
     monkeypatch.setattr(leases.fcntl, 'flock', flock)
@@ -59,7 +59,7 @@ def test_what_is_left_of_the_long_dead_is_swept_away(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['mine_', 'new']
 
 
-def test_a_server_that_cannot_have_a_lease_serves_without_one_and_judges_nobody(tmp_path, caplog):
+def test_a_server_that_cannot_take_a_lease_serves_without_one_and_finds_none_dead(tmp_path, caplog):
     (tmp_path / 'a file').write_text('')
     leases = FileLeases(str(tmp_path / 'a file' / 'directory'))
     leases.hold('mine!'), leases.hold('mine!')

@@ -29,7 +29,7 @@ class Order(RuleBasedStateMachine):
         self.serial = 0
         # Per connection, the frames that nobody has taken yet.
         self.expected = collections.defaultdict(collections.deque)
-        # Per connection, the ticket of the one frame that may be in work, and until when it is the only one.
+        # Per connection, the claim of the one frame that may be in work, and until when it is the only one.
         self.busy = {}
         self.late = []
 
@@ -54,17 +54,17 @@ class Order(RuleBasedStateMachine):
 
     @rule(kinds=st.sets(st.sampled_from(sorted(FRAMES)), min_size=1))
     def receive(self, kinds):
-        letter, ticket = self.boxes.take(kinds, self.now, 'worker')
-        if letter is None:
+        queued, claim = self.boxes.take(kinds, self.now, 'worker')
+        if queued is None:
             waiting = [c for c, frames in self.expected.items()
                        if frames and c not in self.busy and frames[0][0] in kinds]
             assert waiting == []
             return
-        connection = letter.message['reply_channel']
+        connection = queued.message['reply_channel']
         assert connection not in self.busy
-        assert letter.channel in kinds
-        assert (letter.channel, letter.message['n']) == self.expected[connection].popleft()
-        self.busy[connection] = ticket
+        assert queued.channel in kinds
+        assert (queued.channel, queued.message['n']) == self.expected[connection].popleft()
+        self.busy[connection] = claim
 
     # A handler that raises is done as well.
     @precondition(lambda self: self.busy)
@@ -79,13 +79,13 @@ class Order(RuleBasedStateMachine):
     def die(self, data):
         """A worker takes longer than its lease: the connection goes on without it."""
         connection = data.draw(st.sampled_from(sorted(self.busy)))
-        ticket = self.busy[connection]
-        self.now = max(self.now, ticket.until)
+        claim = self.busy[connection]
+        self.now = max(self.now, claim.until)
         overdue = self.boxes.overdue(self.now)
-        assert ticket in overdue
-        for connection, ticket in list(self.busy.items()):
-            if ticket in overdue:
-                self.boxes.done(ticket)
+        assert claim in overdue
+        for connection, claim in list(self.busy.items()):
+            if claim in overdue:
+                self.boxes.done(claim)
                 self.late.append(self.busy.pop(connection))
 
     @precondition(lambda self: self.late)
@@ -102,12 +102,12 @@ class Order(RuleBasedStateMachine):
         while True:
             for connection in list(self.busy):
                 self.finish_one(connection)
-            letter, ticket = self.boxes.take(FRAMES, self.now, 'worker')
-            if letter is None:
+            queued, claim = self.boxes.take(FRAMES, self.now, 'worker')
+            if queued is None:
                 break
-            connection = letter.message['reply_channel']
-            assert (letter.channel, letter.message['n']) == self.expected[connection].popleft()
-            self.busy[connection] = ticket
+            connection = queued.message['reply_channel']
+            assert (queued.channel, queued.message['n']) == self.expected[connection].popleft()
+            self.busy[connection] = claim
         assert not any(self.expected.values())
 
     def finish_one(self, connection):
@@ -129,9 +129,9 @@ def test_connections_take_turns_and_none_starves():
     frame(boxes, 'modest', 'server!modest')
     taken = []
     for _ in range(4):
-        letter, ticket = boxes.take(['websocket.receive'], 0)
-        taken.append(letter.message['n'])
-        boxes.done(ticket)
+        queued, claim = boxes.take(['websocket.receive'], 0)
+        taken.append(queued.message['n'])
+        boxes.done(claim)
     assert taken == [0, 'modest', 1, 2]
 
 
@@ -146,11 +146,11 @@ def test_a_flood_fills_its_own_mailbox_and_no_other():
     frame(boxes, 'end', kind='websocket.disconnect')
     taken = []
     while True:
-        letter, ticket = boxes.take(FRAMES, 0)
-        if letter is None:
+        queued, claim = boxes.take(FRAMES, 0)
+        if queued is None:
             break
-        taken.append(letter.message['n'])
-        boxes.done(ticket)
+        taken.append(queued.message['n'])
+        boxes.done(claim)
     assert taken == [0, 'other', 1, 2, 'end']
 
 
@@ -188,50 +188,50 @@ def test_an_expired_frame_is_skipped_and_the_end_of_its_connection_is_not():
     assert boxes.take(['websocket.disconnect'], EXPIRY * 2)[0].message == {'n': 'end'}
 
 
-def test_what_nobody_receives_is_swept_away():
+def test_expired_messages_that_are_not_received_are_removed():
     boxes = mailboxes()
     boxes.put('http.disconnect', {}, 0)
     boxes.put('server!a', {}, 0)
     boxes.sweep(EXPIRY - 1)
     assert len(boxes) == 2
     boxes.sweep(EXPIRY)
-    assert len(boxes) == 0 and not boxes._boxes and not boxes._room.waiting and not boxes._lines
+    assert len(boxes) == 0 and not boxes._boxes and not boxes._limits.waiting and not boxes._ready
 
 
 def test_all_that_waits_for_a_server_is_taken_at_once_but_what_has_expired():
     boxes = mailboxes()
     for now, channel in enumerate(['a!1', 'a!1', 'a!2', 'b!1']):
         boxes.put(channel, {'n': now}, now)
-    letters = boxes.take_all('a!', EXPIRY)
-    assert [(letter.channel, letter.message['n']) for letter in letters] == [('a!1', 1), ('a!2', 2)]
+    messages = boxes.take_all('a!', EXPIRY)
+    assert [(queued.channel, queued.message['n']) for queued in messages] == [('a!1', 1), ('a!2', 2)]
     assert boxes.take_all('a!', EXPIRY) == []
     assert boxes.take(['a!'], EXPIRY) == (None, None)
     assert boxes.take(['b!'], EXPIRY)[0].message == {'n': 3}
     # Nothing of it counts any more.
-    assert not boxes._boxes and not boxes._room.waiting and not boxes._lines
+    assert not boxes._boxes and not boxes._limits.waiting and not boxes._ready
 
 
 def test_an_owner_at_work_gets_another_lease():
     boxes = mailboxes()
     frame(boxes, 1)
     frame(boxes, 2)
-    _, ticket = boxes.take(FRAMES, 0)
-    boxes.renew(ticket, LEASE)
+    _, claim = boxes.take(FRAMES, 0)
+    boxes.renew(claim, LEASE)
     assert boxes.overdue(LEASE) == []
     assert boxes.take(FRAMES, LEASE) == (None, None)
-    assert boxes.overdue(2 * LEASE) == [ticket]
+    assert boxes.overdue(2 * LEASE) == [claim]
 
 
-def test_of_a_connection_that_is_told_to_close_only_the_end_is_heard():
+def test_of_a_connection_that_is_told_to_close_only_the_disconnect_is_received():
     boxes = mailboxes()
     for n in range(2):
         boxes.put('websocket.receive', {'n': n}, 0, 'server!a')
     boxes.put('websocket.receive', {'n': 'other'}, 0, 'server!b')
-    _, ticket = boxes.take(FRAMES, 0)
+    _, claim = boxes.take(FRAMES, 0)
     boxes.put('websocket.disconnect', {'n': 'end'}, 0, 'server!a', is_control=True)
     boxes.close('server!a', 0)
     assert boxes.put('websocket.receive', {'n': 2}, 0, 'server!a') is None
-    assert boxes.done(ticket) == 'websocket.disconnect'
+    assert boxes.done(claim) == 'websocket.disconnect'
     taken = [boxes.take(FRAMES, 0)[0].message['n'] for _ in range(2)]
     assert sorted(taken) == ['end', 'other'] and boxes.take(FRAMES, 0) == (None, None)
 
@@ -254,7 +254,7 @@ def test_a_close_does_not_expire_with_the_messages_before_it():
     boxes.put('server!a', {'text': 'RECONNECT', 'close': 4401}, 0, is_control=True)
     boxes.close('server!a', 0)
     boxes.sweep(2 * EXPIRY)
-    assert [letter.message for letter in boxes.take_all('server!', 2 * EXPIRY)] == [
+    assert [queued.message for queued in boxes.take_all('server!', 2 * EXPIRY)] == [
         {'text': 'RECONNECT', 'close': 4401}]
     # Where nobody serves, it goes some day.
     boxes.put('server!a', {'close': 4401}, 0, is_control=True)
@@ -265,17 +265,17 @@ def test_a_close_does_not_expire_with_the_messages_before_it():
 CONNECT = 'websocket.connect'
 
 
-def test_a_client_that_has_gone_before_anybody_took_its_connect_leaves_nothing():
+def test_a_client_that_left_before_its_connect_was_taken_leaves_nothing():
     boxes = mailboxes()
     frame(boxes, 0, kind=CONNECT)
-    assert boxes.in_line(CONNECT) == 1
+    assert boxes.count_ready(CONNECT) == 1
     assert frame(boxes, 1, kind='websocket.disconnect') is None
-    assert boxes.take(FRAMES, 0) == (None, None) and not boxes.has_frames() and not boxes.in_line(CONNECT)
+    assert boxes.take(FRAMES, 0) == (None, None) and not boxes.has_frames() and not boxes.count_ready(CONNECT)
     # Once it has been taken, its end is handled.
     frame(boxes, 2, kind=CONNECT)
-    _, ticket = boxes.take(FRAMES, 0)
+    _, claim = boxes.take(FRAMES, 0)
     assert frame(boxes, 3, kind='websocket.disconnect') is None
-    assert boxes.done(ticket) == 'websocket.disconnect'
+    assert boxes.done(claim) == 'websocket.disconnect'
     assert boxes.take(FRAMES, 0)[0].message['n'] == 3
 
 
@@ -284,7 +284,7 @@ def test_a_connect_expires_and_an_end_does_not():
     frame(boxes, 0, kind=CONNECT)
     frame(boxes, 1, 'server!b', 'websocket.disconnect')
     assert boxes.take(FRAMES, 6)[0].message['n'] == 1
-    assert boxes.take(FRAMES, 6) == (None, None) and not boxes.in_line(CONNECT)
+    assert boxes.take(FRAMES, 6) == (None, None) and not boxes.count_ready(CONNECT)
 
 
 def test_a_connect_can_be_withdrawn_until_it_is_taken():
@@ -305,8 +305,8 @@ def test_frames_go_before_connects_but_not_for_ever():
         frame(boxes, n, 'server!new{}'.format(n), CONNECT)
     for n in range(10):
         frame(boxes, n, 'server!old{}'.format(n))
-        letter, _ = boxes.take(FRAMES, 1 + n / 10)
-        taken.append(letter.channel == CONNECT)
+        queued, _ = boxes.take(FRAMES, 1 + n / 10)
+        taken.append(queued.channel == CONNECT)
     assert taken == [True, False, False, False, False] * 2
     # Whoever serves connects only does not wait.
     assert boxes.take([CONNECT], 2)[0].channel == CONNECT
@@ -316,10 +316,10 @@ def test_it_knows_what_is_at_work():
     boxes = mailboxes()
     frame(boxes, 0, kind=CONNECT)
     frame(boxes, 1, 'server!b')
-    tickets = [boxes.take([kind], 0)[1] for kind in (CONNECT, 'websocket.receive')]
+    claims = [boxes.take([kind], 0)[1] for kind in (CONNECT, 'websocket.receive')]
     assert [boxes.at_work([CONNECT]), boxes.at_work(['websocket.receive']), boxes.at_work(FRAMES)] == [1, 1, 2]
-    for ticket in tickets:
-        boxes.done(ticket)
+    for claim in claims:
+        boxes.done(claim)
     assert boxes.at_work(FRAMES) == 0
 
 

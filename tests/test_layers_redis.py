@@ -11,7 +11,7 @@ from asgiref import conformance
 from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import threads
 
-from sockets.layers import RedisChannelLayer, redis_leases, standing, upkeep
+from sockets.layers import RedisChannelLayer, redis_leases, liveness, upkeep
 from sockets.layers.mailboxes import FRAMES
 from sockets.layers.redis import OutOfMemory
 from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN, VERSION
@@ -139,7 +139,7 @@ def test_frames_of_a_connection_are_handled_in_order_by_any_number_of_workers(ma
     assert handled == {'server!' + connection: list(range(41)) for connection in 'abcdef'}
 
 
-def test_who_waits_is_woken_by_the_message_on_every_shard(make_layer):
+def test_a_worker_is_woken_by_a_message_on_any_shard(make_layer):
     sender, worker = make_layer(3), make_layer(3)
     delays = []
 
@@ -255,7 +255,7 @@ def writes(monkeypatch):
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
-def test_the_last_word_of_a_frame_goes_when_its_thread_asks_for_more(make_layer, hosts):
+def test_the_last_message_of_a_frame_is_sent_when_its_thread_asks_for_more(make_layer, hosts):
     worker, server, failures = make_layer(hosts), make_layer(hosts), []
     for n in range(10):
         # Of servers on each of the shards.
@@ -270,7 +270,7 @@ def test_the_last_word_of_a_frame_goes_when_its_thread_asks_for_more(make_layer,
     assert failures == []
 
 
-def test_the_last_word_of_a_frame_costs_no_round_trip(layer, writes):
+def test_the_last_message_of_a_frame_costs_no_round_trip(layer, writes):
     for n in range(2):
         layer.send('websocket.receive', frame(n))
     layer.receive(['websocket.receive'])
@@ -280,7 +280,7 @@ def test_the_last_word_of_a_frame_costs_no_round_trip(layer, writes):
     assert len(writes) == 1
 
 
-def test_the_last_word_of_a_frame_comes_before_what_is_said_after_it(make_layer, layer):
+def test_the_last_message_of_a_frame_comes_before_what_is_sent_after_it(make_layer, layer):
     layer.send('websocket.receive', frame(0))
     layer.receive(['websocket.receive'])
     layer.send_later('server!a', {'text': 'last'}, None)
@@ -298,7 +298,7 @@ def test_a_close_and_what_no_frame_asked_for_go_at_once(make_layer, layer):
     assert server.receive(['server!'])[1] == {'close': 1000}
 
 
-def test_a_last_word_that_is_refused_comes_back_with_the_reason(make_layer, redis_url):
+def test_a_last_message_that_is_refused_comes_back_with_the_reason(make_layer, redis_url):
     layer, errors = make_layer(server_capacity=1), []
     layer.send('server!b', {'text': 'the only one'})
     for n in range(2):
@@ -320,7 +320,7 @@ def test_a_last_word_that_is_refused_comes_back_with_the_reason(make_layer, redi
 
 
 @pytest.mark.parametrize('trouble', ['the scripts are lost', 'the connection is lost'])
-def test_a_last_word_that_meets_trouble_is_sent_again(make_layer, layer, redis_url, trouble):
+def test_a_last_message_that_fails_is_sent_again(make_layer, layer, redis_url, trouble):
     client, server, errors = redis.Redis.from_url(redis_url), make_layer(), []
     layer.send('websocket.receive', frame(0))
     layer.receive(['websocket.receive'])
@@ -376,7 +376,7 @@ class Server:
         return self.received
 
 
-def test_a_server_is_handed_what_other_processes_send_to_its_connections(make_layer, reactor):
+def test_a_server_gets_what_other_processes_send_to_its_connections(make_layer, reactor):
     server = Server(reactor, make_layer(), 'serving!')
     other = make_layer()
     large = 'x' * 3000000
@@ -459,7 +459,7 @@ def test_a_sentinel_is_refused_with_the_layer_that_knows_it():
         RedisChannelLayer(hosts=[('localhost', 26379)], services=['master'])
 
 
-def test_redis_out_of_memory_is_said_to_the_sender(tmp_path):
+def test_the_sender_is_told_that_redis_is_out_of_memory(tmp_path):
     with servers.redis_server(tmp_path) as url:
         redis.Redis.from_url(url).config_set('maxmemory', 1)
         layer = RedisChannelLayer(hosts=[url])
@@ -469,7 +469,7 @@ def test_redis_out_of_memory_is_said_to_the_sender(tmp_path):
             layer.send_many(['server!a'], {'text': 'x'})
 
 
-def test_a_redis_that_is_away_is_waited_out_and_said_once(tmp_path, caplog):
+def test_a_redis_that_is_away_is_waited_for_and_logged_once(tmp_path, caplog):
     with servers.redis_server(tmp_path) as url:
         layer = RedisChannelLayer(hosts=[url])
         layer.send('plain', {'n': 1})
@@ -541,7 +541,7 @@ def test_an_expired_frame_is_skipped_and_the_end_of_its_connection_is_not(make_l
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
-def test_of_a_connection_that_is_told_to_close_only_the_end_is_heard(make_layer, hosts):
+def test_of_a_connection_that_is_told_to_close_only_the_disconnect_is_received(make_layer, hosts):
     layer, other = make_layer(hosts), make_layer(hosts)
     for connection in ('server!a', 'server!b'):
         layer.send('websocket.receive', frame(0, connection))
@@ -572,7 +572,7 @@ def quick(monkeypatch):
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
-def test_a_server_that_says_no_more_that_it_lives_is_dead_after_a_while(make_layer, quick, hosts):
+def test_a_server_that_sends_no_more_heartbeats_is_dead_after_a_while(make_layer, quick, hosts):
     server, other = make_layer(hosts), make_layer(hosts)
     server._leases.renew('server!')
     # Those of other tests live, too.
@@ -592,7 +592,7 @@ def test_a_server_that_says_no_more_that_it_lives_is_dead_after_a_while(make_lay
     assert 'server!' not in server.dead_servers()
 
 
-def test_a_server_that_nobody_has_heard_of_has_some_time_to_speak(make_layer, quick):
+def test_a_server_that_redis_does_not_know_has_some_time_for_its_first_heartbeat(make_layer, quick):
     layer = make_layer()
     deadline = time.monotonic() + 5
     looks = 0
@@ -605,7 +605,7 @@ def test_a_server_that_nobody_has_heard_of_has_some_time_to_speak(make_layer, qu
     assert looks >= 6
 
 
-def test_a_server_says_that_it_lives_while_it_reads_and_a_redis_that_has_forgotten_learns_of_it_again(
+def test_a_server_that_reads_sends_heartbeats_and_a_restarted_redis_learns_of_it_again(
         make_layer, quick, reactor):
     server, other = make_layer(), make_layer()
     threads.blockingCallFromThread(reactor, server.deliver_to, 'reads!', print)
@@ -687,12 +687,12 @@ def eventually(until):
 
 
 @pytest.mark.parametrize('locally', [True, False])
-def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_rows_are_gone(
+def test_a_server_that_was_found_dead_closes_its_connections_and_serves_again_when_its_rows_are_gone(
         make_layer, reactor, quick, monkeypatch, locally):
     layer = make_layer()
     if locally:
         layer.serve_locally()
-    layer.say_farewell({'text': 'farewell', 'close': 1012})
+    layer.set_close_message({'text': 'come back', 'close': 1012})
     # The servers of other tests go on.
     name = 'silent{}!'.format(locally)
     a, b, c = name + 'a', name + 'b', name + 'c'
@@ -709,7 +709,7 @@ def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_
     monkeypatch.setattr(layer._leases, 'renew', lambda server: FINE)
     eventually(lambda: name in judge.dead_servers())
     monkeypatch.setattr(layer._leases, 'renew', renew)
-    assert sorted(server.has(2)) == [(connection, {'text': 'farewell', 'close': 1012}) for connection in (a, b)]
+    assert sorted(server.has(2)) == [(connection, {'text': 'come back', 'close': 1012}) for connection in (a, b)]
     with pytest.raises(layer.ChannelFull):
         server.send('websocket.connect', frame(0, c))
     # What waited and what comes is not handled, and the ends are.
@@ -725,41 +725,41 @@ def test_a_server_that_was_found_dead_ends_all_that_it_has_and_goes_on_when_its_
     with pytest.raises(layer.ChannelFull):
         server.send('websocket.connect', frame(0, c))
     judge.forget_server(name)
-    eventually(lambda: layer._servers.standing.may_serve())
+    eventually(lambda: layer._servers.liveness.may_serve())
     server.send('websocket.connect', frame(0, c))
     assert in_thread(lambda: worker.receive(list(FRAMES)))[1]['reply_channel'] == c
 
 
-def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_sign_of_life_is_answered(
+def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_heartbeat_is_answered(
         make_layer, reactor, monkeypatch):
     layer = make_layer()
     layer.serve_locally()
     server = Server(reactor, layer, 'stopped!')
-    eventually(lambda: layer._servers.standing.at_work < float('inf'))
+    eventually(lambda: layer._servers.liveness.at_work < float('inf'))
     for name in ('stopped!a', 'stopped!b'):
         server.send('websocket.connect', frame(0, name))
         assert layer.receive(['websocket.connect'])[1]['reply_channel'] == name
         layer.receive(['websocket.connect'])
     server.send('websocket.receive', frame(1, 'stopped!a'))
-    clock, renewed = standing.uptime, []
-    monkeypatch.setattr(standing, 'uptime', lambda: clock() + 75)
+    clock, renewed = liveness.uptime, []
+    monkeypatch.setattr(liveness, 'uptime', lambda: clock() + 75)
     monkeypatch.setattr(layer._upkeep, 'jobs', [])
     worker = threading.Thread(target=lambda: renewed.append(layer.receive(['websocket.receive'])))
     worker.start()
     worker.join(1)
-    assert renewed == [] and layer._servers.standing.doubts == 1
-    layer._servers.standing.hear(FINE, 1)
+    assert renewed == [] and layer._servers.liveness.interruptions == 1
+    layer._servers.liveness.take_answer(FINE, 1)
     worker.join(5)
     assert renewed[0][1]['n'] == 1
     # While this one waited, its connection was ended with all the others, and the server lived again.
     server.send('websocket.receive', frame(2, 'stopped!b'))
-    monkeypatch.setattr(standing, 'uptime', lambda: clock() + 150)
+    monkeypatch.setattr(liveness, 'uptime', lambda: clock() + 150)
     threading.Timer(0.7, lambda: server.send('websocket.disconnect', frame(3, 'stopped!b'))).start()
-    threading.Timer(0.9, lambda: layer._servers.standing.hear(FINE, 2)).start()
+    threading.Timer(0.9, lambda: layer._servers.liveness.take_answer(FINE, 2)).start()
     assert in_thread(lambda: layer.receive(['websocket.receive'])) == (None, None)
 
 
-def test_a_shard_that_is_away_keeps_nobody_on_another_one_alive(shards, quick, tmp_path):
+def test_a_shard_that_is_away_keeps_no_server_on_another_one_alive(shards, quick, tmp_path):
     with servers.redis_server(tmp_path) as url:
         layer = RedisChannelLayer(hosts=[shards[0], url], prefix='two:')
         layer.flush()
@@ -812,7 +812,7 @@ def test_connections_of_which_a_frame_waits_or_is_handled_anywhere_are_not_idle(
     assert sorted(layer.idle(names)) == names[6:] == sorted(worker.idle(names))
 
 
-def test_nobody_is_dead_because_redis_is_away(tmp_path):
+def test_no_server_is_found_dead_because_redis_is_away(tmp_path):
     layer = RedisChannelLayer(hosts=['redis://127.0.0.1:{}/0'.format(servers.free_port())])
     assert layer.dead_servers(['server!']) == []
 
@@ -831,7 +831,7 @@ def test_what_waits_and_what_was_dropped_is_counted(make_layer, hosts):
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
-def test_what_is_left_of_a_dead_server_is_no_message_that_waits(make_layer, quick, hosts):
+def test_messages_for_a_dead_server_do_not_count_as_waiting(make_layer, quick, hosts):
     layer, other = make_layer(hosts), make_layer(hosts)
     for server in ('server!', 'living!'):
         layer._leases.renew(server)
@@ -866,7 +866,7 @@ def test_a_process_that_ends_in_good_order_lets_its_connections_go(make_layer):
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
-def test_a_process_that_ends_in_good_order_says_its_last_word(make_layer, hosts):
+def test_a_process_that_ends_cleanly_sends_its_last_messages(make_layer, hosts):
     for n in range(6):
         layer, server = make_layer(hosts), make_layer(hosts)
         name = 'server{}!a'.format(n)
@@ -881,7 +881,7 @@ def test_a_process_that_ends_in_good_order_says_its_last_word(make_layer, hosts)
             assert time.monotonic() < until
 
 
-def test_a_layer_that_nobody_needs_any_more_leaves_no_thread_behind(make_layer, quick):
+def test_a_layer_that_is_not_used_any_more_leaves_no_thread_behind(make_layer, quick):
     def threads_of_layers():
         return {thread for thread in threading.enumerate() if thread.name == 'sockets-leases'}
     before = threads_of_layers()
@@ -895,7 +895,7 @@ def test_a_layer_that_nobody_needs_any_more_leaves_no_thread_behind(make_layer, 
     assert not thread.is_alive()
 
 
-def test_a_connection_is_no_longer_heard_before_it_is_told_to_close(make_layer, monkeypatch):
+def test_frames_of_a_connection_are_refused_before_it_is_told_to_close(make_layer, monkeypatch):
     # A client that was quick to answer RECONNECT got one more frame through to a route.
     layer, steps = make_layer(), []
     run = layer._ring.run
@@ -928,7 +928,7 @@ def test_more_connects_than_workers_take_in_time_are_told_when_to_come_back_whic
     assert slots[-1] > slots[0]
 
 
-def test_a_client_that_has_gone_before_a_worker_took_its_connect_leaves_nothing_in_redis(make_layer, redis_url):
+def test_a_client_that_left_before_a_worker_took_its_connect_leaves_nothing_in_redis(make_layer, redis_url):
     server, worker = make_layer(), make_layer()
     server.send('websocket.connect', frame(0, 'gone!a'))
     server.send('websocket.connect', frame(1, 'gone!b'))
@@ -943,7 +943,7 @@ def test_a_client_that_has_gone_before_a_worker_took_its_connect_leaves_nothing_
     assert [key for key in keys if 'frames:' in key or 'ready:' in key] == []
 
 
-def test_a_connect_that_no_worker_took_in_time_is_none(make_layer):
+def test_a_connect_that_no_worker_took_in_time_is_dropped(make_layer):
     server, worker = make_layer(), make_layer()
     server.expect_handshakes_within(-0.8)
     server.send('websocket.connect', frame(0, 'late!a'))
@@ -994,7 +994,7 @@ def test_tokens_are_shared_by_all_processes_and_come_back_with_time(make_layer, 
     assert one.take_token('alice', 10, 3) == 0 < other.take_token('alice', 10, 3)
 
 
-def test_who_is_refused_a_token_has_taken_none(layer):
+def test_a_caller_that_is_refused_a_token_has_taken_none(layer):
     assert layer.take_token('alice', 20, 1) == 0
     until = time.monotonic() + 0.1
     refused = 0
@@ -1005,7 +1005,7 @@ def test_who_is_refused_a_token_has_taken_none(layer):
     assert refused > 3
 
 
-def test_tokens_of_who_is_silent_are_forgotten(layer, redis_url):
+def test_tokens_of_a_silent_client_are_forgotten(layer, redis_url):
     layer.take_token('\ud800 alice', 1 / 60, 10), layer.take_token('bob', 100, 1), layer.take_token('eve', 1e-300, 1)
     assert layer.take_token('eve', 1e-300, 1) > 1e12
     client = redis.Redis.from_url(redis_url)

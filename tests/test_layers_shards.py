@@ -177,7 +177,7 @@ def test_a_script_that_is_late_does_nothing_and_says_so(redis_url):
 
 
 @pytest.mark.parametrize('fault', ['is killed', 'hangs'])
-def test_a_shard_that_is_away_costs_its_own_part_and_nobody_else(three, fault, caplog):
+def test_a_shard_that_is_away_affects_only_its_own_part(three, fault, caplog):
     sender, worker = RedisChannelLayer(hosts=three.urls), RedisChannelLayer(hosts=three.urls)
     names = [on_shard(sender, index) for index in range(3)]
     for n in range(9):
@@ -247,7 +247,7 @@ def test_a_frame_that_is_done_while_its_shard_is_away_is_ended_when_that_is_back
     assert in_thread(take) == 1
 
 
-def test_the_last_word_of_a_frame_for_a_shard_that_went_away_comes_back_with_the_reason(three):
+def test_the_last_message_of_a_frame_for_a_shard_that_went_away_comes_back_with_the_reason(three):
     worker, errors = RedisChannelLayer(hosts=three.urls), []
     home = next(name for name in ('far{}!'.format(n) for n in range(99)) if worker.consistent_hash(name) == 1)
     worker.send('websocket.receive', frame(1, on_shard(worker, 0)))
@@ -295,7 +295,7 @@ def test_the_claim_of_a_thread_that_died_is_dropped(redis_url, monkeypatch, capl
     began = time.monotonic()
     while other.receive(['websocket.receive'], block=True)[1] is None:
         assert time.monotonic() - began < 5
-    assert 'ended with a frame of server!a in its hands' in caplog.text and not layer._claims.held
+    assert 'ended while it handled a frame of server!a' in caplog.text and not layer._claims.held
 
 
 def test_servers_on_healthy_shards_are_judged_while_another_is_away(three, monkeypatch):
@@ -339,7 +339,7 @@ def test_connections_are_closed_and_found_idle_whatever_other_shard_is_away(thre
     assert layer.send_many(names, {'close': 4401}) == []
     assert server.has(3) == [(name, {'close': 4401}) for name in names]
     assert sorted(layer.idle(names)) == sorted([names[0], names[2]])
-    assert sorted(in_thread(lambda: server_layer.connections_at_rest(prefix, names))) == sorted([names[0], names[2]])
+    assert sorted(in_thread(lambda: server_layer.drained_connections(prefix, names))) == sorted([names[0], names[2]])
     # The server's own close.
     assert in_thread(lambda: server_layer.send_many(names, {'close': 1012})) == []
     assert server.has(6)[3:] == [(name, {'close': 1012}) for name in names]
@@ -426,7 +426,7 @@ def test_frames_that_wait_for_a_redis_that_hangs_are_as_few_as_may_wait_in_it(re
         assert server.has(1) == [('few!a', {'close': 1013})]
         assert len(layer._ring.posters[0].waiting) == 3
     wait_for(layer.is_idle)
-    assert not layer._outbox.frames.on_their_way
+    assert not layer._outbox.frames.in_flight
     wait_for(lambda: layer.statistics()['waiting'] == {'frames of connections': 3})
 
 
@@ -469,7 +469,7 @@ def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_fram
     wait_for(lambda: layer.statistics()['waiting'].get('frames of connections') == 2)
 
 
-def test_what_waits_for_a_redis_that_is_lost_is_all_told_though_one_of_them_fails(redis_url, hung, reactor):
+def test_all_callbacks_that_wait_for_a_lost_redis_are_called_though_one_of_them_fails(redis_url, hung, reactor):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='all-told:', timeout=0.3)
     told = []
     poster = posting.Poster(layer._ring.shards[0])
@@ -506,7 +506,7 @@ def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, rea
     assert server.received == []
 
 
-def test_a_server_whose_own_mailbox_is_away_lets_nobody_in_and_closes_who_speaks(three, reactor):
+def test_a_server_whose_own_shard_is_away_accepts_no_clients_and_closes_those_that_send(three, reactor):
     layer = RedisChannelLayer(hosts=three.urls)
     prefix = next(name for name in ('home{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 1)
     server = Server(reactor, layer, prefix)
@@ -546,7 +546,7 @@ def test_messages_live_by_the_clock_of_redis(redis_url, reactor, told, monkeypat
 
 def test_what_expires_on_its_way_to_a_server_is_counted_and_told(redis_url, reactor, told, monkeypatch):
     monkeypatch.setattr(upkeep, 'HEARTBEAT_EVERY', 0.05)
-    monkeypatch.setattr(counts, '_TELL_EVERY', 0)
+    monkeypatch.setattr(counts, '_REPORT_EVERY', 0)
     layer = RedisChannelLayer(hosts=[redis_url], prefix='told:', expiry=1)
     layer.flush()
     layer.send_many(['told!a', 'told!b'], {'text': 'too late'})
@@ -570,7 +570,7 @@ def test_what_expires_on_its_way_to_a_worker_is_counted_and_told_once(redis_url,
     assert layer.receive(['background', 'websocket.receive']) == (None, None)
     for _ in range(2):
         layer._counts._told = -100
-        layer._counts.tell_expired()
+        layer._counts.report_expired()
     assert told == [{'background': 1, 'some!': 2}]
     assert layer.statistics() == {'waiting': {}, 'dropped': {'background': 1, 'some!': 2}}
 
@@ -590,7 +590,7 @@ def test_an_error_is_a_reply():
     assert isinstance(error, redis.exceptions.ResponseError) and str(error) == 'OOM no more' and end == 14
 
 
-def test_a_shard_that_nobody_needs_any_more_is_not_tried_for_ever(caplog):
+def test_a_shard_that_is_not_used_any_more_is_not_probed_for_ever(caplog):
     # What is logged holds the exception, and that the layer.
     caplog.set_level(logging.CRITICAL, 'sockets')
     before = set(threading.enumerate())

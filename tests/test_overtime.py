@@ -4,7 +4,7 @@ import pytest
 from django.db import connections, DatabaseError
 
 from sockets import callbacks
-from sockets import presence, RoutedSocketHandler
+from sockets import RoutedSocketHandler
 from sockets.connection import overtime, timing
 from sockets.connection.endings import end
 from sockets.models import Socket, SocketQuerySet

@@ -231,7 +231,7 @@ def test_an_exception_of_one_connection_ends_no_look_at_another(server, caplog):
     server.factory.reply_protocols = {'a': Bad(), **server.factory.reply_protocols}
     server.factory.check_timeouts()
     assert server.written.startswith(b'HTTP/1.1 503 ')
-    assert 'Could not look after a' in caplog.text
+    assert 'Could not check the time-outs of a' in caplog.text
 
 
 @pytest.mark.parametrize('content', [

@@ -36,7 +36,7 @@ def test_a_message_comes_in_and_one_goes_out():
     (frame(b'\xff'), 1007), (frame(b'x', mask=None), 1002), (frame(b'x', 3), 1002),
     (frame(b'x', BINARY, fin=False) + frame(b'x' * 100, 0), 1009), (frame(b'\x03\xee', CLOSE), 1002),
 ])
-def test_what_must_not_be_is_answered_with_a_close_and_nothing_after_it_is_handled(settings, data, code):
+def test_a_violation_is_answered_with_a_close_and_nothing_after_it_is_handled(settings, data, code):
     settings.SOCKETS = {'MAX_MESSAGE_SIZE': 20}
     wire = Wire.open()
     wire.receive(data + frame(b'after') + frame(b'', PING))
@@ -74,7 +74,7 @@ def test_daphne_can_close_with_codes_that_autobahn_keeps_to_itself(code, sent):
 
 
 @pytest.mark.parametrize('code', [999, 1004, 1005, 1006, 1015, 2000, 5000, 1, 1.5, '1000'])
-def test_a_code_that_is_none_closes_with_1011(code, caplog):
+def test_an_invalid_close_code_closes_with_1011(code, caplog):
     # Channels' own consumers and groups send what they are given. The connection stayed open, or broke its client.
     wire = Wire.open()
     wire.reply(close=code)
@@ -109,7 +109,7 @@ def test_what_was_read_before_our_close_and_not_handled_is_dropped():
     assert len(wire.layer.sent) == FRAMES_A_TURN
 
 
-def test_who_is_to_leave_is_read_no_more_until_it_is_closed():
+def test_a_client_that_is_about_to_be_closed_is_not_read_any_more():
     # A client that always had a request under way kept a server that was told to stop from closing in good order.
     wire = Wire.open()
     wire.receive(frame(b'in time'))
@@ -147,7 +147,7 @@ def test_a_connection_is_gone_when_its_client_closes_and_does_not_read():
     {'accept': True}, {'accept': False}, {'close': True}, {'close': 1012}, {'text': 'late'}, {'retry': 1.0},
 ])
 @pytest.mark.parametrize('first', [{'close': 4000}, {'accept': False}])
-def test_whatever_is_said_to_a_connection_that_is_ending_does_no_harm(told, first):
+def test_a_message_to_a_connection_that_is_ending_does_no_harm(told, first):
     wire = Wire()
     wire.receive(REQUEST + b'\r\n')
     if first == {'close': 4000}:
@@ -161,7 +161,7 @@ def test_whatever_is_said_to_a_connection_that_is_ending_does_no_harm(told, firs
     assert wire.is_closed and wire.layer.channels() == ['connect', 'disconnect']
 
 
-def test_daphnes_look_at_its_time_outs_survives_a_connection_that_is_not_open_yet():
+def test_daphnes_check_of_its_time_outs_survives_a_connection_that_is_not_open_yet():
     # It closed one, which autobahn refuses before the handshake, and never looked at any again.
     wire = Wire(websocket_timeout=1)
     wire.receive(REQUEST + b'\r\n')
@@ -189,7 +189,7 @@ def test_a_message_that_makes_no_sense_raises(message, words):
     assert words in str(caught.value)
 
 
-def test_a_message_for_a_page_and_one_for_nobody_go_daphnes_way():
+def test_daphne_handles_a_message_for_a_page_and_one_for_no_connection():
     from daphne import http_protocol
 
     class Page(http_protocol.WebRequest):
@@ -225,7 +225,7 @@ def test_frames_are_handled_some_at_a_time_and_nothing_is_read_meanwhile():
     assert wire.layer.messages() == ['x'] * 200 and wire.transport.is_reading
 
 
-def test_whoever_tells_the_transport_to_go_on_is_not_obeyed():
+def test_a_transport_that_is_resumed_by_others_is_paused_again():
     # daphne does, after the handshake.
     wire = Wire.open()
     wire.receive(frame(b'x') * 65, turns=False)
@@ -340,7 +340,7 @@ def test_an_answer_that_takes_longer_than_the_interval_is_an_answer():
 
 @pytest.mark.parametrize('pieces', [[frame(b'x' * 100000, BINARY)[n:n + 2000] for n in range(0, 100000, 2000)],
                                     [frame(b'x' * 2000, BINARY, fin=False), *[frame(b'x' * 2000, 0, fin=False)] * 49]])
-def test_who_sends_one_large_frame_over_a_slow_line_is_there(pieces):
+def test_a_client_that_sends_one_large_frame_over_a_slow_line_is_not_silent(pieces):
     # It answers a ping when the frame is through; before, it was cut off half-way, again and again.
     wire = Wire.open()
     for piece in pieces:
@@ -392,7 +392,7 @@ def turned_away(wire):
 
 @pytest.mark.parametrize('later', [False, True])
 @pytest.mark.parametrize('answers', [True, False])
-def test_a_connect_for_which_there_will_be_room_is_accepted_by_nobody_and_told_when_to_come_again(answers, later):
+def test_a_connect_for_which_there_will_be_room_later_is_told_when_to_come_back(answers, later):
     wire = Wire(ws_protocols=['chat'])
     if not later:
         full(wire, retry_after=7.44)
@@ -430,7 +430,7 @@ def test_beyond_a_number_of_them_the_answer_is_503_with_the_time(monkeypatch, la
     assert second.is_closed and second.factory.reply_protocols == {} and second.factory.turned_away == 1
 
 
-def test_a_client_that_goes_before_it_is_accepted_is_said_to_be_gone():
+def test_a_client_that_leaves_before_it_is_accepted_gets_a_disconnect():
     wire = Wire()
     wire.receive(REQUEST + b'\r\n')
     wire.transport.end()

@@ -455,7 +455,7 @@ def test_who_works_beside_the_frames_looks_before_each_round(monkeypatch, capsys
             raise SystemExit
     auditor.connections, auditor.look = dict, look_twice
     monkeypatch.setattr(audit, 'time', SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(channel_layer.Adapter, 'say_farewell', lambda self, message: None)
+    monkeypatch.setattr(channel_layer.Adapter, 'set_close_message', lambda self, message: None)
     with pytest.raises(SystemExit):
         auditor.run()
     assert looked == ['close_stale', 'look', 'close_stale', 'close_stale', 'look']

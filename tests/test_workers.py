@@ -116,7 +116,7 @@ def test_the_stack_of_a_thread_that_does_not_end_is_reported(layer, caplog):
     began = time.monotonic()
     workers.finish([*workers.at_work(), threading.current_thread()], began + 0.2)
     assert 0.1 < time.monotonic() - began < 1
-    assert 'sockets-jobs has not come to its end' in caplog.text and 'gates[gate].wait(10)' in caplog.text
+    assert 'sockets-jobs has not ended in time' in caplog.text and 'gates[gate].wait(10)' in caplog.text
 
 
 @pytest.mark.parametrize('worker, count', [(Worker, 1), (WorkerGroup, 3)])

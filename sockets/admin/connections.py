@@ -29,7 +29,7 @@ class SocketAdmin(admin.ModelAdmin):
     list_display_links = ('path',)
     list_filter = (StateFilter, LoginFilter, AgeFilter, SeenFilter, ServerFilter)
     list_select_related = ('user',)
-    # One count of what matches is enough.
+    # Only the count of what matches is shown.
     show_full_result_count = False
     ordering = ('-id',)
     # What get_search_results() looks into.
@@ -53,7 +53,7 @@ class SocketAdmin(admin.ModelAdmin):
     last_seen.admin_order_field = 'last_ping'
 
     def get_queryset(self, request):
-        # What an action does, it does to the rows that are.
+        # Actions must see the rows as they are now.
         return super().get_queryset(request).on_primary()
 
     def get_search_results(self, request, queryset, search_term):
@@ -72,14 +72,14 @@ class SocketAdmin(admin.ModelAdmin):
         return queryset, False
 
     def lookup_allowed(self, lookup, value):
-        # Or a session's key could be guessed letter by letter, and any other cookie.
+        # Or a session's key, or another cookie, could be guessed letter by letter.
         return not lookup.startswith(('session', 'handshake')) and super().lookup_allowed(lookup, value)
 
     def has_add_permission(self, request):
         return False
 
     def has_change_permission(self, request, obj=None):
-        # Django 1.11 and 2.0 know no other permission to look, and would save what nobody has changed.
+        # Django 1.11 and 2.0 have no permission to view, and would save the unchanged object.
         if django.VERSION >= (2, 1) or (obj is not None and request.method == 'POST'):
             return False
         return super().has_change_permission(request, obj)
@@ -105,9 +105,9 @@ class SocketAdmin(admin.ModelAdmin):
         return actions
 
     def changelist_view(self, request, extra_context=None):
-        if _is_askable(request):
+        if _is_valid(request):
             return super().changelist_view(request, extra_context)
-        # As Django answers a filter that makes no sense.
+        # As Django answers an invalid filter.
         return HttpResponseRedirect('{}?{}=1'.format(request.path, ERROR_FLAG))
 
     def change_view(self, request, object_id, form_url='', extra_context=None):
@@ -136,13 +136,13 @@ class SocketAdmin(admin.ModelAdmin):
         title = '{}: {}'.format(getattr(self, action).short_description, count_text(count, 'connection'))
         form = form_class(request.POST if 'confirmed' in request.POST else None)
         if form.is_valid():
-            # Who logs out himself is nobody afterwards.
+            # An admin who logs out himself is anonymous afterwards.
             user = request.user.pk
             try:
                 text, is_all = form.run(request, queryset, count)
             except DeliveryFailed as error:
                 text, is_all = '{}.'.format(error), False
-            # One for all of them: their rows will be gone before somebody looks. (log_action() would link to a row.)
+            # One entry for all of them: their rows will soon be gone. (log_action() would link to a row.)
             LogEntry.objects.create(user_id=user, content_type=ContentType.objects.get_for_model(Socket),
                                     object_repr=title, action_flag=CHANGE, change_message=text)
             self.message_user(request, text, notices.SUCCESS if is_all else notices.WARNING)
@@ -153,7 +153,7 @@ class SocketAdmin(admin.ModelAdmin):
         return TemplateResponse(request, 'admin/sockets/socket/action.html', dict(
             self.admin_site.each_context(request),
             title=title, opts=self.opts, media=self.media, form=form, explanation=form.explain(queryset, count),
-            # Django does nothing where nothing is selected; one stands for everything that matches.
+            # Django does nothing if nothing is selected; one key stands for everything that matches.
             hidden=[(ACTION_CHECKBOX_NAME, pk) for pk in (selected[:1] if across else selected)] + [
                 ('select_across', int(across)), ('action', action), ('confirmed', 'yes')],
             back=request.get_full_path(),
@@ -166,8 +166,8 @@ def _moment(moment, text):
                        text.format(age(timezone.now() - moment)))
 
 
-def _is_askable(request):
-    """Whether a database can be asked what ``request`` says: PostgreSQL raises at a NUL, each at a key that is none."""
+def _is_valid(request):
+    """Whether a database can take the values of ``request``: PostgreSQL raises at a NUL, each at an invalid key."""
     said = [text for data in (request.GET, request.POST) for name, values in data.lists() for text in (name, *values)]
     keys = request.POST.getlist(ACTION_CHECKBOX_NAME)
     # SQLite takes no more than 64 bits.

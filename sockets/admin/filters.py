@@ -1,4 +1,4 @@
-"""What the list of connections can be narrowed to."""
+"""The filters of the list of connections."""
 from datetime import timedelta
 
 from django.contrib import admin

@@ -1,4 +1,4 @@
-"""What is asked before an action on connections, and what the action does."""
+"""The forms of the actions on connections, and what each action does."""
 from django import forms
 from django.conf import settings
 from django.contrib import auth
@@ -15,7 +15,7 @@ _NAMES = 10
 
 
 class SendForm(forms.Form):
-    """What is asked before an action; ``explain`` says what it will do, ``run`` does it and says what was done."""
+    """The form of an action; ``explain`` says what it will do, ``run`` does it and returns what was done."""
 
     button = 'Send'
     content = forms.CharField(label='JSON', widget=AdminTextareaWidget,
@@ -25,7 +25,7 @@ class SendForm(forms.Form):
         try:
             messages.check_size(self.cleaned_data['content'], conf.MAX_MESSAGE_SIZE)
             content = messages.decode(self.cleaned_data['content'])
-            # What JSON may say and we do not, such as 1e999.
+            # JSON allows what we cannot send, such as 1e999.
             messages.encode(content)
         except FrameError as error:
             raise ValidationError(error.details)
@@ -70,7 +70,7 @@ class LogOutForm(forms.Form):
 
     def explain(self, rows, count):
         users = set(rows.order_by().exclude(user=None).values_list('user', flat=True))
-        strangers = rows.filter(user=None).count()
+        anonymous = rows.filter(user=None).count()
         said = []
         if users and revocation.can_search_sessions():
             said.append('This ends the sessions of {} in every browser, and closes all their connections with 4401, '
@@ -79,14 +79,14 @@ class LogOutForm(forms.Form):
             said.append('This closes all connections of {} with 4401, selected or not. They stay logged in: {} keeps '
                         'sessions where they cannot be searched. A new password, or an account that is not active, '
                         'ends those.'.format(_names(users), settings.SESSION_ENGINE))
-        if strangers:
+        if anonymous:
             said.append('{} anonymous: this ends the session, if the database keeps one, and closes the '
-                        'connection.'.format(count_text(strangers, 'connection is', 'connections are')))
+                        'connection.'.format(count_text(anonymous, 'connection is', 'connections are')))
         return said
 
     def run(self, request, rows, count):
         ended = revocation.log_out(rows)
-        # Of oneself, too: what is left of this session must not be saved.
+        # Also oneself: what is left of this session must not be saved.
         if request.user.pk in ended.users or request.session.session_key in ended.sessions:
             auth.logout(request)
         text = 'Ended {} and closed {}.'.format(

@@ -19,7 +19,7 @@ def check_database(app_configs=None, **kwargs):
 @register('sockets')
 def check_relations(app_configs=None, **kwargs):
     """W011: foreign keys that would keep a connection's row from being removed."""
-    # An app without Socket has been told so.
+    # Without it, Django has said so.
     if not apps.is_installed('sockets'):
         return []
     from ..models import Socket

@@ -1,4 +1,4 @@
-"""The handler classes of a project: their routes, functions and middleware, and whether something leads to them."""
+"""The handler classes of a project: their routes, functions and middleware, and whether they are routed."""
 import re
 
 from django.core.checks import Error, Warning, register
@@ -10,25 +10,25 @@ from ..declaration import handler_classes
 from ..router import attached_routers
 from ..routes import covers
 from . import views as view_checks
-from .installation import can_look
+from .installation import is_checkable
 
 
 @register('sockets')
 def check_handlers(app_configs=None, **kwargs):
-    """W003: handlers that the routing does not lead to; E008: URL arguments not there; E011: middleware that is none;
-    W009: routes that never match; W016: sockets that are open where their page is not; W017: functions that are not
-    those of the subclass.
+    """W003: handlers that the routing does not lead to; E008: URL arguments that the path does not give; E011:
+    middleware that cannot be used; W009: routes that never match; W016: sockets that ask for less than their page;
+    W017: functions of a subclass that are not called.
     """
-    if not can_look():
+    if not is_checkable():
         return []
-    # What is wrong with it, the engine's checks say.
+    # The engine's checks say what is wrong with it.
     if engine.current().routing_error() is not None:
         return []
     _import_views()
     endpoints = engine.current().endpoints()
     handlers = [endpoint.handler for endpoint in endpoints]
     return [*_unrouted(engine.current().routed_classes()), *_missing_arguments(endpoints), *_broken_middleware(handlers),
-            *_hidden_routes(handlers), *view_checks.look(attached_routers, handlers)]
+            *_hidden_routes(handlers), *view_checks.check(attached_routers, handlers)]
 
 
 def _import_views():
@@ -47,21 +47,21 @@ def _unrouted(classes):
         Warning('{} is in no routing: its websocket will be refused.'.format(name), obj=handler, id='sockets.W003',
                 hint=r"Add route_class({}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.".format(
                     name))
-        for handler, name in sorted([*names.items(), *_unbuilt_on(names)], key=lambda item: item[1])
+        for handler, name in sorted([*names.items(), *_leaves(names)], key=lambda item: item[1])
         if not any(issubclass(consumer, handler) for consumer in classes)]
 
 
-def _unbuilt_on(known):
-    """Return the handler classes, with their names, that no other class builds on: what is left to be routed."""
+def _leaves(known):
+    """Return the handler classes, with their names, that have no subclasses: they should be routed."""
     from ..handlers import RoutedSocketHandler
     from ..multiplexing import SocketDemultiplexer, Stream
     found, classes = [], [RoutedSocketHandler]
     while classes:
         handler = classes.pop()
-        # What a test builds on a class does not route it.
-        builds_on_it = [cls for cls in handler.__subclasses__() if not _is_of_tests(cls.__module__)]
-        classes += builds_on_it
-        if not (builds_on_it or handler in known or issubclass(handler, Stream) or
+        # Subclasses in tests do not count.
+        subclasses = [cls for cls in handler.__subclasses__() if not _is_of_tests(cls.__module__)]
+        classes += subclasses
+        if not (subclasses or handler in known or issubclass(handler, Stream) or
                 handler in (RoutedSocketHandler, SocketDemultiplexer)):
             found.append((handler, handler.__name__))
     return found
@@ -95,7 +95,7 @@ def _broken_middleware(handlers):
 
 
 def _hidden_routes(handlers):
-    """Say which routes of a class another one of the same class hides. A class may hide those of its bases."""
+    """Find routes that another route of the same class hides. A class may hide those of its bases."""
     classes = dict.fromkeys(cls for handler in handlers for cls in handler.__mro__ if hasattr(cls, '_route_table'))
     for handler in classes:
         routes = handler_classes.own_routes(handler)

@@ -22,7 +22,7 @@ def check_installed(app_configs=None, **kwargs):
     found = [Error('{!r} is not in INSTALLED_APPS, but {}.'.format(app, why),
                    hint='Add {!r} to INSTALLED_APPS.{}'.format(app, _stays_unused(app)), id=id)
              for app, id, why in _APPS if not apps.is_installed(app)]
-    # A subclass of the middleware serves as well, and its name is free.
+    # A subclass of the middleware will do, whatever its name begins with.
     return found + [Warning('No {} in MIDDLEWARE: pages get no session, and every socket is anonymous.'.format(
                                 path.rpartition('.')[2]),
                             hint='Add {!r} to MIDDLEWARE.'.format(path), id=id)
@@ -31,7 +31,7 @@ def check_installed(app_configs=None, **kwargs):
 
 
 def _stays_unused(app):
-    """Return what to say to a site that keeps its sessions elsewhere, and may well go without Django's app."""
+    """Return an explanation for a site that keeps its sessions elsewhere and may do without Django's app."""
     engine = settings.SESSION_ENGINE
     if app != 'django.contrib.sessions' or engine in _IN_ITS_TABLE:
         return ''
@@ -39,6 +39,6 @@ def _stays_unused(app):
             'fields.E300 and E307 of sockets.Socket.session as well.'.format(engine))
 
 
-def can_look():
-    """Whether there is anything to look at, as ``check_installed`` and ``check_settings`` say."""
+def is_checkable():
+    """Whether the rest can be checked; if not, ``check_installed`` and ``check_settings`` say why."""
     return apps.is_installed('channels') and isinstance(getattr(settings, 'SOCKETS', {}), dict)

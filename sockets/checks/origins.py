@@ -1,22 +1,22 @@
-"""Where pages may come from whose websockets are let in."""
+"""The hosts whose pages may open websockets."""
 from django.conf import settings
 from django.core.checks import Warning, register
 
 from .. import conf
 from ..access import origins
-from .installation import can_look
+from .installation import is_checkable
 from .settings import is_list
 
 
 @register('sockets')
 def check_origins(app_configs=None, **kwargs):
-    """W008: hosts of which none can be that of a page; origins that no browser says."""
-    if not can_look():
+    """W008: hosts of which none can be that of a page; origins that no browser sends."""
+    if not is_checkable():
         return []
     name = 'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']"
     hosts = settings.ALLOWED_HOSTS if conf.ALLOWED_ORIGINS is None else conf.ALLOWED_ORIGINS
     # With DEBUG, no host at all means this machine.
-    # What has a scheme is one origin as a whole.
+    # An entry with a scheme is a whole origin.
     if not is_list(hosts):
         return []
     if any(origins.origin_allowed(host if '://' in host or host == origins.NULL else 'http://' + host, host)

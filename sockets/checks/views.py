@@ -5,8 +5,8 @@ from django.core.checks import Warning
 from ..access import guards
 
 
-def look(routers, handlers):
-    """Return what is to be said of the views of ``routers``, of which the routing leads to ``handlers``."""
+def check(routers, handlers):
+    """Return the findings about the views of ``routers``; ``handlers`` are those in the routing."""
     views = list(_views(routers, handlers))
     return [*_open_sockets(views), *_overridden(views, handlers)]
 
@@ -17,7 +17,7 @@ def _views(routers, handlers):
         serving = [handler for handler in handlers if any(issubclass(part, router.Handler) for part in _parts(handler))]
         views = [router.view] if serving else []
         for view in views:
-            # What has a router of its own under that name has its own Handler.
+            # A subclass with a router of its own under that name has its own Handler.
             views += [sub for sub in view.__subclasses__() if getattr(sub, router.name, None) is router and (
                 sub not in views)]
             yield view, router, serving
@@ -31,7 +31,7 @@ def _parts(handler):
 
 
 def _open_sockets(views):
-    """Say which sockets ask for less than the page beside them."""
+    """Find sockets that ask for less than the page beside them."""
     in_urls = _decorated_views()
     for view, router, serving in views:
         if router.guard is False:
@@ -44,7 +44,7 @@ def _open_sockets(views):
         base = '' if router.base is None else 'handler={}, '.format(router.base.__name__)
         if view is not router.view:
             if demands.are_within(guards.Demands(router.view)):
-                continue  # Said of that one.
+                continue  # The finding is about that one.
             remedy = "Give it one of its own: {} = SocketRouter(handler={}.{}.Handler, guard='view').".format(
                 router.name, router.view.__name__, router.name)
         elif demands.unknown:
@@ -80,7 +80,7 @@ def _decorated_views():
 
 
 def _overridden(views, handlers):
-    """Say which functions of a subclass look as if its socket called them, and are not called."""
+    """Find functions of a subclass that look like those of its socket, and are not called."""
     found = [(view, router, router.Handler) for view, router, _ in views]
     found += [(handler, None, handler) for handler in handlers]
     for view, router, handler in found:

@@ -5,7 +5,7 @@ __all__ = ['InMemoryChannelLayer', 'RedisChannelLayer']
 
 
 def __getattr__(name):
-    # One process needs no Redis client.
+    # Imported late: the in-memory layer needs no Redis client.
     if name == 'RedisChannelLayer':
         from .redis import RedisChannelLayer
         return RedisChannelLayer

@@ -1,35 +1,34 @@
-"""Who may connect now, and when the others are to come back: a queue that is bounded by how long it takes.
+"""Which clients may connect now, and when the others are to come back: a queue that is bounded by how long it takes.
 
-It does nothing but count: all times are seconds of the caller's clock, and whoever asks says how many wait. The script
+It only counts: all times are seconds of the caller's clock, and the caller says how many wait. The script
 ``put_frame`` does the same for all servers of a Redis.
 """
 
 # Seconds that a connect may have to wait. daphne's handshake time-out, which resets the client, is 5.
 BUDGET = 2
 
-# Seconds without a connect after which one goes before the frames that wait. Those of who is in come first.
+# Seconds without a connect after which one goes before the frames that wait. Frames of open connections come first.
 PATIENCE = 0.5
 
 # Connects that may wait, however fast they are.
 LONGEST_QUEUE = 1000
 
-# Whoever is told to come back does so when the queue is down to this many seconds, and a little faster than connects were
-# served: the server has something to do all the time. Beyond NEAR seconds, where it may be faster by then, much earlier.
-# Those that come too early are told again, and a handshake has its price: with a HASTE of 1.5, 5,000 clients took 38 s
-# and not 34.
+# Clients are told to come back when the queue is down to LEAD seconds, and a little faster than connects were served,
+# so that the server is never idle. Beyond NEAR seconds, where it may be faster by then, much earlier. Clients that come
+# too early are told again, and a handshake costs something: with a HASTE of 1.5, 5,000 clients took 38 s and not 34.
 LEAD = 1
 HASTE = 1.1
 NEAR, FAR = 8, 0.6
 
-# Seconds between two connects until it has been measured, for how many measured ones that counts, of how many the mean
-# is taken, how many times the mean one counts at most, or how large a part of all, the least that is believed of the
-# mean, and for how many seconds it is good.
+# The mean time between two connects. GAP: the seconds that are assumed until it is measured, with the weight of ASSUMED
+# samples. MEASURED: the most samples in the mean. LEAST_GAP: its smallest value. A sample counts at most as MOST times
+# the mean, or as PART times the number of samples if that is more. GOOD_FOR: seconds after which the mean is outdated.
 GAP, ASSUMED, MEASURED, LEAST_GAP = 0.02, 4, 64, 0.0001
 MOST, PART = 3, 0.25
 GOOD_FOR = 60
 
-# Seconds after which somebody is told to come back: at the earliest when nobody serves connects at all, and at the
-# latest. Beyond that, anywhere in its second half.
+# The fewest seconds after which clients are told to come back when no connects are served at all, and the most. Instead
+# of more, it is a time in the second half of LATEST.
 EARLIEST = 1
 LATEST = 300
 
@@ -43,7 +42,7 @@ class Admission:
         self._samples = ASSUMED
         # When the last one was taken while others waited.
         self._taken = None
-        # How many have been told to come back at a time that is still to come.
+        # How many have been told to come back and are not due yet.
         self._promised = 0
         self._promised_at = 0
 
@@ -63,7 +62,7 @@ class Admission:
         if seconds > NEAR:
             seconds = NEAR + (seconds - NEAR) * FAR
         if self._samples == ASSUMED:
-            # Nobody knows yet how long it will be. Most of those that are told so come back to somebody who does.
+            # Nothing has been measured yet. By the time that most of these clients are back, it has.
             seconds = EARLIEST + self._promised * 0.618 % 1 * BUDGET
         elif seconds > LATEST:
             seconds = LATEST / 2 + self._promised % (LATEST / 2)
@@ -72,7 +71,7 @@ class Admission:
     def taken(self, now, waiting):
         """Note that one was taken from the queue, in which ``waiting`` are left."""
         if self._taken is not None:
-            # The first of all take long, and one may hang.
+            # The very first connects take long, and one may hang.
             took = min(now - self._taken, self.gap * max(self._samples * PART, MOST))
             self._samples = min(self._samples + 1, MEASURED)
             self.gap = max(self.gap + (took - self.gap) / self._samples, LEAST_GAP)

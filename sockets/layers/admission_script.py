@@ -1,4 +1,4 @@
-"""Who may connect now, as scripts in Redis know it: admission.py for all servers of a Redis, in ms."""
+"""admission.py as scripts in Redis, for all of its servers, in ms."""
 from . import admission
 
 # Whether a connect may be queued, or the seconds after which its client is to come back.

@@ -1,4 +1,4 @@
-"""The frames that this process is handling: until they are done, no worker gets another one of their connections."""
+"""The frames that this process is handling: until one is done, no worker gets the next one of its connection."""
 import collections
 import contextlib
 import logging
@@ -32,7 +32,7 @@ class Claims:
         self.ring = ring
         self.lease = lease
         self.held = set()
-        # Claims that are done, of which Redis has yet to hear.
+        # Claims that are done and that Redis has yet to be told of.
         self._unended = collections.deque()
         self._renewed = 0
         self._thread = threading.local()
@@ -61,11 +61,11 @@ class Claims:
             self.end_later(claim)
 
     def end_later(self, claim):
-        """Have ``tend`` tell Redis that a frame has been handled."""
+        """Have ``clean_up`` tell Redis that a frame has been handled."""
         self._unended.append(claim)
 
     def renew(self):
-        """Say, each third of a lease, that the threads of this process are at work on the frames that they took."""
+        """Renew, each third of a lease, the claims of the threads of this process."""
         now = time.monotonic()
         if now - self._renewed < self.lease / 3:
             return
@@ -77,11 +77,11 @@ class Claims:
                 if at_work:
                     self.ring.run('renew', index, [int(self.lease * 1000), *at_work])
 
-    def tend(self):
+    def clean_up(self):
         """End the claims of threads that died, and those that Redis could not be told of."""
         for claim in list(self.held):
             if not claim.thread.is_alive():
-                logger.error('The thread %s ended with a frame of %s in its hands', claim.thread.name,
+                logger.error('The thread %s ended while it handled a frame of %s', claim.thread.name,
                              claim.connection.decode())
                 self.held.discard(claim)
                 self.end(claim)
@@ -89,7 +89,7 @@ class Claims:
             self.end(self._unended.popleft())
 
     def end_all(self):
-        """End the claims of a process that ends in good order, and asks for no more."""
+        """End the claims of a process that ends cleanly and asks for no more."""
         self.ring.let_go()
         for claim in [*self.held, *self._unended]:
             self.end(claim)

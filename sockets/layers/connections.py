@@ -1,6 +1,6 @@
-"""How a process talks to Redis: a pipe for each thread, and a reader on the reactor.
+"""The connections of a process to Redis: a pipe for each thread, and a reader on the reactor.
 
-Both speak through redis-py's ``Connection``, which knows of passwords, databases, unix sockets and TLS.
+Both use redis-py's ``Connection``, which handles passwords, databases, unix sockets and TLS.
 """
 import collections
 import os
@@ -36,7 +36,7 @@ class Pipe:
             clock.set(self._ask('TIME'))
         reply = self._run(name, args)
         if isinstance(reply, Late):
-            # Its clock has been set, or this process was stopped just now.
+            # Redis's clock was set, or this process was stopped for a while.
             clock.set(self._ask('TIME'))
             reply = self._run(name, args)
         if isinstance(reply, Late):
@@ -46,24 +46,24 @@ class Pipe:
         return reply
 
     def hold(self, name, args, on_reply):
-        """Have a script run just before whatever is next; ``on_reply`` gets its reply, or an exception."""
+        """Run a script together with the next command; ``on_reply`` gets its reply, or an exception."""
         if not self.shard.clock.is_known():
             self.shard.clock.set(self._ask('TIME'))
         self.waiting.append(on_reply)
         self.held += self.connection.pack_command('EVALSHA', SCRIPTS[name][0], 0, *args, self.shard.deadline())
 
     def let_go(self):
-        """Send what is held, if there is nothing that it could go with."""
+        """Send what is held without another command."""
         if self.held:
             self._send_packed([])
 
     def settle(self):
-        """Send what is held, and read what Redis says to it."""
+        """Send what is held, and read the replies."""
         if self.held or self.waiting:
             self._ask('PING')
 
     def fail(self, error):
-        """Tell those who wait for a reply that nobody knows whether Redis has heard of it."""
+        """Call all that wait for a reply with ``error``. It is not known whether Redis has run their scripts."""
         self.connection.disconnect()
         while self.waiting:
             self.waiting.popleft()(error)
@@ -96,10 +96,10 @@ class Pipe:
 
 
 class Reader:
-    """Takes what comes into a list, on Twisted's reactor, which it never blocks.
+    """Reads the entries of a list, on Twisted's reactor, which it never blocks.
 
     ``on_entry`` is called with each entry, and ``on_reply`` each time that Redis answers, which it does every
-    ``patience`` seconds if it is there at all. The shard hears of trouble.
+    ``patience`` seconds if it is there at all. The shard is told of errors.
     """
 
     def __init__(self, shard, key, on_entry, on_reply, patience=2):
@@ -117,7 +117,7 @@ class Reader:
 
     def start(self):
         """Connect, and read from then on."""
-        # It may take long, and must not keep the process from ending.
+        # In a thread: it may take long, and must not keep the process from ending.
         threading.Thread(target=self._connect, daemon=True, name='sockets-connect').start()
 
     def _connect(self):
@@ -148,7 +148,7 @@ class Reader:
         if silence < self.silence:
             self.watch = self.reactor.callLater(self.silence - silence, self._look)
         else:
-            self.shard.failed(redis.exceptions.TimeoutError('Redis has said nothing for {:.0f} s'.format(silence)))
+            self.shard.failed(redis.exceptions.TimeoutError('Redis has not answered for {:.0f} s'.format(silence)))
             self._end()
 
     def _end(self):
@@ -162,7 +162,7 @@ class Reader:
         self.tries += 1
         self.reactor.callLater(pause(self.tries), self.start)
 
-    # What the reactor calls (twisted.internet.interfaces.IReadDescriptor)
+    # Called by the reactor (twisted.internet.interfaces.IReadDescriptor)
 
     def fileno(self):
         return self.connection._sock.fileno() if self.connection._sock else -1
@@ -216,5 +216,5 @@ class Reader:
 
 
 def pause(tries):
-    """Return how many seconds to wait after so many tries in vain."""
+    """Return how many seconds to wait after so many failed tries."""
     return min(0.05 * 2 ** min(tries, 5), 1)

@@ -1,4 +1,4 @@
-"""What waits in Redis and what was lost on the way, counted for operators."""
+"""How many messages wait in Redis and how many were lost, for operators."""
 import collections
 import contextlib
 import threading
@@ -8,8 +8,8 @@ import redis
 
 from . import dropped
 
-# Seconds between two looks for what has expired.
-_TELL_EVERY = 3
+# Seconds between two reports of what has expired.
+_REPORT_EVERY = 3
 
 
 class Counts:
@@ -18,15 +18,15 @@ class Counts:
     def __init__(self, ring, leases):
         self.ring = ring
         self.leases = leases
-        # What has expired here, which Redis does not know.
+        # What has expired in this process, which Redis does not know.
         self._expired = collections.Counter()
-        self._told = 0
+        self._reported = 0
         self._lock = threading.Lock()
 
     def note_dropped(self, servers):
-        """Count messages that senders gave up: a dict of servers."""
+        """Count messages that senders have dropped: a dict of numbers by server."""
         for server, count in servers.items():
-            # If it cannot be noted: it has been logged by whoever dropped them.
+            # If it cannot be noted: the sender has logged it.
             with contextlib.suppress(redis.exceptions.RedisError):
                 self.ring.run('note_dropped', self.ring.shard_of(server), [server, count])
 
@@ -35,21 +35,21 @@ class Counts:
         with self._lock:
             self._expired[server] += count
 
-    def tell_expired(self):
-        """Tell, each few seconds, of what has expired here and in Redis, and nobody else has told of."""
+    def report_expired(self):
+        """Report, every few seconds, what has expired here and in Redis, once for all processes."""
         now = time.monotonic()
-        if now - self._told < _TELL_EVERY:
+        if now - self._reported < _REPORT_EVERY:
             return
-        self._told = now
+        self._reported = now
         with self._lock:
             expired, self._expired = self._expired, collections.Counter()
         self.note_dropped(expired)
         for index in range(self.ring.size):
             with contextlib.suppress(redis.exceptions.RedisError):
-                reply = self.ring.run('tell_expired', index, [])
+                reply = self.ring.run('report_expired', index, [])
                 expired.update({name.decode(): int(count) for name, count in zip(reply[::2], reply[1::2])})
         if expired:
-            dropped.tell(expired)
+            dropped.report(expired)
 
     def statistics(self, local, clients):
         """Return ``local``, the statistics of this process, together with those of the Redis servers of ``clients``."""
@@ -62,7 +62,7 @@ class Counts:
                     waiting[channel] = waiting.get(channel, 0) + client.llen(key)
             for server, count in client.hgetall(self.ring.prefix + 'dropped').items():
                 lost[server.decode()] = lost.get(server.decode(), 0) + int(count)
-        # What is left of dead servers, and nobody will take any more, does not wait.
+        # Messages for dead servers do not wait: nobody takes them any more.
         gone = self.leases.gone(channel for channel in waiting if channel.endswith('!'))
         return {'waiting': {channel: count for channel, count in waiting.items() if count and channel not in gone},
                 'dropped': lost}

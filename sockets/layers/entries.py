@@ -27,7 +27,7 @@ class Entries:
     def for_connections(self, server, names, message):
         """Return the arguments of 'put' that bring ``message`` to the connections ``names`` of ``server``."""
         is_control = bool(message.get('close') or message.get('accept'))
-        # A close is tried until it is done.
+        # A close never expires.
         return [server, 0 if is_control else self.server_capacity,
                 0 if message.get('close') else int(self.expiry * 1000),
                 self.encode({'to': names, 'message': message}), 0, int(self.group_expiry * 1000)]

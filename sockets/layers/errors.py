@@ -1,4 +1,4 @@
-"""What can go wrong with a Redis, and what of it is worth another try."""
+"""What can go wrong with a Redis, and which errors are worth another try."""
 import redis
 
 # Redis cannot be reached: worth another try.
@@ -6,7 +6,7 @@ AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 
 class Down(redis.exceptions.ConnectionError):
-    """A shard has not answered lately; nobody has waited for it."""
+    """A shard has not answered lately, and was not asked."""
 
 
 class Late(redis.exceptions.ResponseError):
@@ -18,7 +18,7 @@ class OutOfMemory(redis.exceptions.ResponseError):
 
 
 def explained(error):
-    """Return ``error``, which Redis gave as a reply, or the exception of ours that says what it means."""
+    """Return ``error``, an error reply of Redis, or the exception of ours that explains it."""
     if 'OOM' in str(error):
         return OutOfMemory('Redis takes no more messages, it has reached its maxmemory: {}'.format(error))
     return error

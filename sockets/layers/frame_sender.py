@@ -1,15 +1,15 @@
-"""How frames of connections get to Redis, and what becomes of a connection whose frame it does not take."""
+"""How frames of connections get to Redis, and what happens to a connection if Redis does not take one."""
 import collections
 import logging
 
 from .errors import Down, explained
-from .mailbox import line_of
+from .mailbox import queue_of
 
 logger = logging.getLogger('sockets')
 
 
 class FrameSender:
-    """Sends frames of connections: a server's own from its reactor, which waits for no reply, others' by waiting.
+    """Sends frames of connections: on the reactor of their server without waiting for the reply, elsewhere with.
 
     ``servers`` are those of this process (``LocalServers``), whose connections it closes.
     """
@@ -20,10 +20,10 @@ class FrameSender:
         self.servers = servers
         self.local = servers.local
         # How many frames of each connection wait in our memory for Redis to take them.
-        self.on_their_way = collections.Counter()
-        # Connections that we close because Redis took no frame of theirs, and ends that it could not be told of.
+        self.in_flight = collections.Counter()
+        # Connections that we close because Redis did not take a frame, and disconnects that it did not take.
         self.stopped = set()
-        self._untold = collections.deque()
+        self._unreported = collections.deque()
 
     def send(self, channel, message):
         """Send a frame; return whether it was refused, as far as that is known at once."""
@@ -44,61 +44,61 @@ class FrameSender:
             raise self.local.too_many_connects(float(reply))
         return reply
 
-    def tell_untold(self):
-        """Say again which connections have ended: Redis may be there to hear it. To be called on the reactor."""
-        for _ in range(len(self._untold)):
-            self.send('websocket.disconnect', self._untold.popleft())
+    def report_ends(self):
+        """Send again the disconnects that Redis did not take. To be called on the reactor."""
+        for _ in range(len(self._unreported)):
+            self.send('websocket.disconnect', self._unreported.popleft())
 
-    def tell_untold_later(self):
-        """Have the reactor say again which connections have ended."""
-        if self._untold:
+    def report_ends_later(self):
+        """Have the reactor send again the disconnects that Redis did not take."""
+        if self._unreported:
             from twisted.internet import reactor
-            reactor.callFromThread(self.tell_untold)
+            reactor.callFromThread(self.report_ends)
 
     def _post(self, channel, message, index, args):
         """Send a frame without waiting for Redis; return whether it was refused at once."""
         connection = message['reply_channel']
-        home = self.ring.shards[self.ring.shard_of(line_of(connection))]
-        if channel == 'websocket.connect' and (home.is_down or self.ring.shards[index].is_down):
-            # daphne answers 503 at once. A connection whose answers cannot arrive is none, and nobody tells its end.
+        server_shard = self.ring.shards[self.ring.shard_of(queue_of(connection))]
+        if channel == 'websocket.connect' and (server_shard.is_down or self.ring.shards[index].is_down):
+            # daphne answers 503 at once, and sends no disconnect.
             self.servers.connections.discard(connection)
             return True
         if channel == 'websocket.receive':
-            if home.is_down:
+            if server_shard.is_down:
                 return self._stop(
-                    channel, message, Down('no answer could arrive, Redis{} is away'.format(home.name)))
-            if self.on_their_way[connection] >= self.entries.capacity_of(channel):
-                # Redis would say so, too, if it said anything.
+                    channel, message, Down('no answer could arrive, Redis{} is away'.format(server_shard.name)))
+            if self.in_flight[connection] >= self.entries.capacity_of(channel):
+                # Redis would refuse it as well, if it answered.
                 return self._stop(channel, message, 1)
-            self.on_their_way[connection] += 1
-        self.ring.post('put_frame', index, args, lambda reply: self._hear(channel, message, reply))
+            self.in_flight[connection] += 1
+        self.ring.post('put_frame', index, args, lambda reply: self._take_reply(channel, message, reply))
 
-    def _hear(self, channel, message, reply):
+    def _take_reply(self, channel, message, reply):
         if channel == 'websocket.receive':
             connection = message['reply_channel']
-            self.on_their_way[connection] -= 1
-            if not self.on_their_way[connection]:
-                del self.on_their_way[connection]
+            self.in_flight[connection] -= 1
+            if not self.in_flight[connection]:
+                del self.in_flight[connection]
         if reply:
             self._stop(channel, message, reply)
         if channel == 'websocket.disconnect':
-            # That frames before it were not taken may have been heard since it was sent.
+            # The refusal of a frame before it may have come after it was sent.
             self.stopped.discard(message['reply_channel'])
 
     def _stop(self, channel, message, reply):
         """End a connection of this server one of whose frames Redis did not take; ``reply`` is 1 or an exception."""
         if channel == 'websocket.disconnect':
-            return self._untold.append(message)
+            return self._unreported.append(message)
         connection = message['reply_channel']
         is_new = channel == 'websocket.connect'
         if isinstance(reply, bytes):
-            # It is turned away, and nobody tells its end.
+            # It is turned away, and no disconnect comes.
             self.servers.connections.discard(connection)
             return self.local.send(connection, {'retry': float(reply)})
         if reply == 2:
-            # Somebody has found this server dead.
+            # Another process has found this server dead.
             self.stopped.add(connection)
-            self.local.send(connection, {'close': True} if is_new else self.servers.farewell)
+            self.local.send(connection, {'close': True} if is_new else self.servers.close_message)
         elif connection not in self.stopped:
             logger.warning('%s %s: %s', 'Refusing' if is_new else 'Closing with 1013', connection,
                            explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait')

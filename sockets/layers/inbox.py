@@ -1,22 +1,22 @@
-"""What other processes send to the connections of this one, read from Redis on the reactor."""
+"""The messages of other processes for the connections of this one, read from Redis on the reactor."""
 import itertools
 import logging
 import threading
 
 from .connections import Reader
-from .mailbox import line_of
+from .mailbox import queue_of
 from .upkeep import keep_noting_work
 
 logger = logging.getLogger('sockets')
 
-# Seconds after which Redis answers that there is nothing, and that somebody waits for a mark.
+# Seconds after which Redis answers that there is nothing, and that has_read() waits for its mark.
 _PATIENCE = 2
 
 
 class Inbox:
-    """Reads the queues of ``servers`` (``LocalServers``) and brings what is in them to their connections.
+    """Reads the queues of ``servers`` (``LocalServers``) and delivers what is in them to their connections.
 
-    What has expired on its way is told to ``counts``.
+    ``counts`` is told what has expired on its way.
     """
 
     def __init__(self, ring, entries, servers, upkeep, counts):
@@ -25,7 +25,7 @@ class Inbox:
         self.servers = servers
         self.upkeep = upkeep
         self.counts = counts
-        # Of entries for a server of this process, what is set when all that came before them has been delivered.
+        # Events by mark: each is set when all entries before its mark have been delivered.
         self._marks = {}
         self._numbers = itertools.count()
 
@@ -36,7 +36,7 @@ class Inbox:
         self.servers.names.add(server)
         self.upkeep.start()
         if self.servers.runs_workers:
-            keep_noting_work(self.servers.standing)
+            keep_noting_work(self.servers.liveness)
         shard = self.ring.shards[self.ring.shard_of(server)]
         Reader(shard, self.ring.prefix + 'queue:' + server, lambda entry: self._deliver(entry, shard.clock.now()),
                on_reply, _PATIENCE).start()
@@ -55,11 +55,11 @@ class Inbox:
         try:
             _, expires, content = self.entries.read(entry)
             if 'mark' in content:
-                # Whoever asked may wait no more.
+                # has_read() may have stopped waiting.
                 return self._marks.get(content['mark'], threading.Event()).set()
-            # By Redis's clock, which has also said until when it is good.
+            # By Redis's clock, which the expiry is counted by.
             if 0 < expires <= now * 1000:
-                return self.counts.note_expired(line_of(content['to'][0]), len(content['to']))
+                return self.counts.note_expired(queue_of(content['to'][0]), len(content['to']))
             full = self.servers.local.send_many(content['to'], content['message'])
         except Exception:
             logger.exception('A message for the connections of this server could not be read')

@@ -1,6 +1,6 @@
-"""A channel layer within one process. Nobody polls: who waits is handed the message by the thread that sends it.
+"""A channel layer within one process. It does not poll: the thread that sends a message hands it to one that waits.
 
-It is called ``inmemory`` because Channels looks for that word to refuse ``runworker`` a layer that it cannot share.
+The module is called ``inmemory`` because Channels looks for that word, and refuses ``runworker`` such a layer.
 """
 import random
 import string
@@ -13,7 +13,7 @@ from .local_groups import LocalGroups
 from .local_queues import LocalQueues
 from .mailboxes import FRAMES, Mailboxes
 
-# Seconds that a handshake may take before daphne resets the client, and those that we leave it to say so.
+# Seconds that a handshake may take before daphne resets the client, and seconds that daphne has to tell us of it.
 _HANDSHAKE_TIMEOUT = 5
 _LATE = 1
 
@@ -23,13 +23,13 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     ``capacity`` and ``channel_capacity`` count per connection or channel; ``server_capacity`` is how many messages may
     wait for all connections of one server together. Frames of a connection are received one at a time, in order of
-    arrival: the next one when the thread that received the last asks for more. A thread that died holds its connection
-    up for at most ``lease`` seconds.
+    arrival: the next one when the thread that received the last asks for more. A thread that died delays its
+    connection for at most ``lease`` seconds.
     """
 
     extensions = ['groups', 'flush', 'twisted']
     keeps_order = True
-    # What rows of servers on such layers say. Who lives is known by their names.
+    # What rows of servers on such layers say. The leases tell which of them are alive.
     name = 'memory:'
 
     def __init__(self, expiry=60, group_expiry=86400, capacity=100, channel_capacity=None, server_capacity=100000,
@@ -57,7 +57,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         refused = []
         for channel in channel_names:
             try:
-                # Whoever receives it may add to it.
+                # A copy for each receiver, which may add to it.
                 self._queues.put(channel, dict(message))
             except self.ChannelFull:
                 refused.append(channel)
@@ -66,10 +66,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def receive(self, channels, block=False):
         """Return the channel and content of a message, or ``(None, None)``; ``block`` waits for one.
 
-        Asking for more says that this thread is done with the frame that it received before.
+        A thread that asks for more is done with the frame that it received before.
         """
-        letter = self._queues.take(self._lines(channels), block)
-        return (None, None) if letter is None else (letter.channel, letter.message)
+        queued = self._queues.take(self._checked(channels), block)
+        return (None, None) if queued is None else (queued.channel, queued.message)
 
     def receive_many(self, channels, block=False):
         """What Channels' worker calls: ``receive`` under its old name."""
@@ -82,12 +82,12 @@ class InMemoryChannelLayer(BaseChannelLayer):
             self._leases.hold(server)
         deferred = defer.Deferred()
 
-        def hand_over(letter, ticket):
-            reactor.callFromThread(deferred.callback, (letter.channel, letter.message))
+        def hand_over(queued, claim):
+            reactor.callFromThread(deferred.callback, (queued.channel, queued.message))
 
-        letter = self._queues.take_or_call(self._lines(channels), hand_over)
-        if letter is not None:
-            deferred.callback((letter.channel, letter.message))
+        queued = self._queues.take_or_call(self._checked(channels), hand_over)
+        if queued is not None:
+            deferred.callback((queued.channel, queued.message))
         return deferred
 
     def deliver_to(self, server, function):
@@ -99,16 +99,16 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._leases.hold(server)
         self._queues.deliver_to(server, function)
 
-    def spare_threads(self, patience):
-        """Leave frames to the threads that are at work, and wake another one when a frame has waited ``patience`` s.
+    def wake_threads_after(self, patience):
+        """Leave frames to the threads that are at work; wake another one when a frame has waited ``patience`` seconds.
 
-        Threads of one process take turns: waking one for each frame costs more than it brings, unless those at work
-        are waiting for something. Needs Twisted's reactor.
+        Only one thread of a process runs at a time: to wake one for each frame costs more than it brings, unless those
+        at work wait for something. Needs Twisted's reactor.
         """
-        self._queues.spare_threads(patience)
+        self._queues.wake_threads_after(patience)
 
     def expect_handshakes_within(self, seconds):
-        """Say that a client whose connect has waited ``seconds`` is gone; 5 if nobody says so."""
+        """Drop connects that have waited ``seconds``: their clients are gone by then. The default is 5."""
         self._mailboxes.connect_expiry = seconds + _LATE
 
     @property
@@ -121,7 +121,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         return local_queues.too_many_connects(seconds)
 
     def withdraw(self, connection):
-        """Forget a connection whose connect nobody has taken yet; return whether it is one."""
+        """Forget a connection if nobody has taken its connect yet; return whether that was so."""
         with self._queues.lock:
             return self._mailboxes.withdraw(connection)
 
@@ -148,7 +148,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
             return {'waiting': self._mailboxes.waiting(), 'dropped': dict(self._queues.dropped)}
 
     def note_dropped(self, servers):
-        """Count messages that senders gave up: a dict of servers."""
+        """Count messages that senders have dropped: a dict of numbers by server."""
         with self._queues.lock:
             self._queues.dropped.update(servers)
 
@@ -161,7 +161,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Return those of ``connections`` of which no frame waits or is being handled."""
         return [connection for connection in connections if self.is_idle(connection)]
 
-    def connections_at_rest(self, server, names):
+    def drained_connections(self, server, names):
         """Return those of ``names``, connections of ``server``, of which no frame waits or is being handled."""
         with self._queues.lock:
             return [name for name in names if not self._mailboxes.has_frames(name)]
@@ -201,13 +201,13 @@ class InMemoryChannelLayer(BaseChannelLayer):
         assert isinstance(message, dict), 'message is not a dict'
         assert channel in FRAMES or self.valid_channel_name(channel), 'Channel name not valid'
 
-    def _lines(self, channels):
+    def _checked(self, channels):
         # Workers ask for the same ones all the time.
-        lines = self._asked.get(tuple(channels))
-        if lines is None:
+        checked = self._asked.get(tuple(channels))
+        if checked is None:
             assert all(self.valid_channel_name(channel, receive=True) for channel in channels), 'Channel name not valid'
-            lines = self._asked[tuple(channels)] = frozenset(channels)
-        return lines
+            checked = self._asked[tuple(channels)] = frozenset(channels)
+        return checked
 
 
 _ATOMS = {str, bytes, int, float, bool, type(None)}

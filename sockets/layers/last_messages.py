@@ -1,4 +1,4 @@
-"""How the last message of a frame gets to Redis: with whatever its thread asks next."""
+"""How the last message of a frame gets to Redis: together with the next command of its thread."""
 import logging
 import threading
 
@@ -11,7 +11,7 @@ logger = logging.getLogger('sockets')
 
 
 class LastMessages:
-    """Last messages of frames, which cost no round trip: each goes with what its thread asks of Redis next.
+    """The last messages of frames. They cost no round trip: each goes with the next command of its thread.
 
     ``send(channel, message)`` sends at once.
     """
@@ -33,7 +33,7 @@ class LastMessages:
                        self.entries.for_connections(server, [channel], message), on_reply)
 
     def settle(self):
-        """Send again what has met a lost connection or script; say why the rest was not sent."""
+        """Send again what was lost with a connection; call ``on_failure`` for the rest."""
         failures = self._thread.__dict__.get('failures')
         while failures:
             channel, message, reply, on_failure = failures.pop(0)
@@ -47,5 +47,5 @@ class LastMessages:
                 try:
                     on_failure(error)
                 except Exception:
-                    # A frame may have been taken already, and is not to be lost with this.
+                    # Not raised: this thread may have taken the next frame already.
                     logger.exception('The last message of a frame of %s was lost', channel)

@@ -1,4 +1,4 @@
-"""Which servers of one machine live, by locks on files. redis_leases.py says it of many machines."""
+"""Which servers of one machine are alive, by locks on files. For many machines, see redis_leases.py."""
 import logging
 import os
 import re
@@ -8,26 +8,26 @@ import time
 try:
     import fcntl
 except ImportError:
-    # Windows, where nobody is found dead.
+    # Windows, where no server is found dead.
     fcntl = None
 
 logger = logging.getLogger('sockets')
 
-# Seconds that the file of a dead server is kept for somebody to find.
+# Seconds that the file of a dead server is kept, so that it is found.
 _KEPT = 7 * 86400
 
 
 class FileLeases:
     """The leases of the servers in this process, and a look at those of others on this machine.
 
-    Each server holds a lock on a file of its name, which the kernel takes from the dead. Of a server whose file is not
-    there, nothing is known: it may see another directory for temporary files than we do.
+    Each server holds a lock on a file of its name, which the kernel releases when the process ends. Of a server without
+    a file nothing is known: it may have another directory for temporary files.
     """
 
     def __init__(self, directory=None):
         self.directory = directory
         self._held = {}
-        # Whom we have found dead, and nobody has told us to forget.
+        # Servers that were found dead and not forgotten yet.
         self._dead = []
 
     def hold(self, server):
@@ -42,7 +42,7 @@ class FileLeases:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # A file that nobody can lock would say that it is dead.
+            # A file without a lock would mean that the server is dead.
             self.forget(server)
             logger.warning('%s has no lease, so if it is killed, its rows are only found by their silence: %s',
                            server, error)
@@ -52,7 +52,7 @@ class FileLeases:
     def dead(self, servers=None):
         """Return those of ``servers`` that had a lease on this machine and hold it no more.
 
-        Without ``servers``, those of whom that was said before.
+        Without ``servers``, of those that were found dead before.
         """
         servers = self._dead if servers is None else servers
         self._dead = [server for server in servers if server not in self._held and self._is_dead(server)]

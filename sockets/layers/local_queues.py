@@ -1,4 +1,4 @@
-"""The messages within one process, for many threads: who sends puts them, who receives takes one or waits for it."""
+"""The messages within one process, for many threads: a sender puts one, a receiver takes one or waits for it."""
 import collections
 import logging
 import threading
@@ -12,16 +12,16 @@ from .mailboxes import CONNECT, FRAMES, Full, end_of
 
 logger = logging.getLogger('sockets')
 
-# Seconds that a blocking receive() waits before it says that there was nothing: how often a worker looks whether it
-# has been told to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
+# Seconds that a blocking receive() waits before it returns nothing: how often a worker checks whether it has been told
+# to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
 _PATIENCE = 5
 
-# Frames that are left to the threads at work.
-_SPARING = FRAMES - {CONNECT}
+# Channels whose messages are left to the threads that are at work, if there are any.
+_BUSY_FIRST = FRAMES - {CONNECT}
 
 
 class _Waiter:
-    """Somebody who waits for a message of some channels. ``found`` is what the sender handed over, once it has."""
+    """A receiver that waits for a message of some channels. ``found`` is what a sender has handed over."""
 
     def __init__(self, channels, owner):
         self.channels = channels
@@ -30,13 +30,13 @@ class _Waiter:
         self.arrived = threading.Lock()
         self.arrived.acquire()
 
-    def hand_over(self, letter, ticket):
-        self.found = letter, ticket
+    def hand_over(self, queued, claim):
+        self.found = queued, claim
         self.arrived.release()
 
 
 class _Delivery:
-    """A server that has its messages brought. ``is_due``: the reactor has been woken for them."""
+    """A server whose messages are delivered on the reactor. ``is_due``: the reactor has been woken for it."""
 
     def __init__(self, server, function):
         self.server = server
@@ -50,7 +50,7 @@ class LocalQueues:
     def __init__(self, mailboxes):
         self.mailboxes = mailboxes
         self.lock = threading.Lock()
-        # How many messages have expired or were given up, by server or channel.
+        # How many messages have expired or were dropped by their senders, by server or channel.
         self.dropped = collections.Counter()
         self._admission = Admission()
         self._next_sweep = 0
@@ -61,35 +61,35 @@ class LocalQueues:
         self._thread = threading.local()
 
     def put(self, channel, message):
-        """Put ``message`` where whoever receives ``channel`` finds it; ``ChannelFull`` if there is no room."""
+        """Put ``message`` where a receiver of ``channel`` finds it; ``ChannelFull`` if there is no room."""
         with self.lock:
             self._put(channel, message)
 
     def take(self, channels, block):
-        """Return the ``Letter`` that is next for this thread, or ``None``; the frame that it took before is done."""
+        """Return the next ``QueuedMessage`` for this thread, or ``None``; the frame that it took before is done."""
         thread = threading.current_thread()
         with self.lock:
-            line = self._finish()
-            letter, ticket = (None, None) if block and self._is_spare(channels) else self._take(channels, thread)
-            # We take first: of many threads, few are kept busy.
-            self._wake(line)
-            if letter is None and block:
+            queue = self._finish()
+            queued, claim = (None, None) if block and self._is_spare(channels) else self._take(channels, thread)
+            # This thread takes first, so that few threads are kept busy.
+            self._wake(queue)
+            if queued is None and block:
                 waiter = _Waiter(channels, thread)
                 self._waiters.append(waiter)
-        if letter is None and block:
-            letter, ticket = self._wait(waiter)
-        self._thread.ticket = ticket
-        return letter
+        if queued is None and block:
+            queued, claim = self._wait(waiter)
+        self._thread.claim = claim
+        return queued
 
     def take_or_call(self, channels, function):
-        """Return the ``Letter`` that is next, or have ``function(letter, ticket)`` called when there is one."""
+        """Return the ``QueuedMessage`` that is next, or have ``function(queued, claim)`` called when there is one."""
         with self.lock:
-            letter, _ = self._take(channels, None)
-            if letter is None:
+            queued, _ = self._take(channels, None)
+            if queued is None:
                 waiter = _Waiter(channels, None)
                 waiter.hand_over = function
                 self._waiters.append(waiter)
-        return letter
+        return queued
 
     def deliver_to(self, server, function):
         """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``."""
@@ -97,11 +97,11 @@ class LocalQueues:
             self._deliveries[server] = _Delivery(server, function)
             self._wake(server)
 
-    def spare_threads(self, patience):
-        """Leave frames to the threads that are at work, and wake another one when a frame has waited ``patience`` s."""
+    def wake_threads_after(self, patience):
+        """Leave frames to the threads that are at work; wake another one for a frame that has waited ``patience`` s."""
         self._patience = patience
 
-    # What needs the lock
+    # To be called under the lock
 
     def _put(self, channel, message):
         reply_channel = message.get('reply_channel') if channel in FRAMES else None
@@ -112,7 +112,7 @@ class LocalQueues:
         if channel == CONNECT and reply_channel is not None:
             self._admit(now)
         try:
-            line = self.mailboxes.put(channel, message, now, reply_channel, is_control)
+            queue = self.mailboxes.put(channel, message, now, reply_channel, is_control)
         except Full:
             if reply_channel is not None:
                 self._wake(self.mailboxes.put('websocket.disconnect', end_of(message), now, reply_channel,
@@ -120,10 +120,10 @@ class LocalQueues:
             raise BaseChannelLayer.ChannelFull(channel)
         if message.get('close'):
             self.mailboxes.close(channel, now)
-        self._wake(line)
+        self._wake(queue)
 
     def _admit(self, now):
-        seconds = self._admission.ask(now, self.mailboxes.in_line(CONNECT), self.mailboxes.waited([CONNECT], now))
+        seconds = self._admission.ask(now, self.mailboxes.count_ready(CONNECT), self.mailboxes.waited([CONNECT], now))
         if seconds is not None:
             raise too_many_connects(seconds)
 
@@ -134,61 +134,61 @@ class LocalQueues:
         if self.mailboxes.expired:
             expired, self.mailboxes.expired = self.mailboxes.expired, collections.Counter()
             self.dropped.update(expired)
-            # Others wait for our lock, and whoever reads the log may send something through us.
-            threading.Thread(target=dropped.tell, args=(expired,), daemon=True, name='sockets-expired').start()
+            # In another thread: this one holds the lock, and a log handler may send something through this layer.
+            threading.Thread(target=dropped.report, args=(expired,), daemon=True, name='sockets-expired').start()
 
     def _take(self, channels, owner):
         now = time.monotonic()
         self._sweep(now)
-        for ticket in self.mailboxes.overdue(now):
-            if ticket.owner.is_alive():
-                self.mailboxes.renew(ticket, now)
+        for claim in self.mailboxes.overdue(now):
+            if claim.owner.is_alive():
+                self.mailboxes.renew(claim, now)
             else:
-                self._wake(self.mailboxes.done(ticket))
-        return self._take_letter(channels, now, owner)
+                self._wake(self.mailboxes.done(claim))
+        return self._take_one(channels, now, owner)
 
-    def _take_letter(self, channels, now, owner):
-        letter, ticket = self.mailboxes.take(channels, now, owner)
-        if letter is not None and letter.channel == CONNECT:
-            self._admission.taken(now, self.mailboxes.in_line(CONNECT))
-        return letter, ticket
+    def _take_one(self, channels, now, owner):
+        queued, claim = self.mailboxes.take(channels, now, owner)
+        if queued is not None and queued.channel == CONNECT:
+            self._admission.taken(now, self.mailboxes.count_ready(CONNECT))
+        return queued, claim
 
     def _finish(self):
-        ticket, self._thread.ticket = getattr(self._thread, 'ticket', None), None
-        return None if ticket is None else self.mailboxes.done(ticket)
+        claim, self._thread.claim = getattr(self._thread, 'claim', None), None
+        return None if claim is None else self.mailboxes.done(claim)
 
-    def _wake(self, line):
-        """Hand what can be taken from ``line`` to whoever came last to wait for it."""
-        if line is None:
+    def _wake(self, queue):
+        """Hand what is ready in ``queue`` to the receiver that began to wait for it last."""
+        if queue is None:
             return
-        delivery = self._deliveries.get(line)
+        delivery = self._deliveries.get(queue)
         if delivery is not None:
             if not delivery.is_due:
                 from twisted.internet import reactor
                 delivery.is_due = True
                 reactor.callFromThread(self._deliver, delivery)
             return
-        if self._patience is not None and line in _SPARING and self.mailboxes.at_work(_SPARING):
+        if self._patience is not None and queue in _BUSY_FIRST and self.mailboxes.at_work(_BUSY_FIRST):
             self._relieve_later()
         else:
-            self._hand_over([line])
+            self._hand_over([queue])
 
     def _hand_over(self, channels):
         for index in range(len(self._waiters) - 1, -1, -1):
             waiter = self._waiters[index]
             if not waiter.channels.isdisjoint(channels):
-                letter, ticket = self._take_letter(channels, time.monotonic(), waiter.owner)
-                if letter is not None:
+                queued, claim = self._take_one(channels, time.monotonic(), waiter.owner)
+                if queued is not None:
                     del self._waiters[index]
-                    waiter.hand_over(letter, ticket)
+                    waiter.hand_over(queued, claim)
                 return
 
     def _is_spare(self, channels):
-        """Whether a thread that asks for ``channels`` would only take turns with those that are at work."""
-        if self._patience is None or channels.isdisjoint(_SPARING) or not self.mailboxes.at_work(_SPARING):
+        """Whether a thread that asks for ``channels`` is not needed beside those that are at work."""
+        if self._patience is None or channels.isdisjoint(_BUSY_FIRST) or not self.mailboxes.at_work(_BUSY_FIRST):
             return False
-        # It was woken when a frame had waited that long; half of it, and it is not woken again at once.
-        if self.mailboxes.waited(_SPARING, time.monotonic()) >= self._patience / 2:
+        # A thread is woken when a frame has waited for ``patience``. With half of that here, it is not spare at once.
+        if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()) >= self._patience / 2:
             return False
         self._relieve_later()
         return True
@@ -199,25 +199,25 @@ class LocalQueues:
             self._relief_is_due = True
             reactor.callFromThread(reactor.callLater, self._patience, self._relieve)
 
-    # What does not
+    # To be called without it
 
     def _relieve(self):
         with self.lock:
             self._relief_is_due = False
-            if self.mailboxes.waited(_SPARING, time.monotonic()) >= self._patience:
-                self._hand_over(_SPARING)
-            if self.mailboxes.waited(_SPARING, time.monotonic()):
+            if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()) >= self._patience:
+                self._hand_over(_BUSY_FIRST)
+            if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()):
                 self._relieve_later()
 
     def _deliver(self, delivery):
         with self.lock:
             delivery.is_due = False
-            letters = self.mailboxes.take_all(delivery.server, time.monotonic())
-        for letter in letters:
+            messages = self.mailboxes.take_all(delivery.server, time.monotonic())
+        for queued in messages:
             try:
-                delivery.function(letter.channel, letter.message)
+                delivery.function(queued.channel, queued.message)
             except Exception:
-                logger.exception('A message for %s could not be delivered', letter.channel)
+                logger.exception('A message for %s could not be delivered', queued.channel)
 
     def _wait(self, waiter):
         try:

@@ -1,21 +1,21 @@
-"""The servers in this process: which connections they hold, and whether they may go on."""
+"""The servers in this process: which connections they hold, and whether they may go on serving."""
 import contextlib
 import logging
 import time
 
 from .errors import AWAY
-from .mailbox import line_of
+from .mailbox import queue_of
 from .scripts import FINE, GONE, UNKNOWN
-from .standing import Standing
+from .liveness import Liveness
 
 logger = logging.getLogger('sockets')
 
-# What no route hears while others may take this server for dead, and what opens and ends connections.
+# Channels whose messages are held back while this server may count as dead, and those that open and end connections.
 _HELD = frozenset(['websocket.connect', 'websocket.receive'])
 _CONTROLS = frozenset(['websocket.connect', 'websocket.disconnect'])
 
-# Seconds after which a connection that was told to close has ended, whether anybody has said so or not.
-_LAST_WORDS = 15
+# Seconds after which a connection that was told to close counts as closed, without a disconnect.
+_CLOSE_TIMEOUT = 15
 
 
 def is_from_server(channel):
@@ -26,29 +26,29 @@ def is_from_server(channel):
 class LocalServers:
     """The servers whose messages this process reads, and their open connections.
 
-    ``local`` is the layer in memory that brings them their messages. When others have found one of them dead, all
-    connections end, and none is let in until nothing is left of those that were.
+    ``local`` is the layer in memory that delivers their messages. When others have found one of them dead, all
+    connections are closed, and no new one is accepted before that is done.
     """
 
     def __init__(self, local, leases):
         self.local = local
         self.leases = leases
-        self.standing = Standing(leases.lease)
+        self.liveness = Liveness(leases.lease)
         # Prefixes of channel names.
         self.names = set()
         # Whether this process also handles the frames of its connections.
         self.runs_workers = False
         self.connections = set()
-        # The last message of connections whose server was found dead and is not, and who was told it when.
-        self.farewell = {'close': 1012}
-        self._told = {}
+        # The last message to connections whose server was found dead and is not, and when it was sent to which of them.
+        self.close_message = {'close': 1012}
+        self._closing = {}
 
     def holds(self, connection):
         """Whether a server of this process holds ``connection``."""
-        return line_of(connection) in self.names
+        return queue_of(connection) in self.names
 
     def receives(self, channels):
-        """Whether all that comes on ``channels`` is in the memory of this process."""
+        """Whether all messages of ``channels`` are in the memory of this process."""
         return self.names.issuperset(channels) or (self.runs_workers and all(map(is_from_server, channels)))
 
     def is_on_reactor(self):
@@ -59,13 +59,13 @@ class LocalServers:
         return isInIOThread()
 
     def send(self, channel, message):
-        """Send what a server of this process says to the workers of this process."""
+        """Send a message of a server of this process to the workers of this process."""
         if channel in _CONTROLS and message.get('reply_channel'):
             self.note(channel, message['reply_channel'])
         try:
             self.local.send(channel, message)
         except self.local.ChannelFull:
-            # It says no more of this one.
+            # The server sends no disconnect for this one.
             self.connections.discard(message.get('reply_channel'))
             raise
 
@@ -73,48 +73,48 @@ class LocalServers:
         """Keep account of the open connections; ``ChannelFull`` for a new one while this server counts as dead."""
         if channel == 'websocket.disconnect':
             self.connections.discard(connection)
-            self._told.pop(connection, None)
-        elif self.standing.is_dead:
+            self._closing.pop(connection, None)
+        elif self.liveness.is_dead:
             raise self.local.ChannelFull(channel)
         else:
             self.connections.add(connection)
 
-    def judged(self, channel, message):
-        """Return what was received when it is certain that this server is not taken for dead, and nothing if it is."""
-        if channel not in _HELD or self.standing.may_serve():
+    def checked(self, channel, message):
+        """Return what was received if this server is certainly not found dead, and nothing if it is."""
+        if channel not in _HELD or self.liveness.may_serve():
             return channel, message
-        # It may have been dead and live again by then: without those that were open before.
-        if self.standing.wait() and message.get('reply_channel') in self.connections:
+        # It may have been dead meanwhile and serve again; the connections from before are closed then.
+        if self.liveness.wait() and message.get('reply_channel') in self.connections:
             return channel, message
         return None, None
 
     def send_heartbeats(self):
-        """Say that the servers of this process live, and do what the answers ask for."""
+        """Send the heartbeats of the servers of this process, and handle the answers."""
         for server in list(self.leases.held):
-            doubts = self.standing.doubts
-            # The shard has said that it is away, and others may not be.
+            interruptions = self.liveness.interruptions
+            # The shard has logged that it is away; others may not be.
             with contextlib.suppress(*AWAY):
-                self._hear(server, self.leases.renew(server), doubts)
+                self._take_answer(server, self.leases.renew(server), interruptions)
 
-    def _hear(self, server, answer, doubts):
-        was_dead = self.standing.is_dead
-        self.standing.hear(answer, doubts)
-        if not self.standing.is_dead:
+    def _take_answer(self, server, answer, interruptions):
+        was_dead = self.liveness.is_dead
+        self.liveness.take_answer(answer, interruptions)
+        if not self.liveness.is_dead:
             return
         if not was_dead:
             logger.error('This server was found dead, or was not at work for too long to know: its connections are '
                          'closed with 1012')
         now = time.monotonic()
-        new = self.connections.difference(self._told)
-        self._told.update(dict.fromkeys(new, now))
-        self.local.send_many(list(new), self.farewell)
-        # Of some that are turned away, nobody says that they have ended.
-        for connection in [name for name, since in list(self._told.items()) if now - since > _LAST_WORDS]:
+        new = self.connections.difference(self._closing)
+        self._closing.update(dict.fromkeys(new, now))
+        self.local.send_many(list(new), self.close_message)
+        # For some that were turned away, no disconnect comes.
+        for connection in [name for name, since in list(self._closing.items()) if now - since > _CLOSE_TIMEOUT]:
             self.connections.discard(connection)
-            self._told.pop(connection, None)
+            self._closing.pop(connection, None)
         if self.connections or answer not in (FINE, UNKNOWN, GONE):
             return
         if answer == GONE:
             self.leases.unmark_dead(server)
         logger.warning('This server serves again')
-        self.standing.is_dead = False
+        self.liveness.is_dead = False

@@ -1,15 +1,15 @@
-"""The messages of one connection or channel, and who is handling one of them; the lines that mailboxes stand in."""
+"""Mailboxes: the messages that wait for a connection or channel, the claim on the one in work, and the limits."""
 import collections
 import itertools
 
-# Characters or bytes of a connection's frames that wait, beyond which no more is taken: a hundred frames may be long.
+# Characters or bytes of the frames of one connection that may wait: a hundred frames may be long.
 FRAME_BYTES = 16 * 1024 * 1024
 
-Letter = collections.namedtuple('Letter', 'channel message since expires')
-Letter.__doc__ = """A message on its way: the channel it was sent to, its content, since when, and until when."""
+QueuedMessage = collections.namedtuple('QueuedMessage', 'channel message since expires')
+QueuedMessage.__doc__ = """A message that waits: its channel, its content, since when, and when it expires."""
 
 
-class Ticket:
+class Claim:
     """A frame that somebody is handling. Its mailbox is busy until ``Mailboxes.done`` or the end of the lease."""
 
     __slots__ = ('mailbox', 'channel', 'owner', 'until')
@@ -24,19 +24,19 @@ class Ticket:
 class Mailbox:
     """The messages of one connection or channel, first in, first out."""
 
-    __slots__ = ('key', 'keeps_order', 'letters', 'ticket', 'line', 'rank')
+    __slots__ = ('key', 'keeps_order', 'messages', 'claim', 'queue', 'position')
 
     def __init__(self, key, keeps_order):
         self.key = key
         self.keeps_order = keeps_order
-        self.letters = collections.deque()
-        # Who is handling the frame before the first letter.
-        self.ticket = None
-        # The line that it stands in and its place there; None while it stands in none.
-        self.line = self.rank = None
+        self.messages = collections.deque()
+        # The claim on the frame that is being handled. It came before all messages that wait.
+        self.claim = None
+        # The ready queue that it is in and its position there; None while it is in none.
+        self.queue = self.position = None
 
 
-class Room:
+class Limits:
     """How many messages may wait: ``capacity(channel)`` for one connection or channel, and ``server_capacity`` in all
     for the connections of one server.
     """
@@ -48,71 +48,71 @@ class Room:
         self.waiting = collections.Counter()
 
     def is_full(self, box, channel):
-        """Whether ``box`` takes no more messages for ``channel``."""
+        """Whether no more messages for ``channel`` fit into ``box``."""
         if _is_shared(box, channel):
-            return self.waiting[channel] >= self.capacity(channel) or len(box.letters) >= self.server_capacity
-        return len(box.letters) >= self.capacity(channel) or box.keeps_order and _size(box) > FRAME_BYTES
+            return self.waiting[channel] >= self.capacity(channel) or len(box.messages) >= self.server_capacity
+        return len(box.messages) >= self.capacity(channel) or box.keeps_order and _size(box) > FRAME_BYTES
 
-    def count_in(self, box, letter):
-        """Note that ``letter`` was put into ``box``."""
-        if _is_shared(box, letter.channel):
-            self.waiting[letter.channel] += 1
+    def count_in(self, box, queued):
+        """Note that ``queued`` was put into ``box``."""
+        if _is_shared(box, queued.channel):
+            self.waiting[queued.channel] += 1
 
-    def count_out(self, box, letter):
-        """Note that ``letter`` was taken out of ``box``."""
-        if _is_shared(box, letter.channel):
-            self.waiting[letter.channel] -= 1
-            if not self.waiting[letter.channel]:
-                del self.waiting[letter.channel]
+    def count_out(self, box, queued):
+        """Note that ``queued`` was taken out of ``box``."""
+        if _is_shared(box, queued.channel):
+            self.waiting[queued.channel] -= 1
+            if not self.waiting[queued.channel]:
+                del self.waiting[queued.channel]
 
 
-class Lines:
-    """Mailboxes that wait for somebody: for each channel those whose first letter is of it, in order of arrival."""
+class ReadyQueues:
+    """Mailboxes with a message that can be taken: for each channel those whose first message is of it, oldest first."""
 
     def __init__(self):
-        # Per channel: rank -> mailbox.
-        self._lines = collections.defaultdict(collections.OrderedDict)
-        self._ranks = itertools.count()
+        # Per channel: position -> mailbox.
+        self._queues = collections.defaultdict(collections.OrderedDict)
+        self._positions = itertools.count()
 
-    def enter(self, box, line):
-        """Have ``box`` stand in ``line``: where it stands already, or at its end."""
-        if box.line != line:
+    def enter(self, box, queue):
+        """Put ``box`` into ``queue``, at the end; it stays where it is if it is in there."""
+        if box.queue != queue:
             self.leave(box)
-            box.line, box.rank = line, next(self._ranks)
-            self._lines[line][box.rank] = box
+            box.queue, box.position = queue, next(self._positions)
+            self._queues[queue][box.position] = box
 
     def leave(self, box):
-        """Have ``box`` stand in no line."""
-        if box.line is not None:
-            line = self._lines[box.line]
-            del line[box.rank]
-            if not line:
-                del self._lines[box.line]
-            box.line = box.rank = None
+        """Take ``box`` out of its queue."""
+        if box.queue is not None:
+            queue = self._queues[box.queue]
+            del queue[box.position]
+            if not queue:
+                del self._queues[box.queue]
+            box.queue = box.position = None
 
     def heads(self, channels):
-        """Return a dict of the first mailbox in the line of each of ``channels`` that has one."""
-        lines = self._lines
-        return {channel: next(iter(lines[channel].values())) for channel in channels if channel in lines}
+        """Return a dict of the first mailbox in the queue of each of ``channels`` that has one."""
+        queues = self._queues
+        return {channel: next(iter(queues[channel].values())) for channel in channels if channel in queues}
 
     def length(self, channel):
-        """Return how many mailboxes stand in the line of ``channel``."""
-        return len(self._lines.get(channel, ()))
+        """Return how many mailboxes are in the queue of ``channel``."""
+        return len(self._queues.get(channel, ()))
 
     def __len__(self):
-        return len(self._lines)
+        return len(self._queues)
 
 
-def line_of(channel):
+def queue_of(channel):
     """Return the name under which ``channel`` is received: a server's channels are received together."""
     head, mark, _ = channel.partition('!')
     return head + mark
 
 
 def _is_shared(box, channel):
-    """Whether ``box`` is that of all connections of a server."""
+    """Whether ``box`` is the one that all connections of a server share."""
     return not box.keeps_order and box.key[1] != channel
 
 
 def _size(box):
-    return sum(len(letter.message.get('text') or letter.message.get('bytes') or '') for letter in box.letters)
+    return sum(len(queued.message.get('text') or queued.message.get('bytes') or '') for queued in box.messages)

@@ -1,21 +1,21 @@
-"""Scripts that bring messages through Redis: frames of connections and the queues of all other channels.
+"""Scripts for messages in Redis: frames of connections and the queues of all other channels.
 
 scripts.py says what Redis holds; it adds ``now()`` and a deadline to each of these.
 """
 from .admission_script import ADMIT, TAKEN
 
-NAMES = 'put_frame', 'put', 'take', 'end', 'at_rest', 'idle', 'renew', 'close'
+NAMES = 'put_frame', 'put', 'take', 'end', 'drained', 'idle', 'renew', 'close'
 
-# What they share. An entry is "<channel>|<expires, ms>|<payload>"; 0 expires never. ring() wakes a worker.
-_RING = """
-local function ring(prefix, channel)
-    local bell = prefix .. 'bell:' .. channel
-    local rung = redis.call('LLEN', bell)
-    if rung < 100 then redis.call('RPUSH', bell, 1) end
-    if rung == 0 then redis.call('EXPIRE', bell, 60) end
+# What they share. An entry is "<channel>|<expires, ms>|<payload>"; 0 expires never. wake() wakes a worker.
+_WAKE = """
+local function wake(prefix, channel)
+    local list = prefix .. 'bell:' .. channel
+    local waiting = redis.call('LLEN', list)
+    if waiting < 100 then redis.call('RPUSH', list, 1) end
+    if waiting == 0 then redis.call('EXPIRE', list, 60) end
 end
 """
-# pcall: a Redis without memory counts nothing, and does the rest.
+# pcall: a Redis that is out of memory does not count, and does the rest.
 _HEAD = """
 local function head(key, at)
     while true do
@@ -24,7 +24,7 @@ local function head(key, at)
         local channel, expires = string.match(entry, '^([^|]*)|(%d+)|')
         if expires == '0' or tonumber(expires) > at then return channel, entry end
         redis.call('LPOP', key)
-        -- Who wanted a connection is told by whoever holds it.
+        -- The server that holds the client tells it.
         if channel ~= 'websocket.connect' then
             local owner = string.match(string.sub(key, #ARGV[1] + 1), '^%a+:([^!]*!?)')
             redis.pcall('HINCRBY', ARGV[1] .. 'expired', owner, 1)
@@ -32,12 +32,12 @@ local function head(key, at)
     end
 end
 """
-_FINISH = _RING + _HEAD + """
+_FINISH = _WAKE + _HEAD + """
 local function settle(prefix, connection, at)
     local channel = head(prefix .. 'frames:' .. connection, at)
     if channel then
         redis.call('RPUSH', prefix .. 'ready:' .. channel, connection)
-        ring(prefix, channel)
+        wake(prefix, channel)
     end
 end
 local function finish(prefix, connection, token, at)
@@ -49,10 +49,10 @@ local function finish(prefix, connection, token, at)
 end
 """
 
-# ARGV: prefix, connection, channel, capacity (0: any number), milliseconds it is worth something (0: forever), payload,
-# payload of the disconnect that follows a refusal (or nothing), seconds that a mailbox is kept.
+# ARGV: prefix, connection, channel, capacity (0: any number), milliseconds after which it expires (0: never), payload,
+# payload of the disconnect that follows a refusal (or nothing), seconds that the frames are kept.
 # Returns 1 if there is no room, 2 if its server is dead, or the seconds after which a connect may come again.
-PUT_FRAME = _RING + ADMIT + """
+PUT_FRAME = _WAKE + ADMIT + """
 local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
 local key, at = prefix .. 'frames:' .. connection, now()
 local closed = prefix .. 'closed:' .. connection
@@ -65,7 +65,7 @@ if channel == 'websocket.disconnect' then
     redis.call('DEL', closed)
     local first = redis.call('LINDEX', key, 0)
     if first and string.sub(first, 1, 18) == 'websocket.connect|' then
-        -- Nobody has heard of it yet.
+        -- No worker has taken its connect.
         redis.call('DEL', key)
         redis.call('LREM', prefix .. 'ready:websocket.connect', 1, connection)
         return 0
@@ -88,15 +88,15 @@ redis.call('RPUSH', key, entry)
 redis.call('EXPIRE', key, ARGV[8])
 if waiting == 0 and redis.call('HEXISTS', prefix .. 'busy', connection) == 0 then
     redis.call('RPUSH', prefix .. 'ready:' .. channel, connection)
-    ring(prefix, channel)
+    wake(prefix, channel)
 end
 return refused
 """
 
-# ARGV: prefix, channel, capacity (0: any number), milliseconds it is worth something (0: forever), payload, whether
-# workers read it, milliseconds that a mailbox with something that is worth something forever is kept.
-# What has expired is kept for some minutes, for somebody to count.
-PUT = _RING + _HEAD + """
+# ARGV: prefix, channel, capacity (0: any number), milliseconds after which it expires (0: never), payload, whether
+# workers read it, milliseconds that a queue is kept with messages that never expire.
+# A queue is kept for some minutes after that, so that what has expired is counted.
+PUT = _WAKE + _HEAD + """
 local prefix, channel = ARGV[1], ARGV[2]
 local key = prefix .. 'queue:' .. channel
 if tonumber(ARGV[3]) > 0 and redis.call('LLEN', key) >= tonumber(ARGV[3]) and
@@ -106,27 +106,27 @@ end
 local expires, kept = '0', tonumber(ARGV[7])
 if ARGV[4] ~= '0' then expires, kept = string.format('%d', now() + ARGV[4]), ARGV[4] + 600000 end
 local waiting = redis.call('RPUSH', key, channel .. '|' .. expires .. '|' .. ARGV[5])
--- What came before may be worth something for longer.
+-- Messages before it may expire later.
 if waiting == 1 or redis.call('PTTL', key) < kept then redis.call('PEXPIRE', key, kept) end
-if ARGV[6] == '1' then ring(prefix, channel) end
+if ARGV[6] == '1' then wake(prefix, channel) end
 return 0
 """
 
-# Changes nothing, and fails where Redis has no memory: better before a frame has been taken out than half way through.
-_ROOM = """
+# Changes nothing, and fails if Redis is out of memory: better now than after a frame has been taken out.
+_CHECK_MEMORY = """
 redis.call('SETRANGE', ARGV[1] .. 'room', 0, '')
 """
 
 # ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
-TAKE = _ROOM + _FINISH + TAKEN + """
-local prefix, at, bells = ARGV[1], now(), {}
+TAKE = _CHECK_MEMORY + _FINISH + TAKEN + """
+local prefix, at, wake_ups = ARGV[1], now(), {}
 if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
 for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
     finish(prefix, connection, redis.call('HGET', prefix .. 'busy', connection), at)
 end
 for index = 6, #ARGV do
     local channel = ARGV[index]
-    -- Nothing else has connections that wait.
+    -- Only these channels have connections that wait.
     while string.sub(channel, 1, 10) == 'websocket.' do
         local connection = redis.call('LPOP', prefix .. 'ready:' .. channel)
         if not connection then break end
@@ -154,17 +154,17 @@ for index = 6, #ARGV do
         redis.call('LPOP', prefix .. 'queue:' .. channel)
         return {entry}
     end
-    bells[#bells + 1] = prefix .. 'bell:' .. channel
+    wake_ups[#wake_ups + 1] = prefix .. 'bell:' .. channel
 end
-if #bells > 0 then redis.call('DEL', unpack(bells)) end
+if #wake_ups > 0 then redis.call('DEL', unpack(wake_ups)) end
 return {}
 """
 
 # ARGV: prefix, connection, token.
-END = _ROOM + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
+END = _CHECK_MEMORY + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
 
-# ARGV: prefix, connections ...
-AT_REST = _HEAD + """
+# ARGV: prefix, connections ... Returns those of which no frame waits or is being handled, expired ones left out.
+DRAINED = _HEAD + """
 local prefix, at, found = ARGV[1], now(), {}
 for index = 2, #ARGV do
     local name = ARGV[index]

@@ -1,11 +1,11 @@
-"""Where a message goes: into the memory of this process, or into the frames or queues in Redis."""
+"""Where a message is sent: to the memory of this process, or to the frames or queues in Redis."""
 import logging
 
 from .errors import AWAY, OutOfMemory
 from .frame_sender import FrameSender
 from .last_messages import LastMessages
 from .local_servers import is_from_server
-from .mailbox import line_of
+from .mailbox import queue_of
 from .mailboxes import FRAMES
 from .queue_sender import QueueSender
 from .ring import NAMES_AT_ONCE
@@ -26,7 +26,7 @@ class Outbox:
 
     def send(self, channel, message):
         """Send ``message``; ``ChannelFull`` if its connection, its server or its channel has too many waiting."""
-        server = line_of(channel)
+        server = queue_of(channel)
         if server in self.servers.names:
             return self.local.send(channel, message)
         if self.servers.runs_workers and is_from_server(channel):
@@ -43,14 +43,14 @@ class Outbox:
                 raise
             if isinstance(error, OutOfMemory):
                 logger.error('Refused a message for %s: %s', channel, error)
-            # daphne knows what to do when there is no room: 503 and 1013, which ask the client to come back.
+            # As if there were no room: daphne answers with 503 and 1013, and the client comes back.
             refused = True
         if refused:
             raise self.local.ChannelFull(channel)
 
     def send_later(self, channel, message, on_failure):
-        """Send ``message`` with the next thing that this thread asks of Redis, if that may wait and goes to Redis."""
-        server = line_of(channel)
+        """Send ``message`` with the next thing that this thread asks of Redis, if it goes to Redis and may wait."""
+        server = queue_of(channel)
         if not self.claims.has_one() or server == channel or server in self.servers.names or message.get('close'):
             return self.send(channel, message)
         self.last_messages.hold(server, channel, message, on_failure)
@@ -59,7 +59,7 @@ class Outbox:
         """Send ``message`` to many channels; return the names that were full. An error names those it has cost."""
         by_server, refused, undelivered, failure = {}, [], [], None
         for channel in channel_names:
-            by_server.setdefault(line_of(channel), []).append(channel)
+            by_server.setdefault(queue_of(channel), []).append(channel)
         for server in sorted(by_server, key=lambda server: server not in self.servers.names):
             names = by_server[server]
             if server in self.servers.names:

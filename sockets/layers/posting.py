@@ -1,4 +1,4 @@
-"""How a server's reactor asks Redis to do something: it waits for nothing, and hears of the replies as they come."""
+"""How a server's reactor runs scripts in Redis: without blocking, with a callback for each reply."""
 import collections
 import logging
 import threading
@@ -23,13 +23,13 @@ class Poster:
         from twisted.internet import reactor
         self.reactor = reactor
         self.shard = shard
-        # Who waits for replies, and until when: first come, first served.
+        # The callbacks that wait for replies and their time-outs, in the order of the commands.
         self.waiting = collections.deque()
         self.connection = None
-        # What came before there was a connection.
+        # Commands from before there was a connection.
         self.unsent = []
         self.is_connecting = False
-        # Grows and shrinks without being copied: while Redis hangs it may become long.
+        # A bytearray, which is cheap to append to and to cut: it may become long while Redis hangs.
         self.output = bytearray()
         self.buffer = b''
         self.watch = None
@@ -46,11 +46,11 @@ class Poster:
         self.unsent.append((name, args))
         if not self.is_connecting:
             self.is_connecting = True
-            # It may take long, and must not keep the process from ending.
+            # In a thread: it may take long, and must not keep the process from ending.
             threading.Thread(target=self._connect, daemon=True, name='sockets-connect').start()
 
     def fail(self, error):
-        """Tell all who wait for a reply that nobody knows whether Redis has heard of it."""
+        """Call all that wait for a reply with ``error``. It is not known whether Redis has run their scripts."""
         if self.connection is not None:
             self.reactor.removeReader(self)
             self.reactor.removeWriter(self)
@@ -83,13 +83,13 @@ class Poster:
 
     def _send(self, name, args):
         if self.connection is None:
-            # It was lost with what went before this, and who waits has been told.
+            # It was lost while the commands before this one were sent, and all callbacks were called.
             return
-        # Nobody may be there in time to hear that Redis has forgotten the script: it comes along.
+        # With its text: the answer that Redis does not know the script might come when nobody waits any more.
         self._write(b''.join(self.connection.pack_command('EVAL', SCRIPTS[name][1], 0, *args, self.shard.deadline())))
 
     def _ask_time(self):
-        # Not asked again before it has answered.
+        # Not due again until this is answered.
         self.shard.clock.measured += self.shard.timeout
         waiting = self.waiting.pop()
         self.waiting += [(self._set_clock, waiting[1]), waiting]
@@ -117,7 +117,7 @@ class Poster:
         if self.waiting and self.watch is None:
             self._watch_later()
 
-    # What the reactor calls (twisted.internet.interfaces.IReadDescriptor, IWriteDescriptor)
+    # Called by the reactor (twisted.internet.interfaces.IReadDescriptor, IWriteDescriptor)
 
     def fileno(self):
         return self.connection._sock.fileno() if self.connection is not None and self.connection._sock else -1
@@ -159,7 +159,7 @@ class Poster:
             reply, start = found
             on_reply, _ = self.waiting.popleft()
             if isinstance(reply, Late):
-                # Its clock has been set, or it was stopped just now: asked with the next one.
+                # Redis's clock was set, or Redis was stopped for a while: measured again with the next command.
                 self.shard.clock.doubt()
             self._tell(on_reply, reply)
         self.buffer = self.buffer[start:]
@@ -168,8 +168,8 @@ class Poster:
         try:
             on_reply(reply)
         except Exception:
-            # Those behind it have theirs.
-            logger.exception('What Redis answered could not be dealt with')
+            # The replies behind it must be handled.
+            logger.exception('A reply of Redis could not be handled')
 
 
 def _must_wait(error):

@@ -1,4 +1,4 @@
-"""How all but frames gets to Redis: messages for connections of other processes, and for channels of no connection."""
+"""How all other messages get to Redis: for connections of other processes, and for channels without a connection."""
 import contextlib
 import itertools
 import logging
@@ -9,13 +9,13 @@ from .errors import AWAY, Down, Late, explained
 
 logger = logging.getLogger('sockets')
 
-# What daphne is told, or tells itself, when there is no room for a page.
+# The response if there is no room for the request of a page.
 _UNAVAILABLE = {'status': 503, 'headers': [[b'Content-Type', b'text/plain'], [b'Retry-After', b'1']],
                 'content': b'Service unavailable'}
 
 
 class QueueSender:
-    """Puts messages into queues in Redis; it waits for nothing where ``servers`` says that this thread is a reactor."""
+    """Puts messages into queues in Redis; it does not block if ``servers`` says that this thread is a reactor."""
 
     def __init__(self, ring, entries, servers):
         self.ring = ring
@@ -26,16 +26,16 @@ class QueueSender:
     def send_to_connections(self, server, names, message):
         """Send ``message`` to the connections ``names`` of ``server``; return whether it was refused."""
         if message.get('close'):
-            # First: a client that is told may say something before we are through.
+            # First: the client may send a frame before this is done.
             self.close(names)
         return self.ring.run('put', self.ring.shard_of(server), self.entries.for_connections(server, names, message))
 
     def close(self, connections):
-        """Have no worker get a frame of ``connections`` any more but their ends."""
+        """Let workers take no more frames of ``connections`` but their disconnects."""
         for index, names in self.ring.by_shard(connections).items():
-            # A shard that is away hands out no frame that would have to be held back, and keeps nobody connected.
+            # A shard that is away hands out no frames anyway.
             with contextlib.suppress(*AWAY):
-                # Until its server has heard of it, or is found dead.
+                # Long enough for its server to read it, or to be found dead.
                 self.ring.run('close', index, [max(int(self.entries.expiry), 60), *names])
 
     def send_mark(self, server, mark):
@@ -48,12 +48,12 @@ class QueueSender:
 
         def on_reply(reply):
             if reply:
-                self._turn_down(channel, message, reply)
+                self._refused(channel, message, reply)
         if '?' in channel:
             index = self.ring.shard_of(channel)
             if not self.servers.is_on_reactor():
                 return self.ring.run('put', index, args)
-            # A worker has asked how far its page has come. It waits, the reactor does not.
+            # The answer for a worker that sends a page. The worker waits; the reactor does not.
             return self.ring.post('put', index, args, on_reply)
         failure = None
         for _ in range(self.ring.size):
@@ -68,10 +68,10 @@ class QueueSender:
                 failure = error
         raise failure
 
-    def _turn_down(self, channel, message, reply):
-        """Send what Redis did not take elsewhere, or answer a page with 503; ``reply`` is 1 or an exception."""
+    def _refused(self, channel, message, reply):
+        """Send a message that one Redis did not take to another, or answer a page with 503."""
         if isinstance(reply, (redis.exceptions.TimeoutError, Late, Down)) and '?' not in channel:
-            # It has not been done there, and will not be.
+            # It was not done there, and will not be.
             try:
                 return self.send_plain(channel, message)
             except AWAY as error:

@@ -1,4 +1,4 @@
-"""How a worker thread gets its messages from Redis: from each shard in turn, and woken when there is something."""
+"""How a worker thread gets its messages from Redis: from each shard in turn, woken when there is something."""
 import contextlib
 import itertools
 import threading
@@ -19,7 +19,7 @@ _PATIENCE = 2
 class Receiver:
     """Takes messages for the threads of this process.
 
-    A frame that is taken is one of ``claims``, which ``upkeep`` renews from then on. ``last_messages`` are settled when
+    A frame that is taken is added to ``claims``, which ``upkeep`` renews. ``last_messages`` are settled when
     Redis has answered. ``local`` is the layer in memory, for what else an entry holds. ``name`` is one that no other
     process has.
     """
@@ -48,7 +48,7 @@ class Receiver:
                 if found is not None or not block or left <= 0:
                     self._thread.tries = 0
                     return found or (None, None)
-                # Nobody is woken for a server's sockets: a server asks with receive_twisted().
+                # There are no wake-ups for a server's connections: a server asks with receive_twisted().
                 is_server = any(channel.endswith('!') for channel in channels)
                 self._wake_ups(channels).wait(min(left, 0.01) if is_server else left)
         except redis.exceptions.RedisError:
@@ -59,8 +59,8 @@ class Receiver:
             return None, None
 
     def release(self):
-        """Say that this thread is done with the frame that it received before, and asks for no more."""
-        # What cannot be told now is told by upkeep.
+        """End the claim of this thread, which is done with the frame that it received before and asks for no more."""
+        # If Redis is away, upkeep ends the claim later.
         with contextlib.suppress(redis.exceptions.RedisError):
             self._take([])
         self.ring.settle()
@@ -70,7 +70,7 @@ class Receiver:
         """Take from the shards in turn, beginning with another one each time."""
         servers = [channel for channel in channels if channel.endswith('!')]
         if servers:
-            # An entry for many sockets has been opened before.
+            # The rest of an entry for many connections that was read before.
             channel, message = self.local.receive(servers)
             if channel is not None:
                 return channel, message
@@ -79,7 +79,7 @@ class Receiver:
         done = self.claims.pop()
         first = next(self._shards) if self.ring.size > 1 else 0
         if done is not None and done.index != first:
-            # First: whatever comes of the others, its connection goes on.
+            # First: its connection must go on whatever happens on the other shards.
             self.claims.end(done)
             done = None
         failure, is_any_up = None, False
@@ -126,8 +126,8 @@ class Receiver:
         return not ('!' in channel or '?' in channel) or self.ring.shard_of(channel) == index
 
     def _rotated(self, channels):
-        # The first channel must not starve the others. Connects are the last, as frames of those who are in come first,
-        # unless this thread has taken none for long.
+        # The first channel must not starve the others. Connects are the last, so that frames of open connections come
+        # first, unless this thread has taken none for long.
         turn = self._thread.turn = getattr(self._thread, 'turn', 0) + 1
         turn %= len(channels) or 1
         channels = channels[turn:] + channels[:turn]

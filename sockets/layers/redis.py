@@ -28,7 +28,7 @@ class RedisChannelLayer(RedisHosts):
 
     ``capacity`` and ``channel_capacity`` count per connection and channel, ``server_capacity`` what may wait for all
     connections of one server together. Frames of a connection are received one at a time and in order, across all
-    workers; ``lease`` is how many seconds a worker that died in the middle of one holds its connection up. ``timeout``
+    workers; a worker that died in the middle of one delays its connection for ``lease`` seconds. ``timeout``
     is how many seconds a call to Redis may take; not given, it is 10, or 1.5 where there are several.
 
     A process that calls ``serve_locally`` keeps what belongs to its own connections to itself.
@@ -39,9 +39,9 @@ class RedisChannelLayer(RedisHosts):
 
     def __init__(self, expiry=60, hosts=None, prefix='sockets:', *args, server_capacity=10000, lease=10, timeout=None,
                  **kwargs):
-        # Whoever writes another version of what is in Redis, or writes as asgi_redis does, has other keys.
+        # Other versions of the format, and asgi_redis, must have other keys.
         super().__init__(expiry, hosts, '{}{}:'.format(prefix, VERSION), *args, timeout=timeout, **kwargs)
-        # Who has another name hears nothing of our servers, nor we of theirs. A column holds it.
+        # Layers with different names know nothing of each other's servers. A column of the rows holds it.
         self.name = self.prefix if len(self.prefix) <= 100 else hashlib.sha256(self.prefix.encode()).hexdigest()
         self.server_capacity = server_capacity
         self.lease = lease
@@ -51,7 +51,7 @@ class RedisChannelLayer(RedisHosts):
             self.serialize, self.deserialize, self.get_capacity, server_capacity, self.expiry, self.group_expiry)
         self._leases = RedisLeases(ring)
         self._counts = Counts(ring, self._leases)
-        # It holds them for the servers that it delivers to.
+        # It takes the leases for the servers that it delivers to.
         self._local = InMemoryChannelLayer(
             expiry=self.expiry, group_expiry=self.group_expiry, capacity=self.capacity,
             channel_capacity=dict(self.channel_capacity), server_capacity=max(server_capacity, 100000),
@@ -60,8 +60,8 @@ class RedisChannelLayer(RedisHosts):
         self._claims = Claims(ring, lease)
         self._outbox = Outbox(ring, entries, self._servers, self._claims)
         self._upkeep = Upkeep(lease, at_exit=self._claims.end_all, jobs=[
-            self._servers.send_heartbeats, self._claims.renew, self._claims.tend,
-            self._outbox.frames.tell_untold_later, self._counts.tell_expired])
+            self._servers.send_heartbeats, self._claims.renew, self._claims.clean_up,
+            self._outbox.frames.report_ends_later, self._counts.report_expired])
         self._inbox = Inbox(ring, entries, self._servers, self._upkeep, self._counts)
         self._receiver = Receiver(
             ring, entries, self._claims, self._upkeep, self._outbox.last_messages, self._local, self.client_prefix)
@@ -76,7 +76,7 @@ class RedisChannelLayer(RedisHosts):
     def send_later(self, channel, message, on_failure):
         """Send ``message`` with the next thing that this thread asks of Redis, at the latest when it receives again.
 
-        For the last word of a consumer: it costs no round trip. ``on_failure`` is called, by ``receive``, with what
+        For the last message of a consumer: it costs no round trip. ``on_failure`` is called, by ``receive``, with what
         ``send`` would have raised. Outside of a frame, and to close, it is sent at once and does raise.
         """
         _check(self, channel, message)
@@ -103,12 +103,12 @@ class RedisChannelLayer(RedisHosts):
     def receive(self, channels, block=False):
         """Return the channel and content of a message, or ``(None, None)``; ``block`` waits for one.
 
-        Asking for more says that this thread is done with the frame that it received before. Trouble with Redis is
-        logged and waited out.
+        A thread that asks for more is done with the frame that it received before. If Redis is away, that is logged,
+        and this waits.
         """
         channels = list(channels)
         if self._servers.receives(channels):
-            return self._servers.judged(*self._local.receive(channels, block))
+            return self._servers.checked(*self._local.receive(channels, block))
         assert all(self.valid_channel_name(channel, receive=True) for channel in channels), 'Channel name not valid'
         return self._receiver.receive(channels, block)
 
@@ -119,16 +119,16 @@ class RedisChannelLayer(RedisHosts):
     def receive_twisted(self, channels):
         """Return a ``Deferred`` of what ``receive`` returns. For daphne, which receives what its connections get."""
         for server in channels:
-            self._inbox.read(server, self._outbox.frames.tell_untold)
+            self._inbox.read(server, self._outbox.frames.report_ends)
         return self._local.receive_twisted(channels)
 
     def deliver_to(self, server, function):
         """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``."""
-        self._inbox.read(server, self._outbox.frames.tell_untold)
+        self._inbox.read(server, self._outbox.frames.report_ends)
         self._local.deliver_to(server, function)
 
     def release(self):
-        """Say that this thread is done with the frame that it received before, and asks for no more."""
+        """End the claim of this thread, which is done with the frame that it received before and asks for no more."""
         self._receiver.release()
 
     def flush(self):
@@ -144,34 +144,34 @@ class RedisChannelLayer(RedisHosts):
         return self._servers.runs_workers
 
     def serve_locally(self):
-        """Say that this process runs workers for the connections that it holds: their frames need not leave it."""
+        """Keep the frames of connections of this process in its memory: it runs the workers for them."""
         self._servers.runs_workers = True
 
-    def spare_threads(self, patience):
+    def wake_threads_after(self, patience):
         """Wake another thread for frames of this process only when one has waited ``patience`` seconds."""
-        self._local.spare_threads(patience)
+        self._local.wake_threads_after(patience)
 
     def expect_handshakes_within(self, seconds):
-        """Say that a client whose connect has waited ``seconds`` is gone; 5 if nobody says so."""
+        """Drop connects that have waited ``seconds``: their clients are gone by then. The default is 5."""
         self._local.expect_handshakes_within(seconds)
 
     def withdraw(self, connection):
-        """Forget a connection of this process whose connect nobody has taken yet; return whether it is one."""
+        """Forget a connection of this process if nobody has taken its connect yet; return whether that was so."""
         return self._local.withdraw(connection)
 
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
-        # That connections have ended is on its way.
+        # What is being posted includes disconnects.
         return self._local.is_idle(connection) and (connection is not None or not self._ring.is_posting())
 
-    def connections_at_rest(self, server, names):
+    def drained_connections(self, server, names):
         """Return those of ``names``, connections of ``server``, which is in this process, of which no frame waits or is
         being handled, and what was sent to them has arrived. It may have to wait for Redis.
         """
         if self._servers.runs_workers:
-            return self._local.connections_at_rest(server, names)
-        found = self._ring.select('at_rest', names)
-        # Whatever their functions have said is in front of this.
+            return self._local.drained_connections(server, names)
+        found = self._ring.select('drained', names)
+        # Whatever their functions have sent is in front of this.
         return found if self._inbox.has_read(server, self._outbox.queues.send_mark) else []
 
     def idle(self, connections):
@@ -179,25 +179,25 @@ class RedisChannelLayer(RedisHosts):
         idle = self._local.idle(connections)
         return idle if self._servers.runs_workers else self._ring.select('idle', idle)
 
-    def say_farewell(self, message):
-        """Have ``message``, which closes, be the last one of connections whose server was found dead and is not."""
-        self._servers.farewell = message
+    def set_close_message(self, message):
+        """Have ``message``, which closes, sent to the connections of a server that was found dead and is not."""
+        self._servers.close_message = message
 
     # Servers of all processes
 
     def dead_servers(self, servers=None):
-        """Return the servers, prefixes of channel names, that are gone: of all that were heard of, and ``servers``.
+        """Return the servers, prefixes of channel names, that are dead: of all that Redis knows, and of ``servers``.
 
-        ``servers`` are all that have rows; without them, ``has_forgotten`` says whether it is time to name them.
+        ``servers`` are all that have rows. Without them, ``has_forgotten`` tells whether they are to be given.
         """
         return self._leases.dead(servers)
 
     def has_forgotten(self):
-        """Whether ``dead_servers`` has last met a Redis that was restarted and has not been told of all servers."""
+        """Whether ``dead_servers`` has last found a Redis that was restarted and does not know all servers."""
         return self._leases.is_new
 
     def live_servers(self, servers=()):
-        """Return the servers, prefixes of channel names, that have just said that they live."""
+        """Return the servers, prefixes of channel names, whose last heartbeat is recent."""
         return self._leases.alive(servers)
 
     def forget_server(self, server):
@@ -205,13 +205,13 @@ class RedisChannelLayer(RedisHosts):
         self._leases.forget(server)
 
     def statistics(self):
-        """Return how many messages wait, by channel, and how many were dropped, by server. For operators: it looks at
-        every key of each Redis. What is left of dead servers, and nobody will take any more, does not wait.
+        """Return how many messages wait, by channel, and how many were dropped, by server. For operators: it reads
+        every key of each Redis. Messages for dead servers are not counted.
         """
         return self._counts.statistics(self._local.statistics(), self.clients)
 
     def note_dropped(self, servers):
-        """Count messages that senders gave up: a dict of servers."""
+        """Count messages that senders have dropped: a dict of numbers by server."""
         self._counts.note_dropped(servers)
 
     def take_token(self, name, per_second, burst):

@@ -1,21 +1,21 @@
-"""Which servers live: what those of many machines tell each other of that through Redis."""
+"""Which servers are alive, on many machines: heartbeats through Redis."""
 from .errors import AWAY
 
-# A server sends a heartbeat each half second; who has sent none for two is suspected. Only who stays silent for
-# another second and a half, while Redis is there to hear it, is dead: when Redis or the machine was stopped, everybody
-# is late. Who has never been heard of, as after a restart of Redis, has ten seconds to speak.
+# A server sends a heartbeat each half second. One that has sent none for two seconds is suspected, and dead if it
+# stays silent for another second and a half while Redis is there: when Redis or the machine was stopped, every server
+# is late. One that Redis does not know, as after a restart of Redis, has ten seconds for its first heartbeat.
 _LEASE = 2
 _SUSPICION = 1.5
 _GRACE = 10
 
-# Seconds in which a server that was found dead may come back and hear of it.
+# Seconds for which Redis remembers that a server was found dead, in case it comes back.
 _MARK_KEPT = 86400
 
 
 class RedisLeases:
     """The leases of all servers on a Redis, or on several.
 
-    On a shard that is away nobody is dead.
+    While a shard is away, no server on it is found dead.
     """
 
     def __init__(self, ring):
@@ -24,7 +24,7 @@ class RedisLeases:
         self.lease = _LEASE
         # The servers of this process.
         self.held = set()
-        # Whether a Redis that we asked has forgotten everything, and nobody has told it of the servers that have rows.
+        # Whether a Redis has lost everything and does not know the servers that have rows.
         self.is_new = False
 
     def hold(self, server):
@@ -32,11 +32,11 @@ class RedisLeases:
         self.held.add(server)
 
     def renew(self, server):
-        """Say that ``server`` lives; return what Redis knows of it (``scripts.FINE`` ...)."""
+        """Send a heartbeat of ``server``; return what Redis knows of it (``scripts.FINE`` ...)."""
         return self._ask('alive', self.ring.shard_of(server), [int(self.lease * 1000), server])
 
     def dead(self, servers=None):
-        """Return all that are dead of those that have ever been heard of, and hear of ``servers`` from now on.
+        """Return all dead servers of those that Redis knows, which include ``servers`` from now on.
 
         No shard takes a frame of theirs any more. ``servers`` are all that have rows, or ``None``.
         """
@@ -45,7 +45,7 @@ class RedisLeases:
             by_shard[self.ring.shard_of(server)].append(server)
         is_new, dead = False, []
         for index, names in by_shard.items():
-            # Nobody is dead just because we cannot ask, and nobody lives because somebody else's shard is away.
+            # If a shard cannot be asked, that changes nothing for servers on the others.
             reply = self._ask('dead', index, [
                 int(_SUSPICION * 1000), int(_GRACE * 1000), _MARK_KEPT, int(servers is not None), *names])
             is_new_here, *found = reply or [0]
@@ -57,8 +57,8 @@ class RedisLeases:
         return dead
 
     def unmark_dead(self, server):
-        """Have ``server`` live again, which was found dead, has ended all that it had, and has no row any more."""
-        # First, and all of them: a mark that stayed would refuse what is on that shard.
+        """Let ``server`` serve again, which was found dead, has closed its connections, and has no rows any more."""
+        # These first, and all of them: a mark that stays would refuse the frames on that shard.
         self._on_other_shards('unmark_dead', server)
         self._ask('unmark_dead', self.ring.shard_of(server), [server])
 
@@ -67,7 +67,7 @@ class RedisLeases:
         return [server.decode() for index in range(self.ring.size) for server in self._ask('living', index, [])]
 
     def gone(self, servers):
-        """Return those of ``servers`` that are dead, for who only wants to know: nobody is found dead by this."""
+        """Return those of ``servers`` that are dead. Only a look: no server is marked dead by this."""
         return {gone.decode() for server in servers for gone in self.ring.run(
             'gone', self.ring.shard_of(server), [int(_SUSPICION * 1000), server])}
 
@@ -81,7 +81,7 @@ class RedisLeases:
                 self._ask(script, index, [server, *args])
 
     def _ask(self, name, index, args):
-        """Run a script. Nobody is dead, or alive, just because we cannot ask."""
+        """Run a script; an empty list from a shard that is away, where that is no error."""
         try:
             return self.ring.run(name, index, args)
         except AWAY:

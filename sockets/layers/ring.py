@@ -1,4 +1,4 @@
-"""All Redis of a layer: how scripts are run on them, by a thread that waits and by a reactor that does not."""
+"""All Redis servers of a layer: how scripts are run on them, by a thread that waits and by a reactor that does not."""
 import contextlib
 import os
 import threading
@@ -26,7 +26,7 @@ class Ring:
         self.shards = [_shard(pool, index, self.size) for index, pool in enumerate(pools)]
         self.shard_of = shard_of
         self.prefix = prefix
-        # What the reactor asks of Redis, by shard.
+        # The reactor's connections, by shard.
         self.posters = {}
         self._thread = threading.local()
 
@@ -36,7 +36,7 @@ class Ring:
         try:
             shard.check()
         except AWAY as error:
-            # Nobody else tells those whose commands this thread has held for it.
+            # Commands that this thread has held for it fail as well.
             pipe = self._thread.__dict__.get('pipes', {}).pop(index, None)
             if pipe is not None:
                 pipe.fail(error)
@@ -46,7 +46,7 @@ class Ring:
             try:
                 return self._on_pipe(index, lambda pipe: pipe.run(name, args))
             except redis.exceptions.ConnectionError:
-                # As redis-py does: it may be that only our old connection is gone.
+                # As redis-py does: perhaps only the old connection was lost.
                 shard.check()
                 return self._on_pipe(index, lambda pipe: pipe.run(name, args))
         except AWAY as error:
@@ -54,16 +54,16 @@ class Ring:
             raise
 
     def hold(self, name, index, args, on_reply):
-        """Run a script with what this thread asks of the shard next; ``on_reply`` gets its reply, or an exception."""
+        """Run a script with the next command of this thread; ``on_reply`` gets its reply, or an exception."""
         self.shards[index].check()
         self._on_pipe(index, lambda pipe: pipe.hold(name, [self.prefix, *args], on_reply))
 
     def let_go(self):
-        """Send what this thread holds for shards that it may ask nothing else."""
+        """Send what this thread holds, to shards that it may not ask for anything else."""
         self._on_every_pipe(Pipe.let_go)
 
     def settle(self):
-        """Send what this thread holds, and read what Redis says to it."""
+        """Send what this thread holds, and read the replies."""
         self._on_every_pipe(Pipe.settle)
 
     def post(self, name, index, args, on_reply):
@@ -102,7 +102,7 @@ class Ring:
 
     def _on_every_pipe(self, function):
         for index in list(self._thread.__dict__.get('pipes', ())):
-            # What is lost with a connection comes back to who held it.
+            # What is lost with a connection is reported to its ``on_reply``.
             with contextlib.suppress(*AWAY):
                 self._on_pipe(index, function)
 

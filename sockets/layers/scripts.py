@@ -6,17 +6,17 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``queue:<channel>``      a list of the messages of any other channel; a server's sockets share one
 - ``ready:<channel>``      a list of connections that wait for a worker, their first frame being of that channel
 - ``connects``             how fast connects are taken, and how many were told to come back (hash; see admission.py)
-- ``busy``, ``leases``     who handles a frame of which connection (hash), and until when at most (sorted set)
+- ``busy``, ``leases``     the claims: who handles a frame of which connection (hash), and until when (sorted set)
 - ``closed:<connection>`` that it has been told to close: no frame of it is taken any more but its disconnect
 - ``servers``, ``suspects`` until when a server's last heartbeat is good, and since when we wait for its next
-- ``found_dead:<server>``  that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. It goes
-                           when the server has heard of it, or after a day
-- ``known``                that somebody has told us of all servers which have rows: without it, Redis is new
-- ``dropped``              how many messages senders gave up or have expired, by server or channel (hash)
-- ``expired``              of those the ones that have yet to be told to somebody (hash)
+- ``found_dead:<server>``  that it was found dead, on all shards: 1, and on its own 2 when its rows are gone. Removed
+                           when the server has been told, or after a day
+- ``known``                that Redis was given all servers which have rows: without it, Redis is new
+- ``dropped``              how many messages were dropped by senders or have expired, by server or channel (hash)
+- ``expired``              of those the ones that have yet to be reported (hash)
 - ``tokens:<name>``        what is left of a rate that is counted for all processes, and when that was (hash)
-- ``bell:<channel>``       a list that workers block on: there may be something to take. Only a hint: a worker that
-                           dies with it in its hand costs a pause, not a frame
+- ``bell:<channel>``       wake-ups: a list that workers block on, for there may be something to take. Only a hint: one
+                           that is lost with a worker costs a pause, not a frame
 """
 import hashlib
 
@@ -25,12 +25,12 @@ from . import message_scripts, rate_scripts, server_scripts
 # Of the keys, of what is in them, and of the messages.
 VERSION = 2
 
-# What a heartbeat is answered: all is well; Redis has never heard of this server; it was found dead, and its rows are
-# being removed; it was found dead, and they are gone.
+# The answers to a heartbeat: all is well; Redis does not know this server; it was found dead, and its rows are being
+# removed; it was found dead, and they are gone.
 FINE, UNKNOWN, DEAD, GONE = range(4)
 
-# The last of ARGV is until when the script may begin, in ms of Redis's own clock: a Redis that hung executes what has
-# waited in its buffers, and nobody waits for it any more.
+# The last of ARGV is the time, in ms of Redis's own clock, after which the script must not begin: a Redis that hung
+# runs what has waited in its buffers, though nobody waits for the replies any more.
 _DEADLINE = """
 local deadline = tonumber(table.remove(ARGV))
 """
@@ -39,7 +39,7 @@ local time = redis.call('TIME')
 if time[1] * 1000 + time[2] / 1000 > deadline then return redis.error_reply('LATE Nobody waits for this any more') end
 """
 
-# What is true and may be noted whenever it comes.
+# Scripts that may run however late they come.
 _WHENEVER = 'end', 'renew', 'close', 'alive', 'mark_dead', 'forget', 'note_dropped'
 
 # For every script.

@@ -1,8 +1,8 @@
-"""Scripts that say which servers live, and what was lost.
+"""Scripts for heartbeats and dead servers, and for counts of lost messages.
 
 scripts.py says what Redis holds; it adds ``now()`` and a deadline to each of these.
 """
-NAMES = 'alive', 'dead', 'mark_dead', 'unmark_dead', 'living', 'gone', 'forget', 'note_dropped', 'tell_expired'
+NAMES = 'alive', 'dead', 'mark_dead', 'unmark_dead', 'living', 'gone', 'forget', 'note_dropped', 'report_expired'
 
 # ARGV: prefix, lease in ms, server. Returns one of FINE ... of scripts.py.
 ALIVE = """
@@ -16,7 +16,7 @@ redis.call('ZREMRANGEBYSCORE', ARGV[1] .. 'suspects', 0, at - 86400000)
 return is_new
 """
 
-# ARGV: prefix, ms of suspicion, ms of grace, seconds that a dead server may take to hear of it, 1 if all servers that
+# ARGV: prefix, ms of suspicion, ms of grace, seconds for which a dead server is remembered, 1 if all servers that
 # have rows follow, these servers ... Returns whether this Redis is new, and the dead.
 DEAD = """
 local servers, suspects, at, dead = ARGV[1] .. 'servers', ARGV[1] .. 'suspects', now(), {}
@@ -36,7 +36,7 @@ if ARGV[5] == '1' then redis.call('SET', ARGV[1] .. 'known', 1) end
 return {1 - redis.call('EXISTS', ARGV[1] .. 'known'), unpack(dead)}
 """
 
-# ARGV: prefix, server, seconds that it may take to hear of it. For the other shards.
+# ARGV: prefix, server, seconds for which it is remembered. For the other shards.
 MARK_DEAD = "redis.call('SET', ARGV[1] .. 'found_dead:' .. ARGV[2], 1, 'EX', ARGV[3])"
 
 # ARGV: prefix, server.
@@ -45,7 +45,7 @@ UNMARK_DEAD = "redis.call('DEL', ARGV[1] .. 'found_dead:' .. ARGV[2])"
 # ARGV: prefix.
 LIVING = "return redis.call('ZRANGEBYSCORE', ARGV[1] .. 'servers', now(), '+inf')"
 
-# ARGV: prefix, ms of suspicion, servers ... Returns those that are dead, whether or not somebody has found them so.
+# ARGV: prefix, ms of suspicion, servers ... Returns those that are dead, marked or not.
 GONE = """
 local gone, at = {}, now()
 for index = 3, #ARGV do
@@ -58,15 +58,15 @@ end
 return gone
 """
 
-# ARGV: prefix, server, seconds that it may take to hear of it.
+# ARGV: prefix, server, seconds for which it is remembered.
 FORGET = """
 local found_dead = ARGV[1] .. 'found_dead:' .. ARGV[2]
--- It may have heard of it, and live again, since somebody found it dead.
+-- It may have been told and serve again since it was found dead.
 if redis.call('EXISTS', found_dead) == 0 then return end
 redis.call('SET', found_dead, 2, 'EX', ARGV[3])
 redis.call('ZREM', ARGV[1] .. 'servers', ARGV[2])
 redis.call('ZREM', ARGV[1] .. 'suspects', ARGV[2])
--- What waits for it is kept a little, for one that is not dead: there may be answers to pages.
+-- Its messages are kept a little, in case it is not dead: there may be answers to pages.
 local queue = ARGV[1] .. 'queue:' .. ARGV[2]
 if redis.call('TTL', queue) > 60 then redis.call('EXPIRE', queue, 60) end
 """
@@ -77,8 +77,8 @@ for index = 2, #ARGV, 2 do redis.call('HINCRBY', ARGV[1] .. 'dropped', ARGV[inde
 redis.call('EXPIRE', ARGV[1] .. 'dropped', 86400)
 """
 
-# ARGV: prefix. Whoever asks is told of what has expired, and nobody else is.
-TELL_EXPIRED = """
+# ARGV: prefix. Returns what has expired since the last call, of any process.
+REPORT_EXPIRED = """
 local expired = redis.call('HGETALL', ARGV[1] .. 'expired')
 if #expired == 0 then return expired end
 redis.call('DEL', ARGV[1] .. 'expired')

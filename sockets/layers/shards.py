@@ -9,8 +9,8 @@ from .errors import Down
 
 logger = logging.getLogger('sockets')
 
-# Seconds that a call may take. One Redis that hangs for a while is waited for: nothing goes on without it anyway. Where
-# there are several, those that are well must not wait for the one that is not.
+# Seconds that a call may take. A single Redis that hangs is waited for: nothing works without it anyway. Of several,
+# one that hangs must not delay the others.
 TIMEOUT, TIMEOUT_OF_SEVERAL = 10, 1.5
 
 # Seconds between two tries to reach a shard that is down, and that one try may take.
@@ -33,7 +33,7 @@ def local_time():
 
 
 class Clock:
-    """What time it is in a Redis, from its answers to ``TIME``: never later than it is there."""
+    """The time of a Redis, from its answers to ``TIME``: never ahead of it."""
 
     def __init__(self):
         self.offset = None
@@ -48,26 +48,26 @@ class Clock:
         return self.offset is None or local_time() - self.measured > _CLOCK_IS_GOOD
 
     def doubt(self):
-        """Have Redis be asked again."""
+        """Have the difference measured again."""
         self.measured = local_time() - _CLOCK_IS_GOOD
 
     def set(self, reply):
-        """Take in an answer to ``TIME``, which has just come."""
+        """Set the difference from an answer to ``TIME`` that has just come."""
         seconds, microseconds = reply
-        # The answer may have been long on its way.
+        # It may have taken long to arrive, so the time is at least this.
         self.measured = local_time()
         self.offset = int(seconds) + int(microseconds) / 1e6 - self.measured
 
     def now(self):
-        """Return Redis's time in seconds; that of this machine while nobody knows."""
+        """Return Redis's time in seconds; the time of this machine while it is not known."""
         return time.time() if self.offset is None else local_time() + self.offset
 
 
 class Shard:
     """One Redis of a layer.
 
-    Who fails to reach it says so, and from then on calls to it fail at once, until a thread that tries it now and then
-    has got an answer. ``timeout`` is how many seconds a call may take.
+    A thread that cannot reach it calls ``failed``. From then on calls fail at once, until a thread that probes it now
+    and then has got an answer. ``timeout`` is how many seconds a call may take.
     """
 
     def __init__(self, pool, timeout, name=''):
@@ -85,14 +85,14 @@ class Shard:
         self._watcher = None
 
     def check(self):
-        """Raise ``Down`` if there is no use in asking it."""
+        """Raise ``Down`` if it has not answered lately."""
         if self.is_down:
             # A process that was forked has no threads of its parent.
             self._watch()
             raise Down('Redis{} is away'.format(self.name))
 
     def failed(self, error):
-        """Note that it could not be reached; said once in the log."""
+        """Note that it could not be reached; logged once."""
         with self._lock:
             is_news, self.is_down = not self.is_down, True
             if is_news:
@@ -103,7 +103,7 @@ class Shard:
         self._watch()
 
     def answered(self):
-        """Note that it is there."""
+        """Note that it has answered."""
         if not self.is_down:
             return
         with self._lock:
@@ -113,13 +113,13 @@ class Shard:
             logger.warning('Redis is back%s after %.1f s', self.name, time.monotonic() - self._since)
 
     def refused(self, error):
-        """Say, once for each reason, that it is there and refuses what it is asked."""
+        """Log, once for each reason, that it refuses a command."""
         if str(error) != self._refusal:
             self._refusal = str(error)
             logger.error('Redis refuses a command%s: %s', self.name, error)
 
     def wait(self, seconds):
-        """Return when it is there, or after ``seconds``."""
+        """Return when it has answered, or after ``seconds``."""
         self._is_up.wait(seconds)
 
     def deadline(self):
@@ -142,7 +142,7 @@ class Shard:
         return connection
 
     def probe(self):
-        """Ask it for its time; raise what comes of that."""
+        """Ask it for its time; raise if that fails."""
         connection = self.connect(_PROBE_TIMEOUT)
         try:
             connection.send_command('EVAL', _PROBE, 0)
@@ -159,7 +159,7 @@ class Shard:
 
 
 def _watch(reference):
-    """Try the shard that the weak reference leads to until it answers, or nobody needs it any more."""
+    """Probe the shard of a weak reference until it answers, or is not needed any more."""
     while True:
         time.sleep(_PROBE_EVERY)
         shard = reference()

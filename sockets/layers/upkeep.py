@@ -1,4 +1,4 @@
-"""What a process does regularly for as long as somebody needs its layer, on threads of its own."""
+"""What a process does regularly while its layer is in use, on threads of its own."""
 import atexit
 import logging
 import threading
@@ -7,14 +7,14 @@ import weakref
 
 logger = logging.getLogger('sockets')
 
-# Seconds between two heartbeats of a server; redis_leases.py has how many may be missed.
+# Seconds between two heartbeats of a server; see redis_leases.py for how many may be missed.
 HEARTBEAT_EVERY = 0.5
 
 
 class Upkeep:
     """Calls ``jobs`` one after another each half second, or each third of ``lease`` seconds if that is less.
 
-    Once started, it goes on until the object is gone, and calls ``at_exit`` when the process ends in good order.
+    Once started, it goes on until the object is collected, and calls ``at_exit`` when the process ends cleanly.
     """
 
     def __init__(self, lease, jobs, at_exit):
@@ -36,9 +36,9 @@ class Upkeep:
                     atexit.register(_end, weakref.ref(self))
 
 
-def keep_noting_work(standing):
-    """Say regularly that this process is at work, whatever Redis does, while somebody needs ``standing``."""
-    threading.Thread(target=_note_work, args=(weakref.ref(standing),), daemon=True, name='sockets-standing').start()
+def keep_noting_work(liveness):
+    """Note regularly that this process is at work, whatever Redis does, while ``liveness`` is in use."""
+    threading.Thread(target=_note_work, args=(weakref.ref(liveness),), daemon=True, name='sockets-liveness').start()
 
 
 def _run(upkeep):
@@ -53,16 +53,16 @@ def _run(upkeep):
             for job in alive.jobs:
                 job()
         except Exception:
-            # Without a heartbeat, this process would be taken for dead.
+            # Go on: without heartbeats, this process would be found dead.
             logger.exception('Could not renew the leases')
         # A local name keeps its object alive.
         del alive
         job = None
 
 
-def _note_work(standing):
+def _note_work(liveness):
     while True:
-        alive = standing()
+        alive = liveness()
         if alive is None:
             return
         alive.note_work()

@@ -17,7 +17,7 @@ class _Listener:
         self.is_waiting = False
 
     def listen(self):
-        """Return whether a wake-up of this shard arrives from now on."""
+        """Wait for a wake-up of this shard; return whether it can be waited for."""
         if self.shard.is_down:
             self.disconnect()
         elif not self.is_waiting:
@@ -30,12 +30,12 @@ class _Listener:
         return self.is_waiting
 
     def read(self):
-        """Read the wake-up that has arrived, or that the connection is gone."""
+        """Read the wake-up that has arrived, or find that the connection was lost."""
         self.is_waiting = False
         try:
             self.connection.read_response()
         except AWAY:
-            # The next look says whether it is only this connection.
+            # The next command finds out whether only this connection was lost.
             self.disconnect()
 
     def disconnect(self):
@@ -65,7 +65,7 @@ def _readable(socks, seconds):
     """Return those of ``socks`` that can be read, as soon as there is one, or none after ``seconds``."""
     if not hasattr(select, 'poll'):
         return select.select(socks, [], [], seconds)[0]
-    # select() knows no file beyond 1023, and a server has thousands.
+    # select() takes no file numbers beyond 1023, and a server has thousands.
     poll, by_number = select.poll(), {sock.fileno(): sock for sock in socks}
     for number in by_number:
         poll.register(number, select.POLLIN)

@@ -268,7 +268,7 @@ def test_the_files_of_the_guides_do_what_is_said_of_them(tmp_path):
         module = block.file[:-3].replace('/', '.')
         output = manage(tmp_path, 'check', DJANGO_SETTINGS_MODULE=module)
         assert 'sockets.E' not in output and '(0 silenced)' in output
-    code = ("from sockets.security import origin_allowed as o; print(o('https://a.example.org', None), "
+    code = ("from sockets.access.origins import origin_allowed as o; print(o('https://a.example.org', None), "
             "o('https://example.com', 'example.com'), o(None, None))")
     assert manage(tmp_path, 'shell', '-c', code, DJANGO_SETTINGS_MODULE='mysite.strict').strip() == 'True False False'
 

@@ -34,7 +34,7 @@ def test_a_thread_of_a_worker_dies(hall, threads):
             connection.send({'type': 'ECHO', 'ref': 'after'})
         for n, connection in enumerate(connections):
             assert [(await connection.receive())['ref'] for _ in range(2)] == [n, 'after']
-        assert worker.log.count('died; here is the next one') == 2 * threads
+        assert worker.log.count('died and is restarted') == 2 * threads
         assert 'Failed to send queued message' in worker.log
         # All of them are at work again.
         for n, connection in enumerate(connections[:threads]):

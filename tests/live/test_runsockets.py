@@ -118,7 +118,7 @@ def test_a_worker_thread_that_dies_is_replaced_and_its_connection_goes_on(server
         for n in range(2):
             connection.send({'type': 'OVERFLOW'})
             assert await connection.ask({'type': 'ECHO', 'n': n}) == {'type': 'ECHO', 'n': n}
-        await fleet.eventually(lambda: server.log.count('died; here is the next one') == 2)
+        await fleet.eventually(lambda: server.log.count('died and is restarted') == 2)
         assert 'Failed to send queued message' in server.log
         await connection.close()
         await fleet.eventually(lambda: servers.rows() == 0)
@@ -281,7 +281,7 @@ def test_sigterm_ends_it_in_time_though_a_function_hangs_and_a_client_does_not_a
         begin = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         await fleet.eventually(lambda: not server.is_running, 15)
-        # sockets.engines.channels1.server.DRAIN_TIMEOUT
+        # sockets.engines.channels1.shutdown.DRAIN_TIMEOUT
         assert 9 < time.monotonic() - begin < 13
         assert server.process.returncode == 0
     asyncio.run(scenario())
@@ -302,7 +302,7 @@ def test_several_processes_share_a_port_and_one_that_is_killed_is_replaced(serve
         victim = min(pids)
         os.kill(victim, signal.SIGKILL)
         await fleet.eventually(lambda: victim not in children(parent.process) and len(children(parent.process)) == 2)
-        assert 'Process {} ended with -9; here is the next one'.format(victim) in parent.log
+        assert 'Process {} ended with -9 and is replaced'.format(victim) in parent.log
         both, served = children(parent.process), set()
         for _ in range(20):
             served |= await who(parent.port)
@@ -349,9 +349,9 @@ def test_a_parent_that_is_told_to_stop_while_it_starts_stops(servers, delay):
 # Misuse.
 
 @pytest.mark.parametrize('arguments, text', [
-    (['nowhere'], "'nowhere' is no ADDR:PORT"),
-    (['127.0.0.1:99999'], "'127.0.0.1:99999' is no ADDR:PORT"),
-    (['127.0.0.1:²'], 'is no ADDR:PORT'),
+    (['nowhere'], "'nowhere' is not an ADDR:PORT"),
+    (['127.0.0.1:99999'], "'127.0.0.1:99999' is not an ADDR:PORT"),
+    (['127.0.0.1:²'], 'is not an ADDR:PORT'),
     (['--threads', '0'], '--threads, --connect-threads and --page-threads are 1 or more'),
     (['--processes', '0'], '--processes, --threads'),
     (['--processes', '2'], 'Several processes cannot share the in-memory layer'),
@@ -386,7 +386,7 @@ def test_an_abbreviated_option_starts_no_avalanche(servers):
         parent = servers.start('runsockets', '-m', 'django', 'runsockets', str(port), '--process', '2', port=port)
         await fleet.eventually(lambda: len(children(parent.process)) == 2)
         assert await who(port) <= children(parent.process)
-        assert 'here is the next one' not in parent.log
+        assert 'and is replaced' not in parent.log
     asyncio.run(scenario())
 
 

@@ -62,8 +62,8 @@ class Auditor(threading.Thread):
         self.without_connection = {}
 
     def run(self):
-        farewell = messages.reconnect('This server was taken for dead. Come back.')
-        adapted().say_farewell({'text': messages.encode(farewell), 'close': messages.CLOSE_RESTART})
+        content = messages.reconnect('This server was taken for dead. Come back.')
+        adapted().set_close_message({'text': messages.encode(content), 'close': messages.CLOSE_RESTART})
         while True:
             time.sleep(INTERVAL)
             try:

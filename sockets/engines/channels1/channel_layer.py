@@ -72,9 +72,9 @@ class Adapter:
         """Return the connections of which no frame waits or is being handled; ``None`` if that is not known."""
         return self._ask('idle', lambda layer, names: None, names)
 
-    def say_farewell(self, message):
+    def set_close_message(self, message):
         """Have ``message``, which closes, sent to the connections of a server that was taken for dead."""
-        self._ask('say_farewell', lambda layer, message: None, message)
+        self._ask('set_close_message', lambda layer, message: None, message)
 
     def statistics(self):
         """Return what waits and what was dropped."""

@@ -5,15 +5,15 @@ from django.conf import settings
 from django.core.checks import Error, Warning, register
 
 from ... import conf
-from ...checks.installation import can_look
+from ...checks.installation import is_checkable
 from ...declaration.arguments import NameTaken
 from ...router import ViewInRouting
 from ...routes import covers
 from . import routing
 from .channel_layer import channel_layer
 
-# The mailboxes that all connections share on a stock layer, what comes of it when they are full, and how many messages
-# they should hold: a message to so many connections is as many messages.
+# The channels that all connections share on a stock layer, what happens when they are full, and how many messages they
+# should hold: a fan-out is one message for each connection.
 _SHARED = (
     ('websocket.receive', 'daphne closes connections with 1013 when more frames wait'),
     ('daphne.response.x!', 'a message to more connections has to wait'),
@@ -26,13 +26,13 @@ _DAY = 86400
 
 @register('sockets')
 def check_layer(app_configs=None, **kwargs):
-    """E010: a layer that cannot read what it writes; W005: one with little room; W006: groups that end early; W012: a
-    stock one that waits for Redis for ever.
+    """E010: a layer that cannot read what it writes; W005: a small capacity; W006: groups that end early; W012: a stock
+    layer without a time-out.
     """
     layer = _usable_layer()
     if layer is None:
         return []
-    return [*_unreadable(layer), *_narrow(layer), *_short_lived(layer), *_patient(layer)]
+    return [*_unreadable(layer), *_small(layer), *_short_lived(layer), *_without_timeout(layer)]
 
 
 @register('sockets', deploy=True)
@@ -50,7 +50,7 @@ def check_processes(app_configs=None, **kwargs):
 
 def _usable_layer():
     """Return the channel layer, or ``None`` if ``check_routing`` says what is wrong with it."""
-    if not can_look():
+    if not is_checkable():
         return None
     return channel_layer() if routing.routing_error(conf.CHANNEL_LAYER) is None else None
 
@@ -69,20 +69,20 @@ def _unreadable(layer):
                     "'autobahn<25'. Or set 'BACKEND': 'sockets.layers.RedisChannelLayer', which reads both."))
 
 
-def _narrow(layer):
-    # Those that know send_many() have room for each connection.
+def _small(layer):
+    # Layers with send_many() have a capacity for each connection.
     if hasattr(layer, 'send_many') or not hasattr(layer, 'get_capacity'):
         return
     ours, config = 'RedisChannelLayer', "'channel_capacity': {'websocket.*': 10000, 'daphne.response.*': 10000}"
     rooms = [layer.get_capacity(channel) for channel, _ in _SHARED]
     if layer.local_only():
-        # The stock one looks at nothing else.
+        # The stock one has no other capacity.
         ours, config, rooms = 'InMemoryChannelLayer', "'capacity': 10000", [layer.capacity] * len(_SHARED)
     effects = [effect for (_, effect), room in zip(_SHARED, rooms) if room < _ROOM]
     if effects:
         yield Warning('CHANNEL_LAYERS[{!r}] holds {} messages for all connections together: {}.'.format(
                           conf.CHANNEL_LAYER, min(rooms), ', and '.join(effects)), id='sockets.W005',
-                      # Ours asks no Sentinel.
+                      # Ours does not support Sentinel.
                       hint='Add {} to its CONFIG{}.'.format(config, '' if hasattr(layer, 'services') else (
                           ", or set 'BACKEND': 'sockets.layers.{}', which has room for each".format(ours))))
 
@@ -96,8 +96,8 @@ def _short_lived(layer):
                       hint="Set 'group_expiry': {} in its CONFIG, or leave it out.".format(_DAY))
 
 
-def _patient(layer):
-    # Ours has a time-out of its own. What a Sentinel's layer does is known to the Sentinel.
+def _without_timeout(layer):
+    # Ours has a time-out of its own. A layer with Sentinel has no such list.
     if hasattr(layer, 'send_many'):
         return
     for client in getattr(layer, '_connection_list', ()):
@@ -114,7 +114,7 @@ def check_routing(app_configs=None, **kwargs):
     """E004, E005, E009: the channel layer and its routing; E012: URL arguments whose names are taken; W010: paths that
     never match.
     """
-    if not can_look():
+    if not is_checkable():
         return []
     alias = conf.CHANNEL_LAYER
     if alias not in getattr(settings, 'CHANNEL_LAYERS', {}):
@@ -123,7 +123,7 @@ def check_routing(app_configs=None, **kwargs):
             "'ROUTING': '<project>.routing.channel_routing'}}}}.".format(alias)))]
     error = routing.routing_error(alias)
     if isinstance(error, ViewInRouting):
-        return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is no consumer.'.format(
+        return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is not a consumer.'.format(
                           alias, error.view.__name__), hint=error.remedy, obj=error.view, id='sockets.E009')]
     if isinstance(error, NameTaken):
         return [Error(error.reason, hint=error.remedy, obj=error.handler, id='sockets.E012')]
@@ -163,7 +163,7 @@ def _path(entry):
 def _takes_all(entry, other):
     """Whether ``entry`` of a routing takes all that would come to ``other``, as far as that can be told."""
     *around, own = entry.conditions
-    # Each of them sees what those before it have left over.
+    # Each of them sees what those before it have not matched.
     theirs = other.conditions[len(around):]
     return (other.channels <= entry.channels and theirs and other.conditions[:len(around)] == tuple(around) and
             all(name in theirs[0] and covers(regex, theirs[0][name]) for name, regex in own.items()))

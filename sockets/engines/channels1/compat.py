@@ -3,7 +3,7 @@ import importlib.util
 from datetime import timedelta
 
 
-def heal_six_importer():
+def patch_six_importer():
     """Python 3.12 imports through ``find_spec`` only; the importer of Django's six has ``find_module``.
 
     To be called before any app is ready: Channels' own ``ready()`` imports ``django.utils.six.moves.urllib``.
@@ -21,16 +21,16 @@ def heal_six_importer():
     importer.exec_module = lambda self, module: None
 
 
-def heal_postgresql():
-    """psycopg2 2.9 gives ``tzinfo_factory`` a ``timedelta``, of which Django 2.2 believes that it is not zero."""
+def patch_postgresql():
+    """psycopg2 2.9 passes a ``timedelta`` to ``tzinfo_factory``, which Django 2.2 does not take for zero."""
     from django.conf import settings
     if not any('postg' in database.get('ENGINE', '') for database in settings.DATABASES.values()):
         return
     from django.db.backends.postgresql import base
-    if hasattr(base, 'utc_tzinfo_factory') and not hasattr(base.utc_tzinfo_factory, 'healed'):
+    if hasattr(base, 'utc_tzinfo_factory') and not hasattr(base.utc_tzinfo_factory, 'is_patched'):
         strict = base.utc_tzinfo_factory
 
         def utc_tzinfo_factory(offset):
             return strict(0 if offset == timedelta(0) else offset)
-        utc_tzinfo_factory.healed = True
+        utc_tzinfo_factory.is_patched = True
         base.utc_tzinfo_factory = utc_tzinfo_factory

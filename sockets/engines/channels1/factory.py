@@ -12,12 +12,12 @@ from .protocol import SocketProtocol
 class SocketFactory(HTTPFactory):
     """daphne's factory, which loses no empty message and knows the message that turns a client away (``retry``)."""
 
-    # Clients that have been told to come again later and have not gone yet.
+    # How many clients have been told to come back later and are still connected.
     turned_away = 0
 
     def __init__(self, channel_layer, **kwargs):
         super().__init__(channel_layer, **kwargs)
-        # Stock layers expect nothing.
+        # A stock layer has no such method.
         expect = getattr(channel_layer, 'expect_handshakes_within', None)
         timeout = conf.HANDSHAKE_TIMEOUT or self.ws_factory.openHandshakeTimeout
         if expect is not None and timeout:
@@ -56,20 +56,20 @@ def _parse_cookies(request):
     http.Request.parseCookies(request)
 
 
-def install():
+def patch_daphne():
     """Have daphne's server hold its websockets this way, in whichever process that runs."""
     from autobahn.websocket import protocol
     from daphne import http_protocol
 
     from . import page_consumers, page_servers
-    # It lays out its options with each connection, for a log that daphne throws away: a fifth of what a server did while
-    # thousands connected.
+    # autobahn formats its options at each connection, for a log that daphne drops: that took a fifth of a server's time
+    # while thousands connected.
     protocol.pformat = str
     http_protocol.WebSocketProtocol = SocketProtocol
-    page_servers.install()
+    page_servers.patch_daphne()
     page_consumers.install()
     http_protocol.HTTPFactory = SocketFactory
     WebRequest.parseCookies = _parse_cookies
-    # It has a name of its own for it. To import it would choose the reactor for every process.
+    # daphne.server has imported the name. To import that module here would choose the reactor for every process.
     if 'daphne.server' in sys.modules:
         sys.modules['daphne.server'].HTTPFactory = SocketFactory

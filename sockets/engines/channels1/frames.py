@@ -10,7 +10,7 @@ _CODES = frozenset([1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 
 
 
 class Violation(Exception):
-    """The client sent what it must not; ``code`` and ``reason`` are for the close that answers it."""
+    """The client broke the protocol; ``code`` and ``reason`` are for the close that answers it."""
 
     def __init__(self, code, reason):
         super().__init__(reason)
@@ -30,13 +30,13 @@ class FrameReader:
     def __init__(self, limit, binary_limit=None):
         self.limit = limit
         self.binary_limit = limit if binary_limit is None else binary_limit
-        # Nothing but a close counts any more.
+        # Frames but a close are dropped.
         self.is_closing = False
         self._buffer = bytearray()
-        # Where the next frame begins. Cutting off each frame would copy the rest for each.
+        # Where the next frame begins: removing each frame from the buffer would copy the rest each time.
         self._at = 0
         self._opcode = self._message = None
-        # Bytes of a payload that nobody wants to know.
+        # Bytes of a payload that are still to be dropped.
         self._skip = 0
 
     def __len__(self):
@@ -51,16 +51,16 @@ class FrameReader:
         self._buffer += data
 
     def close(self):
-        """Drop what waits and what comes, up to the close."""
+        """Drop what is in the buffer and what comes, up to the close."""
         self.is_closing = True
         self._opcode = self._message = None
 
     def read(self):
-        """Take one frame and return it as ``(opcode, payload)``, or ``None`` if there is no whole one.
+        """Take one frame and return it as ``(opcode, payload)``, or ``None`` if none is complete.
 
         The payload is a ``str`` for a text, ``bytes`` for a binary, a ping and a pong, a pair of code and reason for a
         close, which are ``None`` if it has none, and ``None`` for a fragment with which no message is complete.
-        ``Violation`` for what must not be; after that, and after ``close()``, frames but a close have no payload.
+        ``Violation`` if the protocol is broken; after that, and after ``close()``, frames but a close have no payload.
         """
         if self.is_closing:
             return self._read_over()
@@ -69,7 +69,7 @@ class FrameReader:
         if available < 2:
             return None
         first, second = buffer[at], buffer[at + 1]
-        # Nearly all that comes: short, masked and whole.
+        # Nearly every frame: short, masked and complete.
         if first == 0x81 and 0x80 <= second < 0xFE and self._message is None and second - 0x80 <= self.limit:
             end = at + second - 0x7A
             if len(buffer) < end:
@@ -96,7 +96,7 @@ class FrameReader:
             return None
         payload = _unmask(buffer, begin - 4, end)
         if opcode == CLOSE:
-            # A bad one stays, for _read_over() to find.
+            # A bad one stays in the buffer, for _read_over().
             payload = self._close(payload)
         self._at = end
         if opcode >= CLOSE:
@@ -115,7 +115,7 @@ class FrameReader:
         return opcode, self._text(payload) if opcode == TEXT else payload
 
     def _check(self, first, second):
-        """Raise what the first two bytes of a frame give reason for."""
+        """Raise ``Violation`` if the first two bytes of a frame are not valid."""
         opcode = first & 0x0F
         if first & 0x70:
             reason = 'reserved bits without an extension'

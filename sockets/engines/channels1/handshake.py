@@ -1,7 +1,7 @@
-"""The request that asks for a websocket, taken apart as RFC 7230 has it: on bytes, at CRLF and nowhere else.
+"""The request for a websocket, parsed as RFC 7230 says: as bytes, with lines that end at CRLF and nowhere else.
 
-autobahn takes it apart as text, at every character that Unicode calls the end of a line. A proxy that looks for headers
-does not, so a client could pass one through it within another.
+autobahn parses it as text, with lines that end at every character that Unicode calls a line end. A proxy that checks
+headers does not, so a client could hide one header within another from it.
 """
 import re
 from urllib.parse import quote, unquote, urlsplit
@@ -13,14 +13,14 @@ _NO_TARGET = re.compile(rb'[\x00-\x20\x7f#]')
 # Those of Unicode are C0, DEL and C1.
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f]')
 
-# What must not be there twice. daphne hands two of them on as one, with a comma between.
+# Headers that must not be there twice. daphne joins two of them into one, with a comma.
 _SINGLE = (b'host', b'origin', b'sec-websocket-origin', b'sec-websocket-key', b'sec-websocket-version')
-# What autobahn looks at.
+# The headers that autobahn reads.
 _NEEDED = (*_SINGLE, b'upgrade', b'connection', b'sec-websocket-protocol')
 
 
 class BadRequest(Exception):
-    """This is no request for a websocket; ``status`` is HTTP's."""
+    """This is not a valid request for a websocket; ``status`` is HTTP's."""
 
     def __init__(self, reason, status=400):
         super().__init__(reason)
@@ -31,8 +31,8 @@ class BadRequest(Exception):
 class Handshake:
     """A request for a websocket: ``target`` as it was sent, its ``path``, and ``headers``.
 
-    ``headers`` are pairs of bytes in order of arrival, names in lower case and each name once. ``BadRequest`` if it is
-    none.
+    ``headers`` are pairs of bytes in order of arrival, names in lower case and each name once. ``BadRequest`` if it
+    is not valid.
     """
 
     def __init__(self, head):
@@ -60,7 +60,7 @@ class Handshake:
         self.headers = list(found.items())
 
     def for_autobahn(self):
-        """Return a request with what autobahn looks at, which it reads as we did."""
+        """Return a request with the headers that autobahn reads, which it cannot parse differently."""
         return b'\r\n'.join([b'GET / HTTP/1.1', *(
             name + b': ' + value for name, value in self.headers if name in _NEEDED), b'', b''])
 
@@ -80,7 +80,7 @@ def _raw_path(target):
     """Return the path as it was sent, without the query; a part that is not ASCII is quoted."""
     path = quote(target.partition(b'?')[0], safe="%!$&'()*+,;=:@/[]\\^`{|}~\"<>-._")
     if not path.startswith('/'):
-        # The absolute form, which a server must understand.
+        # The absolute form, which a server must accept.
         try:
             parts = urlsplit(path)
         except ValueError:
@@ -104,7 +104,7 @@ def _is_ascii(value):
 
 
 def join_cookies(request):
-    """Have the cookies of ``request``, one of Twisted's, in one line: RFC 6265 knows no other, HTTP/2 does."""
+    """Join the cookie headers of ``request``, one of Twisted's: HTTP/2 allows several, RFC 6265 one."""
     lines = request.requestHeaders.getRawHeaders(b'cookie') or ()
     if len(lines) > 1:
         request.requestHeaders.setRawHeaders(b'cookie', [b'; '.join(lines)])

@@ -8,17 +8,17 @@ from ...execution import background, thread_state
 from ...layers import dropped
 from ...router import refuse_views
 from ...signals import announce, messages_dropped
-from . import checks, factory, farewell, questions, routing, rows, workers  # noqa: F401, checks register themselves
+from . import checks, factory, questions, routing, rows, shutdown, workers  # noqa: F401, checks register themselves
 
 
 def install():
     """Take Channels and daphne over, as far as the modules of this package do."""
-    factory.install()
-    farewell.install()
+    factory.patch_daphne()
+    shutdown.patch_server()
     routing.check_routings(refuse_views, arguments.refuse_taken)
     consumer_started.connect(thread_state.begin)
     worker_ready.connect(_prepare, dispatch_uid='sockets')
-    worker_ready.connect(workers.keep_house_here, dispatch_uid='sockets.on_worker')
+    worker_ready.connect(workers.start_housekeeper, dispatch_uid='sockets.on_worker')
     worker_process_ready.connect(workers.take_over, dispatch_uid='sockets')
     if _announce_expired not in dropped.listeners:
         dropped.listeners.append(_announce_expired)

@@ -14,10 +14,10 @@ from .handshake import BadRequest, Handshake
 
 logger = logging.getLogger('sockets')
 
-# Bytes that a request for a websocket may have, and what is sent behind it before it is answered.
+# Bytes that a request for a websocket may have, and what a client may send behind it before it is answered.
 MAX_REQUEST = 64 * 1024
 
-# Seconds that clients have to answer a close which tells them to come again later, and how many of them there may be at
+# Seconds that clients have to answer a close which tells them to come back later, and how many of them there may be at
 # a time.
 TURN_AWAY_TIMEOUT = 2
 MAX_TURNED_AWAY = 1000
@@ -26,13 +26,13 @@ MAX_TURNED_AWAY = 1000
 class Opening:
     """What a ``SocketProtocol`` does until its connection is open."""
 
-    # Its request is complete: what comes now are frames.
-    has_asked = False
+    # The request is complete: what comes after it are frames.
+    has_request = False
 
     # What a proxy has taken off the path, which URLs begin with.
     root_path = ''
 
-    # Seconds after which a client that was turned away may come again.
+    # Seconds after which a client that was turned away may come back.
     retry_after = None
 
     def read_request(self, data):
@@ -42,7 +42,7 @@ class Opening:
             if len(head) > MAX_REQUEST:
                 self.cut_off('its request is too long')
             return
-        self.has_asked = True
+        self.has_request = True
         self.reader.feed(rest)
         try:
             self.handshake = Handshake(head)
@@ -63,11 +63,11 @@ class Opening:
     def onConnect(self, request):
         handshake, factory = self.handshake, self.main_factory
         self.handshake = None
-        # For daphne, its log and autobahn, which has seen no more of the path than it needs.
+        # For daphne and its log. autobahn was shown no path.
         request.path, self.path, self.request = handshake.raw_path, handshake.raw_path.encode(), request
         self.packets_received = 0
         self.socket_opened = self.last_data = time.time()
-        # We speak none, and a bad offer of one is no reason to fail when the connection is accepted.
+        # We support no extensions, and a bad offer of one must not fail the connection when it is accepted.
         self.websocket_extensions = []
         self.protocol_to_accept = next(
             (name for name in self.websocket_protocols if name in self.factory.protocols), None)
@@ -75,7 +75,7 @@ class Opening:
         self.client_addr = self.server_addr = None
         if hasattr(peer, 'host') and hasattr(peer, 'port'):
             self.client_addr, self.server_addr = [str(peer.host), peer.port], [str(host.host), host.port]
-        # As Twisted's own HTTP channel finds out.
+        # Found as Twisted's own HTTP channel does.
         scheme = 'http' if ISSLTransport(self.transport, None) is None else 'https'
         if factory.proxy_forwarded_address_header:
             self.client_addr, scheme = parse_x_forwarded_for(
@@ -83,7 +83,7 @@ class Opening:
                 factory.proxy_forwarded_address_header, factory.proxy_forwarded_port_header,
                 factory.proxy_forwarded_proto_header, self.client_addr, scheme)
         self.reply_channel = factory.make_send_channel()
-        # As daphne does for pages, which says of the header that it is a page's own.
+        # As daphne does for pages. The header is set by our PageRequest only.
         self.root_path = next((unquote(value.decode('latin-1')) for name, value in handshake.headers
                                if name == b'daphne-root-path'), factory.root_path)
         self.request_info = {
@@ -104,7 +104,7 @@ class Opening:
             return self.refuse(getattr(full, 'retry_after', None))
         except Exception:
             logger.exception('The connect of %s could not be handed on', self.reply_channel)
-            # autobahn would tell the client what went wrong.
+            # Not raised: autobahn would send the text of the exception to the client.
             self.failHandshake('Internal Server Error', 500)
             return Deferred()
         self.factory.log_action('websocket', 'connecting', {
@@ -118,7 +118,7 @@ class Opening:
             message['root_path'] = self.root_path
 
     def refuse(self, seconds):
-        """Do what is to be done about a connect for which there is no room, now or for so many seconds."""
+        """Refuse a connect because too many wait: with 1013 if it may be tried again after ``seconds``, or with 503."""
         self.forget()
         if seconds is not None and self.main_factory.turned_away < MAX_TURNED_AWAY:
             self.note_retry(seconds)
@@ -127,17 +127,17 @@ class Opening:
             logger.warning('Refusing %s: too many connects wait', self.reply_channel)
         self.failHandshake('Too many connects wait', 503,
                            [('Retry-After', max(1, math.ceil(seconds)))] if seconds is not None else None)
-        # That autobahn waits for.
+        # autobahn waits for this one, which never fires.
         return Deferred()
 
     def turn_away(self, seconds):
-        """Tell a client that waits to be accepted to come again after so many seconds. Its end is told to nobody."""
+        """Tell a client that waits to be accepted to come back after ``seconds``. No disconnect is sent for it."""
         if self.state != self.STATE_CONNECTING:
             return
         self.forget()
         if self.main_factory.turned_away < MAX_TURNED_AWAY:
             self.note_retry(seconds)
-            # A browser sees no more of a refusal than that it was one.
+            # A browser does not show a page the headers of a refused handshake, but it does show a close.
             self.serverAccept()
         else:
             self.failHandshake('Too many connects wait', 503, [('Retry-After', max(1, math.ceil(seconds)))])
@@ -147,12 +147,13 @@ class Opening:
         self.main_factory.turned_away += 1
 
     def forget(self):
+        """Send no messages about this connection, and take none for it."""
         self.muted = True
         self.cleanup()
 
     def onOpen(self):
         audit.begin(self.main_factory)
-        # Instead of the HTTP channel that this connection came through.
+        # It replaces the HTTP channel that this connection came through.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
         if self.retry_after is not None:
@@ -161,4 +162,4 @@ class Opening:
         else:
             super().onOpen()
         if len(self.reader):
-            self.go_on()
+            self.handle_frames_later()

@@ -11,7 +11,7 @@ from .pages import ClientLeft, servers
 
 logger = logging.getLogger('sockets')
 
-# A worker of another process asks its page's server after so many chunks, bytes or seconds how far it has come.
+# A worker of another process asks the page's server after so many chunks, bytes or seconds whether it has sent them.
 UNANSWERED, UNANSWERED_SIZE, ASK_INTERVAL = 64, 4 * 1024 * 1024, 1
 
 
@@ -32,7 +32,7 @@ class PageRequest(AsgiRequest):
 
 
 class _ClosesResponses:
-    """A handler whose responses are closed, and so their generators, also if they are not sent to their end."""
+    """A handler that closes its responses, and so their generators, also if they are not sent completely."""
 
     @classmethod
     def encode_response(cls, response):
@@ -65,7 +65,7 @@ class PageConsumer(ViewConsumer):
     def __call__(self, message):
         message.content['root_path'] = thread_state.script_name_of(message.content) or ''
         server = servers.get(message.reply_channel.name.partition('!')[0] + '!')
-        way = _Distant(message) if server is None else _Local(message, server)
+        transfer = _Remote(message) if server is None else _Local(message, server)
         replies = self.handler(message)
         sent = 0
         try:
@@ -73,19 +73,19 @@ class PageConsumer(ViewConsumer):
                 has_body = message.get('method') != 'HEAD' and reply.get('status') not in (204, 304)
                 if not has_body:
                     reply.update(content=b'', more_content=False)
-                way.send(dict(reply, order=sent))
+                transfer.send(dict(reply, order=sent))
                 sent += 1
                 if not has_body:
-                    # Nobody would see the rest, and it might have no end.
+                    # The rest is not sent, and might be endless.
                     break
         except ClientLeft:
             logger.debug('The client of %s has left', message.reply_channel.name)
         except BaseException:
             # The worker logs it.
-            way.fail(sent)
+            transfer.fail(sent)
             raise
         finally:
-            # If it was not sent to its end, its response is closed here.
+            # A response that was not sent completely is closed here.
             replies.close()
 
 
@@ -93,15 +93,15 @@ class StaticFilesPageConsumer(PageConsumer):
     handler_class = StaticFilesPageHandler
 
 
-class _Way:
-    """How the chunks of a page get to its client."""
+class _Transfer:
+    """Sends the chunks of a page to its client."""
 
     def __init__(self, message):
         self.channel = message.reply_channel
         self.layer = message.channel_layer
 
     def fail(self, sent):
-        """Answer for a view that raised after ``sent`` chunks."""
+        """Tell the client that the view raised after ``sent`` chunks."""
         try:
             self.send({'order': sent, 'broken': True} if sent else {
                 'status': 500, 'headers': [(b'Content-Type', b'text/plain')], 'content': b'Internal Server Error'})
@@ -109,7 +109,7 @@ class _Way:
             pass
 
 
-class _Local(_Way):
+class _Local(_Transfer):
     """To a connection of this process: a chunk waits until the client has taken those before it."""
 
     def __init__(self, message, server):
@@ -129,8 +129,8 @@ class _Local(_Way):
         raise ClientLeft(self.channel.name)
 
 
-class _Distant(_Way):
-    """To a connection of another process, which is asked now and then whether it has come so far and has the client."""
+class _Remote(_Transfer):
+    """To a connection of another process, which is asked now and then whether the client is still there."""
 
     def __init__(self, message):
         super().__init__(message)
@@ -144,7 +144,7 @@ class _Distant(_Way):
         begun = time.monotonic()
         self.chunks += 1
         self.size += len(reply.get('content', b''))
-        # Whoever is ahead fills the layer; a page that is short or over soon asks nothing.
+        # A view that is ahead of its client fills the layer. For a page that is short or quick, nothing is asked.
         is_question = reply.get('more_content') and (
             self.chunks >= UNANSWERED or self.size >= UNANSWERED_SIZE or begun - self.since >= ASK_INTERVAL)
         if is_question:
@@ -167,7 +167,7 @@ class _Distant(_Way):
             self.begin()
 
     def wait(self, begun, seconds):
-        """Wait for the server of the client. One that does nothing for ``expiry`` seconds, as messages do, is dead."""
+        """Wait for the server of the client; ``ClientLeft`` if it has done nothing for ``expiry`` seconds."""
         if time.monotonic() - begun > self.layer.expiry:
             raise ClientLeft(self.channel.name)
         time.sleep(seconds)

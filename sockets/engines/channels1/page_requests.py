@@ -16,7 +16,7 @@ class LimitedRequest(http_protocol.WebRequest):
     A client's ``Daphne-Root-Path`` is dropped.
     """
 
-    # Of a request that is refused before daphne has looked.
+    # daphne sets it, but not for a request that is refused before.
     client_addr = None
     # The connection was cut off, or is lost.
     is_gone = False
@@ -42,7 +42,7 @@ class LimitedRequest(http_protocol.WebRequest):
         self.channel.loseConnection()
 
     def requestReceived(self, command, path, version):
-        # Twisted would parse forms besides, for whose files it needs as much memory again. Django does that.
+        # Twisted would also parse forms, which takes as much memory again for their files. Django does that.
         if self._is_refused:
             return
         self.content.seek(0, 0)
@@ -51,7 +51,7 @@ class LimitedRequest(http_protocol.WebRequest):
         self.process()
 
     def process(self):
-        # As browsers send it. daphne answers whatever bytes Twisted lets through, and then cannot say so in its log.
+        # As browsers send it. daphne answers any bytes that Twisted accepts, and then fails to write them to its log.
         self.uri = re.sub(rb'[\x80-\xff]', lambda match: b'%%%02X' % match.group()[0], self.uri)
         try:
             root_path = root_path_of(self.requestHeaders)

@@ -10,7 +10,7 @@ logger = logging.getLogger('sockets')
 
 
 def dispatch_reply(factory, channel, message):
-    """What daphne does with a message for one of its connections, and the answer for a worker that asks."""
+    """Deliver a message to one of daphne's connections, and answer the worker if it asks."""
     try:
         _dispatch_reply(factory, channel, message)
     finally:
@@ -20,7 +20,7 @@ def dispatch_reply(factory, channel, message):
 
 
 def check_timeouts(factory):
-    """What daphne does every two seconds with each connection. An exception of one ended it for all, for good."""
+    """Check the time-outs of each connection, as daphne does, where an exception ends the checks for all."""
     for name, protocol in list(factory.reply_protocols.items()):
         try:
             if isinstance(protocol, PageRequest):
@@ -30,13 +30,13 @@ def check_timeouts(factory):
             else:
                 protocol.check_ping()
         except Exception:
-            logger.exception('Could not look after %s', name)
+            logger.exception('Could not check the time-outs of %s', name)
 
 
 _dispatch_reply = HTTPFactory.dispatch_reply
 
 
-def install():
+def patch_daphne():
     """Have daphne's server hold its pages this way, in whichever process that runs."""
     http_protocol.WebRequest = PageRequest
     HTTPFactory.dispatch_reply = dispatch_reply

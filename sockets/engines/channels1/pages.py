@@ -1,4 +1,4 @@
-"""daphne's end of a page: no more of it is kept than its client takes."""
+"""daphne's end of a page: its response is written no faster than its client reads."""
 import collections
 import logging
 import threading
@@ -24,7 +24,7 @@ servers = {}
 
 
 class ClientLeft(Exception):
-    """The client of a page is gone, or was cut off: what would be sent reaches nobody."""
+    """The client of a page has left, or was cut off."""
 
 
 class PageRequest(LimitedRequest):
@@ -35,7 +35,7 @@ class PageRequest(LimitedRequest):
     that looks whole.
     """
 
-    # What the transport says: it takes no more for the moment.
+    # The transport is full.
     _is_paused = False
     # The last chunk has arrived.
     _is_complete = False
@@ -52,7 +52,7 @@ class PageRequest(LimitedRequest):
         self._chunks = collections.deque()
         self._size = 0
         self._order = 0
-        # Of the thread that runs the view, if that is in this process.
+        # For the thread that runs the view, if that is in this process.
         self._room = threading.Condition()
         self._ahead = 0
 
@@ -93,7 +93,7 @@ class PageRequest(LimitedRequest):
             self._abort()
 
     def _give_up(self):
-        # daphne takes it for begun, and would wait for the rest of it for ever.
+        # daphne believes that it has begun, and would wait for the rest for ever.
         if self.startedWriting:
             return self._abort()
         self._got_response_start = False
@@ -122,7 +122,7 @@ class PageRequest(LimitedRequest):
             http.Request.write(self, bytes(piece))
         if self._is_complete and not self._chunks and not self.is_gone:
             if self._left:
-                # Whatever comes next would be taken for the rest of it.
+                # The client would take the next response for the rest of this one.
                 logger.error('The page %s is shorter than its Content-Length', self.uri.decode('ascii', 'replace'))
                 self.channel.persistent = False
             super().serverResponse({})
@@ -161,17 +161,17 @@ class PageRequest(LimitedRequest):
             super()._drop()
             self._room.notify_all()
 
-    # What the transport calls (twisted.internet.interfaces.IPushProducer)
+    # Called by the transport (twisted.internet.interfaces.IPushProducer)
 
     def pauseProducing(self):
         self._is_paused = True
-        # Twisted would go on reading, and keep it: requests that come after this one.
+        # Or Twisted would go on reading the requests behind this one, and keep them in memory.
         if isinstance(self.channel, http.HTTPChannel):
             self.channel._networkProducer.pauseProducing()
 
     def resumeProducing(self):
         self._is_paused = False
-        # To hear that the client leaves. What it has sent ahead is read when its turn comes.
+        # To notice that the client leaves. Requests that it has sent ahead are read later.
         if isinstance(self.channel, http.HTTPChannel) and not self.channel._dataBuffer:
             self.channel._networkProducer.resumeProducing()
         self._write()
@@ -179,10 +179,10 @@ class PageRequest(LimitedRequest):
     def stopProducing(self):
         pass
 
-    # What the thread calls that runs the view
+    # Called by the thread that runs the view
 
     def wait_for_room(self):
-        """Wait until another chunk may be handed over; ``ClientLeft`` if there is nobody who would read it."""
+        """Wait until another chunk may be sent; ``ClientLeft`` if the client has left."""
         self._is_local = True
         with self._room:
             while self._ahead >= CHUNKS_AHEAD and not self.is_gone:

@@ -6,25 +6,25 @@ from .frames import BINARY, CLOSE, PING, PONG, Violation
 
 logger = logging.getLogger('sockets')
 
-# Frames of one client that are handled before the others have their turn.
+# Frames of one client that are handled before it is the turn of the others.
 FRAMES_A_TURN = 64
 
 
 class Reading:
     """How a ``SocketProtocol`` handles what comes in."""
 
-    # Nothing is read from the client for now.
-    is_held = False
+    # The transport has been told to read nothing for now.
+    is_paused = False
 
-    # The call that goes on with what has been read.
-    next_turn = None
+    # The reactor's call that handles the frames which have been read.
+    next_call = None
 
-    # It is to be read no more, until it is closed.
-    is_leaving = False
+    # Nothing is read any more until the connection is closed.
+    is_stopped = False
 
-    def turn(self):
-        """Handle some of the frames that have been read, and read on when none is left."""
-        self.next_turn, ping, frame = None, None, ()
+    def handle_frames(self):
+        """Handle some of the frames that have been read; pause reading while there are more."""
+        self.next_call, ping, frame = None, None, ()
         try:
             for _ in range(FRAMES_A_TURN):
                 if self.state == self.STATE_CLOSED or self.must_wait():
@@ -40,7 +40,7 @@ class Reading:
                     ping = payload
                 elif opcode == PONG:
                     if payload == self.autoPingPending:
-                        self.note_life()
+                        self.note_sign_of_life()
                 elif opcode == CLOSE:
                     self.onCloseFrame(*payload)
                 else:
@@ -48,42 +48,44 @@ class Reading:
             if ping is not None:
                 self.sendPong(ping)
         except Violation as violation:
-            # Its answer to our close may have arrived as well.
+            # The buffer is read on: the client's answer to our close may be in it.
             frame = ()
             self.fail(violation)
         except Exception:
-            logger.exception('Cutting off %s, of which a frame could not be handed on', self.reply_channel)
+            logger.exception('Cutting off %s: a frame could not be sent to a worker', self.reply_channel)
             self.dropConnection(abort=True)
         if self.state != self.STATE_CLOSED:
             if frame is not None and not self.must_wait():
-                self.go_on()
-            self.hold(self.next_turn is not None or self.must_wait())
+                self.handle_frames_later()
+            self.set_paused(self.next_call is not None or self.must_wait())
 
-    def go_on(self):
-        if self.next_turn is None and self.state != self.STATE_CLOSED:
-            self.next_turn = self.factory.reactor.callLater(0, self.turn)
+    def handle_frames_later(self):
+        if self.next_call is None and self.state != self.STATE_CLOSED:
+            self.next_call = self.factory.reactor.callLater(0, self.handle_frames)
 
     def must_wait(self):
-        return self.is_leaving or (self.backlog is not None and not self.is_looking)
+        """Whether frames may not be handled now: the client does not read, or is to be closed."""
+        return self.is_stopped or (self.backlog is not None and not self.is_awaiting_pong)
 
     def stop_reading(self):
-        """Hand on no more frames. What comes now is dropped when the connection is closed, which is what is next."""
+        """Handle no more frames. The connection is about to be closed, which drops what comes until then."""
         if self.state == self.STATE_OPEN:
-            self.is_leaving = True
-            self.hold(True)
+            self.is_stopped = True
+            self.set_paused(True)
 
-    def hold(self, is_held):
-        if is_held != self.is_held:
-            self.is_held = is_held
-            self.transport.pauseProducing() if is_held else self.transport.resumeProducing()
+    def set_paused(self, is_paused):
+        """Have the transport read nothing, or read again."""
+        if is_paused != self.is_paused:
+            self.is_paused = is_paused
+            self.transport.pauseProducing() if is_paused else self.transport.resumeProducing()
 
     def onMessage(self, payload, isBinary):
         if self.muted:
             return
         self.packets_received += 1
         self.last_data = time.time()
-        if self.autoPingTimeoutCall is not None and not self.is_looking:
-            self.note_life()
+        if self.autoPingTimeoutCall is not None and not self.is_awaiting_pong:
+            self.note_sign_of_life()
         message = {'reply_channel': self.reply_channel, 'path': self.request_info['path'],
                    'order': self.packets_received, 'bytes' if isBinary else 'text': payload}
         self.note_root_path(message)

@@ -6,15 +6,15 @@ from ... import conf
 
 
 def root_path_of(headers):
-    """Return the value of the header that ``ROOT_PATH_HEADER`` names, or ``None``; ``ValueError`` if it is no path."""
+    """Return the value of the header ``ROOT_PATH_HEADER``, or ``None``; ``ValueError`` if it is not a path."""
     name = conf.ROOT_PATH_HEADER
     values = headers.getRawHeaders(name.encode('latin1')) if name else None
     if not values:
         return None
-    # Of two, one is the client's. What is no ASCII is a ValueError, too.
+    # Of two, one is the client's. A value that is not ASCII is a ValueError, too.
     path = unquote(values[0].decode('ascii'))
     if len(values) > 1 or not _ROOT_PATH.match(path):
-        raise ValueError('its {} is no path: {!r:.100}'.format(name, values))
+        raise ValueError('its {} is not a path: {!r:.100}'.format(name, values))
     return quote(path.rstrip('/')).encode()
 
 

@@ -10,27 +10,27 @@ from channels.worker import Worker
 from daphne.server import Server
 
 from ...connection import overtime
+from . import shutdown
 from ...layers.mailboxes import CONNECT, FRAMES
 from ...presence import keep_house
-from . import farewell
 from .workers import at_work, finish, WorkerThread
 
 logger = logging.getLogger('sockets')
 
-# Connects, the other frames and pages have threads of their own: a slow page delays no frame, nor do a thousand clients
-# that want to connect.
+# Connects, the other frames and pages have threads of their own: neither a slow page nor a thousand connects delay a
+# frame.
 CONNECTS = (CONNECT,)
 PAGES = ('http.request',)
 
-# Seconds that a frame may wait for the threads that are at work before another one is woken. Several that do nothing
-# but compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
+# Seconds that a frame may wait for the threads that are at work before another one is woken. Several threads that only
+# compute are slower than one: 5600 echoes a second with four of them against 9000 (benchmarks/echo.py).
 THREAD_PATIENCE = 0.01
 
 
 class SocketServer(Server):
     """daphne's server, with the workers of its connections."""
 
-    # Until when all has to come to its end after SIGTERM.
+    # When everything has to be over after SIGTERM.
     deadline = 0
 
     def __init__(self, channel_layer, threads, page_threads, listening=None, connect_threads=2, **kwargs):
@@ -40,25 +40,25 @@ class SocketServer(Server):
         if listening is not None:
             self.endpoints = []
         self.failure = None
-        # Stock layers do not know local from distant: their frames go where they always go.
+        # A stock layer has no such method: its frames go through the layer as usual.
         serve_locally = getattr(channel_layer.channel_layer, 'serve_locally', None)
         if serve_locally is not None:
             serve_locally()
-        spare_threads = getattr(channel_layer.channel_layer, 'spare_threads', None)
-        if spare_threads is not None:
-            spare_threads(THREAD_PATIENCE)
+        wake_threads_after = getattr(channel_layer.channel_layer, 'wake_threads_after', None)
+        if wake_threads_after is not None:
+            wake_threads_after(THREAD_PATIENCE)
         # It completes the routing.
         Worker(channel_layer, signal_handlers=False).ready()
         self.workers = [WorkerThread(channel_layer, FRAMES.difference(CONNECTS)) for _ in range(threads)]
         self.workers += [WorkerThread(channel_layer, CONNECTS) for _ in range(connect_threads)]
         self.workers += [WorkerThread(channel_layer, PAGES) for _ in range(page_threads)]
-        # What a project sends to consumers of its own, as to a queue of jobs, and what the doctor asks.
+        # The channels of a project's own consumers, such as a queue of jobs, and of the doctor.
         others = set(channel_layer.router.channels).difference(FRAMES, PAGES)
-        self.afar = []
+        self.remote_readers = []
         if others:
             self.workers.append(WorkerThread(channel_layer, sorted(others)))
             if not channel_layer.local_only():
-                self.afar.append(self.workers[-1])
+                self.remote_readers.append(self.workers[-1])
 
     def run(self):
         """Serve until SIGTERM or SIGINT. ``OSError`` if there is nothing to listen on."""
@@ -68,10 +68,10 @@ class SocketServer(Server):
         keep_house()
         overtime.keep_watch()
         reactor.callWhenRunning(self.begin)
-        farewell.prepare(self)
+        shutdown.prepare(self)
         super().run()
-        # What reads from afar may be handed something at any time.
-        finish(at_work() + self.afar, self.deadline)
+        # Those that read from other processes may get a message at any time.
+        finish(at_work() + self.remote_readers, self.deadline)
         if self.failure is not None:
             raise self.failure
 
@@ -105,7 +105,7 @@ class Processes:
         self.listening = listening
         self.arguments = arguments
         self.children = []
-        self.told = []
+        self.terminated = []
         self.stopping = False
 
     def run(self):
@@ -115,16 +115,16 @@ class Processes:
         while True:
             while len(self.children) < self.count and not self.stopping:
                 self.children.append(self.start())
-            # A child may have been born while we were told.
+            # A child may have been started while the signal came.
             for child in self.children if self.stopping else ():
-                if child not in self.told and child.poll() is None:
-                    self.told.append(child)
+                if child not in self.terminated and child.poll() is None:
+                    self.terminated.append(child)
                     child.terminate()
             for child in [child for child in self.children if child.poll() is not None]:
                 self.children.remove(child)
                 if not self.stopping:
-                    logger.error('Process %d ended with %d; here is the next one', child.pid, child.returncode)
-                    # Not as fast as they can die.
+                    logger.error('Process %d ended with %d and is replaced', child.pid, child.returncode)
+                    # So that a child which dies at once is not restarted without pause.
                     time.sleep(0.5)
             if self.stopping and not self.children:
                 return
@@ -140,7 +140,7 @@ class Processes:
 
 
 def stop_with(parent):
-    """Stop this process when the process ``parent`` is gone."""
+    """Stop this process when the process ``parent`` has ended."""
     from twisted.internet import reactor
     if os.getppid() != parent:
         reactor.stop()

@@ -13,20 +13,20 @@ from django.db import connections
 
 from ... import presence
 from ...connection import overtime
-from .farewell import DRAIN_TIMEOUT
+from .shutdown import DRAIN_TIMEOUT
 
 logger = logging.getLogger('sockets')
 
-# Threads of a process whose functions hang and that have been replaced. Whatever makes them hang would make the next
-# ones hang as well: each keeps its memory and its database connection.
+# Threads of a process that may hang and be replaced. Whatever makes them hang would make the next ones hang as well,
+# and each keeps its memory and its database connection.
 MOST_HUNG = 10
 
-# Seconds that the interpreter has to end once nothing is left to do. It may wait for threads of others, or for Redis.
+# Seconds that the interpreter has to end when the workers have ended. It may wait for other threads, or for Redis.
 EXIT_TIMEOUT = 5
 
 
 class WorkerThread(threading.Thread):
-    """A Channels worker for some channels. If it ends with an exception, that is logged and it begins anew."""
+    """A Channels worker for some channels. If it ends with an exception, that is logged and it starts again."""
 
     def __init__(self, layer, channels, **options):
         super().__init__(name='sockets-' + min(channels or ['worker']), daemon=True)
@@ -40,21 +40,21 @@ class WorkerThread(threading.Thread):
             try:
                 self.worker.run()
             except BaseException:
-                logger.exception('The worker of %s died; here is the next one', self.name)
-                # Not as fast as it can die.
+                logger.exception('The worker of %s died and is restarted', self.name)
+                # So that a worker which dies at once is not restarted without pause.
                 time.sleep(0.1)
-        # What it has said with its last frame goes out, and the next frame of that connection is somebody else's.
+        # This sends its last messages, and lets another thread take the next frame of that connection.
         release = getattr(self.layer, 'release', None)
         if release is not None:
             release()
         connections.close_all()
 
     def stop(self):
-        """Have it end when the function that it runs has returned; it may take one more frame that is handed to it."""
+        """Have it end when the function that it runs has returned; it may handle one more frame."""
         self.worker.termed = True
 
     def replace(self):
-        """Have another thread take the place of this one, whose function hangs. It ends when that has returned."""
+        """Start another thread in place of this one, whose function hangs. This one ends when that has returned."""
         hung = [thread for thread in threading.enumerate() if getattr(thread, 'is_replaced', False)]
         if len(hung) >= MOST_HUNG:
             logger.critical('The functions of %d threads hang: %s is not replaced. Restart this process.',
@@ -65,34 +65,34 @@ class WorkerThread(threading.Thread):
         self.make_another().start()
 
 
-def keep_house_here(sender, **kwargs):
-    """Have a process with workers look after the rows, be it a ``runserver``."""
-    # Late: a test puts another one in its place.
+def start_housekeeper(sender, **kwargs):
+    """Start the housekeeper in a process with workers, also in ``runserver``."""
+    # Looked up at the call: a test replaces it.
     presence.keep_house()
 
 
 def take_over(sender, **kwargs):
-    """Have ``runworker`` run its worker ``sender``, of one thread or many, with our threads, and stop in good order."""
+    """Have ``runworker`` run its worker ``sender``, of one thread or many, with our threads, and shut down cleanly."""
     sender.run = functools.partial(_run, sender)
 
 
 def _run(worker):
-    told = []
+    signals = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        # A lock would be no good: it may be the main thread that holds it.
-        signal.signal(number, lambda *args: told.append(args))
+        # No lock: the main thread, which runs this, may hold it.
+        signal.signal(number, lambda *args: signals.append(args))
     overtime.keep_watch()
     for _ in (worker, *getattr(worker, 'workers', ())):
         WorkerThread(worker.channel_layer, worker.only_channels, exclude_channels=worker.exclude_channels,
                      callback=worker.callback, message_retries=worker.message_retries).start()
-    while not told:
+    while not signals:
         time.sleep(0.1)
     finish(threading.enumerate(), time.monotonic() + DRAIN_TIMEOUT)
     threading.Thread(target=_exit, daemon=True, name='sockets-exit').start()
 
 
 def finish(threads, deadline):
-    """Have those of ``threads`` that are workers come to their end, and say where those are that have not by then."""
+    """Stop those of ``threads`` that are workers, and log the stacks of those that have not ended at ``deadline``."""
     threads = [thread for thread in threads if isinstance(thread, WorkerThread) and not thread.is_replaced]
     for thread in threads:
         thread.stop()
@@ -101,13 +101,13 @@ def finish(threads, deadline):
     frames = sys._current_frames()
     for thread in threads:
         if thread.is_alive():
-            logger.error('%s has not come to its end in time. It is here:\n%s', thread.name,
+            logger.error('%s has not ended in time. Its stack:\n%s', thread.name,
                          ''.join(traceback.format_stack(frames.get(thread.ident))))
 
 
 def _exit():
     time.sleep(EXIT_TIMEOUT)
-    logger.error('This process does not end by itself, after %d s: it is ended', EXIT_TIMEOUT)
+    logger.error('This process has not ended by itself after %d s, and is ended', EXIT_TIMEOUT)
     os._exit(0)
 
 

@@ -8,26 +8,26 @@ logger = logging.getLogger('sockets')
 # Bytes that may wait for a client that does not read, before it is cut off. Its fan-outs would fill our memory.
 BACKLOG = 4 * 1024 * 1024
 
-# Bytes of a backlog that has come down so far that the client is read again. Twisted says so only when nothing is left.
+# The client is read again when the backlog is below so many bytes. Twisted says so only when nothing is left.
 LOW = 32 * 1024
 
 
 class Writing:
     """How a ``SocketProtocol`` sends, and how it closes."""
 
-    # What was sent since the transport is full; None while it is not.
+    # Bytes that were sent since the transport is full; None while it is not.
     backlog = None
 
     def pauseProducing(self):
-        # The transport says so at each write.
+        # The transport calls this at each write while it is full.
         if self.backlog is None:
             self.backlog = 0
-            self.hold(self.must_wait())
+            self.set_paused(self.must_wait())
 
     def resumeProducing(self):
         self.backlog = None
-        if self.is_held:
-            self.go_on()
+        if self.is_paused:
+            self.handle_frames_later()
 
     def stopProducing(self):
         pass
@@ -42,7 +42,7 @@ class Writing:
                 not transport._tempDataBuffer):
             sent = transport.writeSomeData(data)
             if isinstance(sent, Exception):
-                # The reactor finds out, and tells whom it should.
+                # The reactor will meet the same error, and handle it.
                 sent = 0
         if sent < len(data):
             transport.write(data[sent:])
@@ -97,9 +97,9 @@ class Writing:
             super().serverClose(code)
 
     def sendCloseFrame(self, code=None, reasonUtf8=None, isReply=False):
-        # What was read and not handled yet is dropped as well: who sends it again elsewhere gets its answer there.
+        # What was read and not handled yet is dropped as well: a client that reconnects sends it again.
         self.reader.close()
-        self.is_leaving = False
-        if self.is_held:
-            self.go_on()
+        self.is_stopped = False
+        if self.is_paused:
+            self.handle_frames_later()
         super().sendCloseFrame(code, reasonUtf8, isReply)

@@ -1,4 +1,4 @@
-"""How a server goes: it takes no new connections, closes each as its frames have been handled, and lets pages end."""
+"""How a server stops: it takes no new connections, and closes each when its frames have been handled."""
 import functools
 import logging
 import queue
@@ -11,32 +11,33 @@ logger = logging.getLogger('sockets')
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.
 DRAIN_TIMEOUT = 10
 
-# Of these, what is left for clients to answer the close that could wait no longer. Whoever has not when half of it is over
-# is cut off, in whatever state it is: its end has to be handled, too.
+# The last of these seconds: connections that still have frames are closed when it begins. A client that has not
+# answered the close when half of it is over is cut off, in whatever state it is: its end has to be handled, too.
 _LAST_SECOND = 1
 
 # Seconds that a handshake may still take. daphne cuts it off after five in all.
 _HANDSHAKE = 3
 
-# Seconds after which clients come back that were not let in before a server stopped.
+# Seconds after which clients come back that were not accepted before a server stopped.
 _RETRY_AFTER = 1
 
-# Seconds between two looks. A connection has to be found at rest in two of them.
+# Seconds between two questions to the layer. A connection is drained if two answers in a row say so.
 _INTERVAL = 0.03
 
-# Seconds in which those who had just connected have asked for what they want.
-_PATIENCE = 0.1
+# Seconds in which clients that have just connected send their first frame.
+_FIRST_FRAMES = 0.1
 
 
-class Farewell:
-    """The end of one server of daphne, from the moment in which its reactor is told to stop."""
+class Shutdown:
+    """The shutdown of one server of daphne, from the moment in which its reactor is told to stop."""
 
     def __init__(self, server):
         self.server = server
         self.layer = server.channel_layer
-        self.told = set()
-        # Connections that were at rest when we last asked, and how many frames of theirs had come in by then.
-        self.at_rest = {}
+        # Names of the connections that were closed.
+        self.closed = set()
+        # Connections that the last answer called drained, and how many of their frames had come in by then.
+        self.drained = {}
         self.questions = queue.Queue()
 
     def begin(self):
@@ -52,66 +53,66 @@ class Farewell:
                 # In this order: the port is closed in the reactor's next round as well.
                 reactor.callLater(0, _accept_all, port)
                 port.stopListening()
-        # Whom nobody has let in yet is told to come back, to the next server.
+        # A client whose connect nobody has taken yet is told to come back, and reaches the next server.
         withdraw = getattr(self.layer, 'withdraw', lambda connection: False)
-        for name, protocol in self._websockets().items():
+        for name, protocol in self._open().items():
             if hasattr(protocol, 'turn_away') and withdraw(name):
                 protocol.turn_away(_RETRY_AFTER)
         # Redis may hang, and must not hold up the reactor, nor the end of this process.
-        threading.Thread(target=self._ask, daemon=True, name='sockets-farewell').start()
+        threading.Thread(target=self._ask_layer, daemon=True, name='sockets-shutdown').start()
         reactor.callLater(_HANDSHAKE, self._refuse_handshakes)
-        reactor.callLater(DRAIN_TIMEOUT - _LAST_SECOND, self._tell_all)
+        reactor.callLater(DRAIN_TIMEOUT - _LAST_SECOND, self._close_all)
         reactor.callLater(DRAIN_TIMEOUT - _LAST_SECOND / 2, self._cut_off)
         reactor.callLater(DRAIN_TIMEOUT, self._end)
-        self._look()
+        self._check()
         return self.over
 
-    def _websockets(self):
-        """Return the connections that have not been told."""
+    def _open(self):
+        """Return the websockets that were not closed yet, by name."""
         return {name: protocol for name, protocol in self.protocols.items()
-                if name not in self.told and hasattr(protocol, 'serverClose')}
+                if name not in self.closed and hasattr(protocol, 'serverClose')}
 
-    def _look(self):
-        self.questions.put({name: protocol.packets_received for name, protocol in self._websockets().items()})
+    def _check(self):
+        self.questions.put({name: protocol.packets_received for name, protocol in self._open().items()})
 
-    def _ask(self):
+    def _ask_layer(self):
         from twisted.internet import reactor
         # A stock layer does not know.
-        ask = getattr(self.layer, 'connections_at_rest', lambda server, names: names)
+        ask = getattr(self.layer, 'drained_connections', lambda server, names: names)
         while True:
             counts = self.questions.get()
             try:
-                at_rest = ask(self.server.send_channel, list(counts)) if counts else ()
+                drained = ask(self.server.send_channel, list(counts)) if counts else ()
             except Exception as error:
                 logger.error('Waiting for the frames of %d connections: %s', len(counts), error)
                 time.sleep(0.5)
-                at_rest = ()
-            reactor.callFromThread(self._hear, {name: counts[name] for name in at_rest})
+                drained = ()
+            reactor.callFromThread(self._take_answer, {name: counts[name] for name in drained})
 
-    def _hear(self, at_rest):
+    def _take_answer(self, drained):
         from twisted.internet import reactor
-        for name, protocol in self._websockets().items():
-            if at_rest.get(name) == self.at_rest.get(name) == protocol.packets_received:
-                self._tell(name, protocol)
+        for name, protocol in self._open().items():
+            if drained.get(name) == self.drained.get(name) == protocol.packets_received:
+                self._close(name, protocol)
             else:
-                # Or one that goes on sending would never be at rest.
+                # A client that goes on sending would never be drained.
                 protocol.stop_reading()
-        self.at_rest = at_rest
+        self.drained = drained
         if self._is_over():
             self._end()
         else:
-            reactor.callLater(_INTERVAL, self._look)
+            reactor.callLater(_INTERVAL, self._check)
 
     def _is_over(self):
         from twisted.internet import reactor
-        return (not self.protocols and time.monotonic() - self.began > _PATIENCE and
+        return (not self.protocols and time.monotonic() - self.began > _FIRST_FRAMES and
                 # The ends of connections whose workers are in this process ...
                 getattr(self.layer, 'is_idle', lambda: True)() and
                 # ... and what has been written and not sent, as the rest of a page.
                 not getattr(reactor, 'getWriters', list)())
 
-    def _tell(self, name, protocol):
-        self.told.add(name)
+    def _close(self, name, protocol):
+        self.closed.add(name)
         if protocol.state == protocol.STATE_OPEN:
             protocol.serverClose(1012)
         elif protocol.state == protocol.STATE_CONNECTING:
@@ -120,17 +121,17 @@ class Farewell:
             protocol.cleanup()
 
     def _refuse_handshakes(self):
-        for name, protocol in self._websockets().items():
+        for name, protocol in self._open().items():
             if protocol.state == protocol.STATE_CONNECTING:
-                self._tell(name, protocol)
+                self._close(name, protocol)
 
-    def _tell_all(self):
-        waiting = self._websockets()
+    def _close_all(self):
+        waiting = self._open()
         if waiting:
             logger.warning('Closing %d connections whose frames have not been handled after %d s', len(waiting),
                            DRAIN_TIMEOUT - _LAST_SECOND)
         for name, protocol in waiting.items():
-            self._tell(name, protocol)
+            self._close(name, protocol)
 
     def _cut_off(self):
         for protocol in [] if self.over.called else list(self.protocols.values()):
@@ -143,22 +144,22 @@ class Farewell:
 
 
 def _accept_all(port):
-    """Accept those whom the kernel has let in for us: when the port is closed it would cut them off."""
+    """Accept the connections that the kernel has accepted for us: it would reset them when the port is closed."""
     # It is at most as many as came last time.
     port.numberAccepts = 1000
     port.doRead()
 
 
 def prepare(server):
-    """Have ``server``, which is about to run, go this way when its reactor is told to stop."""
+    """Have ``server``, which is about to run, shut down this way when its reactor is told to stop."""
     from twisted.internet import reactor
-    if not hasattr(server, 'farewell'):
-        server.farewell = Farewell(server)
-        reactor.addSystemEventTrigger('before', 'shutdown', server.farewell.begin)
+    if not hasattr(server, 'shutdown'):
+        server.shutdown = Shutdown(server)
+        reactor.addSystemEventTrigger('before', 'shutdown', server.shutdown.begin)
 
 
-def install():
-    """Have the server of the program ``daphne`` go this way."""
+def patch_server():
+    """Have the server of the program ``daphne`` shut down this way."""
     # To import it would choose the reactor for every process.
     daphne = sys.modules.get('daphne.server')
     if daphne is None:
@@ -166,7 +167,7 @@ def install():
     run = daphne.Server.run
 
     @functools.wraps(run)
-    def run_to_its_end(self):
+    def run_and_shut_down(self):
         prepare(self)
         run(self)
-    daphne.Server.run = run_to_its_end
+    daphne.Server.run = run_and_shut_down

@@ -1,4 +1,4 @@
-"""What a server asks of a layer before it goes, and what a worker thread tells it."""
+"""What a server asks of a layer before it stops, and what a worker thread tells it."""
 import time
 
 import pytest
@@ -11,34 +11,34 @@ WORKER = ['websocket.connect', 'websocket.receive', 'websocket.disconnect']
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
-def test_a_connection_is_at_rest_when_its_frames_are_done_and_answered(make_layer, reactor, hosts):  # noqa: F811
+def test_a_connection_is_drained_when_its_frames_are_done_and_answered(make_layer, reactor, hosts):  # noqa: F811
     layer, worker = make_layer(hosts), make_layer(hosts)
     # Nothing stops the reader of a layer.
-    prefix = 'resting{}!'.format(hosts)
+    prefix = 'draining{}!'.format(hosts)
     server = Server(reactor, layer, prefix)
     names = ['{}{}'.format(prefix, n) for n in range(20)]
 
-    def at_rest():
-        return set(in_thread(lambda: layer.connections_at_rest(prefix, names)))
-    assert at_rest() == set(names)
+    def drained():
+        return set(in_thread(lambda: layer.drained_connections(prefix, names)))
+    assert drained() == set(names)
     # It waits ...
     server.send('websocket.receive', frame(0, names[0]))
     deadline = time.monotonic() + 5
-    while names[0] in at_rest():
+    while names[0] in drained():
         assert time.monotonic() < deadline
-    assert at_rest() == set(names[1:])
+    assert drained() == set(names[1:])
 
     def work():
         # ... is being handled ...
         while worker.receive(['websocket.receive'])[0] is None:
             time.sleep(0.001)
-        assert at_rest() == set(names[1:])
+        assert drained() == set(names[1:])
         # ... and is done, with a reply that is on its way until the next thing that this thread asks of Redis.
         for n in range(100):
             worker.send(names[0], {'text': str(n)})
         worker.send_later(names[0], {'text': 'last'}, lambda error: None)
         worker.release()
-        return at_rest(), len(server.received)
+        return drained(), len(server.received)
     assert in_thread(work) == (set(names), 101)
     assert server.received[-1] == (names[0], {'text': 'last'})
 
@@ -48,7 +48,7 @@ def test_a_frame_that_has_expired_is_not_waited_for(make_layer, reactor):  # noq
     server = Server(reactor, layer, 'old!')
     server.send('websocket.receive', frame(0, 'old!a'))
     time.sleep(1.1)
-    assert in_thread(lambda: layer.connections_at_rest('old!', ['old!a'])) == ['old!a']
+    assert in_thread(lambda: layer.drained_connections('old!', ['old!a'])) == ['old!a']
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
@@ -72,16 +72,16 @@ def test_a_thread_that_ends_gives_its_connection_away_at_once(make_layer, hosts)
     assert in_thread(lambda: take(other)) == 1
 
 
-def test_it_is_no_trouble_to_release_nothing(make_layer):  # noqa: F811
+def test_releasing_nothing_does_no_harm(make_layer):  # noqa: F811
     make_layer().release()
 
 
-def test_in_memory_a_connection_is_at_rest_when_its_frames_are_done():
+def test_in_memory_a_connection_is_drained_when_its_frames_are_done():
     layer = InMemoryChannelLayer()
     layer.send('websocket.receive', frame(0, 'server!a'))
     names = ['server!a', 'server!b']
-    assert layer.connections_at_rest('server!', names) == ['server!b']
+    assert layer.drained_connections('server!', names) == ['server!b']
     layer.receive(WORKER)
-    assert layer.connections_at_rest('server!', names) == ['server!b']
+    assert layer.drained_connections('server!', names) == ['server!b']
     layer.receive(WORKER)
-    assert layer.connections_at_rest('server!', names) == names
+    assert layer.drained_connections('server!', names) == names
