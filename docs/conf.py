@@ -9,8 +9,8 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 
 # Pages that live elsewhere, because people look for them there. Here is a stub of each.
-ELSEWHERE = {'readme': ROOT / 'README.md', 'changelog': ROOT / 'CHANGELOG.md',
-             'benchmarks': ROOT / 'benchmarks/README.md'}
+ELSEWHERE = {'readme': ROOT / 'README.md', 'changelog': ROOT / 'CHANGELOG.md', 'contributing': ROOT / 'CONTRIBUTING.md',
+             'security': ROOT / 'SECURITY.md', 'benchmarks': ROOT / 'benchmarks/README.md'}
 
 project = 'sockets'
 author = copyright = 'the sockets authors'

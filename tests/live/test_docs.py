@@ -293,6 +293,30 @@ def test_the_fields_of_the_reference_are_those_of_the_model():
     assert set(re.findall(r'\w+', ' '.join(rows))) == {field.name for field in Socket._meta.fields} - {'id'}
 
 
+def test_the_schema_page_and_its_picture_have_every_table_and_every_column():
+    from django.apps import apps
+    page = Document('docs/explanation/schema.md')
+    picture = re.findall(r'<text class="(?:title|code)"[^>]*>([^<]+)</text>',
+                         (servers.ROOT / 'docs/pictures/schema.svg').read_text())
+    drawn = ['auth_user', 'id', 'django_session', 'session_key']
+    for model in apps.get_app_config('sockets').get_models():
+        section = page.section(model.__name__).text
+        assert '`{}`'.format(model._meta.db_table) in section
+        told = {name: null for name, null in re.findall(r'^\| `(\w+)` \| (.+?) \|', section, re.MULTILINE)}
+        assert set(told) == {field.column for field in model._meta.fields}
+        assert {name for name in told if told[name] != 'no'} == {
+            field.column for field in model._meta.fields if field.null}
+        drawn += [model._meta.db_table, *told]
+    assert sorted(drawn) == sorted(picture)
+
+
+def test_each_release_says_whether_the_release_before_may_run_beside_it():
+    releases = re.split(r'^## ', (servers.ROOT / 'CHANGELOG.md').read_text(), flags=re.MULTILINE)[1:]
+    assert releases
+    for release in releases:
+        assert re.search(r'^Beside the release before: (yes|no)\b', release, re.MULTILINE), release.splitlines()[0]
+
+
 SCALING = Document('docs/explanation/scaling.md')
 
 
@@ -480,7 +504,8 @@ def test_a_live_server_case_runs_as_it_is_written(tmp_path, redis_url):
 # no network here: whether a foreign site still has a page, nobody asks.
 
 
-PAGES = [servers.ROOT / name for name in ('README.md', 'CHANGELOG.md', 'benchmarks/README.md')] + sorted(
+PAGES = [servers.ROOT / name for name in (
+    'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'benchmarks/README.md')] + sorted(
     path for path in (servers.ROOT / 'docs').rglob('*.md') if '_build' not in path.parts)
 
 
