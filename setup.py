@@ -5,9 +5,22 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).resolve().parent
 
+# The address of the repository. This one is a placeholder: names that end in .example belong to nobody. As long as it is
+# here, the package index refuses the upload (see the classifiers).
+REPOSITORY = 'https://repository.example/django-routed-sockets'
+
 
 def read(name):
     return (here / name).read_text(encoding='utf-8')
+
+
+# Read, not imported: the build environment has no Django.
+version = re.search(r"^__version__ = '(.+)'$", read('sockets/__init__.py'), re.MULTILINE).group(1)
+
+
+def readme():
+    """Return the README for a page elsewhere: its relative links lead to the files of this release in the repository."""
+    return re.sub(r'\]\((?![a-z]+:|#)', ']({}/blob/v{}/'.format(REPOSITORY, version), read('README.md'))
 
 
 test = [
@@ -24,11 +37,17 @@ test = [
 
 setup(
     name='django-routed-sockets',
-    # Read, not imported: the build environment has no Django.
-    version=re.search(r"^__version__ = '(.+)'$", read('sockets/__init__.py'), re.MULTILINE).group(1),
+    version=version,
     description='Routed websockets for Django: decorate methods of a view, get a socket beside its page.',
-    long_description=read('README.md'),
+    long_description=readme(),
     long_description_content_type='text/markdown',
+    url=REPOSITORY,
+    project_urls={
+        'Documentation': '{}/blob/v{}/docs/index.md'.format(REPOSITORY, version),
+        'Changelog': '{}/blob/v{}/CHANGELOG.md'.format(REPOSITORY, version),
+        'Issues': '{}/issues'.format(REPOSITORY),
+        'Source': REPOSITORY,
+    },
     author='the sockets authors',
     license='MIT',
     keywords='django channels websocket router',
@@ -38,7 +57,7 @@ setup(
     python_requires='>=3.7',
     install_requires=[
         # Django 3 needs asgiref 3, Channels 1 needs asgiref 1. Which old Django runs on which new Python was tried:
-        # README.md has the table, tox.ini the runs.
+        # docs/reference/compatibility.md has the table, tox.ini the runs.
         'Django>=1.11,<3',
         'Django>=2.1; python_version >= "3.10"',
         'Django>=2.2.28; python_version >= "3.11"',
@@ -65,6 +84,8 @@ setup(
     extras_require={
         # scripts/docs; Sphinx 8.2 runs on Python 3.11 and later.
         'docs': ['furo>=2025.7', 'myst-parser>=4,<5', 'sphinx>=8.2,<9'],
+        # scripts/test -e lint. The version of ruff is that of .pre-commit-config.yaml: another one formats differently.
+        'lint': test + ['mypy>=1.8', 'pre-commit', 'ruff==0.17.6'],
         # psycopg2 2.8 does not import on Python 3.11; sockets/engines/channels1/compat.py makes Django 2.2 get on with 2.9.
         'postgres': ['psycopg2-binary>=2.9,<3'],
         'test': test,
@@ -92,5 +113,6 @@ setup(
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
         'Topic :: Internet :: WWW/HTTP',
-    ],
+        'Typing :: Typed',
+    ] + (['Private :: Do Not Upload'] if '.example/' in REPOSITORY else []),
 )

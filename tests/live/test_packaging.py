@@ -1,5 +1,7 @@
 """What users get: the distributions, built from a clean tree and installed where nothing else is."""
+import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +104,10 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel, tree)
     assert names == package_files(tree)
     assert {'sockets/migrations/0001_initial.py', 'sockets/static/sockets/sockets.js',
             'sockets/static/sockets/sockets.d.ts', 'sockets/templatetags/sockets.py'} <= names
+    # Without it, a type checker ignores the annotations of an installed package.
+    assert 'sockets/py.typed' in names
+    migrations = {path.relative_to(tree).as_posix() for path in (tree / 'sockets/migrations').glob('*.py')}
+    assert len(migrations) > 1 and migrations <= names
 
 
 def test_the_sdist_holds_every_file_of_the_package_its_tests_and_its_licence(dist, tree):
@@ -117,6 +123,38 @@ def test_the_wheel_tells_pytest_of_its_fixture(wheel):
     name, = [name for name in archive.namelist() if name.endswith('.dist-info/entry_points.txt')]
     assert archive.read(name).decode().split() == [
         '[pytest11]', 'sockets.pytest_plugin', '=', 'sockets.pytest_plugin']
+
+
+@pytest.fixture(scope='module')
+def metadata(wheel):
+    """What a registry reads: the fields of the wheel, and the page that it shows."""
+    archive = zipfile.ZipFile(str(wheel))
+    name, = [name for name in archive.namelist() if name.endswith('.dist-info/METADATA')]
+    return email.message_from_string(archive.read(name).decode('utf-8'))
+
+
+def test_the_page_of_a_registry_has_absolute_links_to_this_release(metadata):
+    import sockets
+    page = metadata.get_payload()
+    links = re.findall(r'\]\(([^)\s]+)\)', page)
+    relative = re.findall(r'\]\(([^)\s:]+)\)', (ROOT / 'README.md').read_text(encoding='utf-8'))
+    assert len(links) >= len(relative) > 10
+    assert all(re.match('https?://[^/]+/', link) for link in links), links
+    base = '{}/blob/v{}/'.format(metadata['Home-page'], sockets.__version__)
+    assert [link[len(base):] for link in links if link.startswith(base)] == relative
+    # What they lead to is tested where the README's own links are (test_docs.py).
+    assert '<img' not in page and 'href=' not in page
+
+
+def test_the_registry_is_told_where_the_project_lives(metadata):
+    urls = dict(url.split(', ') for url in metadata.get_all('Project-URL'))
+    assert {'Documentation', 'Changelog', 'Issues', 'Source'} <= set(urls)
+    assert all(url.startswith(metadata['Home-page']) for url in urls.values())
+
+
+def test_nothing_can_be_published_with_an_address_that_is_a_placeholder(metadata):
+    is_placeholder = '.example/' in metadata['Home-page']
+    assert ('Private :: Do Not Upload' in metadata.get_all('Classifier')) == is_placeholder
 
 
 def test_the_wheel_is_named_after_the_version_of_the_package(wheel):
