@@ -1,0 +1,33 @@
+"""The tools of the repository agree: what is written in two of their files is the same in both."""
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding='utf-8')
+
+
+def test_the_workflow_runs_each_python_of_tox():
+    tox, workflow = read('tox.ini'), read('.github/workflows/test.yml')
+    matrix, = re.findall(r'^ +matrix = (.+)$', tox, re.MULTILINE)
+    numbers = set(re.findall(r'\d+', ' '.join(re.findall(r'py\{?([\d,]+)', matrix))))
+    pythons, = re.findall(r"^ +python: \[(.+)\]$", workflow, re.MULTILINE)
+    assert {python.replace('.', '') for python in re.findall(r"'([\d.]+)'", pythons)} == numbers
+
+
+def test_the_package_and_its_tools_name_the_same_oldest_python():
+    oldest, = re.findall(r"python_requires='>=([\d.]+)'", read('setup.py'))
+    assert 'target-version = "py{}"'.format(oldest.replace('.', '')) in read('ruff.toml')
+    assert "'Programming Language :: Python :: {}'".format(oldest) in read('setup.py')
+
+
+def test_pre_commit_has_the_ruff_that_the_lint_environment_has():
+    version, = re.findall(r"'ruff==([\d.]+)'", read('setup.py'))
+    assert set(re.findall(r"'ruff==([\d.]+)'", read('.pre-commit-config.yaml'))) == {version}
+
+
+def test_the_line_length_is_the_same_in_the_editor():
+    length, = re.findall(r'^line-length = (\d+)$', read('ruff.toml'), re.MULTILINE)
+    assert 'max_line_length = {}'.format(length) in read('.editorconfig').partition('[*.md]')[0]
