@@ -5,8 +5,8 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).resolve().parent
 
-# The address of the repository. This one is a placeholder: names that end in .example belong to nobody. As long as it is
-# here, the package index refuses the upload (see the classifiers).
+# The address of the repository. This one is a placeholder: names that end in .example belong to nobody. As long as it
+# is here, the package index refuses the upload (see the classifiers).
 REPOSITORY = 'https://repository.example/django-routed-sockets'
 
 
@@ -19,7 +19,7 @@ version = re.search(r"^__version__ = '(.+)'$", read('sockets/__init__.py'), re.M
 
 
 def readme():
-    """Return the README for a page elsewhere: its relative links lead to the files of this release in the repository."""
+    """Return the README for another site: its relative links lead to the files of this release in the repository."""
     return re.sub(r'\]\((?![a-z]+:|#)', ']({}/blob/v{}/'.format(REPOSITORY, version), read('README.md'))
 
 

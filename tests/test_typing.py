@@ -1,4 +1,4 @@
-"""The annotations tell a user's type checker what is right and what is wrong. Runs where mypy is: in the lint environment."""
+"""The annotations tell a type checker what is right and what is wrong. Runs where mypy is: in the lint environment."""
 import re
 import subprocess
 import sys
