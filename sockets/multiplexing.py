@@ -83,7 +83,7 @@ class DemultiplexedFrame(frame.Frame):
         self.refusing = stream
         stream._frame.admit(memory, stream.content)
         self.refusing = None
-        demands.check(self.handler, demands.of_frame(type(self.handler)))
+        demands.check_frame(self.handler)
 
     def fail(self, error, ref):
         stream, self.refusing = self.refusing, None

@@ -30,6 +30,13 @@ def of_connection(cls):
     return found
 
 
+def check_frame(handler):
+    """Raise unless the user of ``handler`` may send anything here."""
+    cls = type(handler)
+    if cls.login_required or cls.permission or cls._guards:
+        check(handler, of_frame(cls))
+
+
 def check(handler, demands):
     """Raise unless the user of ``handler`` meets the ``demands``: ``ConnectionRevoked`` or ``PermissionMissing``."""
     if demands.login and not handler.user.is_authenticated:

@@ -73,7 +73,7 @@ class Frame:
         handler = self.handler
         limits.check_rate(memory, handler, content)
         handler._identity.must_hold = True
-        demands.check(handler, demands.of_frame(type(handler)))
+        demands.check_frame(handler)
 
     def answer(self, content, ref):
         """Return the message that answers ``content``, or ``None`` if it needs none."""
