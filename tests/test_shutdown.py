@@ -1,4 +1,5 @@
 import time
+from types import SimpleNamespace
 
 import pytest
 from twisted.internet import threads
@@ -168,7 +169,7 @@ def test_it_ends_in_time_if_the_layer_fails_or_hangs(server, shut_down, caplog):
 
 
 def test_a_stock_layer_that_knows_nothing_is_not_asked(server, shut_down):
-    server.channel_layer = object()
+    server.channel_layer = SimpleNamespace()
     server.add('a')
     server.busy.add('a')
     assert shut_down() < 1 and server.said == [('a', 1012)]

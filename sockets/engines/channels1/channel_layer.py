@@ -1,12 +1,8 @@
 """The channel layer of ``SOCKETS['CHANNEL_LAYER']``: what ours can do, and what is assumed of any other."""
-import weakref
-
 from channels import channel_layers
 
 from ... import conf
 from ...engine import server_of
-
-_adapters = weakref.WeakKeyDictionary()
 
 
 def channel_layer():
@@ -17,9 +13,9 @@ def channel_layer():
 def adapted(layer=None):
     """Return the ``Adapter`` of ``layer``, or of ``channel_layer()``."""
     layer = channel_layer() if layer is None else layer
-    adapter = _adapters.get(layer)
+    adapter = vars(layer).get('_sockets_adapter')
     if adapter is None:
-        adapter = _adapters[layer] = Adapter(layer)
+        adapter = layer._sockets_adapter = Adapter(layer)
     return adapter
 
 
@@ -27,18 +23,11 @@ class Adapter:
     """What the engine asks of a layer. The methods here are for those that do not have their own."""
 
     def __init__(self, layer):
-        # Not the layer itself, which is the key that this is found by.
-        self._layer = weakref.ref(layer)
+        self.layer = layer
         # Whether frames of one connection are handed over one after another.
         self.keeps_order = getattr(layer, 'keeps_order', False)
         # What servers call it that can hear of each other; empty if they cannot.
         self.name = getattr(layer, 'name', '')
-        self.ChannelFull = layer.ChannelFull
-
-    @property
-    def layer(self):
-        """The layer of Channels."""
-        return self._layer()
 
     def hand_over(self, names, message):
         """Hand ``message`` to many channels; return those that were full, as ``Engine.hand_over``."""
@@ -88,6 +77,40 @@ class Adapter:
         """Return whether the workers of the connections of this process are in it."""
         layer = self.layer
         return layer.local_only() or getattr(layer, 'is_served_locally', False)
+
+    # What a server and its workers ask.
+
+    def serve_locally(self):
+        """Have the frames of the connections of this process handled in it, as far as the layer can."""
+        self._ask('serve_locally', lambda layer: None)
+
+    def wake_threads_after(self, seconds):
+        """Wake another thread for a frame that has waited so long."""
+        self._ask('wake_threads_after', lambda layer, seconds: None, seconds)
+
+    def expect_handshakes_within(self, seconds):
+        """Say how long a client waits for the answer to its connect."""
+        self._ask('expect_handshakes_within', lambda layer, seconds: None, seconds)
+
+    def deliver_to(self, server, deliver):
+        """Have ``deliver`` called in the reactor's thread with what is sent to ``server``; whether the layer can do that."""
+        return self._ask('deliver_to', lambda layer, server, deliver: False, server, deliver) is not False
+
+    def release(self):
+        """Say that this thread handles no more frames."""
+        self._ask('release', lambda layer: None)
+
+    def withdraw(self, name):
+        """Take back the connect of a connection that no worker has taken yet; return whether that was done."""
+        return self._ask('withdraw', lambda layer, name: False, name)
+
+    def drained_connections(self, server, names):
+        """Return those of ``names`` of which no frame waits or is being handled: where it is not known, all."""
+        return self._ask('drained_connections', lambda layer, server, names: names, server, names)
+
+    def is_idle(self):
+        """Return whether nothing waits for the workers of this process."""
+        return self._ask('is_idle', lambda layer: True)
 
     def _ask(self, name, default, *args):
         method = getattr(self.layer, name, None)

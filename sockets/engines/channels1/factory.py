@@ -5,6 +5,7 @@ from daphne.http_protocol import HTTPFactory, WebRequest
 from twisted.web import http
 
 from ... import conf
+from .channel_layer import adapted
 from .handshake import join_cookies
 from .protocol import SocketProtocol
 
@@ -17,11 +18,9 @@ class SocketFactory(HTTPFactory):
 
     def __init__(self, channel_layer, **kwargs):
         super().__init__(channel_layer, **kwargs)
-        # A stock layer has no such method.
-        expect = getattr(channel_layer, 'expect_handshakes_within', None)
         timeout = conf.HANDSHAKE_TIMEOUT or self.ws_factory.openHandshakeTimeout
-        if expect is not None and timeout:
-            expect(timeout)
+        if timeout:
+            adapted(channel_layer).expect_handshakes_within(timeout)
 
     def dispatch_reply(self, channel, message):
         protocol = self.reply_protocols.get(channel)

@@ -10,9 +10,10 @@ from channels.worker import Worker
 from daphne.server import Server
 
 from ...connection import overtime
-from . import shutdown
 from ...layers.mailboxes import CONNECT, FRAMES
 from ...presence import keep_house
+from . import shutdown
+from .channel_layer import adapted
 from .workers import at_work, finish, WorkerThread
 
 logger = logging.getLogger('sockets')
@@ -40,13 +41,9 @@ class SocketServer(Server):
         if listening is not None:
             self.endpoints = []
         self.failure = None
-        # A stock layer has no such method: its frames go through the layer as usual.
-        serve_locally = getattr(channel_layer.channel_layer, 'serve_locally', None)
-        if serve_locally is not None:
-            serve_locally()
-        wake_threads_after = getattr(channel_layer.channel_layer, 'wake_threads_after', None)
-        if wake_threads_after is not None:
-            wake_threads_after(THREAD_PATIENCE)
+        self.layer = adapted(channel_layer)
+        self.layer.serve_locally()
+        self.layer.wake_threads_after(THREAD_PATIENCE)
         # It completes the routing.
         Worker(channel_layer, signal_handlers=False).ready()
         self.workers = [WorkerThread(channel_layer, FRAMES.difference(CONNECTS)) for _ in range(threads)]
@@ -84,10 +81,8 @@ class SocketServer(Server):
                 reactor.adoptStreamPort(self.listening.fileno(), self.listening.family, self.factory)))
 
     def backend_reader_twisted(self):
-        deliver_to = getattr(self.channel_layer, 'deliver_to', None)
-        if deliver_to is None:
-            return super().backend_reader_twisted()
-        deliver_to(self.send_channel, self.factory.dispatch_reply)
+        if not self.layer.deliver_to(self.send_channel, self.factory.dispatch_reply):
+            super().backend_reader_twisted()
 
     def on_listener_error(self, failure):
         from twisted.internet import reactor

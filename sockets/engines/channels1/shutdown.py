@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 
+from .channel_layer import adapted
+
 logger = logging.getLogger('sockets')
 
 # Seconds that connections and the functions that are running have to come to an end after SIGTERM.
@@ -33,7 +35,7 @@ class Shutdown:
 
     def __init__(self, server):
         self.server = server
-        self.layer = server.channel_layer
+        self.layer = adapted(server.channel_layer)
         # Names of the connections that were closed.
         self.closed = set()
         # Connections that the last answer called drained, and how many of their frames had come in by then.
@@ -54,9 +56,8 @@ class Shutdown:
                 reactor.callLater(0, _accept_all, port)
                 port.stopListening()
         # A client whose connect nobody has taken yet is told to come back, and reaches the next server.
-        withdraw = getattr(self.layer, 'withdraw', lambda connection: False)
         for name, protocol in self._open().items():
-            if hasattr(protocol, 'turn_away') and withdraw(name):
+            if hasattr(protocol, 'turn_away') and self.layer.withdraw(name):
                 protocol.turn_away(_RETRY_AFTER)
         # Redis may hang, and must not hold up the reactor, nor the end of this process.
         threading.Thread(target=self._ask_layer, daemon=True, name='sockets-shutdown').start()
@@ -77,12 +78,10 @@ class Shutdown:
 
     def _ask_layer(self):
         from twisted.internet import reactor
-        # A stock layer does not know.
-        ask = getattr(self.layer, 'drained_connections', lambda server, names: names)
         while True:
             counts = self.questions.get()
             try:
-                drained = ask(self.server.send_channel, list(counts)) if counts else ()
+                drained = self.layer.drained_connections(self.server.send_channel, list(counts)) if counts else ()
             except Exception as error:
                 logger.error('Waiting for the frames of %d connections: %s', len(counts), error)
                 time.sleep(0.5)
@@ -107,7 +106,7 @@ class Shutdown:
         from twisted.internet import reactor
         return (not self.protocols and time.monotonic() - self.began > _FIRST_FRAMES and
                 # The ends of connections whose workers are in this process ...
-                getattr(self.layer, 'is_idle', lambda: True)() and
+                self.layer.is_idle() and
                 # ... and what has been written and not sent, as the rest of a page.
                 not getattr(reactor, 'getWriters', list)())
 

@@ -13,6 +13,7 @@ from django.db import connections
 
 from ... import presence
 from ...connection import overtime
+from .channel_layer import adapted
 from .shutdown import DRAIN_TIMEOUT
 
 logger = logging.getLogger('sockets')
@@ -44,9 +45,7 @@ class WorkerThread(threading.Thread):
                 # So that a worker which dies at once is not restarted without pause.
                 time.sleep(0.1)
         # This sends its last messages, and lets another thread take the next frame of that connection.
-        release = getattr(self.layer, 'release', None)
-        if release is not None:
-            release()
+        adapted(self.layer).release()
         connections.close_all()
 
     def stop(self):
