@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import contenders
+import figures
+import sites
 from contenders import CLASSIC, REDIS, RUNSOCKETS, Contender
 
 CONNECTIONS = 500
@@ -30,7 +32,7 @@ class Meter:
     def __init__(self, site):
         import psycopg2
         self.redis = site.redis
-        self.database = psycopg2.connect(site.database_url)
+        self.database = psycopg2.connect(site.database('channels1', 'channels1').url)
         self.database.autocommit = True
         self.postmaster = _parent(self.ask('select pg_backend_pid()'))
 
@@ -89,14 +91,14 @@ def rest():
     return IDLE_SECONDS
 
 
-def measure(site, url, alone):
+def measure(site, door, alone):
     """Yield what a second and each event cost, with its name; ``alone`` is what a second costs without us."""
     from sockets.models import Socket
     meter = Meter(site)
     # What the last contender left is nobody's to remove.
     Socket.objects.all()._raw_delete('default')
     # The first connection of all finds everything still to be imported.
-    with contenders.Client('echo', url, 8, 1):
+    with door.client('echo', 8, 1):
         pass
     time.sleep(STATISTICS_LAG)
     idle = meter.cost(rest)
@@ -109,18 +111,18 @@ def measure(site, url, alone):
         return times
 
     def come_and_go():
-        with contenders.Client('echo', url, CONNECTIONS, 1):
+        with door.client('echo', CONNECTIONS, 1):
             pass
         time.sleep(STATISTICS_LAG)
         return CONNECTIONS
     yield 'a connection that comes and goes', meter.cost(come_and_go, idle)
     for clients in (1, 32):
-        with contenders.Client('echo', url, clients, 5) as client:
+        with door.client('echo', clients, 5) as client:
             time.sleep(STATISTICS_LAG)
             yield 'an echo, {} client{}'.format(clients, '' if clients == 1 else 's'), meter.cost(
                 lambda: client.measure(site)['echoes'], idle)
     for count, times in ((1, 3000), (1000, 300), (3000, 200)):
-        with contenders.Client('echo', url, count, 1):
+        with door.client('echo', count, 1):
             time.sleep(STATISTICS_LAG)
             # From this process, which is no server.
             yield 'a message to {} connection{}'.format(count, '' if count == 1 else 's'), meter.cost(
@@ -146,7 +148,7 @@ def bytes_of_a_row(meter, count=100000):
 
 
 def print_costs(name, costs):
-    contenders.print_table([name, *HEAD], [
+    figures.print_table([name, *HEAD], [
         [event, *('{:.2f}'.format(round(cost, 2) + 0) for cost in row)] for event, row in costs])
 
 
@@ -154,8 +156,9 @@ def main():
     args = contenders.parser(__doc__, rounds=1).parse_args()
     virtualenvs = contenders.prepare(args)
     print('The first three columns are of Redis, the others of PostgreSQL, which does not wait for its disk here.\n')
-    with contenders.site(virtualenvs) as site:
-        os.environ.update(contenders.environment('channels1', REDIS, site.redis_url, site.database_url))
+    with sites.site(virtualenvs) as site:
+        os.environ.update(sites.environment(
+            'channels1', REDIS, site.redis_url, site.database('channels1', 'channels1').url))
         import django
         django.setup()
         meter = Meter(site)
@@ -164,9 +167,10 @@ def main():
             daphne = meter.cost(rest, alone)
         print_costs('idle', [('Redis and PostgreSQL, a second', alone), ('daphne, a second', daphne)])
         for contender in contenders.chosen(PARTICIPANTS, args):
-            with site.running(contender) as url:
-                print_costs(contender.name, list(measure(site, url, alone)))
+            with site.running(contender) as door:
+                print_costs(contender.name, list(measure(site, door, alone)))
         print('A row takes {:.0f} bytes with its indexes.'.format(bytes_of_a_row(meter)))
+        site.exit()
 
 
 if __name__ == '__main__':

@@ -4,7 +4,10 @@ Run it with ``python benchmarks/fanout.py``; it prepares and cleans up as ``echo
 ``Socket.objects.all().send_json(...)`` in a handler, its query included, with the rows in PostgreSQL.
 """
 import contenders
-from contenders import CLASSIC, CORE, DAPHNE4, MEMORY, PUBSUB, REDIS, RUNSOCKETS, STOCK, UVICORN, Contender, median
+import figures
+import sites
+from contenders import CLASSIC, CORE, DAPHNE4, MEMORY, PUBSUB, REDIS, RUNSOCKETS, STOCK, UVICORN, Contender
+from figures import median
 
 PEERS = ('Channels 4 group_send, uvicorn', 'Channels 4 group_send, daphne', 'Channels 4 group_send, pubsub, uvicorn')
 
@@ -22,7 +25,7 @@ PARTICIPANTS = [Contender(*row) for row in (
 
 
 def targets(results):
-    """Yield text, figure and whether it meets the target, for each that issue 3 states."""
+    """Yield text, figure and whether it meets the target, for each that we have set ourselves."""
     for (name, count), rounds in results.items():
         if 'stock' in name or name in PEERS:
             continue
@@ -42,14 +45,14 @@ def targets(results):
 
 def draw(results, path):
     """Draw the time from the first to the last arrival of each, for a thousand connections."""
-    pyplot = contenders.pyplot()
+    pyplot = figures.pyplot()
     figure, axis = pyplot.subplots(figsize=(11, 4.5))
     shown = {name: rounds for (name, count), rounds in results.items() if count == 1000}
     names = list(shown)
     first = [median(shown[name], 'first') for name in names]
     last = [median(shown[name], 'last') for name in names]
     bars = axis.barh(names, [end - start for start, end in zip(first, last)], left=first,
-                     color=[contenders.colour(name) for name in names])
+                     color=[figures.colour(name) for name in names])
     axis.bar_label(bars, ['{:.0f} ms{}'.format(
         end, '' if all(r['delivered'] == r['expected'] for r in shown[name]) else ', frames lost')
         for name, end in zip(names, last)], padding=3)
@@ -69,16 +72,17 @@ def main():
     virtualenvs = contenders.prepare(args)
     running = contenders.chosen(PARTICIPANTS, args)
     results = {}
-    with contenders.site(virtualenvs) as site:
+    contenders.print_contenders(running, virtualenvs)
+    with sites.site(virtualenvs) as site:
         for contender in contenders.turns(running, args):
             for count in map(int, args.connections.split(',')):
-                with site.running(contender) as url:
-                    with contenders.Client('fanout', url, count, args.seconds) as client:
+                with site.running(contender) as door:
+                    with door.client('fanout', count, args.seconds) as client:
                         client.measure(site)
                         for _ in range(args.shots):
                             results.setdefault((contender.name, count), []).append(client.measure(site))
     for count in map(int, args.connections.split(',')):
-        contenders.print_table(
+        figures.print_table(
             ['one message to {}'.format(count), 'delivered', 'worst round', 'first, ms', 'last, ms', 'slowest',
              'frames/s', 'Redis commands'],
             [[contender.name, '{:.1%}'.format(sum(r['delivered'] for r in rounds) / sum(r['expected'] for r in rounds)),
@@ -86,8 +90,9 @@ def main():
                   median(rounds, 'first'), median(rounds, 'last'), max(r['last'] for r in rounds),
                   count / median(rounds, 'last') * 1000, median(rounds, 'redis')))]
              for contender in running for rounds in [results.get((contender.name, count))] if rounds])
-    contenders.print_targets(targets(results))
-    contenders.save(args, results, draw)
+    figures.print_targets(targets(results))
+    figures.save(args, results, draw)
+    site.exit()
 
 
 if __name__ == '__main__':

@@ -4,7 +4,10 @@ Run it with ``python benchmarks/scale.py``; it prepares and cleans up as ``echo.
 row to PostgreSQL. Client, servers, Redis and PostgreSQL share the machine: more processes than cores bring nothing.
 """
 import contenders
-from contenders import CLASSIC, CORE, DAPHNE4, REDIS, RUNSOCKETS, STOCK, UVICORN, Contender, median
+import figures
+import sites
+from contenders import CLASSIC, CORE, DAPHNE4, REDIS, RUNSOCKETS, STOCK, UVICORN, Contender
+from figures import median
 
 CONNECTIONS = 500
 
@@ -23,16 +26,16 @@ PARTICIPANTS = [Contender(*row) for row in (
 )]
 
 
-def measure(contender, site, url, seconds):
+def measure(site, door, seconds):
     """Return the result of a round."""
     # The first connection of all finds everything still to be imported.
-    with contenders.Client('echo', url, 8, seconds):
+    with door.client('echo', 8, seconds):
         pass
     before = site.resident_bytes()
-    with contenders.Client('echo', url, CONNECTIONS, seconds) as client:
+    with door.client('echo', CONNECTIONS, seconds) as client:
         result = {'connects': CONNECTIONS / client.connect_seconds,
                   'memory': (site.resident_bytes() - before) / CONNECTIONS}
-    with contenders.Client('echo', url, 32, seconds) as client:
+    with door.client('echo', 32, seconds) as client:
         return dict(result, rate=client.measure(site)['rate'])
 
 
@@ -43,24 +46,26 @@ def main():
     virtualenvs = contenders.prepare(args)
     running = contenders.chosen(PARTICIPANTS, args)
     results = {}
-    with contenders.site(virtualenvs) as site:
+    contenders.print_contenders(running, virtualenvs)
+    with sites.site(virtualenvs) as site:
         for contender in contenders.turns(running, args):
-            with site.running(contender) as url:
-                results.setdefault(contender.name, []).append(measure(contender, site, url, args.seconds))
-    contenders.print_table(
+            with site.running(contender) as door:
+                results.setdefault(contender.name, []).append(measure(site, door, args.seconds))
+    figures.print_table(
         ['', 'echoes/s, 32 clients', 'connects/s', 'kB per idle connection'],
         [[name, *('{:.0f}'.format(figure) for figure in (
             median(rounds, 'rate'), median(rounds, 'connects'), median(rounds, 'memory') / 1024))]
          for name, rounds in results.items()])
-    contenders.save(args, results, draw)
+    figures.save(args, results, draw)
+    site.exit()
 
 
 def draw(results, path):
     """Draw what more workers bring."""
-    pyplot = contenders.pyplot()
+    pyplot = figures.pyplot()
     figure, axis = pyplot.subplots(figsize=(11, 4.5))
     bars = axis.barh(list(results), [median(rounds, 'rate') for rounds in results.values()],
-                     color=[contenders.colour(name) for name in results])
+                     color=[figures.colour(name) for name in results])
     axis.bar_label(bars, fmt='%.0f', padding=3)
     axis.set_xlabel('echoes a second, 32 clients')
     axis.invert_yaxis()

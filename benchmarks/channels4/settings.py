@@ -1,10 +1,16 @@
 """The project that Channels 4 runs in the benchmarks: no more than it needs."""
 import os
+from urllib.parse import urlsplit
 
 SECRET_KEY = 'benchmarks only'
 ALLOWED_HOSTS = ['127.0.0.1']
-INSTALLED_APPS = []
+INSTALLED_APPS = ['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions']
 USE_TZ = True
+_database = urlsplit(os.environ['DATABASE_URL'])
+DATABASES = {'default': {
+    'ENGINE': 'django.db.backends.postgresql', 'NAME': _database.path[1:], 'HOST': _database.hostname,
+    'PORT': _database.port, 'USER': _database.username, 'CONN_MAX_AGE': 60,
+}}
 CHANNEL_LAYERS = {'default': {
     'BACKEND': os.environ['LAYER'],
     'CONFIG': {'hosts': [os.environ['REDIS_URL']]},
