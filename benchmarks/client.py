@@ -342,7 +342,15 @@ async def run(args):
         return
     started = time.perf_counter()
     connections = await connect(args.url, args.clients, keys)
-    tell(connect_seconds=time.perf_counter() - started)
+    connect_seconds = time.perf_counter() - started
+    if args.work == 'talk':
+        # What is read once, with the first frame of a connection, is no matter of those that follow.
+        try:
+            await talk(connections, INTERVAL / 2)
+        except Failure as failure:
+            tell(failure=str(failure))
+            return
+    tell(connect_seconds=connect_seconds)
     while await next_line():
         try:
             tell(**await {'echo': echo, 'fanout': fanout, 'talk': talk}[args.work](connections, args.seconds))

@@ -47,8 +47,11 @@ def paired_ratios(befores, afters, is_better_high=True):
     return [after / before if is_better_high else before / after for before, after in zip(befores, afters)]
 
 
-def verdict(low, high, wanted):
-    """Return what an interval of ratios says about the one that is wanted."""
+def verdict(ratios, wanted):
+    """Return whether the interval of ``ratios`` lies above ``wanted`` ('yes'), below it ('NO') or across it."""
+    low, high, confidence = interval(ratios)
+    if confidence < CONFIDENCE:
+        return 'too few rounds'
     return 'yes' if low >= wanted else 'NO' if high < wanted else 'perhaps'
 
 

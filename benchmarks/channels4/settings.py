@@ -13,7 +13,9 @@ DATABASES = {'default': {
 }}
 CHANNEL_LAYERS = {'default': {
     'BACKEND': os.environ['LAYER'],
-    'CONFIG': {'hosts': [os.environ['REDIS_URL']]},
+    # redis-py 8 gives up reading after five seconds, which is as long as channels_redis 4.3 waits for a message: without
+    # this a connection that nothing is sent to is closed with 1011.
+    'CONFIG': {'hosts': [{'address': os.environ['REDIS_URL'], 'socket_timeout': None}]},
 }}
 if os.environ['LAYER'].endswith('.RedisChannelLayer'):
     # With its own 100 it throws away most of what a group of a thousand in one process is sent.
