@@ -91,7 +91,7 @@ def measure(site, door, args, number):
     for path, asks in paths.values():
         if asks:
             sites.check_that_it_refuses(door.url(path), None)
-        with door.client('echo', 8, 0.3, path, asks) as client:
+        with door.client('echo', 8, 1, path, asks) as client:
             client.result()
     before = site.resident_bytes()
     with door.client('fanout', args.connections, 10) as client:

@@ -102,9 +102,7 @@ class Site:
                     program.wait_for_log('Listening on channels')
             if contender.programs[0].startswith('uvicorn'):
                 refuse_slow_uvicorn(port)
-            door = Door(self, contender, database, port)
-            door.check_that_it_refuses()
-            yield door
+            yield Door(contender, database, port)
         except Failed as error:
             # It will be missing from the table, and the benchmark fails in the end; the others go on.
             self.failed.append(contender.name)
@@ -159,11 +157,14 @@ def refuse_slow_uvicorn(port):
 class Door:
     """A websocket of a running contender, and who asks it."""
 
-    def __init__(self, site, contender, database, port):
-        self.site, self.contender, self.database, self.port = site, contender, database, port
+    def __init__(self, contender, database, port):
+        self.contender, self.database, self.port = contender, database, port
+        self.is_checked = False
 
     def client(self, work, clients, seconds, path=None, asks=None):
         """Return a ``Client``; ``path`` and ``asks`` are those of another handler on the same server."""
+        if not self.is_checked:
+            self.check_that_it_refuses()
         asks = self.contender.asks if asks is None else asks
         return Client(work, self.url(path), clients, seconds, self.database.visitors if asks else None)
 
@@ -172,6 +173,7 @@ class Door:
 
     def check_that_it_refuses(self):
         """Fail unless who may not send a frame is refused: an echo without its guard would be a faster one."""
+        self.is_checked = True
         if self.contender.asks:
             check_that_it_refuses(self.url(), None)
         if self.contender.asks == 'permission':

@@ -29,7 +29,7 @@ PARTICIPANTS = [Contender(*row) for row in (
 def measure(site, door, count, seconds):
     """Return the result of a round."""
     # The first connection of all finds everything still to be imported.
-    with door.client('echo', 8, 0.5) as client:
+    with door.client('echo', 8, 1) as client:
         client.result()
     with door.client('talk', count, seconds) as client:
         result = client.measure(site)
