@@ -93,6 +93,7 @@ def measure(site, door, args, number):
             sites.check_that_it_refuses(door.url(path), None)
         with door.client('echo', 8, 1, path, asks) as client:
             client.result()
+    site.settle()
     before = site.resident_bytes()
     with door.client('fanout', args.connections, 10) as client:
         result = {'connects': args.connections / client.connect_seconds,
@@ -101,6 +102,7 @@ def measure(site, door, args, number):
     if any(shot['delivered'] < shot['expected'] or shot['twice'] for shot in shots):
         raise sites.Failed('a fan-out reached {} of {} connections'.format(
             min(shot['delivered'] for shot in shots), args.connections))
+    site.settle()
     result['last'] = statistics.median(shot['last'] for shot in shots[1:])
     # Whoever comes later in the life of a server must not always be the same one.
     names = list(paths)

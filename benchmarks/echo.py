@@ -104,7 +104,7 @@ def targets(results):
 
 
 def draw(results, path):
-    """Draw the rates as bars, longest at the top."""
+    """Draw the rates as bars, in the order of the table."""
     pyplot = figures.pyplot()
     shown = sorted({clients for _, clients in results} & {1, 32})
     figure, axes = pyplot.subplots(1, len(shown), figsize=(14, 9), sharey=True, squeeze=False)
@@ -115,7 +115,8 @@ def draw(results, path):
         axis.bar_label(bars, fmt='%.0f', padding=3)
         axis.set_xlabel('echoes a second, {} client{}'.format(clients, '' if clients == 1 else 's'))
         axis.set_xlim(0, max(rates) * 1.15)
-        axis.invert_yaxis()
+    # The axes share it.
+    axes[0][0].invert_yaxis()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -31,10 +31,12 @@ def measure(site, door, seconds):
     # The first connection of all finds everything still to be imported.
     with door.client('echo', 8, seconds):
         pass
+    site.settle()
     before = site.resident_bytes()
     with door.client('echo', CONNECTIONS, seconds) as client:
         result = {'connects': CONNECTIONS / client.connect_seconds,
                   'memory': (site.resident_bytes() - before) / CONNECTIONS}
+    site.settle()
     with door.client('echo', 32, seconds) as client:
         return dict(result, rate=client.measure(site)['rate'])
 

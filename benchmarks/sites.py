@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 
@@ -123,6 +124,17 @@ class Site:
         times = [(Path('/proc') / str(pid) / 'stat').read_text().rpartition(')')[2].split()[11:13]
                  for pid in self.pids()]
         return sum(int(user) + int(system) for user, system in times) / os.sysconf('SC_CLK_TCK')
+
+    def settle(self, seconds=60):
+        """Wait until the servers have nothing left to do: a thousand connections that end are work for seconds."""
+        deadline, before = time.monotonic() + seconds, self.cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            now = self.cpu_seconds()
+            if now - before < 0.05:
+                return
+            before = now
+        raise Failed('it is still busy after {} seconds'.format(seconds))
 
     def resident_bytes(self):
         """Return how much memory the servers have of their own."""
