@@ -5,6 +5,7 @@ the benchmarks need, so it stays ahead of them; ``serve`` is the echo that shows
 
 It prints one line of JSON when its connections are open, then one per line that it reads: the result of a round.
 """
+
 import argparse
 import asyncio
 import base64
@@ -16,6 +17,7 @@ import random
 import resource
 import sys
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from figures import percentile
@@ -28,7 +30,7 @@ INTERVAL = 10
 
 def masked(payload, mask):
     """Return ``payload`` with ``mask`` put on, or taken off."""
-    key = (mask * (len(payload) // 4 + 1))[:len(payload)]
+    key = (mask * (len(payload) // 4 + 1))[: len(payload)]
     return (int.from_bytes(payload, 'big') ^ int.from_bytes(key, 'big')).to_bytes(len(payload), 'big')
 
 
@@ -48,12 +50,12 @@ def frames(buffer):
         size, start = buffer[1] & 0x7F, 2
         if size == 126:
             size, start = int.from_bytes(buffer[2:4], 'big'), 4
-        mask = bytes(buffer[start:start + 4]) if buffer[1] & 0x80 else b''
+        mask = bytes(buffer[start : start + 4]) if buffer[1] & 0x80 else b''
         start += len(mask)
         if len(buffer) < start + size:
             return
-        opcode, payload = buffer[0], bytes(buffer[start:start + size])
-        del buffer[:start + size]
+        opcode, payload = buffer[0], bytes(buffer[start : start + size])
+        del buffer[: start + size]
         yield opcode, mask, payload
 
 
@@ -90,16 +92,23 @@ class Connection(Protocol):
     def __init__(self, url, key=None):
         super().__init__()
         self.url = url
-        self.cookie = 'Cookie: sessionid={}\r\n'.format(key) if key else ''
+        self.key = key
         self.opened = asyncio.get_running_loop().create_future()
         self.ended = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        transport.write((
-            'GET {0.path} HTTP/1.1\r\nHost: {0.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-            'Origin: http://{0.netloc}\r\nSec-WebSocket-Key: {1}\r\nSec-WebSocket-Version: 13\r\n{2}\r\n'
-        ).format(self.url, base64.b64encode(os.urandom(16)).decode(), self.cookie).encode())
+        lines = [
+            f'GET {self.url.path} HTTP/1.1',
+            f'Host: {self.url.netloc}',
+            'Upgrade: websocket',
+            'Connection: Upgrade',
+            f'Origin: http://{self.url.netloc}',
+            f'Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}',
+            'Sec-WebSocket-Version: 13',
+            *([f'Cookie: sessionid={self.key}'] if self.key else []),
+        ]
+        transport.write('\r\n'.join([*lines, '', '']).encode())
 
     def head_received(self, head):
         if head.startswith(b'HTTP/1.1 101'):
@@ -143,8 +152,10 @@ class Echo(Protocol):
     def head_received(self, head):
         key = next(line for line in head.split(b'\r\n') if line.lower().startswith(b'sec-websocket-key:'))
         accept = hashlib.sha1(key.split(b':')[1].strip() + b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11').digest()
-        self.transport.write(b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-                             b'Sec-WebSocket-Accept: ' + base64.b64encode(accept) + b'\r\n\r\n')
+        self.transport.write(
+            b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+            b'Sec-WebSocket-Accept: ' + base64.b64encode(accept) + b'\r\n\r\n'
+        )
 
     def frame_received(self, opcode, mask, payload):
         if opcode == CLOSE:
@@ -161,8 +172,7 @@ def check(connections):
     """Raise ``Failure`` if one of ``connections`` was closed or got an answer that is none."""
     failures = [connection.failure for connection in connections if connection.failure]
     if failures:
-        raise Failure('{} of {} connections failed, the first: {}'.format(
-            len(failures), len(connections), failures[0]))
+        raise Failure(f'{len(failures)} of {len(connections)} connections failed, the first: {failures[0]}')
 
 
 async def connect(url, count, keys=()):
@@ -199,7 +209,7 @@ def check_echo(payload):
     # Decoding each would measure us. There are as many texts as ways to write this JSON: one a server.
     if payload not in _seen:
         if json.loads(payload.decode()) != CONTENT:
-            raise Failure('no echo: {!r}'.format(payload[:500]))
+            raise Failure(f'no echo: {payload[:500]!r}')
         _seen.add(payload)
 
 
@@ -242,7 +252,7 @@ def percentiles(latencies):
     if not latencies:
         raise Failure('nothing was answered in time')
     latencies.sort()
-    return {'p{}'.format(share): percentile(latencies, share / 100) * 1000 for share in (50, 95, 99)}
+    return {f'p{share}': percentile(latencies, share / 100) * 1000 for share in (50, 95, 99)}
 
 
 async def talk(connections, seconds):
@@ -259,7 +269,7 @@ async def talk(connections, seconds):
             if loop.time() >= until or connection.failure:
                 return
             if connection in sent:
-                connection.fail('no answer in {} seconds'.format(INTERVAL))
+                connection.fail(f'no answer in {INTERVAL} seconds')
                 return
             messages += 1
             sent[connection] = clock()
@@ -281,7 +291,7 @@ async def talk(connections, seconds):
         await asyncio.sleep(0.1)
     check(connections)
     if sent:
-        raise Failure('{} of {} messages were not answered'.format(len(sent), messages))
+        raise Failure(f'{len(sent)} of {messages} messages were not answered')
     return dict(percentiles(latencies), echoes=messages)
 
 
@@ -305,7 +315,7 @@ async def knock(url, keys):
 async def fanout(connections, seconds):
     """Ask the first connection for a fan-out; return how many it reached, and when the first and last, in ms."""
     clock = time.perf_counter
-    number = random.randrange(10 ** 9)
+    number = random.randrange(10**9)
     arrivals, twice, everyone = {}, 0, asyncio.Event()
 
     def listen(connection):
@@ -318,6 +328,7 @@ async def fanout(connections, seconds):
             arrivals[connection] = clock() - started
             if len(arrivals) == len(connections):
                 everyone.set()
+
         connection.on_text = on_text
 
     for connection in connections:
@@ -329,12 +340,17 @@ async def fanout(connections, seconds):
     except asyncio.TimeoutError:
         pass
     times = sorted(arrivals.values()) or [seconds]
-    return {'delivered': len(arrivals), 'expected': len(connections), 'twice': twice,
-            'first': times[0] * 1000, 'last': times[-1] * 1000}
+    return {
+        'delivered': len(arrivals),
+        'expected': len(connections),
+        'twice': twice,
+        'first': times[0] * 1000,
+        'last': times[-1] * 1000,
+    }
 
 
 async def run(args):
-    keys = open(args.visitors).read().split() if args.visitors else []
+    keys = Path(args.visitors).read_text().split() if args.visitors else []
     if args.work == 'knock':
         tell(connect_seconds=0)
         while await next_line():

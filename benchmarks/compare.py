@@ -1,13 +1,14 @@
-"""Is a commit slower than another one? Both take turns, and each figure is the ratio of two that were measured in a row.
+"""Is a commit slower than another one? Both take turns, and the figures of a turn are compared with each other.
 
-Run it with ``python benchmarks/compare.py 3a748cb HEAD --rounds 10``; it prepares and cleans up as ``echo.py`` does. Only
-the package ``sockets`` is that of each commit: project, client, dependencies and machine are the same for both, and what
-the project uses has been public in both.
+Run it with ``python benchmarks/compare.py 3a748cb HEAD --rounds 10``; it prepares and cleans up as ``echo.py`` does.
+Only the package ``sockets`` is that of each commit: project, client, dependencies and machine are the same for both, and
+what the project uses has been public in both.
 
 A ratio above 1 is an improvement. Its interval is the one in which the median lies with 95 % confidence or more (see
 ``figures.interval``). An interval that lies below ``--wanted`` says that the later commit is slower; one that lies
 across it says that more rounds are needed.
 """
+
 import collections
 import contextlib
 import io
@@ -25,11 +26,14 @@ import sites
 from contenders import CLASSIC, MEMORY, REDIS, RUNSOCKETS, Contender
 from virtualenvs import ROOT
 
-PARTICIPANTS = [Contender(*row) for row in (
-    ('runsockets, memory', 'channels1', MEMORY, RUNSOCKETS, '/routed/'),
-    ('runsockets, Redis', 'channels1', REDIS, RUNSOCKETS, '/routed/'),
-    ('daphne + runworker', 'channels1', REDIS, CLASSIC, '/routed/'),
-)]
+PARTICIPANTS = [
+    Contender(*row)
+    for row in (
+        ('runsockets, memory', 'channels1', MEMORY, RUNSOCKETS, '/routed/'),
+        ('runsockets, Redis', 'channels1', REDIS, RUNSOCKETS, '/routed/'),
+        ('daphne + runworker', 'channels1', REDIS, CLASSIC, '/routed/'),
+    )
+]
 
 Figure = collections.namedtuple('Figure', 'key title is_better_high')
 FIGURES = [
@@ -41,8 +45,11 @@ FIGURES = [
     Figure('memory', 'kB of an idle connection', False),
 ]
 # Echoes that ask who their user is, as a share of plain ones of the same server: path and who may send.
-GUARDS = {'user': ('/routed/user/', 'user'), 'login': ('/routed/login/', 'user'),
-          'login and permission': ('/routed/permission/', 'permission')}
+GUARDS = {
+    'user': ('/routed/user/', 'user'),
+    'login': ('/routed/login/', 'user'),
+    'login and permission': ('/routed/permission/', 'permission'),
+}
 WANTED_OF_GUARDS = 0.85
 
 
@@ -51,8 +58,9 @@ WANTED_OF_GUARDS = 0.85
 
 def commit(name):
     """Return the hash of the commit ``name`` and its first line."""
-    output = subprocess.check_output(['git', 'log', '-1', '--format=%h %s', name, '--'], cwd=str(ROOT),
-                                     universal_newlines=True)
+    output = subprocess.check_output(
+        ['git', 'log', '-1', '--format=%h %s', name, '--'], cwd=str(ROOT), universal_newlines=True
+    )
     hash, _, title = output.strip().partition(' ')
     return hash, title
 
@@ -75,10 +83,13 @@ def checkouts(hashes):
 def check_import(directory, python):
     """End the comparison unless servers with ``directory`` as their root run its code."""
     path = subprocess.check_output(
-        [str(python), '-c', 'import sockets; print(sockets.__file__)'], cwd=str(directory), universal_newlines=True,
-        env=sites.environment('channels1', MEMORY, '', '', directory)).strip()
+        [str(python), '-c', 'import sockets; print(sockets.__file__)'],
+        cwd=str(directory),
+        universal_newlines=True,
+        env=sites.environment('channels1', MEMORY, '', '', directory),
+    ).strip()
     if Path(path).resolve().parent.parent != directory:
-        sys.exit('{} would be measured instead of {}.'.format(path, directory))
+        sys.exit(f'{path} would be measured instead of {directory}.')
 
 
 # One server
@@ -96,17 +107,20 @@ def measure(site, door, args, number):
     site.settle()
     before = site.resident_bytes()
     with door.client('fanout', args.connections, 10) as client:
-        result = {'connects': args.connections / client.connect_seconds,
-                  'memory': (site.resident_bytes() - before) / args.connections / 1024}
+        result = {
+            'connects': args.connections / client.connect_seconds,
+            'memory': (site.resident_bytes() - before) / args.connections / 1024,
+        }
         shots = [client.result() for _ in range(args.shots + 1)]
     if any(shot['delivered'] < shot['expected'] or shot['twice'] for shot in shots):
-        raise sites.Failed('a fan-out reached {} of {} connections'.format(
-            min(shot['delivered'] for shot in shots), args.connections))
+        raise sites.Failed(
+            'a fan-out reached {} of {} connections'.format(min(shot['delivered'] for shot in shots), args.connections)
+        )
     site.settle()
     result['last'] = statistics.median(shot['last'] for shot in shots[1:])
     # Whoever comes later in the life of a server must not always be the same one.
     names = list(paths)
-    for name in names[number % len(names):] + names[:number % len(names)]:
+    for name in names[number % len(names) :] + names[: number % len(names)]:
         path, asks = paths[name]
         with door.client('echo', 32, args.seconds, path, asks) as client:
             echo = client.measure(site)
@@ -127,25 +141,38 @@ def rows_of_commits(name, befores, afters, wanted):
     for figure in FIGURES:
         before, after = [r[figure.key] for r in befores], [r[figure.key] for r in afters]
         ratios = figures.paired_ratios(before, after, figure.is_better_high)
-        yield [name, figure.title, '{:.1f}'.format(statistics.median(before)),
-               '{:.1f}'.format(statistics.median(after)), *cells(ratios, wanted)]
+        yield [
+            name,
+            figure.title,
+            f'{statistics.median(before):.1f}',
+            f'{statistics.median(after):.1f}',
+            *cells(ratios, wanted),
+        ]
 
 
 def rows_of_guards(name, hash, rounds):
     """Yield a row of the table for each guard: its echoes as a share of the plain ones of the same server."""
     for guard in GUARDS:
         plain, guarded = [r['rate'] for r in rounds], [r['rate, ' + guard] for r in rounds]
-        yield [name, '{}, {}'.format(hash, guard), '{:.1f}'.format(statistics.median(plain)),
-               '{:.1f}'.format(statistics.median(guarded)),
-               # Only where one process handles all frames of a connection is its user kept between them.
-               *cells(figures.paired_ratios(plain, guarded), WANTED_OF_GUARDS if 'runsockets' in name else None)]
+        yield [
+            name,
+            f'{hash}, {guard}',
+            f'{statistics.median(plain):.1f}',
+            f'{statistics.median(guarded):.1f}',
+            # Only where one process handles all frames of a connection is its user kept between them.
+            *cells(figures.paired_ratios(plain, guarded), WANTED_OF_GUARDS if 'runsockets' in name else None),
+        ]
 
 
 def cells(ratios, wanted):
     """Return the median of ``ratios``, its interval, and what that says about the ratio that is ``wanted``."""
     low, high, confidence = figures.interval(ratios)
-    return ['{:.3f}'.format(statistics.median(ratios)), '{:.3f} to {:.3f}'.format(low, high),
-            '{:.1%}'.format(confidence), '-' if wanted is None else figures.verdict(ratios, wanted)]
+    return [
+        f'{statistics.median(ratios):.3f}',
+        f'{low:.3f} to {high:.3f}',
+        f'{confidence:.1%}',
+        '-' if wanted is None else figures.verdict(ratios, wanted),
+    ]
 
 
 def report(results, hashes, wanted):
@@ -156,13 +183,12 @@ def report(results, hashes, wanted):
         commits += rows_of_commits(name, befores, afters, wanted)
         for hash in hashes:
             guards += rows_of_guards(name, hash, [r[hash] for r in rounds])
-    tail = ['ratio', 'interval', 'confidence', '>= {}'.format(wanted)]
+    tail = ['ratio', 'interval', 'confidence', f'>= {wanted}']
     figures.print_table(['', 'figure', *hashes, *tail], commits, 2)
-    tail[-1] = '>= {}'.format(WANTED_OF_GUARDS)
+    tail[-1] = f'>= {WANTED_OF_GUARDS}'
     figures.print_table(['', 'echoes/s, 32 clients', 'plain', 'guarded', *tail], guards, 2)
     # How a guard did in the earlier commit is told and not judged.
-    return not any(row[-1] == 'NO' for row in commits + [
-        row for row in guards if row[1].startswith(hashes[1])])
+    return not any(row[-1] == 'NO' for row in commits + [row for row in guards if row[1].startswith(hashes[1])])
 
 
 def main():
@@ -179,7 +205,7 @@ def main():
     if len(hashes) < 2:
         sys.exit('{} and {} are the same commit.'.format(*args.commits))
     for hash, title in titles.items():
-        print('{}: {}'.format(hash, title))
+        print(f'{hash}: {title}')
     print(flush=True)
     running = contenders.chosen(PARTICIPANTS, args)
     contenders.print_contenders(running, virtualenvs)
@@ -189,7 +215,7 @@ def main():
             check_import(root, virtualenvs['channels1'] / 'bin/python')
         with sites.site(virtualenvs, roots) as site:
             for number in range(args.rounds):
-                print('round {} of {} ...'.format(number + 1, args.rounds), file=sys.stderr, flush=True)
+                print(f'round {number + 1} of {args.rounds} ...', file=sys.stderr, flush=True)
                 for contender in running:
                     pair = {}
                     # Each is the first one in every other round.

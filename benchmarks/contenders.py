@@ -1,4 +1,5 @@
 """Who takes part in the benchmarks, how each is started, and what each runs on."""
+
 import argparse
 import collections
 import os
@@ -18,7 +19,7 @@ PUBSUB = 'channels_redis.pubsub.RedisPubSubChannelLayer'
 Contender = collections.namedtuple('Contender', 'name stack layer programs path asks')
 # asks: who may send a frame. '' is everybody; 'user' is who has logged in; 'permission' is who may change users.
 Contender.__new__.__defaults__ = ('',)
-Contender.__doc__ = """A server as people run it: ``programs`` on ``layer``, asked for ``path`` by whom it ``asks`` for."""
+Contender.__doc__ = """A server as people run it: ``programs`` on ``layer``, asked for ``path``."""
 
 RUNSOCKETS = ('python -m django runsockets 127.0.0.1:{port} --threads 1',)
 RUNSOCKETS_4_THREADS = ('python -m django runsockets 127.0.0.1:{port} --threads 4',)
@@ -34,8 +35,12 @@ def parser(description, rounds):
     parser.add_argument('--only', default='', metavar='REGEX', help='run the contenders whose name it is found in')
     parser.add_argument('--json', metavar='FILE', help='write all results there')
     parser.add_argument('--plot', metavar='PNG', help='draw the medians there')
-    parser.add_argument('--venvs', metavar='DIRECTORY', help='where the virtualenvs are kept',
-                        default=os.path.join(tempfile.gettempdir(), 'sockets-benchmarks'))
+    parser.add_argument(
+        '--venvs',
+        metavar='DIRECTORY',
+        help='where the virtualenvs are kept',
+        default=os.path.join(tempfile.gettempdir(), 'sockets-benchmarks'),
+    )
     return parser
 
 
@@ -54,7 +59,7 @@ def chosen(contenders, args):
 def turns(contenders, args):
     """Yield each contender in each round: what else the machine does meets all of them."""
     for number in range(args.rounds):
-        print('round {} of {} ...'.format(number + 1, args.rounds), file=sys.stderr, flush=True)
+        print(f'round {number + 1} of {args.rounds} ...', file=sys.stderr, flush=True)
         yield from contenders
 
 
@@ -64,8 +69,11 @@ def turns(contenders, args):
 def print_contenders(contenders, paths):
     """Print Django, server, layer and accelerators of each: what a figure is a figure of."""
     found = {stack: virtualenvs.describe(path) for stack, path in paths.items()}
-    figures.print_table(['contender', 'Django', 'server', 'layer', 'accelerators'], [
-        [contender.name, *description(contender, found[contender.stack])] for contender in contenders], 5)
+    figures.print_table(
+        ['contender', 'Django', 'server', 'layer', 'accelerators'],
+        [[contender.name, *description(contender, found[contender.stack])] for contender in contenders],
+        5,
+    )
 
 
 def description(contender, found):
@@ -83,9 +91,13 @@ def description(contender, found):
     else:
         server = named(program)
     if len(contender.programs) > 1:
-        server += ' + {} runworker'.format(len(contender.programs) - 1)
+        server += f' + {len(contender.programs) - 1} runworker'
     used = ['uvloop', 'httptools', 'websockets'] if is_uvicorn else [] if server == 'client.py' else ['autobahn']
     if contender.layer and 'redis' in contender.layer.lower():
         used += ['msgpack', 'hiredis']
-    return [versions['Django'] if has_django else '-', server, contender.layer or '-',
-            ', '.join(found['accelerators'][name] for name in used if found['accelerators'].get(name)) or 'none']
+    return [
+        versions['Django'] if has_django else '-',
+        server,
+        contender.layer or '-',
+        ', '.join(found['accelerators'][name] for name in used if found['accelerators'].get(name)) or 'none',
+    ]

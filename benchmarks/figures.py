@@ -1,4 +1,5 @@
 """What is made of the figures: medians, intervals, tables, files and plots. Standard library only, but for plots."""
+
 import json
 import math
 import statistics
@@ -29,7 +30,7 @@ def interval(values):
 
     def confidence(rank):
         # Of the interval from the value at ``rank`` (from 0) to the one at the same rank from the other end.
-        return 1 - 2 * sum(_binomial(count, heads) for heads in range(rank + 1)) / 2 ** count
+        return 1 - 2 * sum(_binomial(count, heads) for heads in range(rank + 1)) / 2**count
 
     rank = 0
     while rank + 1 < count / 2 and confidence(rank + 1) >= CONFIDENCE:
@@ -60,25 +61,34 @@ def print_table(head, rows, first_columns=1):
     rows = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
-        print('  '.join(cell.ljust(width) if column < first_columns else cell.rjust(width)
-                        for column, (cell, width) in enumerate(zip(row, widths))).rstrip())
+        print(
+            '  '.join(
+                cell.ljust(width) if column < first_columns else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths))
+            ).rstrip()
+        )
     print(flush=True)
 
 
 def print_targets(targets):
     """Print each target (text, figure, whether met); return whether all were met. A figure of None was not run."""
     targets = list(targets)
-    print_table(['target', 'measured', 'met'], [
-        [text, '-' if figure is None else '{:.2f}'.format(figure),
-         'not run' if figure is None else 'yes' if met else 'NO'] for text, figure, met in targets])
+    print_table(
+        ['target', 'measured', 'met'],
+        [
+            [text, '-' if figure is None else f'{figure:.2f}', 'not run' if figure is None else 'yes' if met else 'NO']
+            for text, figure, met in targets
+        ],
+    )
     return all(met for _, figure, met in targets if figure is not None)
 
 
 def save(args, results, draw):
     """Write the files that were asked for."""
     if args.json:
-        Path(args.json).write_text(json.dumps(
-            [{'contender': key, 'rounds': rounds} for key, rounds in results.items()], indent=1) + '\n')
+        Path(args.json).write_text(
+            json.dumps([{'contender': key, 'rounds': rounds} for key, rounds in results.items()], indent=1) + '\n'
+        )
     if args.plot:
         draw(results, args.plot)
 
@@ -86,8 +96,10 @@ def save(args, results, draw):
 def pyplot():
     """Return matplotlib's ``pyplot``, which then needs no display."""
     import matplotlib
+
     matplotlib.use('Agg')
     from matplotlib import pyplot
+
     return pyplot
 
 

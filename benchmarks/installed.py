@@ -1,4 +1,5 @@
 """Prints, as JSON, which packages the Python that runs it has, and which compiled parts of them it would use."""
+
 import json
 import re
 import subprocess
@@ -6,8 +7,11 @@ import sys
 
 
 def versions():
-    listed = json.loads(subprocess.check_output(
-        [sys.executable, '-m', 'pip', 'list', '--format', 'json', '--disable-pip-version-check']).decode())
+    listed = json.loads(
+        subprocess.check_output(
+            [sys.executable, '-m', 'pip', 'list', '--format', 'json', '--disable-pip-version-check']
+        ).decode()
+    )
     return {entry['name'].replace('-', '_'): entry['version'] for entry in listed}
 
 
@@ -28,8 +32,10 @@ def accelerators(found):
         yield 'websockets', 'websockets in C' if module('websockets.speedups') else 'websockets in Python'
     if module('msgpack'):
         # Without its compiled part msgpack falls back to msgpack/fallback.py.
-        yield 'msgpack', 'msgpack in {}'.format(
-            'Python' if module('msgpack').Packer.__module__ == 'msgpack.fallback' else 'C')
+        yield (
+            'msgpack',
+            'msgpack in {}'.format('Python' if module('msgpack').Packer.__module__ == 'msgpack.fallback' else 'C'),
+        )
     if module('autobahn'):
         validator = module('autobahn.websocket.utf8validator').Utf8Validator.__module__
         compiled = re.search('wsaccel|nvx', validator)

@@ -1,4 +1,5 @@
 """Redis, PostgreSQL, the servers of one contender at a time, and the client process that asks them."""
+
 import contextlib
 import json
 import os
@@ -37,16 +38,28 @@ class Database:
 
 
 def _run(database, *args):
-    process = subprocess.run([database.python, *args], stdout=subprocess.PIPE, universal_newlines=True, check=True,
-                             cwd=str(database.root), env=dict(os.environ, **environment(
-                                 database.stack, MEMORY, 'redis://127.0.0.1:1/0', database.url, database.root)))
+    process = subprocess.run(
+        [database.python, *args],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=str(database.root),
+        env=dict(
+            os.environ, **environment(database.stack, MEMORY, 'redis://127.0.0.1:1/0', database.url, database.root)
+        ),
+    )
     return process.stdout
 
 
 def environment(stack, layer, redis_url, database_url, root=ROOT):
     """Return the environment variables with which the servers of a contender run; ``root`` is what they import from."""
-    return dict(PYTHONPATH=str(root), LAYER=layer or MEMORY, REDIS_URL=redis_url,
-                DATABASE_URL=database_url, DJANGO_SETTINGS_MODULE='benchmarks.{}.settings'.format(stack))
+    return {
+        'PYTHONPATH': str(root),
+        'LAYER': layer or MEMORY,
+        'REDIS_URL': redis_url,
+        'DATABASE_URL': database_url,
+        'DJANGO_SETTINGS_MODULE': f'benchmarks.{stack}.settings',
+    }
 
 
 class Site:
@@ -57,6 +70,7 @@ class Site:
 
     def __init__(self, virtualenvs, directory, redis_url, server_url, roots=None):
         import redis
+
         self.virtualenvs = virtualenvs
         self.directory = Path(directory)
         self.redis_url = redis_url
@@ -71,20 +85,26 @@ class Site:
         """Return the ``Database`` called ``name``, made when it is first asked for."""
         if name not in self.databases:
             import psycopg2
+
             connection = psycopg2.connect(self.server_url)
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute('create database "{}"'.format(name))
+                cursor.execute(f'create database "{name}"')
             connection.close()
             self.databases[name] = Database(
-                '{}/{}'.format(self.server_url.rpartition('/')[0], name), stack, self.virtualenvs[stack],
-                self.directory, self.roots.get(name, ROOT))
+                '{}/{}'.format(self.server_url.rpartition('/')[0], name),
+                stack,
+                self.virtualenvs[stack],
+                self.directory,
+                self.roots.get(name, ROOT),
+            )
         return self.databases[name]
 
     @contextlib.contextmanager
     def running(self, contender, side=None):
         """Run the servers of ``contender``, with the code and the database of ``side``, and yield what asks them."""
         from tests import servers
+
         self.redis.flushall()
         database = self.database(side or contender.stack, contender.stack)
         variables = environment(contender.stack, contender.layer, self.redis_url, database.url, database.root)
@@ -93,10 +113,17 @@ class Site:
         try:
             for number, command in enumerate(contender.programs):
                 name, *args = command.format(port=port).split()
-                programs.append(servers.Program(
-                    [self.virtualenvs[contender.stack] / 'bin' / name,
-                     *(ROOT / arg if arg.startswith('benchmarks/') else arg for arg in args)],
-                    self.directory / '{}.log'.format(number), variables, cwd=database.root))
+                programs.append(
+                    servers.Program(
+                        [
+                            self.virtualenvs[contender.stack] / 'bin' / name,
+                            *(ROOT / arg if arg.startswith('benchmarks/') else arg for arg in args),
+                        ],
+                        self.directory / f'{number}.log',
+                        variables,
+                        cwd=database.root,
+                    )
+                )
             servers.wait_for_port(port, programs[0].process, programs[0].log_path)
             for program, command in zip(programs, contender.programs):
                 if command.endswith('runworker'):
@@ -107,7 +134,7 @@ class Site:
         except Failed as error:
             # It will be missing from the table, and the benchmark fails in the end; the others go on.
             self.failed.append(contender.name)
-            print('{}: {}'.format(contender.name, error), file=sys.stderr)
+            print(f'{contender.name}: {error}', file=sys.stderr)
             for program in programs:
                 print(program.log[-2000:], file=sys.stderr)
         finally:
@@ -121,8 +148,9 @@ class Site:
 
     def cpu_seconds(self):
         """Return the processor time that the servers have used: it depends less on what else the machine does."""
-        times = [(Path('/proc') / str(pid) / 'stat').read_text().rpartition(')')[2].split()[11:13]
-                 for pid in self.pids()]
+        times = [
+            (Path('/proc') / str(pid) / 'stat').read_text().rpartition(')')[2].split()[11:13] for pid in self.pids()
+        ]
         return sum(int(user) + int(system) for user, system in times) / os.sysconf('SC_CLK_TCK')
 
     def settle(self, seconds=60):
@@ -134,13 +162,16 @@ class Site:
             if now - before < 0.05:
                 return
             before = now
-        raise Failed('it is still busy after {} seconds'.format(seconds))
+        raise Failed(f'it is still busy after {seconds} seconds')
 
     def resident_bytes(self):
         """Return how much memory the servers have of their own."""
-        return sum(int(line.split()[1]) * 1024 for pid in self.pids()
-                   for line in (Path('/proc') / str(pid) / 'smaps_rollup').read_text().splitlines()
-                   if line.startswith(('Private_Clean', 'Private_Dirty')))
+        return sum(
+            int(line.split()[1]) * 1024
+            for pid in self.pids()
+            for line in (Path('/proc') / str(pid) / 'smaps_rollup').read_text().splitlines()
+            if line.startswith(('Private_Clean', 'Private_Dirty'))
+        )
 
     def pids(self):
         """Yield the process ids of the servers and of their children."""
@@ -153,17 +184,22 @@ class Site:
 
     def redis_commands(self):
         """Return how many commands Redis has run, those inside of scripts included."""
-        return sum(stats['calls'] for name, stats in self.redis.info('commandstats').items()
-                   if name not in ('cmdstat_info', 'cmdstat_client'))
+        return sum(
+            stats['calls']
+            for name, stats in self.redis.info('commandstats').items()
+            if name not in ('cmdstat_info', 'cmdstat_client')
+        )
 
 
 def refuse_slow_uvicorn(port):
     """End the benchmark if uvicorn does not run on uvloop and httptools, as ``uvicorn[standard]`` does."""
-    with urllib.request.urlopen('http://127.0.0.1:{}/'.format(port), timeout=10) as response:
+    with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=10) as response:
         used = json.loads(response.read().decode())
     if 'uvloop' not in used['loop'] or 'httptools' not in used['http']:
-        sys.exit('uvicorn runs on {loop} and {http}. People install uvicorn[standard], which brings uvloop and '
-                 'httptools.'.format(**used))
+        sys.exit(
+            'uvicorn runs on {loop} and {http}. People install uvicorn[standard], which brings uvloop and '
+            'httptools.'.format(**used)
+        )
 
 
 class Door:
@@ -181,7 +217,7 @@ class Door:
         return Client(work, self.url(path), clients, seconds, self.database.visitors if asks else None)
 
     def url(self, path=None):
-        return 'ws://127.0.0.1:{}{}'.format(self.port, path or self.contender.path)
+        return f'ws://127.0.0.1:{self.port}{path or self.contender.path}'
 
     def check_that_it_refuses(self):
         """Fail unless who may not send a frame is refused: an echo without its guard would be a faster one."""
@@ -204,19 +240,33 @@ def check_that_it_refuses(url, visitors):
 def site(virtualenvs, roots=None):
     """Yield a ``Site``; everything it starts is stopped and deleted."""
     from tests import servers
+
     with tempfile.TemporaryDirectory(prefix='sockets-benchmark-') as directory:
         with servers.redis_server(directory) as redis_url, servers.postgres_server() as server_url:
             yield Site(virtualenvs, directory, redis_url, server_url, roots)
 
 
 class Client:
-    """The client process, connected to ``url``, each connection with a cookie of the file ``visitors`` if there is one."""
+    """The client process, connected to ``url``; each connection has a session key of the file ``visitors``, if given."""
 
     def __init__(self, work, url, clients, seconds, visitors=None):
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / 'benchmarks/client.py'), work, '--url', url, '--clients', str(clients),
-             '--seconds', str(seconds), *(['--visitors', str(visitors)] if visitors else [])],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True)
+            [
+                sys.executable,
+                str(ROOT / 'benchmarks/client.py'),
+                work,
+                '--url',
+                url,
+                '--clients',
+                str(clients),
+                '--seconds',
+                str(seconds),
+                *(['--visitors', str(visitors)] if visitors else []),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+        )
         try:
             self.connect_seconds = self._read()['connect_seconds']
         except BaseException:

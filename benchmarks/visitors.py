@@ -3,6 +3,7 @@
 Run it with ``python -m benchmarks.visitors COUNT`` in the virtualenv of a stack. All users but the last may change
 users, by their group; the last one may nothing.
 """
+
 import sys
 
 import django
@@ -13,11 +14,12 @@ def log_in(count):
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
     from django.contrib.auth.models import Group, Permission
     from django.contrib.sessions.backends.db import SessionStore
+
     group = Group.objects.create(name='editors')
     group.permissions.add(Permission.objects.get(codename='change_user'))
     User = get_user_model()
     for number in range(count + 1):
-        user = User(username='visitor-{}'.format(number))
+        user = User(username=f'visitor-{number}')
         user.set_unusable_password()
         user.save()
         if number < count:
@@ -33,5 +35,6 @@ def log_in(count):
 if __name__ == '__main__':
     django.setup()
     from django.db import transaction
+
     with transaction.atomic():
         print('\n'.join(log_in(int(sys.argv[1]))))

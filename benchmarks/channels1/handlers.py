@@ -1,4 +1,5 @@
 """The same work as a routed handler and as a bare consumer of Channels 1.x."""
+
 from channels import route_class
 from channels.generic.websockets import JsonWebsocketConsumer
 

@@ -1,4 +1,5 @@
 """The consumers of Channels 4."""
+
 import asyncio
 import json
 import sys
@@ -77,25 +78,34 @@ class Grouped(AsyncJsonWebsocketConsumer):
 
 
 async def used(scope, receive, send):
-    """Answer any request with what this server runs on: the benchmark refuses a uvicorn that is slower than people's."""
+    """Answer any request with what this server runs on: a uvicorn that is slower than people's is not measured."""
     loop = type(asyncio.get_running_loop())
-    body = json.dumps({
-        'loop': '{}.{}'.format(loop.__module__, loop.__qualname__),
-        # uvicorn's own send() is a method of what parses HTTP.
-        'http': type(getattr(send, '__self__', None)).__module__,
-        'websockets': sorted(name for name in sys.modules if name.startswith('uvicorn.protocols.websockets.')),
-    })
+    body = json.dumps(
+        {
+            'loop': f'{loop.__module__}.{loop.__qualname__}',
+            # uvicorn's own send() is a method of what parses HTTP.
+            'http': type(getattr(send, '__self__', None)).__module__,
+            'websockets': sorted(name for name in sys.modules if name.startswith('uvicorn.protocols.websockets.')),
+        }
+    )
     await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-type', b'application/json')]})
     await send({'type': 'http.response.body', 'body': body.encode()})
 
 
-application = ProtocolTypeRouter({'http': used, 'websocket': URLRouter([
-    path('sync/', Sync.as_asgi()),
-    path('sync/user/', AuthMiddlewareStack(SyncUser.as_asgi())),
-    path('sync/permission/', AuthMiddlewareStack(SyncPermission.as_asgi())),
-    path('async/', Async.as_asgi()),
-    path('async/user/', AuthMiddlewareStack(AsyncUser.as_asgi())),
-    path('async/permission/', AuthMiddlewareStack(AsyncPermission.as_asgi())),
-    path('async/ahas_perm/', AuthMiddlewareStack(AsyncPermissionOfDjango5.as_asgi())),
-    path('grouped/', Grouped.as_asgi()),
-])})
+application = ProtocolTypeRouter(
+    {
+        'http': used,
+        'websocket': URLRouter(
+            [
+                path('sync/', Sync.as_asgi()),
+                path('sync/user/', AuthMiddlewareStack(SyncUser.as_asgi())),
+                path('sync/permission/', AuthMiddlewareStack(SyncPermission.as_asgi())),
+                path('async/', Async.as_asgi()),
+                path('async/user/', AuthMiddlewareStack(AsyncUser.as_asgi())),
+                path('async/permission/', AuthMiddlewareStack(AsyncPermission.as_asgi())),
+                path('async/ahas_perm/', AuthMiddlewareStack(AsyncPermissionOfDjango5.as_asgi())),
+                path('grouped/', Grouped.as_asgi()),
+            ]
+        ),
+    }
+)
