@@ -3,11 +3,14 @@
 Run it with ``python benchmarks/costs.py``; it prepares and cleans up as ``echo.py`` does, and takes ten minutes. Counts
 do not depend on what else the machine does, and processor time hardly does.
 """
+
 import os
 import time
 from pathlib import Path
 
 import contenders
+import figures
+import sites
 from contenders import CLASSIC, REDIS, RUNSOCKETS, Contender
 
 CONNECTIONS = 500
@@ -29,8 +32,9 @@ class Meter:
 
     def __init__(self, site):
         import psycopg2
+
         self.redis = site.redis
-        self.database = psycopg2.connect(site.database_url)
+        self.database = psycopg2.connect(site.database('channels1', 'channels1').url)
         self.database.autocommit = True
         self.postmaster = _parent(self.ask('select pg_backend_pid()'))
 
@@ -40,17 +44,24 @@ class Meter:
             return cursor.fetchone()[0]
 
     def read(self):
-        commands = {name: stats['calls'] for name, stats in self.redis.info('commandstats').items()
-                    if name not in ('cmdstat_info', 'cmdstat_client')}
+        commands = {
+            name: stats['calls']
+            for name, stats in self.redis.info('commandstats').items()
+            if name not in ('cmdstat_info', 'cmdstat_client')
+        }
         # All else runs inside of a script.
         trips = sum(commands.get('cmdstat_' + name, 0) for name in ('evalsha', 'eval', 'blpop'))
         cpu = self.redis.info('cpu')
         return [
-            trips, sum(commands.values()), (cpu['used_cpu_user'] + cpu['used_cpu_sys']) * 1e6,
+            trips,
+            sum(commands.values()),
+            (cpu['used_cpu_user'] + cpu['used_cpu_sys']) * 1e6,
             self.ask('select xact_commit + xact_rollback from pg_stat_database where datname = current_database()'),
-            self.ask('select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables '
-                     "where relname = 'sockets_socket'"),
-            sum(map(_cpu, [self.postmaster, *_children(self.postmaster)])) * 1e6]
+            self.ask(
+                "select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables where relname = 'sockets_socket'"
+            ),
+            sum(map(_cpu, [self.postmaster, *_children(self.postmaster)])) * 1e6,
+        ]
 
     def cost(self, work, idle=None):
         """Return what ``work`` costs, divided by what it returns, without what the time it takes costs anyway."""
@@ -72,8 +83,9 @@ def _parent(pid):
 
 
 def _children(pid):
-    return [int(child) for path in (Path('/proc') / str(pid)).glob('task/*/children')
-            for child in path.read_text().split()]
+    return [
+        int(child) for path in (Path('/proc') / str(pid)).glob('task/*/children') for child in path.read_text().split()
+    ]
 
 
 def _cpu(pid):
@@ -89,14 +101,15 @@ def rest():
     return IDLE_SECONDS
 
 
-def measure(site, url, alone):
+def measure(site, door, alone):
     """Yield what a second and each event cost, with its name; ``alone`` is what a second costs without us."""
     from sockets.models import Socket
+
     meter = Meter(site)
     # What the last contender left is nobody's to remove.
     Socket.objects.all()._raw_delete('default')
     # The first connection of all finds everything still to be imported.
-    with contenders.Client('echo', url, 8, 1):
+    with door.client('echo', 8, 1):
         pass
     time.sleep(STATISTICS_LAG)
     idle = meter.cost(rest)
@@ -109,54 +122,80 @@ def measure(site, url, alone):
         return times
 
     def come_and_go():
-        with contenders.Client('echo', url, CONNECTIONS, 1):
+        with door.client('echo', CONNECTIONS, 1):
             pass
         time.sleep(STATISTICS_LAG)
         return CONNECTIONS
+
     yield 'a connection that comes and goes', meter.cost(come_and_go, idle)
     for clients in (1, 32):
-        with contenders.Client('echo', url, clients, 5) as client:
+        with door.client('echo', clients, 5) as client:
             time.sleep(STATISTICS_LAG)
-            yield 'an echo, {} client{}'.format(clients, '' if clients == 1 else 's'), meter.cost(
-                lambda: client.measure(site)['echoes'], idle)
+            yield (
+                'an echo, {} client{}'.format(clients, '' if clients == 1 else 's'),
+                meter.cost(lambda: client.measure(site)['echoes'], idle),
+            )
     for count, times in ((1, 3000), (1000, 300), (3000, 200)):
-        with contenders.Client('echo', url, count, 1):
+        with door.client('echo', count, 1):
             time.sleep(STATISTICS_LAG)
             # From this process, which is no server.
-            yield 'a message to {} connection{}'.format(count, '' if count == 1 else 's'), meter.cost(
-                lambda: repeat(times, lambda n: Socket.objects.send_json({'type': 'NEWS', 'text': 'x' * 100})), idle)
+            yield (
+                'a message to {} connection{}'.format(count, '' if count == 1 else 's'),
+                meter.cost(
+                    lambda: repeat(times, lambda n: Socket.objects.send_json({'type': 'NEWS', 'text': 'x' * 100})), idle
+                ),
+            )
             if count == 3000:
-                rows = [Socket.objects.filter(channel_name=name)
-                        for name in Socket.objects.values_list('channel_name', flat=True)]
-                yield 'a sign of life that is noted', meter.cost(
-                    lambda: repeat(count, lambda n: rows[n].note_life()), idle)
-                yield 'a frame that asks for its user', meter.cost(
-                    lambda: repeat(count, lambda n: rows[n].select_related('user', 'session').get()), idle)
+                rows = [
+                    Socket.objects.filter(channel_name=name)
+                    for name in Socket.objects.values_list('channel_name', flat=True)
+                ]
+                yield (
+                    'a sign of life that is noted',
+                    meter.cost(lambda: repeat(count, lambda n: rows[n].note_life()), idle),
+                )
+                yield (
+                    'a frame that asks for its user',
+                    meter.cost(lambda: repeat(count, lambda n: rows[n].select_related('user', 'session').get()), idle),
+                )
 
 
 def bytes_of_a_row(meter, count=100000):
     from sockets.models import Socket
+
     with meter.database.cursor() as cursor:
         # Rows that have come and gone leave room behind.
         cursor.execute('truncate sockets_socket')
-    Socket.objects.bulk_create([
-        Socket(channel_name='daphne.response.{:010d}!{:010d}'.format(n // 1000, n), path='/room/{}/'.format(n // 10),
-               server='daphne.response.{:010d}!'.format(n // 1000), user_ip='203.0.113.9') for n in range(count)])
+    Socket.objects.bulk_create(
+        [
+            Socket(
+                channel_name=f'daphne.response.{n // 1000:010d}!{n:010d}',
+                path=f'/room/{n // 10}/',
+                server=f'daphne.response.{n // 1000:010d}!',
+                user_ip='203.0.113.9',
+            )
+            for n in range(count)
+        ]
+    )
     return meter.ask("select pg_total_relation_size('sockets_socket')") / count
 
 
 def print_costs(name, costs):
-    contenders.print_table([name, *HEAD], [
-        [event, *('{:.2f}'.format(round(cost, 2) + 0) for cost in row)] for event, row in costs])
+    figures.print_table(
+        [name, *HEAD], [[event, *(f'{round(cost, 2) + 0:.2f}' for cost in row)] for event, row in costs]
+    )
 
 
 def main():
     args = contenders.parser(__doc__, rounds=1).parse_args()
     virtualenvs = contenders.prepare(args)
     print('The first three columns are of Redis, the others of PostgreSQL, which does not wait for its disk here.\n')
-    with contenders.site(virtualenvs) as site:
-        os.environ.update(contenders.environment('channels1', REDIS, site.redis_url, site.database_url))
+    with sites.site(virtualenvs) as site:
+        os.environ.update(
+            sites.environment('channels1', REDIS, site.redis_url, site.database('channels1', 'channels1').url)
+        )
         import django
+
         django.setup()
         meter = Meter(site)
         alone = meter.cost(rest)
@@ -164,9 +203,10 @@ def main():
             daphne = meter.cost(rest, alone)
         print_costs('idle', [('Redis and PostgreSQL, a second', alone), ('daphne, a second', daphne)])
         for contender in contenders.chosen(PARTICIPANTS, args):
-            with site.running(contender) as url:
-                print_costs(contender.name, list(measure(site, url, alone)))
-        print('A row takes {:.0f} bytes with its indexes.'.format(bytes_of_a_row(meter)))
+            with site.running(contender) as door:
+                print_costs(contender.name, list(measure(site, door, alone)))
+        print(f'A row takes {bytes_of_a_row(meter):.0f} bytes with its indexes.')
+        site.exit()
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 Run it with ``python benchmarks/dispatch.py``. Each figure is the median of ``--rounds`` rounds, all in one run.
 """
+
 import argparse
 import os
 import re
@@ -11,14 +12,14 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
-from sockets.routes import Route, RouteTable  # noqa: E402
+from sockets.routes import Route, RouteTable
 
 SIZES = (10, 100, 1000)
 LOOKUPS = 2000
 
 
 def exact_routes(size):
-    return [Route('TYPE_{}'.format(n), n) for n in range(size)]
+    return [Route(f'TYPE_{n}', n) for n in range(size)]
 
 
 def search(routes, type):
@@ -52,12 +53,14 @@ def main():
     parser.add_argument('--rounds', type=int, default=15)
     rounds = parser.parse_args().rounds
     print('{:28}{:>8}{:>12}{:>14}{:>9}'.format('', 'routes', 'ours, ns', 'search, ns', 'ratio'))
-    for name, extra in (('exact', []), ('exact, 5 regexes after them', [
-            Route(re.compile('NEVER_{}'.format(n)), None) for n in range(5)])):
+    for name, extra in (
+        ('exact', []),
+        ('exact, 5 regexes after them', [Route(re.compile(f'NEVER_{n}'), None) for n in range(5)]),
+    ):
         for size in SIZES:
-            types = ['TYPE_{}'.format(n * 7919 % size) for n in range(LOOKUPS)]
+            types = [f'TYPE_{n * 7919 % size}' for n in range(LOOKUPS)]
             ours, peer = measure(exact_routes(size) + extra, types, rounds)
-            print('{:28}{:>8}{:>12.0f}{:>14.0f}{:>8.1f}x'.format(name, size, ours, peer, peer / ours))
+            print(f'{name:28}{size:>8}{ours:>12.0f}{peer:>14.0f}{peer / ours:>8.1f}x')
 
 
 if __name__ == '__main__':

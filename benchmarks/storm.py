@@ -5,6 +5,7 @@ cases one after another, prints a table and stops what it has started. It ends w
 behave as ``sockets.js`` does, in this process; the connect function sleeps. 50 clients talk on the restarted server
 once they are in, and 50 on another server of the same site all the time.
 """
+
 import argparse
 import asyncio
 import base64
@@ -71,9 +72,10 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        transport.write('GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-                        'Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n'.format(
-                            PATH, self.crowd.key).encode())
+        transport.write(
+            f'GET {PATH} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+            f'Sec-WebSocket-Key: {self.crowd.key}\r\nSec-WebSocket-Version: 13\r\n\r\n'.encode()
+        )
 
     def data_received(self, data):
         self.buffer += data
@@ -94,8 +96,8 @@ class Client(asyncio.Protocol):
                 size, start = int.from_bytes(self.buffer[2:4], 'big'), 4
             if len(self.buffer) < start + size:
                 return
-            payload, opcode = self.buffer[start:start + size], self.buffer[0]
-            self.buffer = self.buffer[start + size:]
+            payload, opcode = self.buffer[start : start + size], self.buffer[0]
+            self.buffer = self.buffer[start + size :]
             if opcode == 0x88:
                 return self.closed(int.from_bytes(payload[:2], 'big'), payload[2:].decode())
             if opcode == 0x89:
@@ -143,7 +145,7 @@ class Client(asyncio.Protocol):
             transport, self.transport = self.transport, None
             transport.abort()
         if delay is None:
-            delay = random.random() * min(MAX_DELAY, MIN_DELAY * 2 ** self.failures)
+            delay = random.random() * min(MAX_DELAY, MIN_DELAY * 2**self.failures)
             self.failures += 1
         if not self.crowd.is_over:
             self.timer = self.crowd.loop.call_later(delay, self.connect)
@@ -178,7 +180,7 @@ class Crowd:
         return min(counts), max(counts)
 
     async def come(self, per_second):
-        for n, client in enumerate(self.clients):
+        for client in self.clients:
             client.connect()
             await asyncio.sleep(1 / per_second)
         while self.open < len(self.clients):
@@ -218,12 +220,30 @@ class Site:
 
     def daphne(self, port):
         return self.fleet.start(
-            'daphne', '-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()', '-b', '127.0.0.1', '-p',
-            str(port), '-v', '0', 'tests.live.asgi:channel_layer', port=port)
+            'daphne',
+            '-c',
+            'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
+            '-b',
+            '127.0.0.1',
+            '-p',
+            str(port),
+            '-v',
+            '0',
+            'tests.live.asgi:channel_layer',
+            port=port,
+        )
 
     def runsockets(self, port):
-        return self.fleet.start('runsockets', '-m', 'django', 'runsockets', '127.0.0.1:{}'.format(port),
-                                '--connect-threads', str(self.args.threads), port=port)
+        return self.fleet.start(
+            'runsockets',
+            '-m',
+            'django',
+            'runsockets',
+            f'127.0.0.1:{port}',
+            '--connect-threads',
+            str(self.args.threads),
+            port=port,
+        )
 
     def functions(self):
         return sum(path.read_bytes().count(b'open ') for path in self.fleet.notes_directory.iterdir())
@@ -232,10 +252,13 @@ class Site:
         """Return what counts the rows."""
         if self.database_url.startswith('sqlite'):
             import sqlite3
-            database = sqlite3.connect(self.database_url[len('sqlite://'):], isolation_level=None, timeout=20,
-                                       check_same_thread=False)
+
+            database = sqlite3.connect(
+                self.database_url[len('sqlite://') :], isolation_level=None, timeout=20, check_same_thread=False
+            )
         else:
             import psycopg2
+
             database = psycopg2.connect(self.database_url)
             database.autocommit = True
 
@@ -243,6 +266,7 @@ class Site:
             cursor = database.cursor()
             cursor.execute('select count(*) from sockets_socket')
             return cursor.fetchone()[0]
+
         return count
 
 
@@ -260,6 +284,7 @@ async def play(site, case, args):
             rows = await loop.run_in_executor(None, count_rows)
             samples.append((before, time.monotonic(), rows))
             await asyncio.sleep(0.2)
+
     await others.come(50)
     await crowd.come(200)
     site.seconds.write_text(str(case.milliseconds / 1000))
@@ -292,26 +317,31 @@ async def play(site, case, args):
     for since, until, rows in samples:
         if since < killed:
             continue
-        least, most = (a + b for a, b in zip(crowd.within(since - MOMENT, until + MOMENT),
-                                             others.within(since - MOMENT, until + MOMENT)))
+        least, most = (
+            a + b
+            for a, b in zip(crowd.within(since - MOMENT, until + MOMENT), others.within(since - MOMENT, until + MOMENT))
+        )
         apart = max(least - rows, rows - most, 0)
         if apart and found is not None and since > found:
             wrong_until = until
             if since > found + PURGE:
                 worst = max(worst, apart)
         if args.verbose:
-            print('{:6.1f} s: {} rows, {} to {} connections'.format(since - listens, rows, least, most))
+            print(f'{since - listens:6.1f} s: {rows} rows, {least} to {most} connections')
     if args.verbose:
         print('attempts', crowd.attempts, dict(crowd.codes), dict(others.codes))
         print('longest echoes', crowd.p(1, listens), others.p(1, listens))
     result = {
-        'back': None if back is None else back - listens, 'limit': limit,
+        'back': None if back is None else back - listens,
+        'limit': limit,
         'functions': (site.functions() - functions) / len(crowd.clients),
         'found': None if found is None else found - killed,
-        'true': None if found is None else (wrong_until or found) - found, 'apart': worst,
+        'true': None if found is None else (wrong_until or found) - found,
+        'apart': worst,
         'here': (crowd.p(0.5, listens), crowd.p(0.99, listens)),
         'there': (others.p(0.5, listens), others.p(0.99, listens)),
-        'attempts': crowd.attempts, 'told': crowd.codes['1013 retry'],
+        'attempts': crowd.attempts,
+        'told': crowd.codes['1013 retry'],
         'failed': sum(crowd.codes.values()) - crowd.codes['1013 retry'] - len(crowd.clients),
         'left': len(crowd.clients) - crowd.open,
     }
@@ -324,21 +354,45 @@ async def play(site, case, args):
 def line(case, args, result):
     """Return the words of a line of the table, and whether all marks were met."""
     marks = [
-        ('{:.1f} s of {:.1f}'.format(result['back'], result['limit']) if result['back'] is not None else
-         '{} are not'.format(result['left']), result['back'] is not None and result['back'] <= result['limit']),
+        (
+            '{:.1f} s of {:.1f}'.format(result['back'], result['limit'])
+            if result['back'] is not None
+            else '{} are not'.format(result['left']),
+            result['back'] is not None and result['back'] <= result['limit'],
+        ),
         ('{:.2f}'.format(result['functions']), result['functions'] <= FUNCTIONS),
-        ('{:.1f} s after {:.1f}'.format(result['true'], result['found']) if result['found'] is not None else 'never',
-         result['found'] is not None and result['true'] <= PURGE and not result['apart']),
+        (
+            '{:.1f} s after {:.1f}'.format(result['true'], result['found']) if result['found'] is not None else 'never',
+            result['found'] is not None and result['true'] <= PURGE and not result['apart'],
+        ),
         ('{:.0f} / {:.0f} ms'.format(*(1000 * seconds for seconds in result['here'])), result['here'][1] <= P99),
         ('{:.0f} / {:.0f} ms'.format(*(1000 * seconds for seconds in result['there'])), result['there'][1] <= P99),
     ]
-    words = [str(case.clients), '{} ms'.format(case.milliseconds), args.shape, str(args.threads),
-             *(text + ('' if met else ' MISSED') for text, met in marks), str(result['told']), str(result['failed'])]
+    words = [
+        str(case.clients),
+        f'{case.milliseconds} ms',
+        args.shape,
+        str(args.threads),
+        *(text + ('' if met else ' MISSED') for text, met in marks),
+        str(result['told']),
+        str(result['failed']),
+    ]
     return words, all(met for _, met in marks)
 
 
-HEADS = ('Clients', 'Connect', 'Shape', 'Threads', 'All back', 'Functions', 'Rows true', 'Echo p50/p99 here', 'elsewhere',
-         'Told when', 'Failed')
+HEADS = (
+    'Clients',
+    'Connect',
+    'Shape',
+    'Threads',
+    'All back',
+    'Functions',
+    'Rows true',
+    'Echo p50/p99 here',
+    'elsewhere',
+    'Told when',
+    'Failed',
+)
 
 
 def main():
@@ -362,8 +416,11 @@ def main():
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='sockets-storm-')))
         has_postgres = not args.sqlite and any(Path('/usr/lib/postgresql').glob('*/bin/initdb'))
-        database_url = (stack.enter_context(servers.postgres_server()) if has_postgres else
-                        'sqlite://{}'.format(directory / 'db.sqlite3'))
+        database_url = (
+            stack.enter_context(servers.postgres_server())
+            if has_postgres
+            else 'sqlite://{}'.format(directory / 'db.sqlite3')
+        )
         for number, case in enumerate(cases):
             place = directory / str(number)
             place.mkdir()

@@ -1,8 +1,9 @@
 """The same work as a routed handler and as a bare consumer of Channels 1.x."""
+
 from channels import route_class
 from channels.generic.websockets import JsonWebsocketConsumer
 
-from sockets import RoutedSocketHandler
+from sockets import RoutedSocketHandler, SocketRouter
 from sockets.models import Socket
 
 NEWS = {'type': 'NEWS', 'text': 'x' * 100}
@@ -20,13 +21,58 @@ class Routed(RoutedSocketHandler):
         Socket.objects.all().send_json(dict(NEWS, n=content['n']))
 
 
+class LoggedIn(RoutedSocketHandler):
+    login_required = True
+
+
+class User:
+    socket = SocketRouter()
+
+    @socket.route('ECHO')
+    def echo(socket, content):
+        assert socket.user.is_authenticated
+        return content
+
+
+class Login:
+    socket = SocketRouter(handler=LoggedIn)
+
+    @socket.route('ECHO')
+    def echo(socket, content):
+        assert socket.user.is_authenticated
+        return content
+
+
+class Permission:
+    socket = SocketRouter()
+
+    @socket.route('ECHO', login_required=True, permission='auth.change_user')
+    def echo(socket, content):
+        assert socket.user.is_authenticated
+        return content
+
+
 class Bare(JsonWebsocketConsumer):
     def receive(self, content, **kwargs):
         self.send(content)
 
 
-class WithUser(Bare):
+class BareUser(JsonWebsocketConsumer):
     http_user = True
+
+    def receive(self, content, **kwargs):
+        assert self.message.user.is_authenticated
+        self.send(content)
+
+
+class BarePermission(JsonWebsocketConsumer):
+    http_user = True
+
+    def receive(self, content, **kwargs):
+        if not self.message.user.has_perm('auth.change_user'):
+            self.close()
+            return
+        self.send(content)
 
 
 class Grouped(JsonWebsocketConsumer):
@@ -39,6 +85,10 @@ class Grouped(JsonWebsocketConsumer):
 routing = [
     route_class(Routed, path=r'^/routed/$'),
     route_class(Bare, path=r'^/bare/$'),
-    route_class(WithUser, path=r'^/user/$'),
+    route_class(User.socket.Handler, path=r'^/routed/user/$'),
+    route_class(Login.socket.Handler, path=r'^/routed/login/$'),
+    route_class(Permission.socket.Handler, path=r'^/routed/permission/$'),
+    route_class(BareUser, path=r'^/bare/user/$'),
+    route_class(BarePermission, path=r'^/bare/permission/$'),
     route_class(Grouped, path=r'^/grouped/$'),
 ]

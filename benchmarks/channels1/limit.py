@@ -1,4 +1,5 @@
 """The limit of any server on autobahn and Twisted: an echo with nothing around it. Its argument is the port."""
+
 import sys
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol

@@ -1,14 +1,31 @@
 """The project that Channels 4 runs in the benchmarks: no more than it needs."""
+
 import os
+from urllib.parse import urlsplit
 
 SECRET_KEY = 'benchmarks only'
 ALLOWED_HOSTS = ['127.0.0.1']
-INSTALLED_APPS = []
+INSTALLED_APPS = ['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions']
 USE_TZ = True
-CHANNEL_LAYERS = {'default': {
-    'BACKEND': os.environ['LAYER'],
-    'CONFIG': {'hosts': [os.environ['REDIS_URL']]},
-}}
+_database = urlsplit(os.environ['DATABASE_URL'])
+DATABASES = {
+    'default': {
+        'ENGINE': 'django.db.backends.postgresql',
+        'NAME': _database.path[1:],
+        'HOST': _database.hostname,
+        'PORT': _database.port,
+        'USER': _database.username,
+        'CONN_MAX_AGE': 60,
+    }
+}
+CHANNEL_LAYERS = {
+    'default': {
+        'BACKEND': os.environ['LAYER'],
+        # redis-py 8 gives up reading after five seconds, which is as long as channels_redis 4.3 waits for a message: without
+        # this a connection that nothing is sent to is closed with 1011.
+        'CONFIG': {'hosts': [{'address': os.environ['REDIS_URL'], 'socket_timeout': None}]},
+    }
+}
 if os.environ['LAYER'].endswith('.RedisChannelLayer'):
     # With its own 100 it throws away most of what a group of a thousand in one process is sent.
     CHANNEL_LAYERS['default']['CONFIG']['capacity'] = 10000
