@@ -127,10 +127,10 @@ class Connection:
         """Hand a message to the server; ``MailboxFull`` if it takes nothing for ``SEND_TIMEOUT`` seconds."""
         raise NotImplementedError
 
-    def identified(self):
+    def identified(self, handler):
         """Called when it is known who asks for the connection and that they may have it."""
 
-    def left(self):
+    def left(self, handler):
         """Called when the connection has ended, before its functions run."""
 
     def handshake(self):

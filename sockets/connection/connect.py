@@ -29,7 +29,7 @@ def connect(handler):
         connection = handler._connection
         user_ip = _identify(handler, connection)
         connection.opening = functools.partial(_write_row, handler, connection, user_ip)
-        connection.identified()
+        connection.identified(handler)
         call(handler, 'connect', None)
         if not (connection.accepted or connection.closed):
             # A middleware that does not pass it on.
@@ -39,6 +39,9 @@ def connect(handler):
         if isinstance(error, engine.current().escaping):
             raise
         attempt(handler, _refuse, handler, error)
+    finally:
+        # It knows the handler, which knows the connection.
+        handler._connection.opening = None
     callbacks.purge_if_due()
 
 

@@ -22,7 +22,7 @@ def disconnect(handler, code):
     """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there."""
     from django.db import Error
     handler._identity = Identity(handler.channel_name)
-    attempt(handler, handler._connection.left)
+    attempt(handler, handler._connection.left, handler)
     try:
         _find_and_end(handler, code)
     except Error as error:
@@ -47,7 +47,7 @@ def end(row, code, reason):
             row.forget()
         else:
             handler._identity = Identity(row.channel_name, row=row)
-            attempt(handler, handler._connection.left)
+            attempt(handler, handler._connection.left, handler)
             # Whoever ends a connection for its client may be within a request of its own.
             timing.timed(handler, 'disconnect', functools.partial(
                 thread_state.serve, functools.partial(_run, handler, row, code, reason), None, None))

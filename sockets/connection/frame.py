@@ -18,7 +18,11 @@ logger = logging.getLogger('sockets')
 def receive(handler, text, data):
     """Handle a frame of the connection of ``handler``: a ``text``, or the bytes ``data``; the other one is ``None``."""
     handler._frame = frame = handler._frame_class(handler)
-    frame.handle(text, data)
+    try:
+        frame.handle(text, data)
+    finally:
+        # It knows the handler, and a circle of references would keep both for a while.
+        handler._frame = None
 
 
 class Frame:

@@ -14,14 +14,15 @@ from .delivery import send, send_last
 class Connection(engine.Connection):
     """The connection of the message of one event."""
 
-    __slots__ = ('message', 'layer', 'consumer')
+    # Not the message, nor its consumer: they know this, and a circle of references would keep each frame for a while.
+    __slots__ = ('layer', 'content', 'channel')
 
-    def __init__(self, consumer, message, kwargs):
+    def __init__(self, message, kwargs):
         super().__init__(message.reply_channel.name, message.content.get('path'), kwargs,
                          accepted=message.channel.name != 'websocket.connect')
-        self.consumer = consumer
-        self.message = message
         self.layer = message.channel_layer
+        self.content = message.content
+        self.channel = message.channel.name
 
     @property
     def keeps_order(self):
@@ -30,21 +31,21 @@ class Connection(engine.Connection):
     def put(self, message, is_last=False):
         (send_last if is_last else send)(self.layer, self.name, message)
 
-    def identified(self):
-        self.consumer._join_groups()
+    def identified(self, handler):
+        handler._join_groups()
 
-    def left(self):
-        self.consumer._leave_groups()
+    def left(self, handler):
+        handler._leave_groups()
 
     def handshake(self):
-        return self._request(self.message.content)
+        return self._request(self.content)
 
     def handshake_again(self, load_text):
         # A row may be older than this column.
         return self._request(credentials.held(self.name) or json.loads(load_text() or '{}'))
 
     def handshake_text(self, secret_cookie):
-        content = self.message.content
+        content = self.content
         return json.dumps(credentials.strip({
             **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
             'query_string': _text(content.get('query_string') or ''),
@@ -57,7 +58,7 @@ class Connection(engine.Connection):
     def header(self, name):
         # Unlike request.META, where X_Real_IP, which no proxy strips, is X-Real-IP. Several are one list.
         name = name.lower()
-        values = [_text(value) for header, value in _headers(self.message.content) if _text(header).lower() == name]
+        values = [_text(value) for header, value in _headers(self.content) if _text(header).lower() == name]
         return ','.join(values) if values else None
 
     def _request(self, content):
@@ -71,7 +72,7 @@ class Connection(engine.Connection):
         content['reply_channel'] = self.name
         content['root_path'] = thread_state.script_name_of(content)
         content = {key: value for key, value in content.items() if value is not None}
-        request = AsgiRequest(Message(content, self.message.channel.name, self.layer))
+        request = AsgiRequest(Message(content, self.channel, self.layer))
         if dropped:
             credentials.note_absent(request, dropped)
         return request

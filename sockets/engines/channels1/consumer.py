@@ -1,6 +1,7 @@
 """The consumer that Channels calls with each message of a connection, and which hands its event to the core."""
 import functools
 import logging
+import weakref
 
 from channels import Channel, Group
 from channels.exceptions import ConsumeLater
@@ -22,14 +23,15 @@ ENDED = 'sockets.ended'
 
 
 class ReplyChannel(Channel):
-    """The reply channel of a connection, which knows its consumer and does not wait."""
+    """The reply channel of a connection, which does not wait, and knows the consumer while that is there."""
 
     def __init__(self, consumer, channel):
         super().__init__(channel.name, channel_layer=channel.channel_layer)
-        self.consumer = consumer
+        self.connection = consumer._connection
+        self.consumer = weakref.ref(consumer)
 
     def send(self, content, immediately=True):
-        self.consumer._connection.send(content)
+        self.connection.send(content)
 
 
 class _OfConsumer:
@@ -39,7 +41,7 @@ class _OfConsumer:
         self.ask = ask
 
     def __get__(self, message, owner):
-        return self if message is None else self.ask(message.reply_channel.consumer)
+        return self if message is None else self.ask(message.reply_channel.consumer())
 
 
 class IncomingMessage(Message):
@@ -51,7 +53,7 @@ class IncomingMessage(Message):
 
     @cached_property
     def channel_session(self):
-        if not self.reply_channel.consumer._has_channel_session:
+        if not self.reply_channel.consumer()._has_channel_session:
             raise AttributeError('This message has no channel_session: its consumer does not ask for one.')
         session = session_for_reply_channel(self.reply_channel.name)
         if not session.exists(session.session_key):
@@ -68,7 +70,7 @@ class Consumer(WebsocketConsumer):
     _has_channel_session = False
 
     def __init__(self, message, **kwargs):
-        self._connection = Connection(self, message, kwargs)
+        self._connection = Connection(message, kwargs)
         message.reply_channel = ReplyChannel(self, message.reply_channel)
         if type(message) is Message:
             message.__class__ = IncomingMessage
