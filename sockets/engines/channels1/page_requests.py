@@ -63,6 +63,10 @@ class LimitedRequest(http_protocol.WebRequest):
         if root_path is not None:
             self.requestHeaders.setRawHeaders(b'Daphne-Root-Path', [root_path])
         super().process()
+        if self.reply_channel is None:
+            # It was a handshake, and its end is a websocket now. A circle of references would keep this for a while.
+            channel, self.channel = self.channel, None
+            channel.requests = []
 
     def connectionLost(self, reason):
         self._drop()

@@ -23,6 +23,9 @@ PIECE = 64 * 1024
 servers = {}
 
 
+_making_conditions = threading.Lock()
+
+
 class ClientLeft(Exception):
     """The client of a page has left, or was cut off."""
 
@@ -45,6 +48,8 @@ class PageRequest(LimitedRequest):
     _is_local = False
     # How many bytes the Content-Length leaves; None: it has none.
     _left = None
+    # What the thread waits for that runs the view, if that is in this process. A handshake never needs it.
+    _room = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -52,8 +57,6 @@ class PageRequest(LimitedRequest):
         self._chunks = collections.deque()
         self._size = 0
         self._order = 0
-        # For the thread that runs the view, if that is in this process.
-        self._room = threading.Condition()
         self._ahead = 0
 
     # The response
@@ -157,7 +160,7 @@ class PageRequest(LimitedRequest):
 
     def _drop(self):
         self._chunks.clear()
-        with self._room:
+        with self._condition():
             super()._drop()
             self._room.notify_all()
 
@@ -184,14 +187,21 @@ class PageRequest(LimitedRequest):
     def wait_for_room(self):
         """Wait until another chunk may be sent; ``ClientLeft`` if the client has left."""
         self._is_local = True
-        with self._room:
+        with self._condition():
             while self._ahead >= CHUNKS_AHEAD and not self.is_gone:
                 self._room.wait()
             if self.is_gone:
                 raise ClientLeft(self.reply_channel)
             self._ahead += 1
 
+    def _condition(self):
+        if self._room is None:
+            with _making_conditions:
+                if self._room is None:
+                    self._room = threading.Condition()
+        return self._room
+
     def _make_room(self):
-        with self._room:
+        with self._condition():
             self._ahead -= 1
             self._room.notify_all()
