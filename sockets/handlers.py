@@ -15,7 +15,7 @@ class RoutedSocketHandler(engine.current().handler_base):
     without a user with 4401; ``permission``, a name like ``'poker.bet'`` or several, closes those of a user who does not
     have it with 4403. ``middleware`` runs around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
     ``sends`` declares what it sends: a dict of types, each with a form as that of a ``Route``, or ``None`` for any
-    fields.
+    fields. ``left_after`` is how many seconds somebody is away who has left.
     """
 
     # What a subclass may set.
@@ -28,6 +28,8 @@ class RoutedSocketHandler(engine.current().handler_base):
     permission = ()
     middleware = ()
     sends = {}
+    # Seconds in which somebody who comes back has not left.
+    left_after = 3
 
     # What a function sees of its connection.
 
@@ -132,6 +134,9 @@ class RoutedSocketHandler(engine.current().handler_base):
     def disconnect(self, message, **kwargs):
         """Called once for a connection that had been accepted; its row is deleted, ``socket`` still has its values."""
 
+    # What was overridden is called at the end of a connection, whoever noticed that.
+    _default_disconnect = disconnect
+
     def on_hello(self, content):
         """Tell a client who it is."""
         row = self.row
@@ -155,6 +160,8 @@ class RoutedSocketHandler(engine.current().handler_base):
     # view would not let its client in, and columns of the row that are not loaded with it.
     connect_functions = ()
     disconnect_functions = ()
+    arrived_functions = ()
+    left_functions = ()
     _guards = ()
     _deferred = ('handshake',)
     # The handler classes of the streams of a demultiplexer.

@@ -10,6 +10,7 @@ from .contracts import refusals
 from .exceptions import ConnectionRevoked, FrameError, PermissionMissing, TooManyConnections
 from .handlers import RoutedSocketHandler
 from .messages import PAYLOAD, STREAM
+from .routes import Function
 
 # What a connect raises about the connection as such, and not about one stream of it.
 _ABOUT_ALL = (engine.Denied, engine.Closing, engine.Special, ConnectionRevoked, PermissionMissing, TooManyConnections)
@@ -122,6 +123,12 @@ class SocketDemultiplexer(RoutedSocketHandler):
                                                cls.__name__, name, handler))
         cls._streams = {name: type(handler.__name__, (Stream, handler), {'stream': name, '__module__': cls.__module__})
                         for name, handler in cls.streams.items()}
+        for event in ('arrived', 'left'):
+            name = event + '_functions'
+            if any(getattr(handler, name) for handler in cls.streams.values()):
+                setattr(cls, name, (*(other for other in getattr(cls, name) if other is not _OF_STREAMS[event]),
+                                    _OF_STREAMS[event]))
+        cls.left_after = max([cls.left_after, *(handler.left_after for handler in cls.streams.values())])
 
     def connect(self, message, **kwargs):
         """Run the connect of every stream, and accept the connection."""
@@ -208,3 +215,15 @@ def _tell(stream, error):
 def _end(stream):
     """Run the disconnect of ``stream``."""
     attempt(stream, call, stream, 'disconnect', None)
+
+
+def _pass_on(event):
+    """Return a function that has each stream of a connection handle ``event``."""
+    def pass_on(socket):
+        for handler in socket._streams.values():
+            stream = handler(socket)
+            attempt(stream, call, stream, event, None)
+    return Function(pass_on, 'message')
+
+
+_OF_STREAMS = {event: _pass_on(event) for event in ('arrived', 'left')}

@@ -54,6 +54,7 @@ class SocketRouter:
         self._routes = []
         self._functions = {}
         self._handler = None
+        self._left_after = None
 
     def __set_name__(self, owner, name):
         self.view = owner
@@ -64,7 +65,8 @@ class SocketRouter:
         if name.startswith('__'):
             raise AttributeError(name)
         raise AttributeError('A SocketRouter has no {!r}: its decorators are @socket.connect, @socket.disconnect, '
-                             '@socket.route(pattern), @socket.bytes and @socket.default_route.'.format(name))
+                             '@socket.arrived, @socket.left, @socket.route(pattern), @socket.bytes and '
+                             '@socket.default_route.'.format(name))
 
     def __setattr__(self, name, value):
         from .declaration.options import remedy_for
@@ -121,6 +123,26 @@ class SocketRouter:
         """
         return self._record('disconnect', 'message', function)
 
+    def arrived(self, function):
+        """Call ``function(socket, message)`` when somebody has connected who was not at this path.
+
+        That is nobody who has another connection there, or had one less than three seconds ago: who reloads a page has
+        neither arrived nor left. It runs after the connect functions.
+        """
+        return self._record('arrived', 'message', function)
+
+    def left(self, function=None, *, after=None):
+        """Call ``function(socket, message)`` when somebody has left this path, and has not come back for three seconds.
+
+        ``@socket.left``, or with another time: ``@socket.left(after=10)``.
+        """
+        if function is None:
+            if not isinstance(after, (int, float)) or isinstance(after, bool) or after <= 0:
+                raise TypeError('@socket.left(after=...) takes a number of seconds, not {!r}.'.format(after))
+            self._left_after = after
+            return self.left
+        return self._record('left', 'message', function)
+
     def default_route(self, function):
         """Send contents that no route matches to ``function(socket, content)``."""
         return self._record('default_route', 'content', function)
@@ -167,7 +189,9 @@ class SocketRouter:
             attributes.update(guards.attributes(self, base))
         if self._sends is not None:
             attributes['sends'] = {**base.sends, **self._sends}
-        for kind in ('connect', 'disconnect'):
+        if self._left_after is not None:
+            attributes['left_after'] = self._left_after
+        for kind in ('connect', 'disconnect', 'arrived', 'left'):
             if kind in self._functions:
                 name_ = kind + '_functions'
                 attributes[name_] = (*getattr(base, name_), self._functions[kind])

@@ -132,7 +132,7 @@ def test_the_database_is_told_again_where_it_is_away(slow, monkeypatch):
     again = []
     remove = SocketQuerySet.remove
 
-    def fail(self):
+    def fail(self, *args):
         raise DatabaseError('away')
     monkeypatch.setattr(callbacks, 'try_again', again.append)
     monkeypatch.setattr(SocketQuerySet, 'remove', fail)

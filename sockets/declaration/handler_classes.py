@@ -39,7 +39,8 @@ def functions(cls):
     """Return the ``Function`` of every route and hook of the class."""
     binary = cls._route_table.binary
     return [*(route.function for route in cls._route_table), *([] if binary is None else [binary.function]),
-            cls._default_function, *cls.connect_functions, *cls.disconnect_functions]
+            cls._default_function, *cls.connect_functions, *cls.disconnect_functions, *cls.arrived_functions,
+            *cls.left_functions]
 
 
 def _resolve(cls, entry):

@@ -2,10 +2,13 @@
 import contextlib
 import logging
 import sys
+from functools import partial
 from typing import Any, Iterator, List, Optional
 from unittest import mock
 
-from .. import engine, presence
+from .. import callbacks, engine, presence
+from ..connection import claims
+from ..models import removal
 from .commits import run_on_commit
 
 _current: 'Optional[_Sandbox]' = None
@@ -27,9 +30,13 @@ def sandbox(layer: Any = None, routing: Any = None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_server(layer, routing))
         stack.enter_context(run_on_commit())
-        stack.enter_context(mock.patch.object(presence, 'keep_house'))
+        stack.enter_context(mock.patch.object(presence, 'start_housekeeper'))
         stack.enter_context(mock.patch.object(presence, 'background', _SameThread))
         stack.callback(presence._unfinished.clear)
+        # Ends are handled in this thread, and who leaves has left at once.
+        stack.enter_context(mock.patch.object(claims, 'THREADS', 0))
+        stack.enter_context(mock.patch.object(removal, 'delay_of', lambda handler: 0))
+        stack.enter_context(mock.patch.object(callbacks, 'end_later', partial(claims.run_due, late=True)))
         inner = _Sandbox(server)
         for name in ('sockets', *server.loggers):
             stack.enter_context(_noting_errors(logging.getLogger(name), inner.errors))
