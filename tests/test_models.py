@@ -7,7 +7,7 @@ from channels import channel_layers
 from django.core.management import call_command
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, messages
+from sockets import RoutedSocketHandler, messages, signals
 from sockets.models import removal, Socket
 
 pytestmark = pytest.mark.django_db

@@ -11,13 +11,9 @@ from daphne.server import Server
 
 from ...connection import overtime
 from ...layers.mailboxes import CONNECT, FRAMES
-<<<<<<< HEAD
-from ...presence import keep_house
+from ...presence import start_housekeeper
 from . import shutdown
 from .channel_layer import adapted
-=======
-from ...presence import start_housekeeper
->>>>>>> 40324db (Remove the rows of a dead server before its disconnect functions run, lose none of these, and tell who arrives and who leaves)
 from .workers import at_work, finish, WorkerThread
 
 logger = logging.getLogger('sockets')
