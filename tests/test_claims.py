@@ -230,6 +230,10 @@ def test_a_database_that_cannot_be_told_is_told_later_and_nothing_runs_twice(min
     endings.end([row], 'Gone.', None)
     assert len(heard) == 1 and claims._held[row.claim.name] == 1 and 'will be told again' in caplog.text
     again.pop()()
+    # Nor does whoever has ended the connection hear of it.
+    row.claim.since -= removal.LEASE
+    endings.end([row], 'Gone.', None)
+    assert len(heard) == 1
     monkeypatch.setattr(claims, '_ends', find)
     again.pop()()
     assert not Ending.objects.exists() and not claims._held and len(heard) == 1

@@ -1,6 +1,7 @@
 """Who arrives and who leaves: people, not connections."""
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import OperationalError
 from django.views.generic import View
 
 from sockets import callbacks, presence, SocketRouter
@@ -202,3 +203,19 @@ def test_what_is_no_time_is_refused(layer):
     for after in (0, -1, '3', None, True):
         with pytest.raises(TypeError, match='takes a number of seconds'):
             SocketRouter().left(after=after)
+
+
+def test_a_database_that_is_away_is_asked_again(waits, connect, alice, login, monkeypatch, caplog):
+    # The claim would have been renewed for ever.
+    connect(Room.socket.Handler, cookies=login(alice)).disconnect()
+    others = visits._others
+
+    def away(row):
+        raise OperationalError('away')
+    monkeypatch.setattr(visits, '_others', away)
+    pass_time()
+    assert 'is not known yet: away' in caplog.text and not claims._held
+    monkeypatch.setattr(visits, '_others', others)
+    Ending.objects.update(claimed_until=removal.in_seconds(-1))
+    pass_time()
+    assert [what for what, *_ in told] == ['arrived', 'left']

@@ -126,11 +126,19 @@ def _run_all(tasks):
             name, row, end = tasks.popleft()
         except IndexError:
             return
-        if end.due is None:
-            disconnect.end(row, end.code, end.reason)
+        try:
+            if end.due is None:
+                disconnect.end(row, end.code, end.reason)
+            else:
+                visits.leave(row, end)
+        except BaseException as error:
+            # It is tried again when the claim has ended.
+            _let_go(name)
+            if not isinstance(error, Exception):
+                raise
+            logger.error('Whether somebody has left %r is not known yet: %s', end.path, error)
         else:
-            visits.leave(row, end)
-        _finish(name, end.pk)
+            _finish(name, end.pk)
 
 
 def _finish(name, pk):
@@ -142,9 +150,13 @@ def _finish(name, pk):
         logger.error('The database could not be told that an end was handled, and will be told again: %s', error)
         callbacks.try_again(partial(_finish, name, pk))
         return
+    _let_go(name)
+
+
+def _let_go(name):
     with _lock:
         _held[name] -= 1
-        if not _held[name]:
+        if _held[name] <= 0:
             del _held[name]
 
 
@@ -170,16 +182,20 @@ def _still_claimed(claim):
     """Return those ends of ``claim`` that nobody else has taken because their transaction took long."""
     if time.monotonic() - claim.since < removal.LEASE / 2:
         return claim.ends
-    mine = _ends().filter(claimed_by=claim.name)
-    mine.update(claimed_until=in_seconds(removal.LEASE))
-    left = set(mine.values_list('pk', flat=True))
+    try:
+        mine = _ends().filter(claimed_by=claim.name)
+        mine.update(claimed_until=in_seconds(removal.LEASE))
+        left = set(mine.values_list('pk', flat=True))
+    except Error as error:
+        logger.error('Ends of connections are left to whoever looks next: %s', error)
+        return []
     return [(row, end) for row, end in claim.ends if end.pk in left]
 
 
 def _hold(names):
     with _lock:
         _held.update(names)
-        if _is_renewing or not _held or not THREADS:
+        if _is_renewing or not _held or not _threads_allowed():
             return
         _is_renewing.append(True)
     background.run(_renew, 'sockets-claims')

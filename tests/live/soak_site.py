@@ -173,13 +173,13 @@ def __getattr__(name):
             def connect(self, message, **kwargs):
                 super().connect(message, **kwargs)
                 self.join('ending')
-                note('open', self.socket.pk)
+                note('enter', self.socket.pk)
 
             def disconnect(self, message, **kwargs):
                 note('begin', self.socket.pk)
                 time.sleep(0.03)
                 assert self.rooms == ['ending']
-                note('close', self.socket.pk)
+                note('ended', self.socket.pk)
 
         class Staff(Hall):
             permission = 'sockets.delete_socket'

@@ -26,8 +26,8 @@ async def open_slowly_ending(hall, count, server):
 
 
 def handled(hall):
-    """Return how often each connection has been opened, and its disconnect function has begun and returned."""
-    counts = {'open': collections.Counter(), 'begin': collections.Counter(), 'close': collections.Counter()}
+    """Return how often the disconnect function of each connection has begun and returned."""
+    counts = {'begin': collections.Counter(), 'ended': collections.Counter()}
     for what, name, *_ in hall.servers.notes():
         if what in counts:
             counts[what][name] += 1
@@ -42,8 +42,8 @@ async def rows_at_ending_are(hall, count, seconds, since):
 
 
 async def all_have_run(hall, count, seconds, since):
-    while len(handled(hall)['close']) < count:
-        assert time.monotonic() - since < seconds, len(handled(hall)['close'])
+    while len(handled(hall)['ended']) < count:
+        assert time.monotonic() - since < seconds, len(handled(hall)['ended'])
         await asyncio.sleep(0.1)
     return time.monotonic() - since
 
@@ -59,7 +59,7 @@ def test_a_server_is_killed_whose_disconnect_functions_take_their_time(hall, cou
         ran = await all_have_run(hall, count, 10, since)
         await asyncio.sleep(1)
         counts = handled(hall)
-        assert len(counts['close']) == count and set(counts['close'].values()) == {1} == set(counts['begin'].values())
+        assert len(counts['ended']) == count and set(counts['ended'].values()) == {1} == set(counts['begin'].values())
         assert hall.sql('select count(*) from sockets_ending')[0][0] == 0
         assert hall.sql('select count(*) from sockets_membership')[0][0] == 0
         await hall.came_true(
@@ -77,16 +77,16 @@ def test_the_process_that_runs_the_disconnect_functions_is_killed_as_well(hall, 
         await open_slowly_ending(hall, count, victim)
         since = hall.kill(victim)
         took = await rows_at_ending_are(hall, 0, 5, since)
-        while len(handled(hall)['close']) < count // 10:
+        while len(handled(hall)['ended']) < count // 10:
             await asyncio.sleep(0.01)
         hall.kill(second, signal.SIGKILL)
-        before = len(handled(hall)['close'])
+        before = len(handled(hall)['ended'])
         assert before < count
         # What it had claimed is free again when its lease ends.
         ran = await all_have_run(hall, count, 35, since)
         await asyncio.sleep(1)
         counts = handled(hall)
-        assert len(counts['close']) == count
+        assert len(counts['ended']) == count
         # Only what each of its threads was in the middle of.
         again = sum(number - 1 for number in counts['begin'].values())
         assert again <= 10
