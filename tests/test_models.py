@@ -155,7 +155,7 @@ def test_of_many_rows_that_two_remove_each_is_told_of_its_own(db, monkeypatch):
     remove = removal.remove
 
     def while_another_does(rows, *args):
-        assert rows[3].remove()
+        assert Socket.objects.get(pk=made[3].pk).remove()
         return remove(rows, *args)
     monkeypatch.setattr(removal, 'remove', while_another_does)
     assert {row.pk for row in Socket.objects.all().remove()} == {row.pk for row in made} - {made[3].pk}
