@@ -1,20 +1,20 @@
 """Ends that others have found: noted with the removal of the row, and handled once."""
+
 import threading
 import time
 
 import pytest
 from django.contrib.sessions.models import Session
-from django.db import connections, OperationalError, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models import F
 
-from sockets import callbacks, presence, RoutedSocketHandler, signals
+from sockets import RoutedSocketHandler, callbacks, presence, signals
 from sockets.connection import claims, endings
-from sockets.models import Ending, Membership, removal, Socket
+from sockets.models import Ending, Membership, Socket, removal
 
 from .conftest import OUR_LAYERS
 
-pytestmark = [pytest.mark.django_db(transaction=True),
-              pytest.mark.parametrize('layer', [OUR_LAYERS[0]], indirect=True)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.parametrize('layer', [OUR_LAYERS[0]], indirect=True)]
 
 heard = []
 
@@ -28,11 +28,25 @@ class Curious(RoutedSocketHandler):
 
     def disconnect(self, message, **kwargs):
         row = self.row
-        heard.append({
-            'pk': row.pk, 'name': row.channel_name, 'user': self.user.get_username(), 'user_id': row.user_id,
-            'session': self.session.get('colour'), 'rooms': sorted(self.rooms), 'code': message.get('code'),
-            'query': self.request.GET.get('page'), 'ip': row.user_ip, 'path': row.path, 'server': row.server,
-            'layer': row.layer, 'created': row.created, 'last_ping': row.last_ping, 'kwargs': kwargs})
+        heard.append(
+            {
+                'pk': row.pk,
+                'name': row.channel_name,
+                'user': self.user.get_username(),
+                'user_id': row.user_id,
+                'session': self.session.get('colour'),
+                'rooms': sorted(self.rooms),
+                'code': message.get('code'),
+                'query': self.request.GET.get('page'),
+                'ip': row.user_ip,
+                'path': row.path,
+                'server': row.server,
+                'layer': row.layer,
+                'created': row.created,
+                'last_ping': row.last_ping,
+                'kwargs': kwargs,
+            }
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -47,15 +61,32 @@ def mine(connect, alice, client, settings):
     session = client.session
     session['colour'] = 'red'
     session.save()
-    return connect(Curious, '/page/tea/?page=3', pattern=r'^/page/(?P<pot>\w+)/$',
-                   cookies={settings.SESSION_COOKIE_NAME: session.session_key})
+    return connect(
+        Curious,
+        '/page/tea/?page=3',
+        pattern=r'^/page/(?P<pot>\w+)/$',
+        cookies={settings.SESSION_COOKIE_NAME: session.session_key},
+    )
 
 
 def expected(row, code):
-    return {'pk': row.pk, 'name': row.channel_name, 'user': 'alice', 'user_id': row.user_id, 'session': 'red',
-            'rooms': ['cake', 'tea'], 'code': code, 'query': '3', 'ip': '192.0.2.1', 'path': '/page/tea/',
-            'server': row.server, 'layer': row.layer, 'created': row.created, 'last_ping': row.last_ping,
-            'kwargs': {'pot': 'tea'}}
+    return {
+        'pk': row.pk,
+        'name': row.channel_name,
+        'user': 'alice',
+        'user_id': row.user_id,
+        'session': 'red',
+        'rooms': ['cake', 'tea'],
+        'code': code,
+        'query': '3',
+        'ip': '192.0.2.1',
+        'path': '/page/tea/',
+        'server': row.server,
+        'layer': row.layer,
+        'created': row.created,
+        'last_ping': row.last_ping,
+        'kwargs': {'pot': 'tea'},
+    }
 
 
 @pytest.fixture
@@ -68,13 +99,16 @@ def end_leases():
     Ending.objects.update(claimed_until=removal.in_seconds(-5))
 
 
-@pytest.mark.parametrize('end', [
-    lambda user: Socket.objects.all().revoke('Gone.'),
-    lambda user: Socket.objects.all().delete(),
-    lambda user: Session.objects.all().delete(),
-    # The rooms were empty: Django had deleted them.
-    lambda user: user.delete(),
-])
+@pytest.mark.parametrize(
+    'end',
+    [
+        lambda user: Socket.objects.all().revoke('Gone.'),
+        lambda user: Socket.objects.all().delete(),
+        lambda user: Session.objects.all().delete(),
+        # The rooms were empty: Django had deleted them.
+        lambda user: user.delete(),
+    ],
+)
 def test_a_disconnect_function_finds_what_has_been_deleted_with_the_row(mine, alice, end):
     row = Socket.objects.get()
     end(alice)
@@ -95,7 +129,7 @@ def test_what_a_process_that_died_has_left_is_handled_by_another_one_when_its_le
     row = Socket.objects.get()
     Socket.objects.all().revoke('Gone.')
     end = Ending.objects.get()
-    assert end.claimed_by and end.reason == 'Gone.' and str(end) == '{} {}'.format(row.path, row.channel_name)
+    assert end.claimed_by and end.reason == 'Gone.' and str(end) == f'{row.path} {row.channel_name}'
     for look in (presence.purge, presence.Housekeeper().look):
         look()
         assert heard == []
@@ -111,7 +145,7 @@ def test_to_another_process_a_user_who_is_gone_is_nobody(mine, dies, alice):
     alice.delete()
     end_leases()
     claims.run_due()
-    found, = heard
+    (found,) = heard
     assert found == dict(expected(row, 4401), user='', user_id=None)
 
 
@@ -119,6 +153,7 @@ def test_nothing_is_lost_when_somebody_elses_function_fails_at_the_commit(mine):
     # Django calls none of those that come after it.
     def fail():
         raise KeyError('not ours')
+
     with pytest.raises(KeyError), transaction.atomic():
         transaction.on_commit(fail)
         Socket.objects.all().revoke()
@@ -128,20 +163,24 @@ def test_nothing_is_lost_when_somebody_elses_function_fails_at_the_commit(mine):
     assert len(heard) == 1
 
 
-@pytest.mark.parametrize('made, listens', [
-    ({}, False),
-    ({}, True),
-    ({'disconnect': lambda self, message, **kwargs: None}, False),
-    ({'middleware': ['tests.test_claims.through']}, False),
-    ({'groups': ['tea']}, False),
-    ({'connection_groups': lambda self, **kwargs: []}, False),
-])
+@pytest.mark.parametrize(
+    'made, listens',
+    [
+        ({}, False),
+        ({}, True),
+        ({'disconnect': lambda self, message, **kwargs: None}, False),
+        ({'middleware': ['tests.test_claims.through']}, False),
+        ({'groups': ['tea']}, False),
+        ({'connection_groups': lambda self, **kwargs: []}, False),
+    ],
+)
 def test_only_what_has_something_to_run_is_noted(connect, dies, made, listens):
     handler = type('Plain', (RoutedSocketHandler,), dict(made, __module__=__name__))
     connect(handler)
 
     def listen(**kwargs):
         pass
+
     if listens:
         signals.socket_disconnected.connect(listen)
     assert Socket.objects.all().revoke() == 1
@@ -174,6 +213,7 @@ def test_of_two_that_look_at_once_one_claims(mine, dies, monkeypatch):
         monkeypatch.setattr(claims, 'in_seconds', in_seconds)
         Ending.objects.update(claimed_by='another', claimed_until=in_seconds(20))
         return in_seconds(seconds)
+
     monkeypatch.setattr(claims, 'in_seconds', another_is_quicker)
     claims.claim(False, tasks)
     assert tasks == [] and Ending.objects.get().claimed_by == 'another'
@@ -181,7 +221,7 @@ def test_of_two_that_look_at_once_one_claims(mine, dies, monkeypatch):
 
 def test_a_claim_counts_by_the_clock_of_the_database(mine, dies, monkeypatch):
     Socket.objects.all().revoke()
-    far = time.time() + 10 ** 6
+    far = time.time() + 10**6
     monkeypatch.setattr(time, 'time', lambda: far)
     claims.run_due()
     assert heard == []
@@ -198,6 +238,7 @@ def test_a_claim_is_renewed_while_its_functions_run(mine, dies, monkeypatch):
         sleeps.append(seconds)
         if len(sleeps) > 1:
             claims._held.clear()
+
     monkeypatch.setattr(claims.time, 'sleep', sleep)
     claims._renew()
     assert sleeps == [removal.LEASE / 4] * 2
@@ -207,7 +248,7 @@ def test_a_claim_is_renewed_while_its_functions_run(mine, dies, monkeypatch):
 
 def test_what_another_process_took_while_a_transaction_lasted_is_left_to_it(mine, monkeypatch):
     with transaction.atomic():
-        row, = Socket.objects.all().remove(4401, 'Gone.')
+        (row,) = Socket.objects.all().remove(4401, 'Gone.')
     row.claim.since -= removal.LEASE
     Ending.objects.update(claimed_by='another')
     endings.end([row], 'Gone.', None)
@@ -222,9 +263,10 @@ def test_a_database_that_cannot_be_told_is_told_later_and_nothing_runs_twice(min
 
     def away():
         raise OperationalError('away')
+
     monkeypatch.setattr(callbacks, 'try_again', again.append)
     with transaction.atomic():
-        row, = Socket.objects.all().remove(4401, 'Gone.')
+        (row,) = Socket.objects.all().remove(4401, 'Gone.')
     monkeypatch.setattr(claims, '_threads_allowed', lambda: 0)
     monkeypatch.setattr(claims, '_ends', away)
     endings.end([row], 'Gone.', None)
@@ -243,6 +285,7 @@ def test_a_function_that_raises_has_run(connect, caplog):
     class Broken(RoutedSocketHandler):
         def disconnect(self, message, **kwargs):
             raise SystemExit('broken')
+
     connect(Broken), connect(Broken)
     assert Socket.objects.all().revoke() == 2
     assert not Ending.objects.exists() and caplog.text.count('SystemExit: broken') == 2
@@ -260,6 +303,7 @@ def test_another_thread_goes_on_where_a_function_hangs(layer, monkeypatch):
             hangs.set()
             assert go_on.wait(10)
         done.append(row)
+
     monkeypatch.setattr(claims.disconnect, 'end', end)
     monkeypatch.setattr(claims, '_finish', lambda name, pk: None)
     monkeypatch.setattr(claims, 'claim', lambda late, tasks: False)

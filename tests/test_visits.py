@@ -1,19 +1,19 @@
 """Who arrives and who leaves: people, not connections."""
+
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import OperationalError
 from django.views.generic import View
 
-from sockets import callbacks, presence, SocketRouter
+from sockets import SocketRouter, callbacks, presence
 from sockets.connection import claims, visits
-from sockets.models import Ending, removal, Socket
+from sockets.models import Ending, Socket, removal
 from sockets.multiplexing import SocketDemultiplexer
 
 from .client import Connection
-from .conftest import both_ways, OUR_LAYERS
+from .conftest import OUR_LAYERS, both_ways
 
-pytestmark = [pytest.mark.django_db(transaction=True),
-              pytest.mark.parametrize('layer', [OUR_LAYERS[0]], indirect=True)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.parametrize('layer', [OUR_LAYERS[0]], indirect=True)]
 
 told = []
 
@@ -127,11 +127,14 @@ def test_a_visitor_is_known_by_the_session(waits, connect, settings, client):
     assert [what for what, *_ in told] == ['arrived', 'left']
 
 
-@pytest.mark.parametrize('end', [
-    lambda: Socket.objects.all().revoke(),
-    lambda: Socket.objects.all().delete(),
-    lambda: (Socket.objects.mark_inactive(), Socket.objects.purge_inactive(in_last_mins=-1)),
-])
+@pytest.mark.parametrize(
+    'end',
+    [
+        lambda: Socket.objects.all().revoke(),
+        lambda: Socket.objects.all().delete(),
+        lambda: (Socket.objects.mark_inactive(), Socket.objects.purge_inactive(in_last_mins=-1)),
+    ],
+)
 def test_whoever_ends_the_connection_its_person_may_come_back(waits, connect, alice, login, end):
     cookies = login(alice)
     connect(Room.socket.Handler, cookies=cookies)
@@ -168,6 +171,7 @@ def test_a_process_that_dies_as_it_says_so_leaves_that_to_another_one(waits, con
 
     def die(row, event):
         raise SystemExit
+
     monkeypatch.setattr(visits.disconnect, 'run', die)
     with pytest.raises(SystemExit):
         pass_time()
@@ -212,6 +216,7 @@ def test_a_database_that_is_away_is_asked_again(waits, connect, alice, login, mo
 
     def away(row):
         raise OperationalError('away')
+
     monkeypatch.setattr(visits, '_others', away)
     pass_time()
     assert 'is not known yet: away' in caplog.text and not claims._held

@@ -1,4 +1,5 @@
 """Ends that are noted: whoever claims one runs its functions, once, and again only if that process has died in it."""
+
 import collections
 import json
 import logging
@@ -36,8 +37,9 @@ def run_claimed(claims):
     for claim in claims:
         tasks.extend((claim.name, row, end) for row, end in _still_claimed(claim))
     _hold(task[0] for task in tasks)
-    helpers = [background.run(partial(_run_all, tasks), 'sockets-ends')
-               for _ in range(min(_threads_allowed(), len(tasks)) - 1)]
+    helpers = [
+        background.run(partial(_run_all, tasks), 'sockets-ends') for _ in range(min(_threads_allowed(), len(tasks)) - 1)
+    ]
     _run_all(tasks)
     for helper in helpers:
         helper.join()
@@ -48,7 +50,7 @@ def run_due(late=False, waits=True):
 
     Without ``waits``, threads do that.
     """
-    count = len(_ends().due(late).values_list('pk', flat=True)[:THREADS * _PART or 1])
+    count = len(_ends().due(late).values_list('pk', flat=True)[: THREADS * _PART or 1])
     allowed = _threads_allowed()
     helpers = []
     with _lock:
@@ -103,7 +105,7 @@ class Helper(threading.Thread):
 
 def claim(late, tasks):
     """Claim some of what is due and add it to ``tasks``; return whether something was due."""
-    keys = list(_ends().due(late).order_by('noted', 'pk').values_list('pk', flat=True)[:max(1, THREADS) * _PART])
+    keys = list(_ends().due(late).order_by('noted', 'pk').values_list('pk', flat=True)[: max(1, THREADS) * _PART])
     if not keys:
         return False
     if THREADS:
@@ -113,6 +115,7 @@ def claim(late, tasks):
     if _ends().due(late).filter(pk__in=keys).update(claimed_by=name, claimed_until=in_seconds(removal.LEASE)):
         found = list(_ends().filter(pk__in=keys, claimed_by=name).select_related('user').order_by('noted', 'pk'))
         from django.contrib.sessions.models import Session
+
         sessions = Session.objects.using(_ends().db).in_bulk({end.session_key for end in found if end.session_key})
         _hold(name for _ in found)
         tasks.extend((name, _row_of(end, sessions), end) for end in found)
@@ -162,10 +165,20 @@ def _let_go(name):
 
 def _row_of(end, sessions):
     """Return what the row of the connection was, as far as its functions may ask for it."""
-    row = Socket(pk=end.socket_pk, channel_name=end.channel_name, server=end.server, layer=end.layer, path=end.path,
-                 user=end.user if end.user_id is not None and _is_there(end) else None,
-                 session=sessions.get(end.session_key), user_ip=end.user_ip, handshake=end.handshake,
-                 last_ping=end.last_ping, created=end.opened, modified=end.noted)
+    row = Socket(
+        pk=end.socket_pk,
+        channel_name=end.channel_name,
+        server=end.server,
+        layer=end.layer,
+        path=end.path,
+        user=end.user if end.user_id is not None and _is_there(end) else None,
+        session=sessions.get(end.session_key),
+        user_ip=end.user_ip,
+        handshake=end.handshake,
+        last_ping=end.last_ping,
+        created=end.opened,
+        modified=end.noted,
+    )
     row._state.adding, row._state.db = False, end._state.db
     row.rooms_left = json.loads(end.rooms)
     return row

@@ -1,4 +1,5 @@
 """Connections that somebody else ends than their client: their rows are removed, they are told, their functions run."""
+
 import logging
 import threading
 from functools import partial
@@ -43,8 +44,13 @@ def _close(names, details, code):
     try:
         fanout.send_many(names, message)
     except Exception as error:
-        logger.error('Could not tell %d connections that they end (%s), trying until it is done: %s: %s',
-                     len(names), details, type(error).__name__, error)
+        logger.error(
+            'Could not tell %d connections that they end (%s), trying until it is done: %s: %s',
+            len(names),
+            details,
+            type(error).__name__,
+            error,
+        )
         by_server = {}
         for name in names:
             by_server.setdefault(engine.server_of(name), []).append(name)

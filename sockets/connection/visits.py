@@ -2,6 +2,7 @@
 
 Whoever is to say that somebody has left, and whoever has just come back, both try to take the same ``Ending``.
 """
+
 from django.db import transaction
 
 from . import disconnect
@@ -13,6 +14,7 @@ def arrive(handler):
     if not (handler.arrived_functions or handler.left_functions) or handler.closed or handler._identity.row is None:
         return
     from ..models import Ending, Socket
+
     row = handler._identity.row
     with transaction.atomic(using=row._database):
         if not Socket.objects.using(row._database).filter(pk=row.pk).update(has_arrived=True):
@@ -29,6 +31,7 @@ def arrive(handler):
 def leave(row, end):
     """Call what is to be called when the person of the connection ``row`` has left, if the ``Ending`` ``end`` says so."""
     from ..models import Ending
+
     ends = Ending.objects.using(row._database)
     if not end.has_left:
         if _others(row).filter(has_arrived=True).exists():
@@ -47,6 +50,7 @@ def leave(row, end):
 def _others(row):
     """Return the other connections of the person of the connection ``row`` at its path."""
     from ..models import Socket
+
     others = Socket.objects.using(row._database).filter(path=row.path).exclude(pk=row.pk)
     if row.user_id is not None:
         return others.filter(user=row.user_id)

@@ -1,4 +1,5 @@
 """The tables: who is connected, which rooms they are in, and whose ends are still to be handled."""
+
 from .base import BaseModel
 from .connections import Socket
 from .ends import Ending

@@ -1,4 +1,5 @@
 """What all rows have."""
+
 from django.db import models
 
 

@@ -1,4 +1,5 @@
 """The row of an open connection."""
+
 from functools import partial
 
 from django.conf import settings
@@ -15,16 +16,18 @@ from .rooms import Membership
 class Socket(BaseModel):
     """One open connection."""
 
-    session = models.ForeignKey('sessions.Session', null=True, blank=True, on_delete=models.CASCADE,
-                                related_name='sockets')
+    session = models.ForeignKey(
+        'sessions.Session', null=True, blank=True, on_delete=models.CASCADE, related_name='sockets'
+    )
     # Channel names are shorter than 100 characters (asgiref.base_layer.BaseChannelLayer).
     channel_name = models.CharField(max_length=100, unique=True)
     # The prefix of the channel name, which all connections of one server process share.
     server = models.CharField(max_length=100, db_index=True, editable=False, default='')
     # What the layer that it lives on calls itself. Rows that older versions of this package made have none.
     layer = models.CharField(max_length=100, null=True, editable=False)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE,
-                             related_name='sockets')
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name='sockets'
+    )
     path = models.CharField(max_length=255, db_index=True)
     active = models.BooleanField(default=True)
     last_ping = models.DateTimeField(default=timezone.now, db_index=True)
@@ -49,7 +52,7 @@ class Socket(BaseModel):
         ]
 
     def __str__(self):
-        return '{} {}'.format(self.path, self.channel_name)
+        return f'{self.path} {self.channel_name}'
 
     def send_json(self, content):
         """Send the ``dict`` ``content`` to this connection; return 1, or 0 if its server took no message."""
@@ -79,7 +82,8 @@ class Socket(BaseModel):
             return False
         # Not socket=self: routers need not allow a relation to a row that was read from a replica.
         membership, is_new = self._memberships().get_or_create(
-            socket_id=self.pk, key=Membership.key_of(room), defaults={'name': Membership.printable(room)})
+            socket_id=self.pk, key=Membership.key_of(room), defaults={'name': Membership.printable(room)}
+        )
         if is_new and not type(self).objects.using(self._database).filter(pk=self.pk).exists():
             # It has ended in the meantime, and whoever ended it has not seen this.
             membership.delete()

@@ -1,4 +1,5 @@
 """Connections that have ended, and whose functions have yet to run."""
+
 import json
 import uuid
 from datetime import timedelta
@@ -49,8 +50,9 @@ class Ending(models.Model):
     server = models.CharField(max_length=100)
     layer = models.CharField(max_length=100, null=True)
     path = models.CharField(max_length=255)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.DO_NOTHING, db_constraint=False,
-                             related_name='+')
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.DO_NOTHING, db_constraint=False, related_name='+'
+    )
     session_key = models.CharField(max_length=40, null=True, db_index=True)
     user_ip = models.GenericIPAddressField(null=True, unpack_ipv4=True)
     handshake = models.TextField(default='')
@@ -71,12 +73,25 @@ class Ending(models.Model):
     objects = EndingQuerySet.as_manager()
 
     def __str__(self):
-        return '{} {}'.format(self.path, self.channel_name)
+        return f'{self.path} {self.channel_name}'
 
     @classmethod
     def of(cls, row, rooms, code=None, reason=None, **fields):
         """Return the end, not saved yet, of the connection ``row``, which was in ``rooms``."""
-        return cls(socket_pk=row.pk, channel_name=row.channel_name, server=row.server, layer=row.layer, path=row.path,
-                   user_id=row.user_id, session_key=row.session_id, user_ip=row.user_ip, handshake=row.handshake,
-                   opened=row.created, last_ping=row.last_ping, rooms=json.dumps(rooms), code=code, reason=reason,
-                   **fields)
+        return cls(
+            socket_pk=row.pk,
+            channel_name=row.channel_name,
+            server=row.server,
+            layer=row.layer,
+            path=row.path,
+            user_id=row.user_id,
+            session_key=row.session_id,
+            user_ip=row.user_ip,
+            handshake=row.handshake,
+            opened=row.created,
+            last_ping=row.last_ping,
+            rooms=json.dumps(rooms),
+            code=code,
+            reason=reason,
+            **fields,
+        )

@@ -1,4 +1,5 @@
 """Rows that are removed while Django deletes them."""
+
 import threading
 
 # Rows that were removed in this thread as Django was about to delete them (sockets.access.revocation). It finds none of them.

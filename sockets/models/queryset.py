@@ -1,4 +1,5 @@
 """Connections to speak to, and to remove."""
+
 from datetime import timedelta
 from functools import partial
 
@@ -79,8 +80,9 @@ class SocketQuerySet(models.QuerySet):
     def note_life(self, resolution=0):
         """Mark those active that are not, or were last heard ``resolution`` seconds ago; return how many."""
         since = timezone.now() - timedelta(seconds=resolution)
-        return sum(part.filter(models.Q(active=False) | models.Q(last_ping__lte=since)).mark_active()
-                   for part in self._parts())
+        return sum(
+            part.filter(models.Q(active=False) | models.Q(last_ping__lte=since)).mark_active() for part in self._parts()
+        )
 
     def cleanup_stale(self):
         """Ask every connection for a sign of life: mark it inactive and send it ``PING``, to which a client
@@ -94,8 +96,10 @@ class SocketQuerySet(models.QuerySet):
         # now, or those of filter(active=True) none any more.
         for part in self._with_keys(names):
             part.mark_inactive()
-        return fanout.send_many([name for name in names.values() if engine.server_of(name) not in away],
-                                   {'text': messages.encode({messages.TYPE: messages.PING})})
+        return fanout.send_many(
+            [name for name in names.values() if engine.server_of(name) not in away],
+            {'text': messages.encode({messages.TYPE: messages.PING})},
+        )
 
     def purge_inactive(self, in_last_mins=5):
         """Remove connections that are inactive and gave no sign of life in the last ``in_last_mins`` minutes.
@@ -105,8 +109,15 @@ class SocketQuerySet(models.QuerySet):
         since = timezone.now() - timedelta(minutes=in_last_mins)
         details = 'This connection gave no sign of life.'
         # It may have ended in any way.
-        return self._end([row for part in self._parts() for row in part.filter(
-            active=False, last_ping__lt=since).remove(None, details, is_shared=True)], details, messages.CLOSE_NORMAL)
+        return self._end(
+            [
+                row
+                for part in self._parts()
+                for row in part.filter(active=False, last_ping__lt=since).remove(None, details, is_shared=True)
+            ],
+            details,
+            messages.CLOSE_NORMAL,
+        )
 
     def purge_dead(self, at_most=None):
         """Remove the connections of servers that are gone, ``at_most`` so many; return how many that were.

@@ -1,4 +1,5 @@
 """Rows go, and what is to run when their connections end is noted in the same transaction."""
+
 import logging
 import threading
 import time
@@ -50,8 +51,9 @@ def remove(rows, database, code, reason, is_shared):
         except DatabaseError as error:
             # Two that delete may wait for each other.
             logger.info('Deleting %d rows again: %s', len(rows), error)
-        left = {pk for part in databases.parts(keys) for pk in
-                all_rows.filter(pk__in=part).values_list('pk', flat=True)}
+        left = {
+            pk for part in databases.parts(keys) for pk in all_rows.filter(pk__in=part).values_list('pk', flat=True)
+        }
         rows = [row for row in rows if row.pk in left]
     return [row for row in rows if remove_one(row, database, code, reason, is_shared)]
 
@@ -124,4 +126,5 @@ def has_something_to_run(path, model):
     """Return whether anything of the project is to run when a connection to ``path`` ends, a row of ``model``."""
     handler = engine.current().handler_at(path)
     return signals.socket_disconnected.has_listeners(handler or model) or (
-        handler is not None and calls.runs_at_the_end(handler))
+        handler is not None and calls.runs_at_the_end(handler)
+    )

@@ -1,4 +1,5 @@
 """Which connections are in which rooms."""
+
 import hashlib
 
 from django.db import models
@@ -8,7 +9,9 @@ class Membership(models.Model):
     """That a connection is in a room."""
 
     # No constraint: rows are removed without asking who refers to them, and what refers to none is in no queryset.
-    socket = models.ForeignKey('sockets.Socket', on_delete=models.CASCADE, related_name='memberships', db_constraint=False)
+    socket = models.ForeignKey(
+        'sockets.Socket', on_delete=models.CASCADE, related_name='memberships', db_constraint=False
+    )
     # Of the name, which no column could hold: databases limit length and characters, and some take "Tea" for "tea".
     key = models.CharField(max_length=64)
     name = models.TextField()
@@ -23,7 +26,7 @@ class Membership(models.Model):
     def key_of(name):
         """Return the key of the room ``name``; ``TypeError`` if that is no ``str``."""
         if not isinstance(name, str):
-            raise TypeError('A room is called by a str, not {!r:.40}.'.format(name))
+            raise TypeError(f'A room is called by a str, not {name!r:.40}.')
         return hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()
 
     @staticmethod

@@ -1,4 +1,5 @@
 """Connections whose ends are found by others: rows first, then their functions, once, whoever is killed meanwhile."""
+
 import asyncio
 import collections
 import signal
@@ -63,8 +64,13 @@ def test_a_server_is_killed_whose_disconnect_functions_take_their_time(hall, cou
         assert hall.sql('select count(*) from sockets_ending')[0][0] == 0
         assert hall.sql('select count(*) from sockets_membership')[0][0] == 0
         await hall.came_true(
-            'SIGKILL to the server; the disconnect functions of {} connections take 30 ms'.format(count), RUNSOCKETS,
-            bystanders, 'what was under way in it; all functions have run after {:.1f} s'.format(ran), took)
+            f'SIGKILL to the server; the disconnect functions of {count} connections take 30 ms',
+            RUNSOCKETS,
+            bystanders,
+            f'what was under way in it; all functions have run after {ran:.1f} s',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -93,7 +99,11 @@ def test_the_process_that_runs_the_disconnect_functions_is_killed_as_well(hall, 
         assert hall.sql('select count(*) from sockets_ending')[0][0] == 0
         assert hall.sql('select count(*) from sockets_membership')[0][0] == 0
         await hall.came_true(
-            'the same with {} connections, and SIGKILL to a process that runs the functions'.format(count),
-            '3 `runsockets`', bystanders,
-            'no function, and {} begin again; all have run after {:.1f} s'.format(again, ran), took)
+            f'the same with {count} connections, and SIGKILL to a process that runs the functions',
+            '3 `runsockets`',
+            bystanders,
+            f'no function, and {again} begin again; all have run after {ran:.1f} s',
+            took,
+        )
+
     asyncio.run(scenario())
