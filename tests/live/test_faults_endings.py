@@ -54,7 +54,7 @@ def test_a_server_is_killed_whose_disconnect_functions_take_their_time(hall, cou
     async def scenario():
         victim, other = hall.servers.runsockets(), hall.servers.runsockets()
         bystanders = await hall.open(10, other)
-        await open_slowly_ending(hall, count, victim)
+        victims = await open_slowly_ending(hall, count, victim)
         since = hall.kill(victim)
         took = await rows_at_ending_are(hall, 0, 5, since)
         ran = await all_have_run(hall, count, 10, since)
@@ -63,10 +63,11 @@ def test_a_server_is_killed_whose_disconnect_functions_take_their_time(hall, cou
         assert len(counts['ended']) == count and set(counts['ended'].values()) == {1} == set(counts['begin'].values())
         assert hall.sql('select count(*) from sockets_ending')[0][0] == 0
         assert hall.sql('select count(*) from sockets_membership')[0][0] == 0
+        await asyncio.gather(*(connection.receive() for connection in victims))
         await hall.came_true(
             f'SIGKILL to the server; the disconnect functions of {count} connections take 30 ms',
             RUNSOCKETS,
-            bystanders,
+            bystanders + victims,
             f'what was under way in it; all functions have run after {ran:.1f} s',
             took,
         )
@@ -80,7 +81,7 @@ def test_the_process_that_runs_the_disconnect_functions_is_killed_as_well(hall, 
     async def scenario():
         victim, second, third = (hall.servers.runsockets() for _ in range(3))
         bystanders = await hall.open(10, third)
-        await open_slowly_ending(hall, count, victim)
+        victims = await open_slowly_ending(hall, count, victim)
         since = hall.kill(victim)
         took = await rows_at_ending_are(hall, 0, 5, since)
         while len(handled(hall)['ended']) < count // 10:
@@ -98,10 +99,11 @@ def test_the_process_that_runs_the_disconnect_functions_is_killed_as_well(hall, 
         assert again <= 10
         assert hall.sql('select count(*) from sockets_ending')[0][0] == 0
         assert hall.sql('select count(*) from sockets_membership')[0][0] == 0
+        await asyncio.gather(*(connection.receive() for connection in victims))
         await hall.came_true(
             f'the same with {count} connections, and SIGKILL to a process that runs the functions',
             '3 `runsockets`',
-            bystanders,
+            bystanders + victims,
             f'no function, and {again} begin again; all have run after {ran:.1f} s',
             took,
         )
