@@ -1,6 +1,9 @@
 """Who may import whom: the arrows of the design, subfolders, commands and imports within functions included."""
 import ast
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,48 @@ def test_a_module_imports_only_where_its_arrows_point(name):
         assert {room(target) for target in ours} - {room(name)} <= ROOMS[room(name)]
     else:
         assert {(name, target) for target in ours if target.startswith('engines.')} <= ENGINE_AT_THE_TOP
+
+
+# Imports every module of the core where nothing of the stack can be imported, in a project without an engine.
+WITHOUT_STACK = """
+    import sys
+    from importlib import import_module
+
+    class Refuse:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name.partition('.')[0] in {stack!r}:
+                raise ModuleNotFoundError('No module named {{!r}}'.format(name), name=name)
+
+    sys.meta_path.insert(0, Refuse)
+
+    import django
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+
+    settings.configure(SECRET_KEY='tests only', INSTALLED_APPS=[
+        'django.contrib.admin', 'django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.messages',
+        'django.contrib.sessions', 'sockets'])
+    try:
+        django.setup()
+    except ImproperlyConfigured as error:
+        print(error)
+    for name in {modules!r}:
+        import_module(name)
+    print(sorted({{name.partition('.')[0] for name in sys.modules}} & {stack!r}))
+"""
+
+
+def test_the_core_is_imported_where_no_engine_is_installed():
+    modules = ['sockets' if name == '__init__' else 'sockets.' + name for name in sorted(MODULES)
+               if not (name + '.').startswith(KNOW_THE_STACK)]
+    assert 'sockets.management.commands.runsockets' in modules and 'sockets.testing.client' in modules
+    script = textwrap.dedent(WITHOUT_STACK).format(stack=STACK, modules=modules)
+    process = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=str(PACKAGE.parent),
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    # The app is not ready, and says what to install.
+    assert process.stdout.splitlines() == [
+        'sockets has nothing to run on: type "python -m pip install \'channels<2\' daphne asgi_redis".', '[]']
 
 
 def test_no_engine_imports_another():
