@@ -47,7 +47,14 @@ def imports(name):
     path = MODULES[name]
     package = [] if name == '__init__' else name.split('.') if path.name == '__init__.py' else name.split('.')[:-1]
     ours, stack = set(), set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    # What only type checkers import is not imported when the code runs, and makes no circle.
+    tree = ast.parse(path.read_text())
+    unread = {id(child) for node in ast.walk(tree) if isinstance(node, ast.If) and
+              isinstance(node.test, ast.Name) and node.test.id == 'TYPE_CHECKING'
+              for statement in node.body for child in ast.walk(statement)}
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
         if isinstance(node, ast.Import):
             stack.update(alias.name.split('.')[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
