@@ -1,4 +1,4 @@
-"""What rows ask of the modules that build on them. These put their functions here when the apps are loaded."""
+"""What models call in modules that import models. These set the functions here when the apps are loaded."""
 
 
 def end(rows, details, code):
@@ -13,10 +13,10 @@ def end_later():
 
 
 def purge_if_due():
-    """Have somebody look for dead servers if it is time to."""
+    """Start a search for dead servers, if one is due."""
     raise RuntimeError('The apps are not loaded.')
 
 
 def try_again(function):
-    """Have ``function``, which ends connections, called again: the database or Redis was not there to be told."""
+    """Call ``function``, which ends connections, again later: the database or Redis could not be reached."""
     raise RuntimeError('The apps are not loaded.')

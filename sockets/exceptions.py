@@ -1,12 +1,12 @@
-"""What can go wrong, and whose turn it is.
+"""What can go wrong, and what happens then.
 
 ::
 
     Exception
      +-- SocketsError
           +-- FrameError           the client's mistake: it becomes an ERROR frame
-          +-- ConnectionRevoked    the right to this connection is gone: RECONNECT, then close 4401
-          |    +-- RowMissing      its row is gone, and nobody knows why: RECONNECT, then close 1012
+          +-- ConnectionRevoked    the right to this connection has ended: RECONNECT, then close 4401
+          |    +-- RowMissing      its row is gone for an unknown reason: RECONNECT, then close 1012
           +-- PermissionMissing    the client's user may not use this socket: ERROR, then close 4403
           +-- TooManyConnections   the client's user or address has as many as SOCKETS allows: close 4429
           +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
@@ -55,7 +55,7 @@ class RowMissing(ConnectionRevoked):
 
 
 class PermissionMissing(SocketsError):
-    """The user of a connection has not got what its handler class asks for."""
+    """The user of a connection does not have the permission that its handler class asks for."""
 
     def __init__(self, details: str = 'You may not use this socket.') -> None:
         super().__init__(details)

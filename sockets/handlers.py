@@ -93,7 +93,7 @@ class RoutedSocketHandler(_Base):
 
     @property
     def socket(self) -> 'Socket':
-        """The row of this connection, under its first name."""
+        """The same as ``row``."""
         return self._identity.row
 
     @property

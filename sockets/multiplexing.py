@@ -25,7 +25,7 @@ class StreamConnection:
 
     def __init__(self, whole: Any) -> None:
         self.whole = whole
-        # Whether its connect, or what stands around that, has agreed to the connection.
+        # Whether its connect, or a middleware around it, has accepted the connection.
         self.is_open = False
 
     def __getattr__(self, name: str) -> Any:
@@ -100,7 +100,7 @@ class DemultiplexedFrame(frame.Frame):
     def last_message(self) -> Any:
         content = self.handler.content
         stream = self.handler._stream_of(content)
-        # Who waits for an answer on a stream looks for its ref there.
+        # A client that waits for an answer on a stream looks for the ref in the payload.
         if stream is None or (messages.REF in content and messages.REF not in stream.content):
             return super().last_message()
         return stream._frame.last_message()
@@ -109,9 +109,9 @@ class DemultiplexedFrame(frame.Frame):
 class SocketDemultiplexer(RoutedSocketHandler):
     """Hands the payload of each frame to the handler class of its stream, and sends what that sends on the stream.
 
-    ``streams`` is a dict of names and handler classes. All of them hear of the connect and the disconnect; they share
-    the connection, its row, user and session. A connection that one of them would turn away is turned away. Frames
-    without a stream are routed as usual, and so are binary frames, which name none: a stream gets no binary frame.
+    ``streams`` is a dict of names and handler classes. The connect and disconnect of each of them run; they share the
+    connection, its row, user and session. A connection that one of them refuses is refused. Frames without a stream are
+    routed as usual, and so are binary frames, which cannot name one.
     """
 
     streams: Dict[str, Type[RoutedSocketHandler]] = {}
@@ -121,7 +121,7 @@ class SocketDemultiplexer(RoutedSocketHandler):
         super().__init_subclass__(**kwargs)
         for name, handler in cls.streams.items():
             if not (isinstance(handler, type) and issubclass(handler, RoutedSocketHandler)):
-                raise ImproperlyConfigured('{}.streams[{!r}] is {!r}, which is no subclass of RoutedSocketHandler; '
+                raise ImproperlyConfigured('{}.streams[{!r}] is {!r}, which is not a subclass of RoutedSocketHandler; '
                                            'of a view, take <View>.socket.Handler.'.format(
                                                cls.__name__, name, handler))
         cls._streams = {name: type(handler.__name__, (Stream, handler), {'stream': name, '__module__': cls.__module__})
@@ -145,7 +145,7 @@ class SocketDemultiplexer(RoutedSocketHandler):
                 opened.append(stream)
         except BaseException as error:
             if isinstance(engine.current().meaning_of(error), engine.Denied):
-                # Then there is no disconnect, and these have not denied it.
+                # A denied connection has no disconnect, and these streams have been opened.
                 for stream in opened if self.accepted else ():
                     _end(stream)
             raise

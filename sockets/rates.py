@@ -13,7 +13,7 @@ _SECONDS = {'s': 1, 'm': 60, 'h': 3600}
 CONNECTION: "Literal['connection']" = 'connection'
 USER: "Literal['user']" = 'user'
 
-# What is missing of a token because times are not exact.
+# How much of a token may be missing, because times are not exact.
 _NEARLY = 1e-6
 
 
@@ -34,7 +34,7 @@ class Rate:
                 value))
         if per not in (CONNECTION, USER):
             raise TypeError("A rate is counted per='connection' or per='user', not {!r}.".format(per))
-        # Half a frame lets nobody through.
+        # A bucket smaller than one token would never let a frame through.
         self.burst = max(number, 1)
         self.per_second = number / _SECONDS[match.group(2)] if match else number
         self.words = value if match else '{:g} frames a second'.format(number)
@@ -47,7 +47,7 @@ class Rate:
 def take(bucket: Tuple[float, float], now: float, per_second: float,
          burst: float) -> Tuple[Tuple[float, float], float]:
     """Take a token out of ``bucket``, a pair of how many there were and when. Return the bucket as it is then, and the
-    seconds until there is a token: 0 if there was one. Who has to wait has taken nothing.
+    seconds until there is a token: 0 if there was one. If there was none, nothing is taken.
     """
     tokens, counted = bucket
     # A clock may be set back.
@@ -59,7 +59,7 @@ def take(bucket: Tuple[float, float], now: float, per_second: float,
 
 
 class Buckets:
-    """Buckets by name, for several threads. Those that must be full again are forgotten."""
+    """Buckets by name, for several threads. Those that must be full again are deleted."""
 
     sweep_every = 60
 

@@ -19,7 +19,7 @@ BINARY = bytes
 
 _F = TypeVar('_F', bound=Callable[..., Any])
 
-# Every router that hangs on a view, for manage.py check.
+# Every router that is an attribute of a view, for manage.py check.
 attached_routers: 'weakref.WeakSet[SocketRouter]' = weakref.WeakSet()
 
 
@@ -29,7 +29,7 @@ class ViewInRouting(ImproperlyConfigured):
     def __init__(self, view: type, name: str) -> None:
         self.view = view
         self.remedy = 'Write route_class({}.{}.Handler, path=...).'.format(view.__name__, name)
-        super().__init__('A routing names the view {}, which is no consumer. {}'.format(view.__name__, self.remedy))
+        super().__init__('A routing names the view {}, which is not a consumer. {}'.format(view.__name__, self.remedy))
 
 
 def refuse_views(consumer: Any) -> None:
@@ -47,9 +47,9 @@ class SocketRouter:
     """Decorators that fill a view's route table, and the ``Handler`` class that serves it.
 
     ``handler`` is the ``RoutedSocketHandler`` subclass to build on: where its routes match too, ours are used.
-    ``guard='view'`` lets in whom the view's mixins and decorators (``LoginRequiredMixin`` and the like) let in, and
-    nobody else; ``guard=False`` says that the socket of a guarded view is meant to be open. ``sends``, a dict of types
-    and forms, declares what is sent, in addition to what ``handler`` declares.
+    ``guard='view'`` accepts the users whom the view's mixins and decorators (``LoginRequiredMixin`` and the like)
+    accept, and no others; ``guard=False`` says that the socket of a guarded view is open to all on purpose. ``sends``,
+    a dict of types and forms, declares what is sent, in addition to what ``handler`` declares.
     """
 
     def __init__(self, handler: 'Optional[Type[RoutedSocketHandler]]' = None,
@@ -87,7 +87,7 @@ class SocketRouter:
 
         def __setattr__(self, name, value):
             from .declaration.options import remedy_for
-            # What another package, or a slip, puts here would be ignored, and the door be open.
+            # An option set here, by another package or by mistake, would be ignored, and the socket open to all.
             known = 'login_required', 'permission', 'middleware', 'routes', 'sends'
             if name in known or name != 'guard' and remedy_for(name) is not None:
                 raise AttributeError('A SocketRouter has no {!r}. Options for all of a socket are attributes of a handler '
@@ -186,7 +186,7 @@ class SocketRouter:
             try:
                 self._handler = self._build()
             except AttributeError as error:
-                # __getattr__ would hide it behind a word about decorators.
+                # After an AttributeError, Python calls __getattr__, whose message is about decorators.
                 raise ImproperlyConfigured('{!r} cannot build its Handler: {}'.format(self, error)) from error
         return self._handler
 

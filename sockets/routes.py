@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # The longest type that is routed, in characters: a name, not a payload to run regexes over.
 MAX_TYPE_LENGTH = 255
 
-# A regex that is but a text.
+# A regex that matches one text only.
 _LITERAL = re.compile(r'\^?([^\\^$.|?*+(){}[\]]+)\$$')
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -37,7 +37,7 @@ class Function:
     ``argument`` is what its second argument is called: ``'content'`` or ``'message'``. The first is always the
     socket. The second gets the content under any name that is not a URL keyword argument; every other parameter
     is filled from the URL by name. A signature that can never be called that way raises ``TypeError`` at once. An
-    ``async def`` is run to its end; one behind a decorator that is none raises ``TypeError``, too.
+    ``async def`` is run to its end; one behind a decorator that is not ``async`` raises ``TypeError``, too.
     """
 
     __slots__ = ('function', 'argument', 'first', 'required', '_by_name', '_second', '_names', '_var_keyword')
@@ -121,7 +121,7 @@ class Route:
             raise TypeError("A route's pattern is a str or a compiled regex of str, not {!r}; "
                             "write @socket.route('TYPE').".format(pattern))
         if pattern == '':
-            raise TypeError("A route's pattern is a type, and '' is none.")
+            raise TypeError("A route's pattern is a type, and a type is not empty.")
         if isinstance(pattern, str) and len(pattern) > MAX_TYPE_LENGTH:
             raise TypeError('A type has at most {} characters, {:.20}... has {}.'.format(
                 MAX_TYPE_LENGTH, pattern, len(pattern)))
@@ -157,15 +157,15 @@ class Route:
 
 
 def permission_names(value: 'Permission') -> Tuple[str, ...]:
-    """Return the ``permission`` of a route or handler class as a tuple of names; ``TypeError`` if it is none."""
+    """Return the ``permission`` of a route or handler class as a tuple of names; ``TypeError`` for anything else."""
     if value is None:
         return ()
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, (tuple, list, set, frozenset)):
-        raise TypeError("A permission is called like 'app.may_do_this', not {!r}.".format(value))
+        raise TypeError("A permission is a name like 'app.may_do_this', not {!r}.".format(value))
     for name in names:
         if not isinstance(name, str) or not all(name.partition('.')[::2]):
-            raise TypeError("A permission is called like 'app.may_do_this', not {!r}.".format(name))
+            raise TypeError("A permission is a name like 'app.may_do_this', not {!r}.".format(name))
     return tuple(names)
 
 
@@ -223,7 +223,7 @@ class RouteTable:
         return iter(self._routes)
 
     def match(self, type: Any) -> Optional[Route]:
-        """Return the ``Route`` for ``type``, or ``None``, also for what is no ``str`` or too long to be a name."""
+        """Return the ``Route`` for ``type``, or ``None``: also if it is not a ``str``, or too long for a name."""
         if not isinstance(type, str) or len(type) > MAX_TYPE_LENGTH:
             return None
         exact_rank, exact = self._exact.get(type, (-1, None))

@@ -28,7 +28,7 @@ def found(findings):
 
 def test_a_site_without_a_worker_is_told_to_start_one(layer, transactional_db, monkeypatch):
     monkeypatch.setattr(doctor, 'WORKER_PATIENCE', 0.05)
-    monkeypatch.setattr(doctor, 'examine_settings', lambda: [doctor.Finding('checks', True, 'Nothing to say.')])
+    monkeypatch.setattr(doctor, 'examine_settings', lambda: [doctor.Finding('checks', True, 'Nothing was found.')])
     examined = found(doctor.examine())
     assert list(examined) == ['checks', 'database', 'layer', 'worker', 'server']
     assert examined['database'][0] is examined['layer'][0] is True
@@ -61,7 +61,7 @@ def test_what_the_checks_find_is_told_with_its_remedy(settings):
     assert examined['sockets.E006'][0] is False and "'MAX_MESSAGE_SIZE'" in examined['sockets.E006'][2]
     assert examined['sockets.W004'][0] is None
     settings.SILENCED_SYSTEM_CHECKS = ['sockets.E006', *examined]
-    assert doctor.examine_settings() == [doctor.Finding('checks', True, 'Nothing to say.')]
+    assert doctor.examine_settings() == [doctor.Finding('checks', True, 'Nothing was found.')]
 
 
 def test_tables_that_are_not_there_are_named(db):
@@ -180,7 +180,7 @@ ANSWER = text_frame(b'{"type": "GOT_HELLO", "ref": "sockets.doctor"}')
      'answers in'),
     ([UPGRADED, b'\x88\x02' + (4401).to_bytes(2, 'big')], True, 'asks for a login'),
     ([UPGRADED, b'\x88\x02' + (1011).to_bytes(2, 'big')], False, 'closes with 1011'),
-    ([UPGRADED, b'\x81'], False, 'ConnectionError: It has hung up.'),
+    ([UPGRADED, b'\x81'], False, 'ConnectionError: It has closed the connection.'),
     ([b'HTTP/1.1 403 Forbidden\r\n\r\n'], False, 'is refused with HTTP 403'),
     ([b'HTTP/1.1 404 Not Found\r\n\r\n'], False, 'answers with HTTP 404, as a page would'),
     ([b'+PONG\r\n'], False, 'ConnectionError: It does not speak HTTP.'),

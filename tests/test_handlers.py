@@ -293,7 +293,7 @@ def test_a_code_that_no_server_may_close_with_is_an_error(connect, caplog):
     poker = connect(Poker)
     for code in (0, 999, 1005, 1006, 1015, 2000, 5000, '1000'):
         assert poker.send({'type': 'CLOSE', 'code': code})[-1]['code'] == 'server_error'
-    assert 'is no close code' in caplog.text
+    assert 'is not a close code' in caplog.text
 
 
 @both_ways

@@ -126,7 +126,7 @@ def test_an_async_has_perms_is_run_before_it_is_believed(connect, alice, login, 
 @pytest.mark.parametrize('permission', ['staff', 'app.', '.may', '', True, 7, ['a.b', None], lambda self: 'a.b',
                                         property(lambda self: 'a.b'), {'a.b': 1}])
 def test_a_permission_that_is_none_is_an_error_at_import(permission):
-    with pytest.raises(ImproperlyConfigured, match=r"Members\.permission: A permission is called like 'app.may_do"):
+    with pytest.raises(ImproperlyConfigured, match=r"Members\.permission: A permission is a name like 'app.may_do"):
         type('Members', (RoutedSocketHandler,), {'permission': permission})
 
 

@@ -66,7 +66,7 @@ def clean(form: Callable[..., Any], data: Union[Dict[str, Any], bytes], socket: 
         result = result.cleaned_data if hasattr(result, 'cleaned_data') else result.validated_data
     name = forms.has_not_run(result)
     if name is not None:
-        raise TypeError('{!r} made a coroutine of {!r}, which nobody has run: what validates is a def.'.format(
+        raise TypeError('{!r} made a coroutine of {!r}, which has not been run: write def for what validates.'.format(
             form, name))
     return result
 
@@ -121,7 +121,7 @@ def check_sent(handler, content):
     fields = messages.fields(content)
     try:
         clean(form, fields)
-        # Fields that a serializer makes of a row are none that it would miss.
+        # A serializer does not miss its read-only fields, which it would fill from a row.
         for name in schemas.schema_of_sent(form).get('required', ()):
             if name not in fields:
                 raise FrameError(messages.INVALID_CONTENT, '{} is missing.'.format(name))

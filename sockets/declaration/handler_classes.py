@@ -45,7 +45,7 @@ def functions(cls):
 
 def _resolve(cls, entry):
     if not isinstance(entry, Route) and not (isinstance(entry, (tuple, list)) and len(entry) == 2):
-        raise ImproperlyConfigured("{}.routes has {!r}, which is no pair like ('TYPE', 'method_name').".format(
+        raise ImproperlyConfigured("{}.routes has {!r}, which is not a pair like ('TYPE', 'method_name').".format(
             cls.__name__, entry))
     try:
         route = copy.copy(entry) if isinstance(entry, Route) else Route(*entry)

@@ -1,4 +1,4 @@
-"""Work that nobody waits for."""
+"""Work in the background, whose end is not waited for."""
 import logging
 import threading
 
