@@ -123,6 +123,14 @@ def test_the_core_is_imported_where_no_engine_is_installed():
         'sockets has nothing to run on: type "python -m pip install \'channels<2\' daphne asgi_redis".', '[]']
 
 
+def test_what_needs_no_engine_imports_none():
+    program = (
+        'import sys, django; from django.conf import settings;'
+        'settings.configure(); import sockets, sockets.router, sockets.routes, sockets.messages, sockets.access.origins,'
+        'sockets.conf, sockets.exceptions, sockets.signals; print("channels" in sys.modules)')
+    assert subprocess.check_output([sys.executable, '-c', program]).strip() == b'False'
+
+
 def test_no_engine_imports_another():
     for name in MODULES:
         engine = re.match(r'engines\.\w+', name)
