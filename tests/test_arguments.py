@@ -113,6 +113,6 @@ def test_every_other_name_works_in_every_function(connect, name):
     assert seen == [{name: '7'}] and not Socket.objects.exists()
 
 
-def test_the_tests_of_a_project_hear_of_it_at_once(db):
+def test_the_test_client_raises_it_at_once(db):
     with sandbox(), pytest.raises(NameTaken):
         SocketClient('/page/7/', handler=Plain, pattern=r'^/page/(?P<content>\w+)/$').connect()

@@ -40,7 +40,7 @@ def test_a_site_without_a_worker_is_told_to_start_one(layer, transactional_db, m
         assert re.search(r' Redis \d+\.', examined['layer'][1])
 
 
-def test_who_cannot_be_asked_is_a_finding_within_seconds(monkeypatch):
+def test_a_part_that_does_not_answer_is_a_finding_within_seconds(monkeypatch):
     monkeypatch.setattr(doctor, 'PATIENCE', 0.05)
     monkeypatch.setattr(doctor, 'examine_database', lambda: time.sleep(1))
     monkeypatch.setattr(doctor, 'examine_layer', lambda: {}['no\nhost'])
@@ -186,7 +186,7 @@ ANSWER = text_frame(b'{"type": "GOT_HELLO", "ref": "sockets.doctor"}')
     ([b'+PONG\r\n'], False, 'ConnectionError: It does not speak HTTP.'),
     ([b''], False, 'ConnectionError: It does not speak HTTP.'),
 ])
-def test_a_socket_is_talked_to(replies, ok, text):
+def test_a_websocket_is_tried(replies, ok, text):
     with answering(*replies) as (url, heard):
         finding, = doctor._try('websocket', lambda: doctor.examine_socket(url), 'Remedy.')
     assert finding.ok is ok and text in finding.text and bool(finding.remedy) is not ok
@@ -207,7 +207,7 @@ def test_a_socket_is_asked_for_at_the_path_that_was_given(address, target):
 
 
 @pytest.mark.parametrize('url', ['http://127.0.0.1/', 'ws:///page/', '127.0.0.1:8000'])
-def test_an_address_that_is_none_is_told(url):
+def test_a_wrong_address_is_reported(url):
     (name, ok, text, remedy), = doctor.examine_socket(url)
     assert ok is False and 'is no address' in text and 'ws://' in remedy
 

@@ -62,7 +62,7 @@ def test_a_slow_server_gets_everything_as_long_as_it_takes_something(small_layer
     reader.join()
 
 
-def test_a_server_that_takes_nothing_is_given_up_alone_and_said_once(small_layer, caplog):
+def test_messages_to_a_server_that_takes_nothing_are_dropped_and_logged_once(small_layer, caplog):
     def listen(servers, **kwargs):
         told.append(servers)
 
@@ -136,7 +136,7 @@ def test_a_fan_out_on_any_other_layer_serves_those_it_can_before_it_fails():
             fanout.send_many(['near!1'], 'no message')
 
 
-def test_what_has_expired_is_told_as_dropped():
+def test_expired_messages_are_announced_as_dropped():
     told, heard = [], threading.Event()
 
     def listen(servers, **kwargs):
