@@ -37,7 +37,7 @@ class Rate:
         # A bucket smaller than one token would never let a frame through.
         self.burst = max(number, 1)
         self.per_second = number / _SECONDS[match.group(2)] if match else number
-        self.words = value if match else '{:g} frames a second'.format(number)
+        self.words: str = match.group() if match else '{:g} frames a second'.format(number)
         self.per = per
 
     def __str__(self) -> str:
