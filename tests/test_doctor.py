@@ -209,7 +209,7 @@ def test_a_socket_is_asked_for_at_the_path_that_was_given(address, target):
 @pytest.mark.parametrize('url', ['http://127.0.0.1/', 'ws:///page/', '127.0.0.1:8000'])
 def test_a_wrong_address_is_reported(url):
     (name, ok, text, remedy), = doctor.examine_socket(url)
-    assert ok is False and 'is no address' in text and 'ws://' in remedy
+    assert ok is False and 'is not the address' in text and 'ws://' in remedy
 
 
 @pytest.mark.parametrize('oks, code', [([True, None], 0), ([True, False, True], 1)])

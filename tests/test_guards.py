@@ -190,8 +190,8 @@ def homemade(function):
 
 
 @pytest.mark.parametrize('make, word', [
-    (lambda: guarded(), 'asks nobody for anything'),
-    (lambda: guarded(TemplateView), 'asks nobody for anything'),
+    (lambda: guarded(), 'has no mixin or decorator'),
+    (lambda: guarded(TemplateView), 'has no mixin or decorator'),
     (lambda: guarded(ManagerRequiredMixin), 'ManagerRequiredMixin'),
     (lambda: guarded(LoginRequiredMixin, dispatch=dispatch), r'dispatch\(\)'),
     (lambda: guarded(LoginRequiredMixin, decorate=on_dispatch(homemade)), r'homemade'),
@@ -207,7 +207,7 @@ def test_what_cannot_be_taken_over_is_an_error_and_leaves_nothing_open(make, wor
 
 
 def test_a_router_on_no_view_has_no_guard_to_take_over():
-    with pytest.raises(ImproperlyConfigured, match='is on no view'):
+    with pytest.raises(ImproperlyConfigured, match='is not an attribute of a view'):
         SocketRouter(guard='view').Handler
 
 

@@ -136,8 +136,8 @@ def test_files_may_be_written_with_as_many_slashes_as_one_likes(settings, entry)
     (['*'], 'null', ["add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here. "]),
     (None, 'file://', ["If it is an app of yours, add it to SOCKETS['ALLOWED_ORIGINS']", 'it replaces ALLOWED_HOSTS']),
     (['*'], 'capacitor://localhost', ["add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here."]),
-    (None, 'https://user@example.com', ['none that a browser sends']),
-    (None, 'file://*', ['none that a browser sends']),
+    (None, 'https://user@example.com', ['No browser sends']),
+    (None, 'file://*', ['No browser sends']),
     (None, None, ['REQUIRE_ORIGIN']),
 ])
 def test_a_refusal_says_what_would_allow_the_origin(settings, origins, origin, words):
@@ -146,7 +146,7 @@ def test_a_refusal_says_what_would_allow_the_origin(settings, origins, origin, w
     for word in words:
         assert word in remedy(origin)
     # And that it works.
-    if 'none that' not in words[0] and origin is not None:
+    if 'No browser' not in words[0] and origin is not None:
         settings.SOCKETS = {'ALLOWED_ORIGINS': [*(origins or []), origin]}
         assert origin_allowed(origin, 'example.com') and can_match(origin)
 
