@@ -1,6 +1,7 @@
 """The row of an open connection."""
 
 from functools import partial
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from django.conf import settings
 from django.db import models, router
@@ -41,7 +42,13 @@ class Socket(BaseModel):
     rooms_left = claim = None
     is_noted = False
 
-    objects = SocketQuerySet.as_manager()
+    objects: 'SocketQuerySet' = SocketQuerySet.as_manager()
+
+    if TYPE_CHECKING:
+        # Django makes these of the fields above.
+        pk: Any
+        user_id: Any
+        session_id: Optional[str]
 
     class Meta:
         indexes = [models.Index(fields=['active', 'last_ping'], name='sockets_active_last_ping')]
@@ -51,29 +58,29 @@ class Socket(BaseModel):
             ('logout_socket', 'Can log out the user of socket'),
         ]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f'{self.path} {self.channel_name}'
 
-    def send_json(self, content):
+    def send_json(self, content: Dict[str, Any]) -> int:
         """Send the ``dict`` ``content`` to this connection; return 1, or 0 if its server took no message."""
         text = messages.encode(content)
         if settings.DEBUG:
             check_declared([self.path], content)
         return fanout.send_many([self.channel_name], {'text': text})
 
-    def send_action(self, type, **fields):
+    def send_action(self, type: str, **fields: Any) -> int:
         """Send ``{'type': type, **fields}`` to this connection; return 1, or 0 if its server took no message."""
         return self.send_json({messages.TYPE: type, **fields})
 
-    def send(self, text=None, bytes=None):
+    def send(self, text: Optional[str] = None, bytes: Optional[bytes] = None) -> int:
         """Send a frame of ``text`` or ``bytes`` as it is; return 1, or 0 if its server took no message."""
         return fanout.send_many([self.channel_name], fanout.message(text, bytes))
 
-    def close(self, code=messages.CLOSE_NORMAL):
+    def close(self, code: int = messages.CLOSE_NORMAL) -> int:
         """Close this connection with ``code``; return 1, or 0 if its server took no message."""
         return fanout.send_many([self.channel_name], {'close': messages.close_code(code)})
 
-    def join(self, room):
+    def join(self, room: str) -> bool:
         """Enter the room of that name, whatever its characters or length; return whether this connection is in it now.
 
         It leaves by ``leave()``, or as it ends.
@@ -90,18 +97,18 @@ class Socket(BaseModel):
             return False
         return True
 
-    def leave(self, room):
+    def leave(self, room: str) -> bool:
         """Leave the room of that name; return whether this connection was in it."""
         return bool(self._memberships().filter(key=Membership.key_of(room)).delete()[0])
 
     @property
-    def rooms(self):
+    def rooms(self) -> List[str]:
         """The names of the rooms that this connection is in."""
         if self.rooms_left is not None:
             return list(self.rooms_left)
         return list(self._memberships().values_list('name', flat=True))
 
-    def save(self, *args, **kwargs):
+    def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the row; ``server`` follows from the channel name, ``layer`` from who makes it."""
         self.server = engine.server_of(self.channel_name)
         if self._state.adding:
@@ -111,19 +118,19 @@ class Socket(BaseModel):
                 fanout.local_servers.add(self.server)
         super().save(*args, **kwargs)
 
-    def delete(self, *args, **kwargs):
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
         """Delete the row, close its connection, and return what Django does: how many rows that were, and of what."""
         return count_gone(partial(super().delete, *args, **kwargs))
 
-    delete.alters_data = True
+    delete.alters_data = True  # type: ignore[attr-defined]
 
-    def remove(self):
+    def remove(self) -> bool:
         """Delete the row, and nothing else, and return whether this call did it; of several, only one is told so."""
         # Not delete(), which closes the connection and runs its disconnect function (sockets.access.revocation).
         rows = type(self)._base_manager.using(self._database).filter(pk=self.pk)
         return bool(rows._raw_delete(rows.db))
 
-    def forget(self):
+    def forget(self) -> None:
         """Let go of what belonged to this connection, whose row has been removed and whose functions have run."""
         # Not delete(), which is a transaction of its own: this is every connection.
         rooms = self._memberships()
@@ -131,9 +138,9 @@ class Socket(BaseModel):
         self.pk = None
 
     @property
-    def _database(self):
+    def _database(self) -> str:
         # It may have been read from a replica.
         return router.db_for_write(type(self), instance=self)
 
-    def _memberships(self):
+    def _memberships(self) -> Any:
         return Membership.objects.using(self._database).filter(socket=self.pk)

@@ -3,6 +3,7 @@
 import json
 import uuid
 from datetime import timedelta
+from typing import Any, List, Optional
 
 from django.conf import settings
 from django.db import models
@@ -11,7 +12,7 @@ from django.db.models.functions import Now
 # What is written into a claim, and until when it holds, is compared with the clock of the database: there is only one.
 
 
-def in_seconds(seconds):
+def in_seconds(seconds: float) -> Any:
     """Return the time in so many seconds, by the clock of the database."""
     if not seconds:
         return Now()
@@ -21,12 +22,12 @@ def in_seconds(seconds):
 class EndingQuerySet(models.QuerySet):
     """Ends that are noted."""
 
-    def due(self, late=True):
+    def due(self, late: bool = True) -> 'EndingQuerySet':
         """Return those that nobody is handling and whose time has come; without ``late``, none that had to wait."""
         free = self.filter(models.Q(claimed_until=None) | models.Q(claimed_until__lt=Now()))
         return free.filter(models.Q(due=None) | models.Q(due__lte=Now())) if late else free.filter(due=None)
 
-    def of_person(self, row):
+    def of_person(self, row: Any) -> 'EndingQuerySet':
         """Return the ends that wait whether the person of the connection ``row`` comes back to its path."""
         waiting = self.filter(path=row.path, due__isnull=False)
         if row.user_id is not None:
@@ -72,11 +73,12 @@ class Ending(models.Model):
 
     objects = EndingQuerySet.as_manager()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f'{self.path} {self.channel_name}'
 
     @classmethod
-    def of(cls, row, rooms, code=None, reason=None, **fields):
+    def of(cls, row: Any, rooms: List[str], code: Optional[int] = None, reason: Optional[str] = None,
+           **fields: Any) -> 'Ending':
         """Return the end, not saved yet, of the connection ``row``, which was in ``rooms``."""
         return cls(
             socket_pk=row.pk,

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 import uuid
+from typing import Any, Dict, List, Optional
 
 from django.db import DatabaseError, transaction
 
@@ -24,19 +25,19 @@ _TRIES = 3
 class Claim:
     """What this process alone may run until ``LEASE`` seconds after ``since``: ``ends``, pairs of a row and its end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.name = uuid.uuid4().hex
         self.since = time.monotonic()
-        self.ends = []
+        self.ends: List[Any] = []
 
 
-def remove(rows, database, code, reason, is_shared):
+def remove(rows: List[Any], database: str, code: Optional[int], reason: Optional[str], is_shared: bool) -> List[Any]:
     """Delete ``rows`` and note their ends; return those that this call deleted, and nobody else.
 
     With ``is_shared``, any process may run what is to run. Else this one is to: each row that has something to run has
     a ``claim``.
     """
-    all_rows = type(rows[0])._base_manager.using(database) if rows else None
+    all_rows: Any = type(rows[0])._base_manager.using(database) if rows else None
     for _ in range(_TRIES):
         if not rows:
             return []
@@ -58,7 +59,8 @@ def remove(rows, database, code, reason, is_shared):
     return [row for row in rows if remove_one(row, database, code, reason, is_shared)]
 
 
-def remove_one(row, database, code, reason, is_shared=False, keeps_rooms=False):
+def remove_one(row: Any, database: str, code: Optional[int], reason: Optional[str], is_shared: bool = False,
+               keeps_rooms: bool = False) -> bool:
     """Delete ``row`` and note its end; return whether this call deleted it."""
     with transaction.atomic(using=database):
         if not row.remove():
@@ -67,7 +69,7 @@ def remove_one(row, database, code, reason, is_shared=False, keeps_rooms=False):
         return True
 
 
-def close(row, database):
+def close(row: Any, database: str) -> Any:
     """Delete ``row``, whose end is handled at once; return whether this call deleted it."""
     if not row.has_arrived:
         return row.remove()
@@ -79,7 +81,8 @@ def close(row, database):
     return True
 
 
-def note(rows, database, code, reason, is_shared=False, keeps_rooms=False):
+def note(rows: List[Any], database: str, code: Optional[int], reason: Optional[str], is_shared: bool = False,
+         keeps_rooms: bool = False) -> None:
     """Note the ends of ``rows``, which have been removed in this transaction, and empty their rooms.
 
     With ``keeps_rooms``, Django is about to do that.
@@ -87,7 +90,8 @@ def note(rows, database, code, reason, is_shared=False, keeps_rooms=False):
     noisy = {path for path in {row.path for row in rows} if has_something_to_run(path, type(rows[0]))}
     # Who waits for nobody does not run the functions itself.
     is_shared = is_shared or getattr(threading.current_thread(), 'waits_for_nobody', False)
-    claim, rooms = None if is_shared else Claim(), {}
+    rooms: Dict[Any, List[str]] = {}
+    claim = None if is_shared else Claim()
     memberships = Membership.objects.using(database)
     for part in databases.parts(row.pk for row in rows):
         if noisy or any(row.has_arrived for row in rows):
@@ -111,18 +115,18 @@ def note(rows, database, code, reason, is_shared=False, keeps_rooms=False):
     Ending.objects.using(database).bulk_create(ends, batch_size=databases.IN_ONE_QUERY)
 
 
-def leaving(row):
+def leaving(row: Any) -> Ending:
     """Return the end that waits whether the person of the connection ``row`` comes back."""
     handler = engine.current().handler_at(row.path)
     return Ending.of(row, row.rooms_left, due=in_seconds(delay_of(handler)))
 
 
-def delay_of(handler):
+def delay_of(handler: Any) -> Any:
     """Return the seconds after which somebody who does not come back to ``handler`` has left."""
     return getattr(handler, 'left_after', 0)
 
 
-def has_something_to_run(path, model):
+def has_something_to_run(path: str, model: Any) -> bool:
     """Return whether anything of the project is to run when a connection to ``path`` ends, a row of ``model``."""
     handler = engine.current().handler_at(path)
     return signals.socket_disconnected.has_listeners(handler or model) or (

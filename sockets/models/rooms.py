@@ -19,17 +19,17 @@ class Membership(models.Model):
     class Meta:
         unique_together = [('key', 'socket')]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name
 
     @staticmethod
-    def key_of(name):
+    def key_of(name: str) -> str:
         """Return the key of the room ``name``; ``TypeError`` if that is no ``str``."""
         if not isinstance(name, str):
             raise TypeError(f'A room is called by a str, not {name!r:.40}.')
         return hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()
 
     @staticmethod
-    def printable(name):
+    def printable(name: str) -> str:
         """Return ``name`` as every database can hold it."""
         return name.encode('utf-8', 'replace').decode().replace('\0', '?')
