@@ -16,7 +16,7 @@ logger = logging.getLogger('sockets')
 # protocol.
 _held = weakref.WeakValueDictionary()
 
-# What the log has been told to be absent.
+# Names that have been logged as absent.
 _said = set()
 
 

@@ -24,7 +24,7 @@ _GUARD = re.compile('(Login|Permissions?|Auth|Staff|Staffuser|Superuser|Group)Re
 
 
 class Demands:
-    """What a view class asks for: of all, a ``login`` and ``permissions``; and ``asks``, functions of a handler that raise.
+    """What a view class asks for: a ``login``, ``permissions``, and ``asks``, functions of a handler that raise.
 
     ``names`` are those of the mixins and decorators, ``unknown`` those of what may ask for more.
     """
@@ -88,7 +88,7 @@ class Demands:
                 set(self.unknown) <= set(other.unknown) and set(map(_key, self.asks)) <= set(map(_key, other.asks)))
 
     def are_met_by(self, handler):
-        """Whether the handler class asks for as much: of what a function asks, only what it was told to take over."""
+        """Whether the handler class asks for at least as much. Of functions, those count that its guard took over."""
         theirs = of_handlers.of_connection(handler)
         return not self.unknown and (theirs.login or not self.login) and (
             set(self.permissions) <= set(theirs.permissions)) and (

@@ -26,7 +26,7 @@ FORWARDED_FOR = 'X-Forwarded-For'
 def origin_allowed(origin, host, is_secure=False):
     """Whether a page of ``origin`` may open a socket; ``host`` is the Host header. Both ``str`` or ``None``.
 
-    A browser sends its cookies along from any page, so the Origin is all that tells a foreign page from ours. Over TLS
+    A browser sends its cookies along from any page, so that only the Origin tells a foreign page from ours. Over TLS
     (``is_secure``), a page without it is foreign: it may have been changed on its way. So is one at another port of
     the same host, if ``host`` names one.
     """
