@@ -220,9 +220,9 @@ def _end(stream: Any) -> None:
     attempt(stream, call, stream, 'disconnect', None)
 
 
-def _pass_on(event):
+def _pass_on(event: str) -> Function:
     """Return a function that has each stream of a connection handle ``event``."""
-    def pass_on(socket):
+    def pass_on(socket: Any) -> None:
         for handler in socket._streams.values():
             stream = handler(socket)
             attempt(stream, call, stream, event, None)
