@@ -491,11 +491,15 @@ def test_signals_carry_what_they_did():
     def handled(sender, socket, route, duration, outcome, **kwargs):
         heard['handled'] = sender, route, outcome, duration >= 0
 
-    for signal, receiver in ((signals.socket_connected, connected), (signals.socket_disconnected, disconnected),
-                             (signals.message_handled, handled)):
+    receivers = [(signals.socket_connected, connected), (signals.socket_disconnected, disconnected),
+                 (signals.message_handled, handled)]
+    for signal, receiver in receivers:
         signal.connect(receiver)
-        # A signal holds its receivers weakly: these live as long as this test.
-    with SocketClient('/', handler=RoutedSocketHandler) as client:
-        client.send('PING')
+    try:
+        with SocketClient('/', handler=RoutedSocketHandler) as client:
+            client.send('PING')
+    finally:
+        for signal, receiver in receivers:
+            signal.disconnect(receiver)
     assert heard == {'connected': (RoutedSocketHandler, '/'), 'disconnected': (RoutedSocketHandler, 1000, None),
                      'handled': (RoutedSocketHandler, 'PING', 'ok', True)}
