@@ -16,19 +16,9 @@ from .rooms import Membership
 if TYPE_CHECKING:
     from .connections import Socket
 
-# Rows of a dead server that are removed in one transaction.
-_PART = 2000
+    class _QuerySet(models.QuerySet):
+        """For type checkers that know nothing of Django: what is made of such a queryset is one, and holds rows."""
 
-
-class SocketQuerySet(models.QuerySet):
-    """Connections to speak to. What is sent is on its way when a method returns, also inside a handler.
-
-    A connection that a queryset finds twice, by two of its rooms or two groups of its user, is told, closed, marked,
-    removed and counted once.
-    """
-
-    if TYPE_CHECKING:
-        # For type checkers that know nothing of Django: what is made of such a queryset is one, and holds rows.
         def all(self) -> 'SocketQuerySet': ...
         def filter(self, *args: Any, **kwargs: Any) -> 'SocketQuerySet': ...
         def exclude(self, *args: Any, **kwargs: Any) -> 'SocketQuerySet': ...
@@ -42,6 +32,19 @@ class SocketQuerySet(models.QuerySet):
         def last(self) -> 'Optional[Socket]': ...
         def __or__(self, other: Any) -> 'SocketQuerySet': ...
         def __and__(self, other: Any) -> 'SocketQuerySet': ...
+else:
+    _QuerySet = models.QuerySet
+
+# Rows of a dead server that are removed in one transaction.
+_PART = 2000
+
+
+class SocketQuerySet(_QuerySet):
+    """Connections to speak to. What is sent is on its way when a method returns, also inside a handler.
+
+    A connection that a queryset finds twice, by two of its rooms or two groups of its user, is told, closed, marked,
+    removed and counted once.
+    """
 
     def in_room(self, name: str) -> 'SocketQuerySet':
         """Return those connections that have joined the room ``name`` and not left it."""
