@@ -14,7 +14,7 @@ import sites
 from contenders import CLASSIC, REDIS, RUNSOCKETS, Contender
 
 CONNECTIONS = 500
-# Two looks of the housekeeper at what is told to nobody (presence.LOOK_CLOSER_AFTER).
+# Two looks of the housekeeper at what is told to nobody (presence.THOROUGH_INTERVAL).
 IDLE_SECONDS = 60
 # PostgreSQL tells of what a session did when it has been idle for ten.
 STATISTICS_LAG = 12

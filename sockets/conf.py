@@ -9,24 +9,24 @@ DEFAULTS = {
     'MAX_MESSAGE_SIZE': 1024 * 1024,
     # Bytes of one binary frame where binary frames are taken. None: MAX_MESSAGE_SIZE.
     'MAX_BINARY_SIZE': None,
-    # Seconds a full mailbox may take nothing before its messages are given up.
+    # Seconds that a full mailbox may accept nothing before messages for it are dropped.
     # Channels' own pending store waits 2 s (channels.message.PendingMessageStore.retry_time).
     'SEND_TIMEOUT': 2.0,
-    # Seconds between two notes in a row that its client is alive.
+    # Seconds between two updates of the last_ping of a row.
     'LAST_PING_RESOLUTION': 15,
-    # Seconds between two looks for dead servers in passing, as connections open and messages go out. None: never.
+    # Seconds between two searches for dead servers that connects and fan-outs start. None: they start none.
     'PURGE_INTERVAL': 10,
     # Open connections of one user, and of one address. None: any number.
     'MAX_CONNECTIONS_PER_USER': None,
     'MAX_CONNECTIONS_PER_ADDRESS': None,
     # Frames of one connection that are handled in a second, on average over two. None: any number.
     'MAX_FRAMES_PER_SECOND': None,
-    # How many more frames of one connection than good ones may be rubbish or too many, before it is closed. None: any
-    # number.
+    # How many more bad frames than good ones one connection may send before it is closed: frames that cannot be
+    # understood or are beyond the rate. None: any number.
     'MAX_BAD_FRAMES': 100,
     # Seconds that a function may run before its connection is closed. None: any number.
     'MAX_HANDLING_TIME': None,
-    # Dotted paths of what stands around the functions of all handlers, the outermost first.
+    # Dotted paths of the middleware of all handlers, the outermost first.
     'MIDDLEWARE': (),
     # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS, or whole origins, such as
     # 'http://localhost:3000'. None: ALLOWED_HOSTS.
@@ -36,19 +36,19 @@ DEFAULTS = {
     'HANDSHAKE_TIMEOUT': None,
     # Refuse clients that send no Origin header, which every browser does.
     'REQUIRE_ORIGIN': False,
-    # Addresses or networks of proxies whose CLIENT_ADDRESS_HEADER is believed; 'unix' is a unix socket.
+    # Addresses or networks of proxies whose CLIENT_ADDRESS_HEADER is trusted; 'unix' is a unix socket.
     'TRUSTED_PROXIES': (),
-    # The header in which they write whose connection it is, such as 'X-Real-IP'. None: X-Forwarded-For.
+    # The header in which they write the client's address, such as 'X-Real-IP'. None: X-Forwarded-For.
     'CLIENT_ADDRESS_HEADER': None,
-    # The header in which a proxy says which path it took away, instead of what a client sends. None: none does.
+    # The header in which a proxy writes the path prefix that it removed. None: no proxy does.
     'ROOT_PATH_HEADER': None,
-    # Names of headers, query parameters and cookies that no row keeps: of what proves who a client is. A * stands for
-    # anything, - and _ for each other.
+    # Names of headers, query parameters and cookies that are not stored in rows, because they may prove who a client
+    # is. A * stands for anything, - and _ for each other.
     'CREDENTIALS': (
         '*authorization*', '*token*', '*secret*', '*password*', '*passwd*', '*credential*', '*jwt*', '*api-key*',
         '*apikey*', '*access-key*', '*assertion*', '*signature*', 'sig', 'auth', '*-auth', '*oauth*', '*oidc*', 'ticket',
         'otp', 'session', '*-session', '*session-id*', '*sessionid*', '*sessid*', 'sid', '*.sid',
-        # For want of headers, pages put a token there.
+        # Pages cannot set other headers, so some put a token there.
         'sec-websocket-protocol',
     ),
     # Bytes of the body of a request for a page, which is held in memory. None: any number.
@@ -59,8 +59,8 @@ DEFAULTS = {
 def __getattr__(name):
     """Return the setting ``name``; ``AttributeError`` for a name that is not in ``DEFAULTS``."""
     if name not in DEFAULTS:
-        raise AttributeError('{!r} is no setting of SOCKETS; there are: {}'.format(name, ', '.join(DEFAULTS)))
-    # Each frame asks for several: from now on this is an attribute, of which Python asks nobody.
+        raise AttributeError('{!r} is not a setting of SOCKETS; the settings are: {}'.format(name, ', '.join(DEFAULTS)))
+    # Each frame reads several: from now on this is an attribute, and this function is not called for it.
     value = globals()[name] = getattr(settings, 'SOCKETS', {}).get(name, DEFAULTS[name])
     return value
 

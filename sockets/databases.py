@@ -1,4 +1,4 @@
-"""Which database is asked, as a replica may be behind, or take no writes; and for how much at a time."""
+"""Which database is read (a replica may be behind, and takes no writes), and how many values go into one query."""
 import contextlib
 import threading
 
@@ -25,9 +25,9 @@ class _ReadsFromPrimary:
 
 @contextlib.contextmanager
 def on_primary():
-    """What this thread reads in here without naming a database, it reads from the one that it would write to.
+    """Within this block, reads of this thread that name no database go to the one that is written to.
 
-    For what Django reads on our behalf: a session and its user. A login may be younger than a replica.
+    This is for what Django reads for us, a session and its user: a replica may not have a recent login yet.
     """
     if getattr(_thread, 'is_on_primary', False) or not router.routers:
         yield

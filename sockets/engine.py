@@ -238,6 +238,10 @@ class Engine:
         """Return the handler class that frames of a connection to ``path`` go to, or ``None``."""
         raise self._missing()
 
+    def has_groups(self, handler):
+        """Return whether connections to the handler class ``handler`` are in groups of the engine's own."""
+        return False
+
     def ended(self, name, path, code):
         """Return a handler for the end of a connection that somebody else has noticed, or ``None`` if none is routed."""
         raise self._missing()

@@ -1,12 +1,12 @@
-"""What can go wrong, and whose turn it is.
+"""What can go wrong, and what happens then.
 
 ::
 
     Exception
      +-- SocketsError
           +-- FrameError           the client's mistake: it becomes an ERROR frame
-          +-- ConnectionRevoked    the right to this connection is gone: RECONNECT, then close 4401
-          |    +-- RowMissing      its row is gone, and nobody knows why: RECONNECT, then close 1012
+          +-- ConnectionRevoked    the right to this connection has ended: RECONNECT, then close 4401
+          |    +-- RowMissing      its row is gone for an unknown reason: RECONNECT, then close 1012
           +-- PermissionMissing    the client's user may not use this socket: ERROR, then close 4403
           +-- TooManyConnections   the client's user or address has as many as SOCKETS allows: close 4429
           +-- MailboxFull          a server took no message for SOCKETS['SEND_TIMEOUT'] seconds
@@ -15,6 +15,7 @@
 A project's own mistakes are ``django.core.exceptions.ImproperlyConfigured`` or ``TypeError``,
 raised while it is imported or checked.
 """
+from typing import Any, Dict, Optional
 
 
 class SocketsError(Exception):
@@ -29,7 +30,8 @@ class FrameError(SocketsError):
     frame may be sent again, if that is known.
     """
 
-    def __init__(self, code, details='', errors=None, retry_after=None):
+    def __init__(self, code: str, details: str = '', errors: Optional[Dict[str, Any]] = None,
+                 retry_after: Optional[float] = None) -> None:
         super().__init__(code, details, errors)
         self.code = code
         self.details = details
@@ -40,7 +42,7 @@ class FrameError(SocketsError):
 class ConnectionRevoked(SocketsError):
     """The row, the session or the user behind a connection is no longer valid."""
 
-    def __init__(self, details='Your session is gone. Come back with a new one.'):
+    def __init__(self, details: str = 'Your session is gone. Come back with a new one.') -> None:
         super().__init__(details)
         self.details = details
 
@@ -48,14 +50,14 @@ class ConnectionRevoked(SocketsError):
 class RowMissing(ConnectionRevoked):
     """The row of a connection is gone for a reason that this process does not know. Its client may come back."""
 
-    def __init__(self, details='This connection is no longer known. Please come back.'):
+    def __init__(self, details: str = 'This connection is no longer known. Please come back.') -> None:
         super().__init__(details)
 
 
 class PermissionMissing(SocketsError):
-    """The user of a connection has not got what its handler class asks for."""
+    """The user of a connection does not have the permission that its handler class asks for."""
 
-    def __init__(self, details='You may not use this socket.'):
+    def __init__(self, details: str = 'You may not use this socket.') -> None:
         super().__init__(details)
         self.details = details
 
@@ -63,7 +65,7 @@ class PermissionMissing(SocketsError):
 class TooManyConnections(SocketsError):
     """The user or the address behind a new connection has as many as ``SOCKETS`` allows."""
 
-    def __init__(self, details):
+    def __init__(self, details: str) -> None:
         super().__init__(details)
         self.details = details
 
@@ -75,12 +77,12 @@ class MailboxFull(SocketsError):
 class DeliveryFailed(SocketsError):
     """A fan-out reached ``delivered`` of ``total`` connections; ``__cause__`` is why it did not reach the others."""
 
-    def __init__(self, delivered, total, why):
+    def __init__(self, delivered: int, total: int, why: object) -> None:
         super().__init__(delivered, total, why)
         self.delivered = delivered
         self.total = total
         self.why = why
 
-    def __str__(self):
+    def __str__(self) -> str:
         return 'Handed to {} of {} connections, the others could not be reached: {}'.format(
             self.delivered, self.total, self.why)

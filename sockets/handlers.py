@@ -1,13 +1,59 @@
 """The handler class that people build on."""
 import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from . import databases, engine, messages
 from .connection import calls, frame, replies
 from .declaration import handler_classes
 from .exceptions import FrameError, RowMissing
 
+if TYPE_CHECKING:
+    from .models import Socket
+    from .routes import Function, Permission, Route, RoutePattern, RouteTable, Sends
 
-class RoutedSocketHandler(engine.current().handler_base):
+    class _Base:
+        """What type checkers know of the class that the engine gives: of Channels 1, its generic consumers."""
+
+        message: Any
+        path: str
+        kwargs: Dict[str, Any]
+        channel_name: str
+        accepted: bool
+        closed: bool
+        _connection: Any
+        as_route: Any
+        channel_names: Any
+        channel_session: Any
+        channel_session_user: Any
+        connection_groups: Any
+        dispatch: Any
+        get_handler: Any
+        group_send: Any
+        groups: Any
+        http_user: Any
+        http_user_and_session: Any
+        method_mapping: Any
+        raw_connect: Any
+        raw_disconnect: Any
+        raw_receive: Any
+        strict_ordering: Any
+
+        def accept(self) -> None: ...
+
+        def send(self, text: Optional[str] = None, bytes: Optional[bytes] = None,
+                 close: Union[bool, int] = False) -> None: ...
+
+        def close(self, code: int = 1000) -> None: ...
+else:
+    _Base = engine.current().handler_base
+
+
+def _with_url_arguments(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell type checkers that a method which overrides ``method`` may name the keyword arguments of its URL."""
+    return method
+
+
+class RoutedSocketHandler(_Base):
     """A websocket whose frames are dispatched on their type. An instance serves one frame of one connection.
 
     ``routes`` is the list of all routes: pairs of a pattern (``str`` or compiled regex) and a function or the name of a
@@ -15,51 +61,53 @@ class RoutedSocketHandler(engine.current().handler_base):
     without a user with 4401; ``permission``, a name like ``'poker.bet'`` or several, closes those of a user who does not
     have it with 4403. ``middleware`` runs around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
     ``sends`` declares what it sends: a dict of types, each with a form as that of a ``Route``, or ``None`` for any
-    fields.
+    fields. ``left_after`` is how many seconds somebody is away who has left.
     """
 
     # What a subclass may set.
 
-    routes = (
+    routes: 'Sequence[Union[Route, Tuple[RoutePattern, Union[str, Callable[..., Any]]]]]' = (
         (messages.HELLO, 'on_hello'),
         (messages.PING, 'on_ping'),
     )
-    login_required = False
-    permission = ()
-    middleware = ()
-    sends = {}
+    login_required: bool = False
+    permission: 'Permission' = ()
+    middleware: Sequence[Union[str, Callable[..., Any]]] = ()
+    sends: 'Sends' = {}
+    # Seconds in which somebody who comes back has not left.
+    left_after: float = 3
 
     # What a function sees of its connection.
 
     # What a middleware sees: 'connect', 'receive' or 'disconnect'.
-    event = None
+    event: Optional[str] = None
     # The content as it arrived; of a binary frame, its data.
-    content = None
+    content: Any = None
     # What stood before the data of a binary frame: its ``ref``, and whether it was ``resent``.
-    envelope = {}
+    envelope: Dict[str, Any] = {}
 
     @property
-    def row(self):
+    def row(self) -> 'Socket':
         """The row of this connection; ``None`` before it is accepted and once it is gone."""
         return self._identity.row
 
     @property
-    def socket(self):
-        """The row of this connection, under its first name."""
+    def socket(self) -> 'Socket':
+        """The same as ``row``."""
         return self._identity.row
 
     @property
-    def user(self):
+    def user(self) -> Any:
         """The connection's user, as ``request.user``: an ``AnonymousUser`` when nobody is logged in."""
         return self._identity.user
 
     @property
-    def session(self):
+    def session(self) -> Any:
         """The connection's session, as ``request.session``: saved after the function if it was modified."""
         return self._identity.session
 
     @property
-    def request(self):
+    def request(self) -> Any:
         """The opening HTTP request: ``path``, ``GET``, ``COOKIES``, ``META``, ``user``, ``session``."""
         if self._request is None:
             row = self.row
@@ -71,48 +119,50 @@ class RoutedSocketHandler(engine.current().handler_base):
             self._request.session, self._request.user = self.session, self.user
         return self._request
 
-    def send_json(self, content):
+    def send_json(self, content: Dict[str, Any]) -> None:
         """Send the ``dict`` ``content`` to this connection now; ``TypeError`` for what JSON cannot be made of."""
         self._connection.send(replies.message_of(self, content))
 
-    def send_action(self, type, **fields):
+    def send_action(self, type: str, **fields: Any) -> None:
         """Send ``{'type': type, **fields}`` to this connection now."""
         self.send_json({messages.TYPE: type, **fields})
 
     @property
-    def rooms(self):
+    def rooms(self) -> List[str]:
         """The names of the rooms that this connection is in; in a disconnect function, was in."""
         return [] if self.row is None else self.row.rooms
 
-    def join(self, room):
+    def join(self, room: str) -> None:
         """Enter the room ``room``, a ``str``, for ``Socket.objects.in_room(room)`` to find this connection."""
         if self.row is None:
             raise RuntimeError('Cannot join {!r:.40} before the connection is accepted.'.format(room))
         self.row.join(room)
 
-    def leave(self, room):
+    def leave(self, room: str) -> None:
         """Leave the room ``room``. That happens by itself when the connection ends."""
         if self.row is not None:
             self.row.leave(room)
 
     # What a subclass may override.
 
-    def connect(self, message, **kwargs):
+    @_with_url_arguments
+    def connect(self, message: Any, **kwargs: Any) -> None:
         """Accept the connection."""
         self.accept()
 
-    def decode(self, text, data):
+    def decode(self, text: Optional[str], data: Optional[bytes]) -> Dict[str, Any]:
         """Return the content of a frame, which is ``text`` or the ``bytes`` ``data``; the other one is ``None``.
 
         ``ValueError`` or ``FrameError`` for a frame that cannot be understood.
         """
         return messages.decode(text)
 
-    def encode(self, content):
+    def encode(self, content: Any) -> Union[str, bytes]:
         """Return the frame, ``str`` or ``bytes``, of ``content``; ``TypeError`` for what cannot be one."""
         return messages.encode(content)
 
-    def receive(self, content, **kwargs):
+    @_with_url_arguments
+    def receive(self, content: Any, **kwargs: Any) -> Any:
         """Dispatch ``content`` to its route and return what the function returned."""
         route = self._route_table.match(content.get(messages.TYPE))
         if route is None:
@@ -122,17 +172,21 @@ class RoutedSocketHandler(engine.current().handler_base):
 
     # A method of (self, data), and of URL keyword arguments, takes binary frames, as a route for ``bytes`` does; what it
     # returns, ``bytes`` or a ``dict``, is the reply.
-    on_bytes = None
+    on_bytes: Optional[Callable[..., Any]] = None
 
-    def default_route(self, content):
+    def default_route(self, content: Dict[str, Any]) -> Any:
         """Answer a content whose type no route matches."""
         raise FrameError(messages.UNKNOWN_TYPE, 'No route for the type {:.100}.'.format(
             repr(content[messages.TYPE]) if messages.TYPE in content else '(there is none)'))
 
-    def disconnect(self, message, **kwargs):
+    @_with_url_arguments
+    def disconnect(self, message: Any, **kwargs: Any) -> None:
         """Called once for a connection that had been accepted; its row is deleted, ``socket`` still has its values."""
 
-    def on_hello(self, content):
+    # What was overridden is called at the end of a connection, whoever noticed that.
+    _default_disconnect = disconnect
+
+    def on_hello(self, content: Dict[str, Any]) -> Any:
         """Tell a client who it is."""
         row = self.row
         return {
@@ -145,7 +199,7 @@ class RoutedSocketHandler(engine.current().handler_base):
             'TIMESTAMP': int(time.time() * 1000),
         }
 
-    def on_ping(self, content):
+    def on_ping(self, content: Dict[str, Any]) -> Any:
         """Note that the client is alive."""
         frame.note_ping(self.channel_name)
 
@@ -153,17 +207,24 @@ class RoutedSocketHandler(engine.current().handler_base):
 
     # Of a class: what SocketRouter adds, a view's own functions beside the methods above, functions that raise if the
     # view would not let its client in, and columns of the row that are not loaded with it.
-    connect_functions = ()
-    disconnect_functions = ()
-    _guards = ()
-    _deferred = ('handshake',)
+    connect_functions: 'Tuple[Function, ...]' = ()
+    disconnect_functions: 'Tuple[Function, ...]' = ()
+    arrived_functions: 'Tuple[Function, ...]' = ()
+    left_functions: 'Tuple[Function, ...]' = ()
+    _guards: Tuple[Callable[..., Any], ...] = ()
+    _deferred: Tuple[str, ...] = ('handshake',)
     # The handler classes of the streams of a demultiplexer.
-    _streams = {}
-    _frame_class = frame.Frame
+    _streams: Dict[str, type] = {}
+    _frame_class: type = frame.Frame
     # Of an instance: the frame that it serves, what matched it, and what is behind its connection.
-    _frame = _route = _identity = _request = None
+    _route_table: 'RouteTable'
+    _default_function: Any
+    _frame: Any = None
+    _route: Any = None
+    _identity: Any = None
+    _request: Any = None
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         handler_classes.declare(cls, RoutedSocketHandler)
 

@@ -1,4 +1,4 @@
-"""The envelope: JSON objects with a type, what is well known in them, and the text they travel as."""
+"""The envelope of messages: JSON objects with a type, their reserved keys and types, and their encoding."""
 import functools
 import json
 import re
@@ -22,7 +22,7 @@ PING = 'PING'
 RECONNECT = 'RECONNECT'
 ERROR = 'ERROR'
 ACK = 'ACK'
-# What any handler may send of itself.
+# What the library sends by itself.
 SENT_BY_US = frozenset([GOT_HELLO, PING, RECONNECT, ERROR, ACK])
 
 # Codes of an ERROR.
@@ -41,12 +41,12 @@ CLOSE_NORMAL = 1000
 CLOSE_TOO_LARGE = 1009
 CLOSE_SERVER_ERROR = 1011
 CLOSE_RESTART = 1012
-CLOSE_RUBBISH = 4400
+CLOSE_BAD_FRAMES = 4400
 CLOSE_LOGIN_REQUIRED = 4401
 CLOSE_NOT_ALLOWED = 4403
 CLOSE_RATE_LIMITED = 4429
 
-# What says no more than that somebody went: closed, left the page, gave no code (RFC 6455, section 7.4.1).
+# Codes that only say that the client has left: it closed, left the page, gave no code (RFC 6455, section 7.4.1).
 ORDINARY_ENDS = (None, CLOSE_NORMAL, 1001, 1005, CLOSE_RESTART)
 
 # Escapes that make a str which UTF-8 or a database cannot hold; the odd backslash is what makes it an escape.
@@ -55,13 +55,13 @@ _SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')
 
 # How deep a content may be nested. Python up to 3.8 may end the process when what it decodes is deeper than its stack.
 MAX_DEPTH = 200
-# What is no bracket: texts of JSON, also one that does not end (to try again from each quote would take the square of the
-# time), and all else.
+# Everything but brackets: strings of JSON, also one that does not end (to try again at each quote would take quadratic
+# time), and all other characters.
 _BETWEEN_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^][{}"]+', re.DOTALL)
 
 
 def _refuse_constant(name):
-    raise ValueError('{} is no JSON number'.format(name))
+    raise ValueError('{} is not a JSON number'.format(name))
 
 
 def _finite(digits, float=float):
@@ -99,7 +99,7 @@ def decode(text):
     """
     if text is None:
         raise FrameError(INVALID_MESSAGE, 'Binary frames are not understood; send a JSON object as text.')
-    # Few brackets cannot be deep: so it is with nearly all frames.
+    # Few brackets cannot be deep. That is true of nearly all frames.
     if text.count('[') + text.count('{') > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise FrameError(INVALID_JSON, 'The JSON is nested too deeply: more than {} levels.'.format(MAX_DEPTH))
     try:
@@ -149,7 +149,7 @@ def _depth(text):
     while '[]' in brackets and depth <= MAX_DEPTH:
         brackets = brackets.replace('[]', '')
         depth += 1
-    # What is left has no end, or no beginning, and is no JSON.
+    # The brackets that are left are not balanced, so that the text is not JSON.
     return depth + len(brackets)
 
 
@@ -172,4 +172,4 @@ def close_code(code):
     """Return ``code`` if a server may close with it (RFC 6455, section 7.4); ``ValueError`` if not."""
     if isinstance(code, int) and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
         return int(code)
-    raise ValueError('{!r} is no close code; use 1000, or one of your own from 4000 to 4999.'.format(code))
+    raise ValueError('{!r} is not a close code; use 1000, or one of your own from 4000 to 4999.'.format(code))

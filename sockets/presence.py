@@ -1,4 +1,4 @@
-"""Rows that tell the truth: who is gone without a word, and who must go. Looked after in passing, or by a server."""
+"""Keeping the rows true: who is gone without a close, and who must go. A housekeeper in each server and worker does it."""
 import collections
 import logging
 import threading
@@ -12,25 +12,29 @@ from django.utils import timezone
 
 from . import callbacks, conf, engine, fanout
 from .access import auth
+from .connection import claims
 from .execution import background, thread_state
 from .models import Membership, Socket
 
 logger = logging.getLogger('sockets')
 
-# Rows that may be removed in one look in passing.
-IN_PASSING = 50
+# Rows that ``purge_if_due`` may remove, in a process that has no housekeeper.
+AT_MOST_WHILE_SERVING = 50
 
-# Seconds between two looks at what is told to nobody: servers that no layer has heard of, users that were switched
-# off by an update().
-LOOK_CLOSER_AFTER = 30
+# Seconds between two looks at what no signal and no layer tells: servers that no layer has heard of, users that an
+# update() has deactivated, rooms of connections that are gone.
+THOROUGH_INTERVAL = 30
+
+# Seconds for which a process that has just started leaves people the time to come back. It may have been the only one.
+TIME_TO_RETURN = 10
 
 # Seconds after which a server on an in-memory layer is lost that has neither a lease on this machine nor noted in its rows
 # that it lives, as it does every 20 (sockets.engines.channels1.audit.BEAT).
 LOST_AFTER = 90
 
 _lock = threading.Lock()
-_looking = threading.Lock()
-_next_look = [None]
+_purging = threading.Lock()
+_next_purge = [None]
 _unfinished = collections.deque()
 
 
@@ -42,10 +46,10 @@ def purge_if_due():
     now = time.monotonic()
     with _lock:
         # The first look is not the first thing that a process does.
-        due = _next_look[0] is not None and now >= _next_look[0]
-        if due or _next_look[0] is None:
-            _next_look[0] = now + interval
-    if not due or _keeps_house():
+        due = _next_purge[0] is not None and now >= _next_purge[0]
+        if due or _next_purge[0] is None:
+            _next_purge[0] = now + interval
+    if not due or _has_housekeeper():
         return
     database = connections[Socket.objects.on_primary().db]
     # In a transaction, which may be a test's: another thread would not see what it sees.
@@ -53,21 +57,21 @@ def purge_if_due():
         return
     if database.vendor == 'sqlite' and database.is_in_memory_db():
         # No other thread sees it.
-        _look_in_passing()
+        _purge_some()
     else:
-        background.run(_look_in_passing, 'sockets-look')
+        background.run(_purge_some, 'sockets-purge')
 
 
-def _look_in_passing():
+def _purge_some():
     """Remove a few rows of dead servers, unless that is being done; raise nothing."""
-    if not _looking.acquire(blocking=False):
+    if not _purging.acquire(blocking=False):
         return
     try:
-        Socket.objects.purge_dead(at_most=IN_PASSING)
+        Socket.objects.purge_dead(at_most=AT_MOST_WHILE_SERVING)
     except Exception:
         logger.exception('Could not look for dead servers')
     finally:
-        _looking.release()
+        _purging.release()
 
 
 def purge():
@@ -78,7 +82,7 @@ def purge():
     """
     counts, failures = [], []
     for step in (Socket.objects.purge_dead, purge_lost, revoke_expired, revoke_inactive, purge_silent_here,
-                 remove_left_rooms):
+                 remove_left_rooms, run_ends):
         try:
             counts.append(step())
         except Exception as error:
@@ -110,13 +114,14 @@ def lost():
 
 def purge_lost():
     """Remove the rows that are ``lost()``; return how many those were."""
-    removed = lost().remove()
-    callbacks.end(removed, 'The server of this connection is gone.', None)
+    details = 'The server of this connection is gone.'
+    removed = lost().remove(None, details, is_shared=True)
+    callbacks.end(removed, details, None)
     return len(removed)
 
 
 def purge_silent_here():
-    """Ask the connections that a question of ours can reach, as ``purge_silent`` does."""
+    """Do what ``purge_silent`` does for the connections that a message of this process can reach."""
     rows = Socket.objects.on_primary().filter(Q(layer=engine.current().layer_name()) | Q(layer=None))
     elsewhere = fanout.servers_elsewhere(servers_of(rows))
     return purge_silent(rows.exclude(server__in=elsewhere) if elsewhere else rows)
@@ -130,8 +135,14 @@ def remove_left_rooms():
     return 0
 
 
+def run_ends():
+    """Run what processes left that died between removing a row and running its functions; return 0, as above."""
+    claims.run_due()
+    return 0
+
+
 def purge_silent(rows):
-    """Ask who has been silent for two minutes, and remove who still is after five; return how many that were."""
+    """Ping who has been silent for two minutes, and remove who still is after five; return how many that were."""
     silent = rows.filter(last_ping__lt=timezone.now() - timedelta(minutes=2))
     count = silent.purge_inactive()
     silent.filter(active=True).cleanup_stale()
@@ -155,14 +166,14 @@ def revoke_inactive():
         'Your account is not active.')
 
 
-def keep_house():
+def start_housekeeper():
     """Have this process, a server or a worker, look after the rows from now on."""
     with _lock:
-        if not _keeps_house():
+        if not _has_housekeeper():
             Housekeeper().start()
 
 
-def _keeps_house():
+def _has_housekeeper():
     """Whether somebody in this process looks after the rows all the time."""
     return any(isinstance(thread, Housekeeper) for thread in threading.enumerate())
 
@@ -170,15 +181,19 @@ def _keeps_house():
 def try_again(end):
     """Have ``end``, a function that ends connections, called again: the database or Redis was not there to be told."""
     _unfinished.append(end)
-    keep_house()
+    start_housekeeper()
 
 
 class Housekeeper(threading.Thread):
     """Looks every second, in servers and workers, so that a site needs no timer for its rows to be true."""
 
-    def __init__(self):
+    # It removes rows, and other threads run the functions.
+    waits_for_nobody = True
+
+    def __init__(self, began=None):
         super().__init__(name='sockets-housekeeper', daemon=True)
-        self.looks_closer = 0
+        self.began = began
+        self.next_thorough = 0
         # What went wrong, and has been said.
         self.troubles = set()
         self.is_replaced = False
@@ -186,7 +201,7 @@ class Housekeeper(threading.Thread):
     def replace(self):
         """Have another one look from now on: a disconnect function hangs that this one runs."""
         self.is_replaced = True
-        Housekeeper().start()
+        Housekeeper(self.began).start()
 
     def run(self):
         while not self.is_replaced:
@@ -200,17 +215,19 @@ class Housekeeper(threading.Thread):
     def look(self):
         """Take every step that is due; what goes wrong in one keeps no other one from being taken."""
         now = time.monotonic()
-        closer = now >= self.looks_closer
-        if closer:
-            self.looks_closer = now + LOOK_CLOSER_AFTER
+        self.began = now if self.began is None else self.began
+        thorough = now >= self.next_thorough
+        if thorough:
+            self.next_thorough = now + THOROUGH_INTERVAL
         # An end that fails again comes to the end.
         steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
-        if closer:
+        if thorough:
             steps.append(revoke_inactive)
-        steps.append(partial(self.look_for_the_dead, closer))
-        if closer:
-            steps += [purge_lost, look_for_the_old]
+        steps.append(partial(self.purge_dead, thorough))
+        if thorough:
+            steps += [purge_lost, ask_the_old, remove_left_rooms]
         steps.append(revoke_expired)
+        steps.append(partial(claims.run_due, late=now - self.began >= TIME_TO_RETURN, waits=False))
         went_well = [self.attempt(step) for step in steps]
         if all(went_well):
             self.troubles.clear()
@@ -233,14 +250,14 @@ class Housekeeper(threading.Thread):
         connections[Socket.objects.on_primary().db].close()
 
     @staticmethod
-    def look_for_the_dead(closer):
+    def purge_dead(thorough):
         """Remove the rows of dead servers, if there are any."""
-        if closer or engine.current().dead_servers() or engine.current().has_forgotten():
+        if thorough or engine.current().dead_servers() or engine.current().has_forgotten():
             Socket.objects.purge_dead()
 
 
-def look_for_the_old():
-    """Ask the silent among what an older version of this package made: nobody else looks whether their servers live."""
+def ask_the_old():
+    """Ping the silent connections whose rows an older version of this package made: nobody judges their servers."""
     if engine.current().layer_name():
         rows = Socket.objects.on_primary().filter(layer=None)
         if rows.exists():

@@ -2,13 +2,18 @@
 import math
 import re
 import threading
+from typing import TYPE_CHECKING, Dict, Tuple, Union
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 _TEXT = re.compile(r'(\d+(?:\.\d+)?)/(s|m|h)')
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600}
 
-CONNECTION, USER = 'connection', 'user'
+CONNECTION: "Literal['connection']" = 'connection'
+USER: "Literal['user']" = 'user'
 
-# What is missing of a token because times are not exact.
+# How much of a token may be missing, because times are not exact.
 _NEARLY = 1e-6
 
 
@@ -21,7 +26,7 @@ class Rate:
 
     __slots__ = ('per_second', 'burst', 'words', 'per')
 
-    def __init__(self, value, per=CONNECTION):
+    def __init__(self, value: Union[float, str], per: "Literal['connection', 'user']" = CONNECTION) -> None:
         match = _TEXT.fullmatch(value) if isinstance(value, str) else None
         number = float(match.group(1)) if match else value
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
@@ -29,19 +34,20 @@ class Rate:
                 value))
         if per not in (CONNECTION, USER):
             raise TypeError("A rate is counted per='connection' or per='user', not {!r}.".format(per))
-        # Half a frame lets nobody through.
+        # A bucket smaller than one token would never let a frame through.
         self.burst = max(number, 1)
         self.per_second = number / _SECONDS[match.group(2)] if match else number
-        self.words = value if match else '{:g} frames a second'.format(number)
+        self.words: str = match.group() if match else '{:g} frames a second'.format(number)
         self.per = per
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.words + (' per user' if self.per == USER else '')
 
 
-def take(bucket, now, per_second, burst):
+def take(bucket: Tuple[float, float], now: float, per_second: float,
+         burst: float) -> Tuple[Tuple[float, float], float]:
     """Take a token out of ``bucket``, a pair of how many there were and when. Return the bucket as it is then, and the
-    seconds until there is a token: 0 if there was one. Who has to wait has taken nothing.
+    seconds until there is a token: 0 if there was one. If there was none, nothing is taken.
     """
     tokens, counted = bucket
     # A clock may be set back.
@@ -53,19 +59,19 @@ def take(bucket, now, per_second, burst):
 
 
 class Buckets:
-    """Buckets by name, for several threads. Those that must be full again are forgotten."""
+    """Buckets by name, for several threads. Those that must be full again are deleted."""
 
     sweep_every = 60
 
-    def __init__(self):
-        self._buckets = {}
-        self._next_sweep = 0
+    def __init__(self) -> None:
+        self._buckets: Dict[str, Tuple[Tuple[float, float], float]] = {}
+        self._next_sweep = 0.0
         self._lock = threading.Lock()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._buckets)
 
-    def wait(self, name, now, per_second, burst):
+    def wait(self, name: str, now: float, per_second: float, burst: float) -> float:
         """Take a token of ``name``; return the seconds until there is one, 0 if it was taken."""
         with self._lock:
             if now >= self._next_sweep:

@@ -1,15 +1,31 @@
 """Which function answers which type."""
 import inspect
 import re
+from typing import (
+    TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Pattern, Sequence, Set, Tuple, Type, Union,
+)
 
 from .declaration import forms
 from .execution import coroutines
 from .rates import CONNECTION, Rate
 
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from .handlers import RoutedSocketHandler
+
+    # What types are compared with; who may send them; and of whom a rate is counted.
+    RoutePattern = Union[str, Pattern[str], Type[bytes]]
+    Permission = Union[str, Sequence[str], Set[str], None]
+    Per = Literal['connection', 'user']
+    # A class of forms, serializers or models, or a function.
+    Form = Optional[Callable[..., Any]]
+    Sends = Dict[str, Form]
+
 # The longest type that is routed, in characters: a name, not a payload to run regexes over.
 MAX_TYPE_LENGTH = 255
 
-# A regex that is but a text.
+# A regex that matches one text only.
 _LITERAL = re.compile(r'\^?([^\\^$.|?*+(){}[\]]+)\$$')
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -21,12 +37,12 @@ class Function:
     ``argument`` is what its second argument is called: ``'content'`` or ``'message'``. The first is always the
     socket. The second gets the content under any name that is not a URL keyword argument; every other parameter
     is filled from the URL by name. A signature that can never be called that way raises ``TypeError`` at once. An
-    ``async def`` is run to its end; one behind a decorator that is none raises ``TypeError``, too.
+    ``async def`` is run to its end; one behind a decorator that is not ``async`` raises ``TypeError``, too.
     """
 
     __slots__ = ('function', 'argument', 'first', 'required', '_by_name', '_second', '_names', '_var_keyword')
 
-    def __init__(self, function, argument):
+    def __init__(self, function: Callable[..., Any], argument: str) -> None:
         self.function = function
         self.argument = argument
         name = getattr(function, '__qualname__', repr(function))
@@ -52,7 +68,7 @@ class Function:
         self._names = {p.name for p in nameable}
         self._var_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self._by_name = argument in self._names
-        self._second = None
+        self._second: Optional[str] = None
         if self._by_name:
             # Positions are faster than names, and this is every frame.
             if positional[1:] and positional[1].name == argument:
@@ -65,15 +81,15 @@ class Function:
         self._names.discard(argument)
         self.required = {p.name for p in nameable if p.default is p.empty} - {argument}
 
-    def missing(self, names):
+    def missing(self, names: Iterable[str]) -> List[str]:
         """Return the parameters that a URL with the keyword arguments ``names`` leaves empty."""
         return sorted(self.required - set(names) - {self._second})
 
-    def __call__(self, socket, value, kwargs):
+    def __call__(self, socket: 'RoutedSocketHandler', value: Any, kwargs: Dict[str, Any]) -> Any:
         """Call the function for ``socket`` with the content or message ``value`` and the URL's ``kwargs``."""
         return coroutines.settle(self._call(socket, value, kwargs))
 
-    def _call(self, socket, value, kwargs):
+    def _call(self, socket: 'RoutedSocketHandler', value: Any, kwargs: Dict[str, Any]) -> Any:
         named = {k: v for k, v in kwargs.items() if k in self._names or self._var_keyword} if kwargs else {}
         if self._by_name:
             named[self.argument] = value
@@ -97,14 +113,15 @@ class Route:
 
     __slots__ = ('pattern', 'function', 'rate', 'form', 'asks', 'login_required', 'permissions', 'has_contract')
 
-    def __init__(self, pattern, function, rate=None, form=None, login_required=False, permission=(),
-                 per=CONNECTION):
+    def __init__(self, pattern: 'RoutePattern', function: Union[str, Callable[..., Any], None],
+                 rate: Union[float, str, None] = None, form: 'Form' = None, login_required: bool = False,
+                 permission: 'Permission' = (), per: 'Per' = CONNECTION) -> None:
         is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
         if not is_regex and not isinstance(pattern, str) and pattern is not bytes:
             raise TypeError("A route's pattern is a str or a compiled regex of str, not {!r}; "
                             "write @socket.route('TYPE').".format(pattern))
         if pattern == '':
-            raise TypeError("A route's pattern is a type, and '' is none.")
+            raise TypeError("A route's pattern is a type, and a type is not empty.")
         if isinstance(pattern, str) and len(pattern) > MAX_TYPE_LENGTH:
             raise TypeError('A type has at most {} characters, {:.20}... has {}.'.format(
                 MAX_TYPE_LENGTH, pattern, len(pattern)))
@@ -112,8 +129,8 @@ class Route:
             raise TypeError("A route's form is a class of forms, or a function of the content, not {!r}.".format(form))
         if pattern is bytes and any(hasattr(form, name) for name in ('is_valid', 'model_validate', 'parse_obj')):
             raise TypeError('Binary frames have no fields for {!r}; their form is a function of the data.'.format(form))
-        self.pattern = pattern
-        self.function = function
+        self.pattern: Any = pattern
+        self.function: Any = function
         if rate is None and per != CONNECTION:
             raise TypeError('per={!r} says how a rate is counted, and this route has no rate.'.format(per))
         self.rate = None if rate is None else Rate(rate, per)
@@ -125,34 +142,34 @@ class Route:
         self.has_contract = bool(form is not None or self.login_required or self.permissions)
 
     @property
-    def argument(self):
+    def argument(self) -> str:
         """What the second argument of its function is called."""
         return 'data' if self.pattern is bytes else 'content'
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The pattern as text; ``'(bytes)'`` for binary frames."""
         return '(bytes)' if self.pattern is bytes else getattr(self.pattern, 'pattern', self.pattern)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         function = getattr(self.function, 'function', self.function)
         return '<Route {!r} -> {}>'.format(self.name, getattr(function, '__qualname__', function))
 
 
-def permission_names(value):
-    """Return the ``permission`` of a route or handler class as a tuple of names; ``TypeError`` if it is none."""
+def permission_names(value: 'Permission') -> Tuple[str, ...]:
+    """Return the ``permission`` of a route or handler class as a tuple of names; ``TypeError`` for anything else."""
     if value is None:
         return ()
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, (tuple, list, set, frozenset)):
-        raise TypeError("A permission is called like 'app.may_do_this', not {!r}.".format(value))
+        raise TypeError("A permission is a name like 'app.may_do_this', not {!r}.".format(value))
     for name in names:
         if not isinstance(name, str) or not all(name.partition('.')[::2]):
-            raise TypeError("A permission is called like 'app.may_do_this', not {!r}.".format(name))
+            raise TypeError("A permission is a name like 'app.may_do_this', not {!r}.".format(name))
     return tuple(names)
 
 
-def covers(pattern, other):
+def covers(pattern: Any, other: Any) -> bool:
     """Whether ``pattern`` matches all that ``other`` does, as far as that can be told.
 
     It can when both are the same, and when ``other`` matches one text only: a ``str``, or a regex like ``^/page/$``.
@@ -169,7 +186,7 @@ def covers(pattern, other):
     return pattern == other if isinstance(pattern, str) else bool(pattern.match(other))
 
 
-def check_declaration(name, sends):
+def check_declaration(name: str, sends: Any) -> None:
     """``TypeError`` unless ``sends``, called ``name``, is a dict of types and forms."""
     if not isinstance(sends, dict):
         raise TypeError("{} is a dict like {{'SAID': SaidForm}}, not {!r:.100}.".format(name, sends))
@@ -190,11 +207,11 @@ class RouteTable:
     match per regex that was defined after it. ``binary`` is the route of binary frames, ``None`` if there is none.
     """
 
-    def __init__(self, routes=(), binary=None):
+    def __init__(self, routes: Iterable[Route] = (), binary: Optional[Route] = None) -> None:
         self._routes = [route for route in routes if route.pattern is not bytes]
         self.binary = binary
-        self._exact = {}
-        self._regexes = []
+        self._exact: Dict[Any, Tuple[int, Route]] = {}
+        self._regexes: List[Tuple[int, Route]] = []
         self.has_rates = any(route.rate is not None for route in (*self._routes, *([binary] if binary else [])))
         for rank, route in enumerate(self._routes):
             if isinstance(route.pattern, str):
@@ -202,11 +219,11 @@ class RouteTable:
             else:
                 self._regexes.insert(0, (rank, route))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
 
-    def match(self, type):
-        """Return the ``Route`` for ``type``, or ``None``, also for what is no ``str`` or too long to be a name."""
+    def match(self, type: Any) -> Optional[Route]:
+        """Return the ``Route`` for ``type``, or ``None``: also if it is not a ``str``, or too long for a name."""
         if not isinstance(type, str) or len(type) > MAX_TYPE_LENGTH:
             return None
         exact_rank, exact = self._exact.get(type, (-1, None))

@@ -1,5 +1,6 @@
 """What a project can listen to. The sender is the handler class, or ``Socket`` where no handler is running."""
 import logging
+from typing import Any
 
 from django.dispatch import Signal
 
@@ -23,7 +24,7 @@ message_handled = Signal()
 messages_dropped = Signal()
 
 
-def announce(signal, **kwargs):
+def announce(signal: Signal, **kwargs: Any) -> None:
     """Send ``signal``; a receiver that raises is logged and keeps no connection from opening or ending."""
     try:
         results = signal.send_robust(**kwargs)

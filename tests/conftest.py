@@ -34,11 +34,11 @@ def reactor():
 
 
 @pytest.fixture(autouse=True)
-def nobody_keeps_house(monkeypatch):
+def nobody_has_housekeeper(monkeypatch):
     """Keep a test from leaving work, or a thread that does it, to the next one."""
     from sockets import presence
     presence._unfinished.clear()
-    monkeypatch.setattr(presence, 'keep_house', lambda: None)
+    monkeypatch.setattr(presence, 'start_housekeeper', lambda: None)
 
 
 STOCK_LAYERS = ['asgiref.inmemory.ChannelLayer', 'asgi_redis.RedisChannelLayer']

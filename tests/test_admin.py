@@ -217,7 +217,7 @@ def test_who_may_not_look_may_not_act(client, db, alice):
 
 @pytest.mark.parametrize('text, said', [
     ('', 'required'), ('{"type": ', 'This is not JSON'), ('["NEWS"]', 'A frame is a JSON object'),
-    ('{"n": NaN}', 'NaN is no JSON number'), ('{"n": 1e999}', 'too large a number'), (r'{"t": "\u0000"}', 'NUL'),
+    ('{"n": NaN}', 'NaN is not a JSON number'), ('{"n": 1e999}', 'too large a number'), (r'{"t": "\u0000"}', 'NUL'),
     (r'{"t": "\ud800"}', 'surrogate'), ('{"type": "<script>"}}', 'Extra data')])
 def test_what_is_no_json_object_is_said_at_the_field_and_sent_to_nobody(staff, connect, text, said):
     mine = connect(RoutedSocketHandler)

@@ -60,7 +60,7 @@ class Everything(SocketDemultiplexer):
     (Own, 'frame'), (Own, 'opening'), (Page.socket.Handler, 'connection'), (Everything, 'frame'), (Everything, 'connection')])
 def test_a_name_that_is_taken_is_an_error_as_the_routing_is_built(handler, name):
     path = r'^/page/(?P<{}>\w+)/$'.format(name)
-    with pytest.raises(NameTaken, match='Name it otherwise in the path, as in') as raised:
+    with pytest.raises(NameTaken, match='Use another name in the path, as in') as raised:
         route_class(handler, path=path)
     assert isinstance(raised.value, ImproperlyConfigured) and raised.value.handler is handler
     assert repr(path) in str(raised.value) and handler.__name__ in str(raised.value)
@@ -78,7 +78,7 @@ def test_the_check_says_so(settings):
     settings.SOCKETS = {'CHANNEL_LAYER': 'named'}
     message, = check_routing()
     assert message.id == 'sockets.E012' and message.obj is Plain
-    assert "'message'" in message.msg and message.hint == r'Name it otherwise in the path, as in (?P<message_name>\w+).'
+    assert "'message'" in message.msg and message.hint == r'Use another name in the path, as in (?P<message_name>\w+).'
 
 
 def __getattr__(name):
@@ -113,6 +113,6 @@ def test_every_other_name_works_in_every_function(connect, name):
     assert seen == [{name: '7'}] and not Socket.objects.exists()
 
 
-def test_the_tests_of_a_project_hear_of_it_at_once(db):
+def test_the_test_client_raises_it_at_once(db):
     with sandbox(), pytest.raises(NameTaken):
         SocketClient('/page/7/', handler=Plain, pattern=r'^/page/(?P<content>\w+)/$').connect()

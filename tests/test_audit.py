@@ -87,7 +87,7 @@ def test_a_connection_whose_row_is_gone_is_closed_after_two_looks_and_no_frame_o
 
 
 @ours
-def test_what_was_wrong_for_a_moment_only_is_right(connect, house, layer):
+def test_a_difference_of_a_moment_is_left_alone(connect, house, layer):
     connection = open_one(house, connect)
     row = Socket.objects.get()
     Socket.objects.all()._raw_delete('default')
@@ -213,7 +213,7 @@ def test_what_has_no_row_of_ours_is_left_alone(connect, house, layer):
     assert house.auditor.without_row == house.auditor.without_connection == {}
 
 
-def test_trouble_is_said_once_and_waited_out(house, monkeypatch, caplog):
+def test_an_error_is_logged_once_and_tried_again(house, monkeypatch, caplog):
     looks = []
 
     def look(connections):

@@ -32,14 +32,14 @@ def test_a_cookie_leads_to_its_session_and_user(login, alice):
 
 
 @pytest.mark.parametrize('key', [None, '', 'short', 'x' * 40, 'nul\0nul\0nul'])
-def test_a_cookie_that_leads_nowhere_is_an_empty_session(key):
+def test_a_cookie_without_a_session_is_an_empty_session(key):
     session = auth.session_from_cookie(key)
     assert session.session_key is None and list(session.keys()) == []
     assert auth.row_session_key(session) is None
     assert not auth.user_of(session).is_authenticated
 
 
-def test_a_key_that_postgresql_would_choke_on_is_not_looked_up(django_assert_num_queries):
+def test_a_key_that_postgresql_refuses_is_not_looked_up(django_assert_num_queries):
     with django_assert_num_queries(0):
         auth.session_from_cookie('nul\0nul\0nul')
 
@@ -86,9 +86,9 @@ def test_logging_out_deletes_the_row(row, settings):
     (property(lambda self: False), False), (property(lambda self: True), True),
     (lambda self: False, False), (lambda self: True, True),
 ])
-def test_who_is_active_is_asked_of_a_column_a_property_or_a_method(is_active, expected):
+def test_is_active_may_be_a_column_a_property_or_a_method(is_active, expected):
     assert auth.is_active(type('User', (), {'is_active': is_active})()) is expected
 
 
-def test_a_model_that_knows_nothing_of_being_active_has_active_users():
+def test_users_of_a_model_without_is_active_are_active():
     assert auth.is_active(object())

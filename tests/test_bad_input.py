@@ -194,7 +194,7 @@ def test_a_channels_exception_whose_run_raises_does_not_reach_the_worker(connect
 
 @pytest.mark.parametrize('returned', [None, 'text', 7, ['a'], True, object()])
 @both_ways
-def test_what_a_function_returns_that_is_no_dict_is_ignored(connection, monkeypatch, returned):
+def test_a_result_that_is_not_a_dict_is_ignored(connection, monkeypatch, returned):
     monkeypatch.setattr(Handler, 'returns', returned)
     assert connection.send({'type': 'RETURN'}) == []
     assert connection.send({'type': 'RETURN', 'ref': 0}) == [{'type': 'ACK', 'ref': 0}]
@@ -254,7 +254,7 @@ def test_a_forged_address_header_is_ignored(connect, header):
     assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '192.0.2.1'
 
 
-def test_a_trusted_proxy_is_believed_as_far_as_it_was_the_one_that_wrote(connect, settings):
+def test_only_what_a_trusted_proxy_wrote_is_trusted(connect, settings):
     settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1']}
     connection = connect(Handler, headers={'x-forwarded-for': '198.51.100.66, 203.0.113.9'})
     assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '203.0.113.9'
@@ -343,7 +343,7 @@ def test_an_expired_session_is_an_anonymous_client(connect, login, alice):
 
 
 @both_ways
-def test_a_session_that_is_flushed_after_connecting_is_sent_away(connect, login, alice, settings, bystander):
+def test_a_connection_whose_session_is_flushed_is_told_to_reconnect(connect, login, alice, settings, bystander):
     cookies = login(alice)
     connection = connect(Handler, cookies=cookies)
     assert connection.send({'type': 'WHO'})[-1]['user'] == 'alice'
@@ -377,7 +377,7 @@ def test_a_connection_whose_row_is_gone_is_asked_to_come_back(connect, login, al
 
 @both_ways
 @pytest.mark.parametrize('login_required', [True, False])
-def test_a_user_made_inactive_after_connecting_is_sent_away(connect, login, alice, login_required):
+def test_a_user_made_inactive_after_connecting_is_told_to_reconnect(connect, login, alice, login_required):
     handler = type('Members', (Handler,), {'login_required': login_required})
     connection = connect(handler, '/members/', cookies=login(alice))
     assert connection.send({'type': 'WHO'})[-1]['user'] == 'alice'
@@ -405,7 +405,7 @@ def test_a_path_that_no_route_matches_is_refused(bystander, caplog):
     lost.disconnect(1006)
 
 
-def test_a_disconnect_of_nobody_changes_nothing(connect, bystander):
+def test_a_disconnect_of_an_unknown_connection_changes_nothing(connect, bystander):
     stranger = connect(Handler, connect=False)
     stranger.disconnect()
     assert stranger.messages() == []

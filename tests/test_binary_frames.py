@@ -92,7 +92,7 @@ def test_bytes_that_look_like_an_envelope_are_sent_in_one(connect):
     assert [unwrap(message['bytes']) for message in page.messages()] == [({'ref': None}, strange)] * 2
 
 
-def test_where_nobody_takes_bytes_a_request_with_them_is_refused_with_its_ref(connect):
+def test_a_request_with_bytes_is_refused_with_its_ref_where_no_function_takes_bytes(connect):
     page = connect(RoutedSocketHandler)
     refused, = answers(page, wrap(b'data', 'a1'))
     assert (refused['code'], refused['ref']) == ('invalid_message', 'a1')
@@ -263,7 +263,7 @@ def test_misuse_is_a_type_error(misuse, words):
         misuse()
 
 
-def test_a_form_of_fields_is_none_of_bytes():
+def test_a_form_of_fields_is_refused_for_bytes():
     from django import forms
     with pytest.raises(TypeError, match='their form is a function of the data'):
         SocketRouter().bytes(form=forms.Form)
@@ -277,7 +277,7 @@ def test_two_functions_for_bytes_in_one_class_are_an_error_that_names_both():
         type('Bad', (RoutedSocketHandler,), {'on_bytes': lambda: None})
 
 
-def test_bytes_are_no_type():
+def test_bytes_are_not_a_type():
     table = RouteTable([Route('A', None), Route(bytes, None)], Route(bytes, None, rate=1))
     assert table.match('(bytes)') is table.match('bytes') is table.match(bytes) is table.match(b'A') is None
     assert [route.pattern for route in table] == ['A'] and table.has_rates

@@ -210,7 +210,7 @@ def test_only_classes_that_nothing_builds_on_have_to_be_routed():
     assert Leaf not in [handler for handler, _ in handler_checks._leaves({Leaf: 'known'})]
 
 
-def test_so_is_one_that_on_bytes_needs(only):
+def test_a_url_argument_that_on_bytes_needs_is_named_too(only):
     class Files(RoutedSocketHandler):
         def on_bytes(self, data, pk):
             pass

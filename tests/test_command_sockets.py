@@ -78,7 +78,7 @@ def test_it_sends_to_those_who_are_meant_and_closes_them(run, hall, filters, tol
 @pytest.mark.parametrize('args, said', [
     (['send', '{"type": "NEWS"}'], 'Say whom'), (['close'], 'or --all'), (['send', '--all'], 'This is not JSON'),
     (['send', 'NEWS', '--all'], '{"type": "BACK_SOON"}'), (['send', '[]', '--all'], 'A message is a dict'),
-    (['close', '--all', '--code', '1006'], '1006 is no close code'), (['list', 'x'], "list takes no 'x'"),
+    (['close', '--all', '--code', '1006'], '1006 is not a close code'), (['list', 'x'], "list takes no 'x'"),
     (['--user', 'nobody'], "There is no user 'nobody'"), (['purge', '--every', '0'], '--every takes'),
     (['destroy'], 'destroy')])
 def test_misuse_is_one_sentence(run, db, layer, args, said):

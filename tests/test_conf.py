@@ -23,6 +23,6 @@ def test_a_setting_that_is_asked_for_with_each_frame_is_found_once(settings):
     assert conf.SEND_TIMEOUT == 2
 
 
-def test_a_name_that_is_no_setting_is_an_error_that_names_them():
+def test_an_unknown_setting_is_an_error_that_lists_the_settings():
     with pytest.raises(AttributeError, match='MAX_MESSAGE_SIZE'):
         conf.MAX_MESAGE_SIZE

@@ -78,7 +78,7 @@ def test_a_django_form_takes_a_date_as_browsers_write_it(settings, text):
 
 
 @pytest.mark.parametrize('text', ['2019-06-31T12:30:00Z', 'noon', '', None])
-def test_a_django_form_refuses_what_is_no_date(text):
+def test_a_django_form_refuses_a_value_that_is_not_a_date(text):
     assert list(refusal(DayForm, {'start': text}).errors) == ['start']
 
 
@@ -94,7 +94,7 @@ FIELDS += [forms.RegexField('.'), forms.ModelChoiceField(Permission.objects.all(
 @pytest.mark.parametrize('value', [5, 1.5, True, [1], {'a': 1}, [[1]], [{}], 10 ** 30, [10 ** 30]],
                          ids=repr)
 @pytest.mark.parametrize('field', FIELDS, ids=lambda field: type(field).__name__)
-def test_no_value_of_json_is_a_crash_in_a_field_of_django(field, value):
+def test_no_json_value_crashes_a_field_of_django(field, value):
     # Fields such as that of dates called strip() on a number, and the client got server_error.
     try:
         contracts.clean(type('Form', (forms.Form,), {'value': field}), {'value': value})
@@ -103,7 +103,7 @@ def test_no_value_of_json_is_a_crash_in_a_field_of_django(field, value):
 
 
 @pytest.mark.django_db
-def test_a_number_that_no_row_can_have_is_no_crash_in_a_serializer():
+def test_a_number_too_large_for_the_database_does_not_crash_a_serializer():
     serializers = pytest.importorskip('rest_framework.serializers')
 
     class Give(serializers.Serializer):

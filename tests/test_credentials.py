@@ -90,7 +90,7 @@ def test_no_row_keeps_a_credential(connect):
     assert SECRET not in text and 'theme=dark' in text
 
 
-def test_what_is_no_credential_stays_as_it_was(connect):
+def test_everything_but_credentials_stays_as_it_was(connect):
     path = '/page/?monkey=1&author=ada&room=tea&x=%20+%C3%A9&x=2&empty=&alone'
     connection = connect(Reader, path, headers={'User-Agent': 'a browser', 'Accept-Language': 'de'})
     assert json.loads(Socket.objects.get().handshake)['query_string'] == path.partition('?')[2]
@@ -98,7 +98,7 @@ def test_what_is_no_credential_stays_as_it_was(connect):
     assert reads(connection, 'GET', 'x', list=True) == ['  é', '2']
 
 
-def test_a_function_elsewhere_finds_it_absent_and_the_log_says_so_once(connect, caplog):
+def test_a_function_in_another_process_does_not_find_it_and_one_line_is_logged(connect, caplog):
     # As a worker does whose daphne is another process.
     connection = connect(Reader, '/page/?token={0}&room=tea'.format(SECRET), cookies={'jwt': SECRET},
                          headers={'Authorization': SECRET})
@@ -146,7 +146,7 @@ def test_a_process_forgets_a_request_with_its_connection():
     assert credentials.held('a!1') is None
 
 
-def test_a_site_says_what_its_credentials_are_called(connect, settings):
+def test_a_setting_names_the_credentials_of_a_site(connect, settings):
     settings.SOCKETS = {'CREDENTIALS': ['X-Visitor', 'pass_*']}
     connect(Reader, '/page/?pass_code={0}&token=mine'.format(SECRET),
             headers={'x-visitor': SECRET, 'x-visitors': 'ours'})
@@ -192,7 +192,7 @@ def test_a_dump_of_a_site_with_open_connections_holds_none_and_can_be_loaded_els
     assert type(alice).objects.get().get_username() == 'alice' and not Socket.objects.exists()
 
 
-def test_who_names_the_rows_gets_them(connect):
+def test_dumpdata_has_the_rows_if_they_are_named(connect):
     connect(Reader)
     out = io.StringIO()
     call_command('dumpdata', 'sockets', stdout=out)

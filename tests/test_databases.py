@@ -122,7 +122,7 @@ def closes(connection):
     return [message.get('close') for message in connection.messages()]
 
 
-def test_the_replica_refuses_and_knows_nobody(mine):
+def test_the_replica_of_these_tests_takes_no_writes_and_has_no_rows(mine):
     # Or the tests below would show nothing.
     with pytest.raises(DatabaseError, match='readonly'):
         Session(session_key='x', expire_date=timezone.now()).save(using='replica')
@@ -163,7 +163,7 @@ def test_a_connection_lives_without_the_replica(mine, cookies, replica):
     (lambda: (Socket.objects.mark_inactive(), Socket.objects.purge_inactive(in_last_mins=-1)), 1000, 'sign of life'),
     (lambda: revocation.log_out(Socket.objects.all()), 4401, 'logged out'),
 ], ids=range(12))
-def test_however_a_connection_ends_it_does_so_on_the_primary(mine, replica, end, code, said):
+def test_every_end_of_a_connection_is_written_to_the_primary(mine, replica, end, code, said):
     end()
     message, = mine.messages()
     assert message['close'] == code and said in json.loads(message['text'])['details']

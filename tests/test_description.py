@@ -238,7 +238,7 @@ def test_streams_are_described_each_with_its_handler():
     assert {'room_SAID', 'room_SAY2'} <= set(sent) and 'table_BET' not in sent
 
 
-def test_a_stream_is_not_said_to_take_binary_frames_which_it_gets_none_of(db):
+def test_a_stream_is_not_described_as_taking_binary_frames(db):
     everything = type('Everything', (SocketDemultiplexer,), {'streams': {'files': Files}})
     with sandbox(routing=[route_class(everything, path='^/all/$')]):
         assert 'stream files' in describe() and '(binary frames)' not in describe()

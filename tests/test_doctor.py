@@ -28,7 +28,7 @@ def found(findings):
 
 def test_a_site_without_a_worker_is_told_to_start_one(layer, transactional_db, monkeypatch):
     monkeypatch.setattr(doctor, 'WORKER_PATIENCE', 0.05)
-    monkeypatch.setattr(doctor, 'examine_settings', lambda: [doctor.Finding('checks', True, 'Nothing to say.')])
+    monkeypatch.setattr(doctor, 'examine_settings', lambda: [doctor.Finding('checks', True, 'Nothing was found.')])
     examined = found(doctor.examine())
     assert list(examined) == ['checks', 'database', 'layer', 'worker', 'server']
     assert examined['database'][0] is examined['layer'][0] is True
@@ -40,7 +40,7 @@ def test_a_site_without_a_worker_is_told_to_start_one(layer, transactional_db, m
         assert re.search(r' Redis \d+\.', examined['layer'][1])
 
 
-def test_who_cannot_be_asked_is_a_finding_within_seconds(monkeypatch):
+def test_a_part_that_does_not_answer_is_a_finding_within_seconds(monkeypatch):
     monkeypatch.setattr(doctor, 'PATIENCE', 0.05)
     monkeypatch.setattr(doctor, 'examine_database', lambda: time.sleep(1))
     monkeypatch.setattr(doctor, 'examine_layer', lambda: {}['no\nhost'])
@@ -61,7 +61,7 @@ def test_what_the_checks_find_is_told_with_its_remedy(settings):
     assert examined['sockets.E006'][0] is False and "'MAX_MESSAGE_SIZE'" in examined['sockets.E006'][2]
     assert examined['sockets.W004'][0] is None
     settings.SILENCED_SYSTEM_CHECKS = ['sockets.E006', *examined]
-    assert doctor.examine_settings() == [doctor.Finding('checks', True, 'Nothing to say.')]
+    assert doctor.examine_settings() == [doctor.Finding('checks', True, 'Nothing was found.')]
 
 
 def test_tables_that_are_not_there_are_named(db):
@@ -180,13 +180,13 @@ ANSWER = text_frame(b'{"type": "GOT_HELLO", "ref": "sockets.doctor"}')
      'answers in'),
     ([UPGRADED, b'\x88\x02' + (4401).to_bytes(2, 'big')], True, 'asks for a login'),
     ([UPGRADED, b'\x88\x02' + (1011).to_bytes(2, 'big')], False, 'closes with 1011'),
-    ([UPGRADED, b'\x81'], False, 'ConnectionError: It has hung up.'),
+    ([UPGRADED, b'\x81'], False, 'ConnectionError: It has closed the connection.'),
     ([b'HTTP/1.1 403 Forbidden\r\n\r\n'], False, 'is refused with HTTP 403'),
     ([b'HTTP/1.1 404 Not Found\r\n\r\n'], False, 'answers with HTTP 404, as a page would'),
     ([b'+PONG\r\n'], False, 'ConnectionError: It does not speak HTTP.'),
     ([b''], False, 'ConnectionError: It does not speak HTTP.'),
 ])
-def test_a_socket_is_talked_to(replies, ok, text):
+def test_a_websocket_is_tried(replies, ok, text):
     with answering(*replies) as (url, heard):
         finding, = doctor._try('websocket', lambda: doctor.examine_socket(url), 'Remedy.')
     assert finding.ok is ok and text in finding.text and bool(finding.remedy) is not ok
@@ -207,9 +207,9 @@ def test_a_socket_is_asked_for_at_the_path_that_was_given(address, target):
 
 
 @pytest.mark.parametrize('url', ['http://127.0.0.1/', 'ws:///page/', '127.0.0.1:8000'])
-def test_an_address_that_is_none_is_told(url):
+def test_a_wrong_address_is_reported(url):
     (name, ok, text, remedy), = doctor.examine_socket(url)
-    assert ok is False and 'is no address' in text and 'ws://' in remedy
+    assert ok is False and 'is not the address' in text and 'ws://' in remedy
 
 
 @pytest.mark.parametrize('oks, code', [([True, None], 0), ([True, False, True], 1)])

@@ -73,7 +73,7 @@ def goes_on(connection):
 @both_ways
 @exits
 @pytest.mark.parametrize('sent', ['RAISE', 'LATER'])
-def test_a_function_that_raises_it_is_answered_with_an_error(connect, heard, raised, sent, caplog):
+def test_a_function_that_exits_is_answered_with_an_error(connect, heard, raised, sent, caplog):
     connection = connect(fragile(raised))
     connection.messages()
     answer, = connection.send({'type': sent, 'ref': 1})
@@ -84,7 +84,7 @@ def test_a_function_that_raises_it_is_answered_with_an_error(connect, heard, rai
 
 @both_ways
 @exits
-def test_a_connect_that_raises_it_closes_with_1011(connect, raised):
+def test_a_connect_that_exits_closes_with_1011(connect, raised):
     connection = connect(fragile(raised, 'connect'))
     assert connection.messages()[-1] == {'close': 1011}
     connection.disconnect(1011)
@@ -93,7 +93,7 @@ def test_a_connect_that_raises_it_closes_with_1011(connect, raised):
 
 @both_ways
 @exits
-def test_a_disconnect_that_raises_it_still_deletes_the_row(connect, raised, caplog):
+def test_a_disconnect_that_exits_still_deletes_the_row(connect, raised, caplog):
     connection = connect(fragile(raised, 'disconnect'))
     connection.disconnect()
     assert not Socket.objects.exists() and 'failed' in caplog.text
@@ -105,7 +105,7 @@ def test_a_disconnect_that_raises_it_still_deletes_the_row(connect, raised, capl
 
 @both_ways
 @exits
-def test_functions_of_a_view_and_middleware_are_no_exception(connect, heard, raised):
+def test_functions_of_a_view_and_middleware_that_exit_are_treated_alike(connect, heard, raised):
     def middleware(next):
         def handle(socket, content):
             if socket.event == 'receive' and content['type'] == 'STOP':
@@ -134,7 +134,7 @@ def test_functions_of_a_view_and_middleware_are_no_exception(connect, heard, rai
 
 
 @exits
-def test_a_receiver_of_a_signal_is_no_exception(connect, raised, caplog):
+def test_a_receiver_of_a_signal_that_exits_is_treated_alike(connect, raised, caplog):
     def receive(**kwargs):
         raise raised
     for signal in (signals.socket_connected, signals.message_handled, signals.socket_disconnected):
@@ -152,7 +152,7 @@ def test_a_receiver_of_a_signal_is_no_exception(connect, raised, caplog):
 
 
 @exits
-def test_a_decoder_or_an_encoder_that_raises_it_is_no_exception(connect, heard, raised):
+def test_a_decoder_or_an_encoder_that_exits_is_treated_alike(connect, heard, raised):
     def decode(self, text, data):
         if data == b'raise':
             raise raised
@@ -193,7 +193,7 @@ def test_an_error_that_cannot_be_told_is_a_server_error(connect, heard, settings
 
 
 @both_ways
-def test_consume_later_goes_its_own_way(connect, heard):
+def test_consume_later_reaches_channels(connect, heard):
     class Later(Fragile):
         def fail(self, content):
             calls.append(content)

@@ -99,7 +99,7 @@ def test_a_session_that_a_receiver_brings_back_is_deleted_once(db):
     assert sorted(deleted) == ['old-0', 'old-1', 'old-2']
 
 
-def test_it_takes_a_handful_of_queries(db, django_assert_max_num_queries):
+def test_clearing_sessions_takes_a_few_queries(db, django_assert_max_num_queries):
     fill(2000)
     with django_assert_max_num_queries(8):
         call_command('clearsessions')

@@ -121,7 +121,7 @@ def test_what_is_not_asked_for_is_not_given(form, asked):
     assert asks_for(form) == asked
 
 
-def test_nothing_is_read_from_the_database_for_who_does_not_look(connect, django_assert_num_queries):
+def test_nothing_is_read_from_the_database_for_a_form_that_does_not_use_it(connect, django_assert_num_queries):
     serializers = pytest.importorskip('rest_framework.serializers')
     Bet = type('Bet', (serializers.Serializer,), {'amount': serializers.IntegerField()})
     connection = connect(type('Bets', (RoutedSocketHandler,), {
@@ -131,5 +131,5 @@ def test_nothing_is_read_from_the_database_for_who_does_not_look(connect, django
         assert connection.send({'type': 'BET', 'amount': 5}) == [{'amount': 5}]
 
 
-def test_without_a_connection_there_is_nobody():
+def test_without_a_connection_there_is_no_user():
     assert contracts.clean(lambda data, user, socket: [user, socket], {}) == [None, None]

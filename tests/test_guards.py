@@ -88,7 +88,7 @@ def close_of(connection):
 @pytest.mark.parametrize('make, stranger, alices, key', VIEWS)
 @pytest.mark.django_db
 @both_ways
-def test_a_socket_that_takes_over_the_guard_of_its_view_lets_the_same_people_in(
+def test_a_socket_that_takes_over_the_guard_of_its_view_accepts_the_same_users(
         connect, login, alice, make, stranger, alices, key):
     open_ = functools.partial(connect, make().socket.Handler, '/tea/', pattern=r'^/(?P<name>\w+)/$')
     # All of them were open to everybody.
@@ -114,7 +114,7 @@ def test_a_socket_that_takes_over_the_guard_of_its_view_lets_the_same_people_in(
 
 @pytest.mark.parametrize('refuse', [PermissionDenied(), Http404()])
 @pytest.mark.django_db
-def test_a_test_that_raises_lets_nobody_in_and_one_that_fails_does_not_either(connect, refuse):
+def test_a_test_that_raises_or_fails_refuses(connect, refuse):
     def test_func(self):
         raise refuse
     assert close_of(connect(guarded(UserPassesTestMixin, test_func=test_func).socket.Handler)) == 4403
@@ -132,7 +132,7 @@ async def never(*args):
     lambda: guarded(UserPassesTestMixin, test_func=never), lambda: guarded(PermissionRequiredMixin, has_permission=never),
     lambda: guarded(decorate=on_dispatch(user_passes_test(never)))])
 @pytest.mark.django_db
-def test_an_async_test_is_run_before_it_is_believed(connect, make):
+def test_an_async_test_is_run_before_its_result_is_used(connect, make):
     assert close_of(connect(make().socket.Handler)) == 4403
 
 
@@ -171,7 +171,7 @@ def test_a_guard_that_asks_the_view_costs_no_query_of_its_own(connect, login, al
 
 
 @pytest.mark.parametrize('guard', ['views', True, 'login', LoginRequiredMixin, '', 0])
-def test_a_guard_that_is_none_is_an_error(guard):
+def test_a_wrong_guard_is_an_error(guard):
     with pytest.raises(TypeError, match="takes 'view'"):
         SocketRouter(guard=guard)
 
@@ -190,8 +190,8 @@ def homemade(function):
 
 
 @pytest.mark.parametrize('make, word', [
-    (lambda: guarded(), 'asks nobody for anything'),
-    (lambda: guarded(TemplateView), 'asks nobody for anything'),
+    (lambda: guarded(), 'has no mixin or decorator'),
+    (lambda: guarded(TemplateView), 'has no mixin or decorator'),
     (lambda: guarded(ManagerRequiredMixin), 'ManagerRequiredMixin'),
     (lambda: guarded(LoginRequiredMixin, dispatch=dispatch), r'dispatch\(\)'),
     (lambda: guarded(LoginRequiredMixin, decorate=on_dispatch(homemade)), r'homemade'),
@@ -207,7 +207,7 @@ def test_what_cannot_be_taken_over_is_an_error_and_leaves_nothing_open(make, wor
 
 
 def test_a_router_on_no_view_has_no_guard_to_take_over():
-    with pytest.raises(ImproperlyConfigured, match='is on no view'):
+    with pytest.raises(ImproperlyConfigured, match='is not an attribute of a view'):
         SocketRouter(guard='view').Handler
 
 
@@ -269,7 +269,7 @@ def test_a_guarded_page_with_an_open_socket_is_named_unless_that_is_meant(found,
         assert line in message.hint
 
 
-def test_what_is_as_closed_as_its_page_is_not_named(found):
+def test_a_socket_as_guarded_as_its_page_is_not_named(found):
     members = type('Members', (RoutedSocketHandler,), {'login_required': True})
     may = type('May', (RoutedSocketHandler,), {'permission': CHANGE})
     login = guarded(LoginRequiredMixin, guard=None, handler=members)

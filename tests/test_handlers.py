@@ -102,7 +102,7 @@ def test_the_last_of_equal_routes_wins_over_those_of_the_base(connect):
     ((('BET', lambda: None),), ['Broken', 'BET', 'no argument']),
     ((('', 'on_ping'),), ['Broken']),
 ])
-def test_a_route_that_leads_nowhere_is_an_error_when_its_class_is_made(routes, words):
+def test_a_route_to_a_missing_method_is_an_error_when_its_class_is_made(routes, words):
     with pytest.raises(ImproperlyConfigured) as error:
         type('Broken', (RoutedSocketHandler,), {'routes': routes})
     for word in words:
@@ -134,7 +134,7 @@ def test_ping_marks_the_connection_alive_and_is_not_answered(connect):
 
 
 @both_ways
-def test_a_ping_of_a_connection_whose_row_is_gone_is_sent_away(connect):
+def test_a_connection_whose_row_is_gone_is_told_to_reconnect_after_a_ping(connect):
     poker = connect(Poker)
     # As when it has been deleted and the close is still on its way.
     Socket.objects.get().remove()
@@ -263,14 +263,14 @@ def test_users_are_known_under_every_session_engine(connect, login, alice, setti
 
 
 @both_ways
-def test_login_required_lets_users_in_and_nobody_else(connect, login, alice):
+def test_login_required_accepts_users_only(connect, login, alice):
     members = type('Members', (Poker,), {'login_required': True})
     assert connect(members, cookies=login(alice)).send({'type': 'BET', 'amount': 1})[0]['type'] == 'BET_TAKEN'
     assert connect(members).messages()[-1] == {'close': 4401}
 
 
 @both_ways
-def test_closing_is_at_once_and_the_last_word(connect, caplog):
+def test_close_closes_at_once_and_nothing_is_sent_after_it(connect, caplog):
     poker = connect(Poker)
     poker.messages()
     poker._put('websocket.receive', text='{"type": "CLOSE", "code": 4242, "ref": 1}')
@@ -293,7 +293,7 @@ def test_a_code_that_no_server_may_close_with_is_an_error(connect, caplog):
     poker = connect(Poker)
     for code in (0, 999, 1005, 1006, 1015, 2000, 5000, '1000'):
         assert poker.send({'type': 'CLOSE', 'code': code})[-1]['code'] == 'server_error'
-    assert 'is no close code' in caplog.text
+    assert 'is not a close code' in caplog.text
 
 
 @both_ways
@@ -327,7 +327,7 @@ def test_a_connect_that_accepts_in_the_classic_way_has_a_row(connect):
 
 
 @both_ways
-def test_a_connect_that_only_looks_is_accepted(connect):
+def test_a_connect_that_neither_accepts_nor_refuses_is_accepted(connect):
     class Looking(Poker):
         def connect(self, message, **kwargs):
             looked.append(kwargs)
@@ -338,7 +338,7 @@ def test_a_connect_that_only_looks_is_accepted(connect):
 
 
 @both_ways
-def test_a_connect_that_speaks_first_is_accepted_first(connect):
+def test_a_connect_that_sends_first_is_accepted_first(connect):
     class Speaking(Poker):
         def connect(self, message, **kwargs):
             self.send_json({'hello': 1})
@@ -351,7 +351,7 @@ def _deny(handler):
     raise DenyConnection()
 
 
-def test_a_value_that_a_column_refuses_is_no_error_of_the_worker(connect, monkeypatch, caplog):
+def test_a_value_that_a_column_refuses_does_not_end_the_worker(connect, monkeypatch, caplog):
     def refuse(*args, **kwargs):
         raise DataError('value too long for type character varying')
 
@@ -531,7 +531,7 @@ def test_a_connect_that_cannot_be_answered_waits_once_and_gives_up(layer, connec
 
 
 @both_ways
-def test_what_ref_is_survives_whatever_it_is(connect):
+def test_a_ref_of_any_kind_is_returned_as_it_is(connect):
     poker = connect(Poker)
     poker.received()
     for ref in ('', 0, False, 'x' * 1000, [1], {'a': 1}, 1.5):

@@ -139,6 +139,18 @@ def test_rooms(page, alice):
     assert not Socket.objects.in_room('chat tea').exists()
 
 
+def test_who_arrives_and_who_leaves(page, alice, django_user_model):
+    handler = page('lounge.views').Lounge.socket.Handler
+    bob = django_user_model.objects.create_user('bob')
+    mine, his = (SocketClient('/lounge/', user=user, handler=handler).connect() for user in (alice, bob))
+    assert [content['name'] for content in mine.received()] == ['alice', 'bob']
+    second = SocketClient('/lounge/', user=bob, handler=handler).connect()
+    second.close()
+    assert mine.received() == []
+    his.close()
+    assert mine.received() == [{'type': 'LEFT', 'name': 'bob'}]
+
+
 def test_async_functions(page, alice):
     client = SocketClient('/w/', handler=page('weather.views').Weather.socket.Handler).connect()
     assert client.request('FORECAST', cities=['Rome', 'Oslo']) == {

@@ -72,7 +72,7 @@ def test_frames_beyond_the_rate_are_answered_with_an_error_that_carries_their_re
     ({'type': 'ECHO', 'text': 'x' * 99}, {'MAX_MESSAGE_SIZE': 60}, 4400),
     ({'type': 'ECHO'}, {'MAX_FRAMES_PER_SECOND': 0.1}, 4429)])
 @both_ways
-def test_who_sends_nothing_but_rubbish_or_does_not_slow_down_is_closed(connect, settings, clock, frame, options, code):
+def test_a_client_that_sends_only_bad_frames_or_does_not_slow_down_is_closed(connect, settings, clock, frame, options, code):
     settings.SOCKETS = dict(options, MAX_BAD_FRAMES=3)
     connection = connect(Talkative)
     good = {'type': 'ECHO'}
@@ -103,7 +103,7 @@ def test_a_good_frame_makes_up_for_one_bad_one_and_our_own_mistakes_do_not_count
 
 @pytest.mark.parametrize('layer', OUR_LAYERS[:1], indirect=True)
 @both_ways
-def test_who_sends_ninety_nine_bad_frames_and_a_good_one_for_ever_is_closed(connect):
+def test_a_client_that_sends_ninety_nine_bad_frames_and_a_good_one_for_ever_is_closed(connect):
     connection = connect(Talkative)
     connection.messages()
     for n in range(1000):
@@ -138,7 +138,7 @@ def test_limits_are_off_or_generous_by_default(connect):
 
 
 @both_ways
-def test_what_became_of_each_frame_is_told_to_who_listens(connect, login):
+def test_message_handled_is_sent_for_each_frame(connect, login):
     heard = []
 
     def listen(socket, route, duration, outcome, **kwargs):
@@ -240,7 +240,7 @@ def said(connection, times=1):
 
 
 @both_ways
-def test_a_rate_per_user_counts_all_connections_of_a_user_and_strangers_by_connection(connect, login, alice, clock):
+def test_a_rate_per_user_counts_all_connections_of_a_user_and_anonymous_ones_one_by_one(connect, login, alice, clock):
     bob = get_user_model().objects.create_user('bob')
     tab, other_tab, page = (connect(handler.socket.Handler, cookies=login(alice))
                             for handler in (Counted, Counted, Elsewhere))
@@ -259,7 +259,7 @@ def test_a_rate_per_user_counts_all_connections_of_a_user_and_strangers_by_conne
 
 
 @both_ways
-def test_frames_that_are_refused_per_user_ask_the_database_for_nobody(connect, login, alice, clock,
+def test_frames_that_are_refused_per_user_run_no_query(connect, login, alice, clock,
                                                                       django_assert_num_queries):
     tab = connect(Counted.socket.Handler, cookies=login(alice))
     assert said(tab, 3) == [True] * 3
@@ -268,7 +268,7 @@ def test_frames_that_are_refused_per_user_ask_the_database_for_nobody(connect, l
 
 
 @pytest.mark.parametrize('layer', OUR_LAYERS[1:], indirect=True)
-def test_while_redis_cannot_count_the_process_does_and_the_log_is_told_once(
+def test_while_redis_cannot_count_the_process_does_and_logs_it_once(
         connect, login, alice, caplog, monkeypatch, layer):
     def take_token(*args):
         raise ConnectionError('Redis is away')
@@ -285,7 +285,7 @@ def test_while_redis_cannot_count_the_process_does_and_the_log_is_told_once(
     assert caplog.text.count('Redis is away') == 2
 
 
-def test_a_connection_whose_row_is_gone_is_not_counted_as_a_strangers(connect, login, alice):
+def test_a_connection_whose_row_is_gone_is_not_counted_as_anonymous(connect, login, alice):
     tab = connect(Counted.socket.Handler, cookies=login(alice))
     Socket.objects.get().remove()
     tab._put('websocket.receive', text='{"type": "SAY"}')

@@ -114,3 +114,14 @@ def test_the_envelope_needs_neither_the_orm_nor_channels():
     program = 'import sys, sockets.messages, sockets.routes; print([m for m in sys.modules if m in (' \
               '"django.db", "django.db.models", "channels")])'
     assert subprocess.check_output([sys.executable, '-c', program]).strip() == b'[]'
+
+
+@pytest.mark.parametrize('code', [1000, 1001, 1011, 1012, 3000, 4401, 4999])
+def test_a_server_may_close_with(code):
+    assert messages.close_code(code) == code
+
+
+@pytest.mark.parametrize('code', [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, None, '1000', 1000.0])
+def test_a_server_may_not_close_with(code):
+    with pytest.raises(ValueError, match='4000 to 4999'):
+        messages.close_code(code)

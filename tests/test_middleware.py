@@ -109,7 +109,7 @@ def test_middleware_is_made_once_for_each_handler_class(connect, handler):
 
 @pytest.mark.parametrize('entry, word', [
     ('no.such.module', 'no.such.module'), ('tests.test_middleware.nothing', 'nothing'), (lambda: 1, 'def middleware'),
-    (lambda next: None, 'which is no function of')])
+    (lambda next: None, 'which is not a function of')])
 def test_middleware_that_is_none_is_named(entry, word):
     with pytest.raises(ImproperlyConfigured, match=word):
         middleware.chain([entry], print)

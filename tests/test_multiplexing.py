@@ -69,7 +69,7 @@ def test_each_stream_has_its_handler_and_all_share_the_connection(all_):
     assert seen == [('open', 'tea'), ('open', 'tea'), ('close', '/all/tea/'), ('close', '/all/tea/')]
 
 
-def test_mistakes_are_told_on_their_stream_and_those_of_the_envelope_on_none(all_, caplog):
+def test_errors_are_sent_on_their_stream_and_those_of_the_envelope_without_one(all_, caplog):
     all_.received()
     answer, = all_.send(on('chat', type='NONE', ref=1))
     assert (answer['stream'], answer['payload']['code'], answer['payload']['ref']) == ('chat', 'unknown_type', 1)
@@ -89,7 +89,7 @@ def test_frames_without_a_stream_and_refs_of_the_envelope_are_ours(all_):
     assert all_.send({**on('chat', type='SAY', text='hi'), 'ref': 2})[-1] == {'type': 'ACK', 'ref': 2}
 
 
-def test_a_stream_that_wants_a_user_turns_the_connection_of_a_stranger_away(connect):
+def test_a_stream_with_login_required_closes_connections_without_a_user(connect):
     # It ran the connect functions of all streams, and sent what they said.
     seen.clear()
     outer = type('Outer', (SocketDemultiplexer,), {'streams': {'all': All}})
@@ -186,7 +186,7 @@ def test_bad_payloads_and_unknown_streams_close_in_the_end(connect, settings, ba
     assert connection.messages()[-1] == {'close': 4400}
 
 
-def test_what_became_of_the_frame_of_a_stream_is_told_to_who_listens(all_):
+def test_message_handled_is_sent_for_the_frame_of_a_stream(all_):
     heard = []
 
     def listen(route, outcome, **kwargs):
@@ -199,6 +199,6 @@ def test_what_became_of_the_frame_of_a_stream_is_told_to_who_listens(all_):
 
 
 @pytest.mark.parametrize('stream', [Chat, 'chat', View])
-def test_a_stream_that_is_no_handler_is_refused_when_its_class_is_made(stream):
+def test_a_stream_that_is_not_a_handler_class_is_refused_when_its_class_is_made(stream):
     with pytest.raises(ImproperlyConfigured, match=r"Broken.streams\['chat'\]"):
         type('Broken', (SocketDemultiplexer,), {'streams': {'chat': stream}})

@@ -104,7 +104,7 @@ def test_an_async_function_behind_a_plain_decorator_is_refused_at_import_with_th
 
 
 @pytest.mark.parametrize('name', ['connect', 'receive', 'disconnect', 'on_bytes', 'default_route', 'on_hello'])
-def test_so_is_a_method_of_a_handler_class(name):
+def test_an_async_method_behind_a_plain_decorator_is_refused_too(name):
     with pytest.raises(ImproperlyConfigured, match=r'(?s){}.*Write def'.format(name)):
         type('Handler', (RoutedSocketHandler,), {name: wrapped(function)})
 
@@ -167,7 +167,7 @@ UNSEEN = {
 
 @pytest.mark.parametrize('handed_back', UNSEEN.values(), ids=UNSEEN)
 @both_ways
-def test_what_comes_back_as_a_coroutine_is_run(connect, handed_back):
+def test_a_coroutine_that_is_returned_is_run(connect, handed_back):
     handler = type('Handler', (RoutedSocketHandler,), {
         'routes': [('X', handed_back)], 'default_route': unseen(function)})
     connection = connect(handler)
@@ -177,7 +177,7 @@ def test_what_comes_back_as_a_coroutine_is_run(connect, handed_back):
 
 
 @both_ways
-def test_a_generator_that_comes_back_is_an_error_and_no_ack(connect, caplog):
+def test_a_generator_that_is_returned_is_an_error_and_not_an_ack(connect, caplog):
     def lazily(socket, content):
         return (socket.send_json({'type': 'NEVER'}) for _ in range(3))
 
@@ -188,7 +188,7 @@ def test_a_generator_that_comes_back_is_an_error_and_no_ack(connect, caplog):
     connection = connect(type('Handler', (RoutedSocketHandler,), {'routes': [('X', lazily), ('Y', chunks)]}))
     connection.received()
     assert [connection.send({'type': type, 'ref': 1})[0]['code'] for type in 'XY'] == ['server_error'] * 2
-    assert 'nobody runs it' in caplog.text
+    assert 'is not run here' in caplog.text
 
 
 class Async(RoutedSocketHandler):
@@ -258,7 +258,7 @@ def test_binary_frames_go_to_async_functions_whose_async_forms_have_agreed(conne
 
 
 @both_ways
-def test_an_async_connect_that_refuses_lets_nobody_in(connect):
+def test_an_async_connect_can_refuse(connect):
     assert connect(Async, '/page/?key=wrong').messages() == [{'close': 4403}]
     assert seen == ['connect'] and not Socket.objects.exists()
 
@@ -359,7 +359,7 @@ def test_a_class_of_forms_whose_checks_would_not_run_is_refused(make):
         Route('BET', function, form=make())
 
 
-def test_a_value_that_is_a_coroutine_all_the_same_is_no_valid_content():
+def test_a_coroutine_within_validated_content_is_an_error():
     unseen = method(None)
     with pytest.raises(TypeError, match="coroutine of 'amount'"):
         contracts.clean(form_class(clean_amount=lambda self: unseen), {'amount': 1})
@@ -422,7 +422,7 @@ def test_an_async_middleware_is_refused_by_name_and_by_the_check(entry):
 
 
 @both_ways
-def test_a_middleware_that_hands_back_a_coroutine_is_run_before_what_is_around_it_goes_on(connect):
+def test_a_coroutine_of_a_middleware_is_run_before_the_middleware_around_it_goes_on(connect):
     def inner(next):
         async def later(socket, content):
             await asyncio.sleep(0)
@@ -446,7 +446,7 @@ def test_a_middleware_that_hands_back_a_coroutine_is_run_before_what_is_around_i
     assert seen == [('connect', None), ('receive', {'type': 'ECHO'})]
 
 
-def test_a_middleware_that_refuses_within_a_coroutine_lets_nobody_in(connect):
+def test_a_middleware_can_refuse_within_a_coroutine(connect):
     def guard(next):
         async def refuse():
             raise FrameError('not_allowed', 'No.')

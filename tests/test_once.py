@@ -60,13 +60,13 @@ def alices(connect, alice, login):
     assert other.messages() == []
 
 
-def test_what_finds_it_twice_does(alices):
+def test_these_querysets_find_a_connection_twice(alices):
     # Or the tests below would show nothing.
     assert len(list(by_groups())) == 2
 
 
 @twice
-def test_it_is_told_once_and_closed_once(alices, find):
+def test_a_connection_found_twice_is_sent_to_once_and_closed_once(alices, find):
     assert find().send_action('NEWS') == 1
     assert find().send(text='{}') == 1
     assert find().close(4000) == 1
@@ -74,7 +74,7 @@ def test_it_is_told_once_and_closed_once(alices, find):
 
 
 @twice
-def test_with_debug_it_is_told_once_as_well(alices, find, settings):
+def test_with_debug_a_connection_found_twice_is_sent_to_once(alices, find, settings):
     # To look at the paths of a union changed the querysets that it is of, and the send raised IndexError.
     settings.DEBUG = True
     rows = find()
@@ -83,14 +83,14 @@ def test_with_debug_it_is_told_once_as_well(alices, find, settings):
 
 
 @twice
-def test_it_is_counted_once_before_and_after_it_has_been_looked_at(alices, find):
+def test_a_connection_found_twice_is_counted_once_before_and_after_the_query(alices, find):
     found = find()
     assert found.count() == 1
     assert list(found) and found.count() == 1
 
 
 @twice
-def test_it_is_marked_once_and_no_other_is(alices, find):
+def test_a_connection_found_twice_is_marked_once_and_no_other_is(alices, find):
     Socket.objects.update(last_ping=timezone.now() - timedelta(minutes=9))
     assert find().mark_inactive() == 1
     assert Socket.objects.filter(active=False).count() == 1
@@ -100,14 +100,14 @@ def test_it_is_marked_once_and_no_other_is(alices, find):
 
 
 @twice
-def test_it_is_asked_once_whether_it_is_there(alices, find):
+def test_a_connection_found_twice_is_asked_once_for_a_sign_of_life(alices, find):
     assert find().cleanup_stale() == 1
     assert alices.received() == [{'type': 'PING'}]
     assert Socket.objects.get(active=False).user.username == 'alice'
 
 
 @twice
-def test_it_is_removed_once_for_its_silence_and_not_unless_it_is_silent(alices, find):
+def test_a_connection_found_twice_is_removed_once_if_it_is_silent(alices, find):
     # A filter() of a union says nothing and does nothing: it removed connections that were alive.
     assert find().purge_inactive() == 0
     Socket.objects.update(active=False, last_ping=timezone.now() - timedelta(minutes=6))
@@ -117,7 +117,7 @@ def test_it_is_removed_once_for_its_silence_and_not_unless_it_is_silent(alices, 
 
 
 @twice
-def test_it_is_removed_once_when_its_server_is_gone_and_not_unless_it_is(alices, find, monkeypatch):
+def test_a_connection_found_twice_is_removed_once_if_its_server_is_gone(alices, find, monkeypatch):
     dead = []
     monkeypatch.setattr(engine.current(), 'dead_servers', lambda prefixes=None: dead)
     monkeypatch.setattr(engine.current(), 'forget_server', lambda server: None)
@@ -129,7 +129,7 @@ def test_it_is_removed_once_when_its_server_is_gone_and_not_unless_it_is(alices,
 
 
 @twice
-def test_it_is_revoked_once(alices, find):
+def test_a_connection_found_twice_is_revoked_once(alices, find):
     assert find().revoke('Gone.') == 1
     message, = alices.messages()
     assert (json.loads(message['text'])['details'], message['close']) == ('Gone.', 4401)
@@ -163,7 +163,7 @@ def test_one_query_counts_and_one_marks(layer, django_assert_num_queries):
                 getattr(found, method)()
 
 
-def test_what_is_no_count_of_connections_is_as_it_was(layer):
+def test_other_counts_are_as_they_were(layer):
     for path in ('/a/', '/a/', '/b/'):
         Socket.objects.create(channel_name='a!{}'.format(Socket.objects.count()), path=path)
     assert Socket.objects.values('path').annotate(n=Count('pk')).count() == 2

@@ -50,7 +50,7 @@ def assert_refused(connection):
 
 @pytest.mark.django_db
 @both_ways
-def test_the_permission_of_a_handler_class_counts_at_connect_for_strangers_too(connect, alice, login):
+def test_the_permission_of_a_handler_class_counts_at_connect_for_anonymous_clients_too(connect, alice, login):
     for cookies in (None, login(alice)):
         # The client of streams looks at what comes on its stream; this comes for the connection as a whole.
         assert_refused(connect(Staff, cookies=cookies))
@@ -116,7 +116,7 @@ def test_a_permission_given_in_a_routing_counts(connect):
 
 
 @pytest.mark.django_db
-def test_an_async_has_perms_is_run_before_it_is_believed(connect, alice, login, monkeypatch):
+def test_an_async_has_perms_is_run_before_its_result_is_used(connect, alice, login, monkeypatch):
     async def has_perms(self, names):
         return False
     monkeypatch.setattr(type(alice), 'has_perms', has_perms)
@@ -125,8 +125,8 @@ def test_an_async_has_perms_is_run_before_it_is_believed(connect, alice, login, 
 
 @pytest.mark.parametrize('permission', ['staff', 'app.', '.may', '', True, 7, ['a.b', None], lambda self: 'a.b',
                                         property(lambda self: 'a.b'), {'a.b': 1}])
-def test_a_permission_that_is_none_is_an_error_at_import(permission):
-    with pytest.raises(ImproperlyConfigured, match=r"Members\.permission: A permission is called like 'app.may_do"):
+def test_a_wrong_permission_is_an_error_at_import(permission):
+    with pytest.raises(ImproperlyConfigured, match=r"Members\.permission: A permission is a name like 'app.may_do"):
         type('Members', (RoutedSocketHandler,), {'permission': permission})
 
 
@@ -145,7 +145,7 @@ class BetForm(forms.Form):
     ({'requires_auth': True}, 'it is called login_required.'),
     ({'require_permission': 'a.b'}, 'it is called permission.'), ({'middleware_classes': []}, 'it is called middleware.'),
 ])
-def test_what_looks_like_an_option_and_is_none_is_an_error_that_names_the_right_one(attributes, remedy):
+def test_an_attribute_that_only_looks_like_an_option_is_an_error_that_names_the_right_one(attributes, remedy):
     name, = attributes
     mixin = type('Mixin', (), attributes)
     for make in (lambda: type('Members', (RoutedSocketHandler,), attributes),

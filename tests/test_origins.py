@@ -111,7 +111,7 @@ def test_an_origin_that_is_named_as_a_whole_is_allowed_whatever_its_scheme_and_p
     # No wildcard is meant for them, and no host.
     (['*'], False), (['.'], False), (['.null', 'file', 'file:', 'http://null'], False), (['{}*', '*://', '*{}'], False),
     (['example.com'], False), ([], False), (None, False)])
-def test_an_origin_that_is_no_page_of_a_site_is_allowed_by_name_only(settings, origin, entries, allowed):
+def test_an_origin_that_is_not_a_page_of_a_site_is_allowed_by_name_only(settings, origin, entries, allowed):
     settings.ALLOWED_HOSTS = ['*', 'null', 'file']
     settings.SOCKETS = {'ALLOWED_ORIGINS': entries and [entry.format(origin) for entry in entries]}
     for is_secure in (False, True):
@@ -136,17 +136,17 @@ def test_files_may_be_written_with_as_many_slashes_as_one_likes(settings, entry)
     (['*'], 'null', ["add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here. "]),
     (None, 'file://', ["If it is an app of yours, add it to SOCKETS['ALLOWED_ORIGINS']", 'it replaces ALLOWED_HOSTS']),
     (['*'], 'capacitor://localhost', ["add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here."]),
-    (None, 'https://user@example.com', ['none that a browser sends']),
-    (None, 'file://*', ['none that a browser sends']),
+    (None, 'https://user@example.com', ['No browser sends']),
+    (None, 'file://*', ['No browser sends']),
     (None, None, ['REQUIRE_ORIGIN']),
 ])
-def test_who_is_refused_is_told_what_works(settings, origins, origin, words):
+def test_a_refusal_says_what_would_allow_the_origin(settings, origins, origin, words):
     settings.SOCKETS = {'ALLOWED_ORIGINS': origins, 'REQUIRE_ORIGIN': True}
     assert not origin_allowed(origin, 'example.com')
     for word in words:
         assert word in remedy(origin)
     # And that it works.
-    if 'none that' not in words[0] and origin is not None:
+    if 'No browser' not in words[0] and origin is not None:
         settings.SOCKETS = {'ALLOWED_ORIGINS': [*(origins or []), origin]}
         assert origin_allowed(origin, 'example.com') and can_match(origin)
 
@@ -161,11 +161,11 @@ def test_who_is_refused_is_told_what_works(settings, origins, origin, words):
     ('https://example.com:443', False), ('http://', False), ('b\xfccher.example', False), ('', False),
     ('https:', False),
 ])
-def test_an_entry_that_no_browser_says_can_be_told(entry, possible):
+def test_an_entry_that_no_browser_sends_is_recognized(entry, possible):
     assert can_match(entry) is possible
 
 
-def test_a_missing_origin_is_no_browser(settings):
+def test_a_missing_origin_does_not_come_from_a_browser(settings):
     assert origin_allowed(None, 'example.com') is True
     settings.SOCKETS = {'REQUIRE_ORIGIN': True}
     assert origin_allowed(None, 'example.com') is False

@@ -43,7 +43,7 @@ def test_a_union_is_told_while_debugging(db, settings, combine):
 
 
 @pytest.mark.parametrize('option', ['login_required', 'permission'])
-def test_an_option_of_a_mixin_that_comes_too_late_is_no_open_door(option):
+def test_an_option_of_a_mixin_that_comes_too_late_is_an_error(option):
     mixin = type('Guarded', (), {option: 'a.b'})
     assert getattr(type('Right', (mixin, RoutedSocketHandler), {}), option) == 'a.b'
     with pytest.raises(ImproperlyConfigured, match=r'Guarded\.{}.*class Wrong\(Guarded, \.\.\.\)'.format(option)):
@@ -155,14 +155,14 @@ def serializer_that(name):
     (form_that, 'clean'), (form_that, 'clean_a'), (serializer_that, 'validate'), (serializer_that, 'validate_a')])
 @pytest.mark.filterwarnings('ignore:coroutine')
 def test_a_check_of_a_form_that_has_not_run_lets_nothing_through(make, name):
-    with pytest.raises(TypeError, match='nobody has run'):
+    with pytest.raises(TypeError, match='has not been run'):
         contracts.clean(make(name), {'a': 'x'})
 
 
 @pytest.mark.filterwarnings('ignore:coroutine')
-def test_coroutines_in_a_list_and_what_is_as_lazy_are_no_ack():
+def test_coroutines_in_a_list_and_generators_are_errors_and_not_acks():
     for function in (lambda socket, content: [work(socket, content)], lambda socket, content: map(print, [1])):
-        with pytest.raises(TypeError, match='nobody runs'):
+        with pytest.raises(TypeError, match='not run here'):
             Function(function, 'content')(None, {}, {})
     assert Function(lambda socket, content: [1], 'content')(None, {}, {}) == [1]
 

@@ -72,16 +72,16 @@ def test_a_function_that_hangs_ends_its_connection_once_and_says_where_it_is(slo
     assert Slow.ended == [1011]
 
 
-def test_it_is_closed_with_1011(slow):
+def test_the_connection_of_a_function_that_hangs_is_closed_with_1011(slow):
     slow._put('websocket.receive', text='{"type": "HANG"}')
     assert [message.get('close') for message in slow.messages()] == [1011]
 
 
-def test_what_it_sends_in_the_end_goes_nowhere(slow, caplog):
+def test_what_a_function_sends_after_its_time_is_dropped(slow, caplog):
     assert [frame['type'] for frame in slow.send({'type': 'SAY'})] == ['ERROR']
 
 
-def test_a_quick_one_is_left_alone(slow):
+def test_a_quick_function_is_left_alone(slow):
     assert slow.send({'type': 'QUICK', 'ref': 1}) == [{'type': 'ACK', 'ref': 1}]
     assert Socket.objects.count() == 1
     assert timing.handled == {}
@@ -132,7 +132,7 @@ def test_the_database_is_told_again_where_it_is_away(slow, monkeypatch):
     again = []
     remove = SocketQuerySet.remove
 
-    def fail(self):
+    def fail(self, *args):
         raise DatabaseError('away')
     monkeypatch.setattr(callbacks, 'try_again', again.append)
     monkeypatch.setattr(SocketQuerySet, 'remove', fail)
@@ -165,7 +165,7 @@ def test_a_stream_gets_its_own_answer(connect):
     assert connect(Nested).send({'stream': 'inner', 'payload': hung})[-1] == {'stream': 'inner', 'payload': told}
 
 
-def test_it_is_closed_though_it_cannot_be_told_why(connect, caplog):
+def test_a_connection_is_closed_though_its_error_cannot_be_sent(connect, caplog):
     class Dumb(Slow):
         def encode(self, content):
             raise ValueError('no words')

@@ -13,8 +13,8 @@ from django.utils import timezone
 from sockets import callbacks, engine, fanout, presence, RoutedSocketHandler, signals
 from sockets.engines.channels1.channel_layer import channel_layer
 from sockets.execution import background
-from sockets.models import Socket
-from sockets.presence import keep_house
+from sockets.models import queryset, removal, Socket
+from sockets.presence import start_housekeeper
 
 from .client import Connection
 from .conftest import OUR_LAYERS
@@ -84,16 +84,21 @@ def test_as_many_go_as_are_asked_for_and_the_server_is_not_forgotten_before_all_
     assert Socket.objects.purge_dead(at_most=3) == 2 and dead == []
 
 
-def test_many_rows_go_in_parts(layer, dead, monkeypatch):
-    from sockets import models
-    monkeypatch.setattr(models, '_PART', 3)
-    parts = []
-    monkeypatch.setattr(callbacks, 'end', lambda rows, details, code: parts.append(len(rows)))
+def test_many_rows_go_in_parts_before_any_function_runs(layer, dead, monkeypatch):
+    # A hundred went, their functions ran, and the next hundred waited for that.
+    monkeypatch.setattr(queryset, '_PART', 3)
+    parts, remove = [], removal.remove
+
+    def note_and_remove(rows, *args):
+        parts.append(len(rows))
+        return remove(rows, *args)
+    monkeypatch.setattr(removal, 'remove', note_and_remove)
+    monkeypatch.setattr(callbacks, 'end', lambda rows, details, code: parts.append(('end', len(rows))))
     for n in range(7):
         row(n)
     dead.append('dead!')
     assert Socket.objects.purge_dead() == 7 and dead == []
-    assert parts == [3, 3, 1, 0]
+    assert parts == [3, 3, 1, 0, ('end', 7)]
 
 
 def test_rows_whose_path_no_route_leads_to_go_with_their_signal(layer, dead):
@@ -109,7 +114,7 @@ def test_rows_whose_path_no_route_leads_to_go_with_their_signal(layer, dead):
 
 
 def test_connects_and_messages_look_for_the_dead_in_passing_but_not_all_the_time(connect, dead, monkeypatch):
-    monkeypatch.setattr(presence, '_next_look', [None])
+    monkeypatch.setattr(presence, '_next_purge', [None])
     clock = [1000.0]
     monkeypatch.setattr(presence, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
     looks = []
@@ -119,17 +124,17 @@ def test_connects_and_messages_look_for_the_dead_in_passing_but_not_all_the_time
         for _ in range(3):
             connect(Noted).messages()
             Socket.objects.filter(path='/nowhere/').send_json({})
-    assert looks == [presence.IN_PASSING] * 2
+    assert looks == [presence.AT_MOST_WHILE_SERVING] * 2
 
 
 def test_nobody_looks_in_passing_who_is_told_not_to_or_is_in_a_transaction(layer, monkeypatch, settings):
     from django.db import transaction
-    monkeypatch.setattr(presence, '_next_look', [0])
+    monkeypatch.setattr(presence, '_next_purge', [0])
     monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self, at_most: pytest.fail('looked'))
     with transaction.atomic():
         Socket.objects.send_json({})
     settings.SOCKETS = {'PURGE_INTERVAL': None}
-    monkeypatch.setattr(presence, '_next_look', [0])
+    monkeypatch.setattr(presence, '_next_purge', [0])
     Socket.objects.send_json({})
 
 
@@ -147,7 +152,7 @@ def test_nobody_waits_for_a_look_in_passing(layer, monkeypatch):
     monkeypatch.setattr(presence, 'background', background)
     before = set(threading.enumerate())
     for _ in range(3):
-        monkeypatch.setattr(presence, '_next_look', [0])
+        monkeypatch.setattr(presence, '_next_purge', [0])
         began = time.monotonic()
         presence.purge_if_due()
         assert time.monotonic() - began < 1
@@ -159,10 +164,10 @@ def test_nobody_waits_for_a_look_in_passing(layer, monkeypatch):
     assert len(looked) == 1 and looked[0] is not threading.current_thread()
 
 
-def test_who_keeps_house_does_not_look_in_passing(layer, monkeypatch):
-    monkeypatch.setattr(presence, '_next_look', [0])
+def test_who_has_housekeeper_does_not_look_in_passing(layer, monkeypatch):
+    monkeypatch.setattr(presence, '_next_purge', [0])
     monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self, at_most: pytest.fail('looked'))
-    monkeypatch.setattr(presence, '_keeps_house', lambda: True)
+    monkeypatch.setattr(presence, '_has_housekeeper', lambda: True)
     presence.purge_if_due()
 
 
@@ -287,7 +292,7 @@ def test_no_step_of_a_purge_keeps_the_others_from_running(layer, monkeypatch, br
 
 
 @pytest.mark.parametrize('broken', [
-    'revoke_expired', 'revoke_inactive', 'look_for_the_old', 'purge_lost', 'purge_dead', 'an end'])
+    'revoke_expired', 'revoke_inactive', 'ask_the_old', 'purge_lost', 'purge_dead', 'an end'])
 def test_no_step_of_the_housekeeper_keeps_the_others_from_running_and_each_trouble_is_said_once(
         layer, monkeypatch, caplog, broken):
     taken = []
@@ -298,17 +303,17 @@ def test_no_step_of_the_housekeeper_keeps_the_others_from_running_and_each_troub
             if name == broken:
                 raise ValueError('broken: ' + name)
         return take
-    names = ['revoke_expired', 'revoke_inactive', 'look_for_the_old', 'purge_lost', 'purge_dead']
+    names = ['revoke_expired', 'revoke_inactive', 'ask_the_old', 'purge_lost', 'purge_dead']
     for name in names:
         monkeypatch.setattr(type(Socket.objects) if name == 'purge_dead' else presence, name, step(name))
     housekeeper = presence.Housekeeper()
     for _ in range(2):
         presence._unfinished.extend([step('an end'), step('another end')])
-        housekeeper.looks_closer = 0
+        housekeeper.next_thorough = 0
         housekeeper.look()
     assert sorted(taken) == sorted(2 * [*names, 'an end', 'another end'])
     assert caplog.text.count('Housekeeping waits: ValueError: broken: ' + broken) == 1
-    broken, housekeeper.looks_closer = None, 0
+    broken, housekeeper.next_thorough = None, 0
     housekeeper.look()
     assert not housekeeper.troubles
 
@@ -387,7 +392,7 @@ def test_rows_are_looked_at_more_closely_at_once_when_the_layer_has_lost_its_mem
     monkeypatch.setattr(engine.current(), 'dead_servers', lambda prefixes=None: [])
     monkeypatch.setattr(engine.current(), 'has_forgotten', lambda: forgotten.pop(0))
     housekeeper = presence.Housekeeper()
-    housekeeper.looks_closer = time.monotonic() + 1000
+    housekeeper.next_thorough = time.monotonic() + 1000
     for seen in (1, 1, 1):
         housekeeper.look()
         assert len(looks) == seen
@@ -395,8 +400,7 @@ def test_rows_are_looked_at_more_closely_at_once_when_the_layer_has_lost_its_mem
 
 def test_the_rows_of_a_server_that_lives_again_stay(layer, dead, monkeypatch):
     # Somebody else had been quicker, and the server had come back.
-    from sockets import models
-    monkeypatch.setattr(models, '_PART', 2)
+    monkeypatch.setattr(queryset, '_PART', 2)
     for n in range(5):
         row(n)
     dead.append('dead!')
@@ -418,7 +422,7 @@ def test_a_process_has_one_housekeeper_which_survives_what_goes_wrong(monkeypatc
         if len(looks) >= 5:
             raise SystemExit
     monkeypatch.setattr(presence, 'time', SimpleNamespace(sleep=sleep))
-    keep_house(), keep_house()
+    start_housekeeper(), start_housekeeper()
     for thread in presence.threading.enumerate():
         if isinstance(thread, presence.Housekeeper):
             thread.join(5)

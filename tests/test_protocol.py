@@ -79,7 +79,7 @@ def test_an_invalid_close_code_closes_with_1011(code, caplog):
     wire = Wire.open()
     wire.reply(close=code)
     assert wire.frames() == [(CLOSE, b'\x03\xf3')]
-    assert '{!r} is no close code'.format(code) in caplog.text
+    assert '{!r} is not a close code'.format(code) in caplog.text
 
 
 @pytest.mark.parametrize('late', [

@@ -16,7 +16,7 @@ def test_a_rate_is_so_many_at_once_refilled_over_the_unit(value, burst, per_seco
 
 @pytest.mark.parametrize('value', ['5/d', '5/min', '/s', '5', '-1/s', '5/s\n', ' 5/s', '1e3/s', 'often', '0/s', 0, -1, True,
                                    float('nan'), float('inf'), [], (5, 's'), b'5/s', None])
-def test_what_is_no_rate_is_an_error(value):
+def test_a_wrong_rate_is_an_error(value):
     with pytest.raises(TypeError, match="A route's rate is a number of frames a second, or a text like '30/m', not "):
         Rate(value)
 
@@ -48,13 +48,13 @@ def test_five_a_second_are_five_at_once():
     assert [seconds == 0 for seconds in frames(Rate('5/s'), [0] * 7)] == [True] * 5 + [False] * 2
 
 
-def test_who_is_refused_has_taken_nothing():
+def test_a_refused_frame_takes_no_token():
     rate = Rate('1/m')
     assert [seconds == 0 for seconds in frames(rate, [0, *range(1, 60), 60])] == [True] + [False] * 59 + [True]
 
 
 @pytest.mark.parametrize('value', ['10/m', '7/h', 3, 0.3, '1/s', '333/h'])
-def test_who_waits_for_as_long_as_it_was_told_is_let_through(value):
+def test_a_frame_is_let_through_after_the_wait_that_was_told(value):
     rate, now = Rate(value), 123456.789
     bucket = rate.burst, now
     for n in range(200):
@@ -65,7 +65,7 @@ def test_who_waits_for_as_long_as_it_was_told_is_let_through(value):
             assert seconds == 0
 
 
-def test_a_clock_that_goes_back_gives_nothing_and_takes_nothing():
+def test_a_clock_that_goes_back_changes_no_bucket():
     assert frames(Rate('2/m'), [100, 50, 100]) == [0, 0, pytest.approx(30)]
 
 

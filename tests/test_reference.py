@@ -5,7 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from channels.generic.websockets import WebsocketConsumer
 from django.core.management import load_command_class
+
+from sockets import RoutedSocketHandler
+from sockets.multiplexing import SocketDemultiplexer
+from sockets.testing import SocketClient
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / 'docs/reference'
@@ -45,3 +50,49 @@ def test_each_action_of_the_command_has_its_line():
     page = (PAGES / 'commands.md').read_text(encoding='utf-8')
     actions = page.partition('## sockets')[2].partition('<!--')[0]
     assert sorted(re.findall(r'^\| `([a-z]+)` \|', actions, re.MULTILINE)) == sorted(choices)
+
+
+class Plain(RoutedSocketHandler):
+    found = []
+
+    def on_ping(self, content):
+        self.found[:] = dir(self)
+
+
+class Demultiplexer(SocketDemultiplexer):
+    streams = {'plain': Plain}
+    on_ping, found = Plain.on_ping, Plain.found
+
+
+def names_for_authors():
+    page = (PAGES / 'api.md').read_text(encoding='utf-8')
+    names = re.search(r'members sockets\.RoutedSocketHandler (.+) -->', page).group(1).split()
+    tables = page.partition('### Attributes of a handler')[2].partition('\n## ')[0]
+    for cell in re.findall(r'^\| (`.+?) \|', tables, re.MULTILINE):
+        names += re.findall(r'`(\w+)', cell)
+    return set(names)
+
+
+@pytest.mark.parametrize('cls', [Plain, Demultiplexer])
+def test_a_handler_class_has_no_public_name_that_no_page_explains(cls):
+    unknown = set(dir(cls)) - names_for_authors() - set(dir(WebsocketConsumer)) - {'found'}
+    assert [name for name in sorted(unknown) if not name.startswith('_')] == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize('cls, frame', [
+    (Plain, {'type': 'PING'}), (Demultiplexer, {'type': 'PING'}),
+    (Demultiplexer, {'stream': 'plain', 'payload': {'type': 'PING'}})])
+def test_a_socket_has_no_public_name_that_no_page_explains(cls, frame):
+    Plain.found.clear()
+    with SocketClient('/', handler=cls) as client:
+        client.send_json(frame)
+    assert 'kwargs' in Plain.found
+    unknown = set(Plain.found) - names_for_authors() - set(dir(WebsocketConsumer)) - {'found'}
+    assert [name for name in sorted(unknown) if not name.startswith('_')] == []
+
+
+def test_each_name_for_authors_is_one_of_a_socket():
+    assert {name for name in names_for_authors() if not hasattr(Demultiplexer, name)} <= {
+        # Of an instance.
+        'path', 'kwargs', 'message', 'stream'}

@@ -103,7 +103,7 @@ def raising(make, where=None):
 
 
 @pytest.mark.parametrize('make, code, details, errors', REFUSALS)
-def test_each_is_the_frame_error_that_it_stands_for(make, code, details, errors):
+def test_an_exception_of_a_framework_becomes_a_frame_error(make, code, details, errors):
     error = refusals.frame_error(make())
     assert isinstance(error, FrameError)
     assert (error.code, error.details, error.errors) == (code, details, errors)
@@ -121,7 +121,7 @@ def test_a_model_of_pydantic_that_is_not_valid_names_the_field():
     (lambda: Http404(), 'not_found'), (lambda: PermissionDenied(), 'not_allowed'),
     (lambda: ValidationError({'amount': 'Too low.'}), 'invalid_content'),
     (of_rest_framework('NotFound'), 'not_found'), (of_pydantic, 'invalid_content')])
-def test_raised_in_a_function_it_is_an_answer_without_a_traceback_in_the_log(connect, caplog, make, code, sent):
+def test_such_an_exception_in_a_function_is_an_answer_without_a_traceback_in_the_log(connect, caplog, make, code, sent):
     connection = connect(raising(make))
     connection.received()
     answer, = connection.send({'type': sent, 'ref': 1})
@@ -131,7 +131,7 @@ def test_raised_in_a_function_it_is_an_answer_without_a_traceback_in_the_log(con
     assert connection.send({'type': 'PING', 'ref': 2}) == [{'type': 'ACK', 'ref': 2}]
 
 
-def test_so_it_is_for_a_binary_frame_and_for_a_row_that_is_not_there(connect, caplog):
+def test_a_binary_frame_and_a_missing_row_are_answered_alike(connect, caplog):
     connection = connect(raising(PermissionDenied))
     connection.received()
     assert connection.send(b'x')[0]['code'] == 'not_allowed'
@@ -146,7 +146,7 @@ def test_so_it_is_for_a_binary_frame_and_for_a_row_that_is_not_there(connect, ca
 @both_ways
 @pytest.mark.parametrize('make, code', [
     (PermissionDenied, 'not_allowed'), (Http404, 'not_found'), (lambda: FrameError('mine', 'No.'), 'mine')])
-def test_a_connect_that_raises_it_is_refused_for_good_without_a_traceback(connect, caplog, make, code):
+def test_a_connect_that_raises_such_an_exception_is_refused_for_good_without_a_traceback(connect, caplog, make, code):
     caplog.set_level('INFO', 'sockets')
     assert connect(raising(make, 'before')).messages() == [{'close': 4403}]
     assert not Socket.objects.exists()
@@ -174,7 +174,7 @@ class Elastic(Exception):
     Stubborn, Elastic, Socket.DoesNotExist, ValueError, KeyError,
     of_rest_framework('APIException'), of_rest_framework('MethodNotAllowed', 'GET'),
     lambda: type('Odd', (ValueError,), {'errors': lambda self: [1]})()])
-def test_what_only_resembles_it_is_a_crash(connect, caplog, make):
+def test_an_exception_that_only_resembles_one_is_a_server_error(connect, caplog, make):
     connection = connect(raising(make))
     connection.received()
     assert connection.send({'type': 'RAISE', 'ref': 1})[0]['code'] == 'server_error'
@@ -207,7 +207,7 @@ def test_an_answer_after_a_close_is_dropped_and_the_log_says_so(connect, caplog,
     assert 'Closing' in record.getMessage() and "'/page/'" in record.getMessage()
 
 
-def test_so_it_is_for_a_binary_frame(connect, caplog):
+def test_an_answer_to_a_binary_frame_after_a_close_is_dropped_too(connect, caplog):
     connection = connect(closing(b'lost'))
     connection.messages()
     connection._put('websocket.receive', bytes=b'x')

@@ -223,7 +223,7 @@ def test_the_handler_is_a_real_class_named_after_its_view():
 
 
 @pytest.mark.parametrize('name', ['conect', 'on_connect', 'receive', 'handler', 'routes'])
-def test_a_name_that_is_no_decorator_is_an_error_that_names_those_there_are(name):
+def test_a_wrong_name_of_a_decorator_is_an_error_that_lists_the_decorators(name):
     with pytest.raises(AttributeError) as error:
         getattr(SocketRouter(), name)
     for decorator in ('connect', 'disconnect', 'route(pattern)', 'bytes', 'default_route'):
@@ -240,7 +240,7 @@ def test_a_name_that_is_no_decorator_is_an_error_that_names_those_there_are(name
     lambda router: router.route('X')('on_x'),
     lambda router: [router.connect(lambda socket: None) for _ in range(2)],
 ])
-def test_misuse_is_a_type_error_where_it_stands(misuse):
+def test_wrong_use_of_a_decorator_raises_type_error_at_once(misuse):
     with pytest.raises(TypeError):
         misuse(SocketRouter())
 
@@ -282,7 +282,7 @@ def test_a_view_in_a_routing_is_told_to_name_its_handler(consumer, name):
             make(consumer)
 
 
-def test_what_is_no_view_of_ours_is_for_channels_to_judge():
+def test_other_things_in_a_routing_are_left_to_channels():
     with pytest.raises(ValueError, match='channel_names'):
         route_class(View)
     assert route('http.request', View.as_view())

@@ -103,7 +103,7 @@ def test_a_regex_matches_from_the_start_and_not_from_the_middle():
 
 
 @pytest.mark.parametrize('type', [None, 7, 1.5, True, [], {}, '', 'nothing', 'x' * 256])
-def test_what_is_no_type_matches_nothing(type):
+def test_a_value_that_is_not_a_type_matches_no_route(type):
     assert table('A', re.compile('x+')).match(type) is None
 
 
@@ -149,7 +149,7 @@ def test_only_regexes_defined_after_an_exact_route_are_tried_for_it():
     (re.compile('a|b'), re.compile('a|b'), True), (re.compile('.*'), re.compile('a|b'), False),
     (re.compile('a'), re.compile('a', re.IGNORECASE), False), (re.compile('a.c'), re.compile(r'a\.c$'), False),
 ])
-def test_a_pattern_covers_another_if_that_can_be_told(pattern, other, expected):
+def test_a_pattern_covers_another_as_far_as_it_is_known(pattern, other, expected):
     assert covers(pattern, other) is expected
 
 

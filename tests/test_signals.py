@@ -31,7 +31,7 @@ def test_a_refused_connection_is_not_announced(connect, heard):
     assert heard == []
 
 
-def test_a_receiver_that_raises_is_logged_and_keeps_nobody_out(connect, caplog):
+def test_a_receiver_that_raises_is_logged_and_connections_open_all_the_same(connect, caplog):
     def broken(**kwargs):
         raise KeyError('a broken receiver')
 

@@ -575,8 +575,8 @@ def test_a_layer_that_is_there_lends_its_routing(monkeypatch):
     assert channel_layers['default'] is there
 
 
-def test_nobody_keeps_house(monkeypatch):
-    monkeypatch.setattr(presence, 'keep_house', lambda: pytest.fail('a thread would start'))
+def test_nobody_has_housekeeper(monkeypatch):
+    monkeypatch.setattr(presence, 'start_housekeeper', lambda: pytest.fail('a thread would start'))
     with sandbox(ChannelLayer(capacity=100)):
         with pytest.raises(RuntimeError):
             SocketClient('/room/').send('ECHO')

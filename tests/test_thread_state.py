@@ -97,7 +97,7 @@ def nothing_seen():
     del seen[:]
 
 
-def test_nothing_of_a_function_is_left_for_the_next_persons():
+def test_the_state_of_a_function_is_not_left_for_the_next_one():
     with sandbox(), SocketClient('/page/', handler=router.Handler) as one:
         with SocketClient('/page/', handler=router.Handler) as other:
             for _ in range(2):
@@ -122,7 +122,7 @@ def test_nothing_of_a_test_or_a_page_is_seen_by_a_function_and_all_of_it_is_ther
     assert translation.get_language() is None
 
 
-def test_a_function_that_ends_another_connection_keeps_its_own_state_and_lends_it_to_nobody():
+def test_a_function_that_ends_another_connection_keeps_its_own_state_and_the_other_does_not_see_it():
     with sandbox(), SocketClient('/page/', handler=router.Handler) as one:
         with SocketClient('/page/', handler=router.Handler) as other:
             del seen[:]
@@ -144,7 +144,7 @@ def test_a_consumer_of_the_projects_own_that_ends_a_connection_keeps_its_state_t
         assert seen == [('disconnect', FRESH, ''), TRACES]
 
 
-def test_what_a_worker_does_next_begins_afresh_whatever_it_is():
+def test_everything_that_a_worker_does_begins_with_fresh_state():
     # Consumers of the project's own, and pages in the same worker.
     with sandbox():
         layer = channel_layers['default']
@@ -257,7 +257,7 @@ def heard():
     request_finished.disconnect(heard.finished)
 
 
-def test_each_frame_is_a_request_to_those_who_listen(heard):
+def test_each_frame_sends_the_signals_of_a_request(heard):
     handler = type('Page', (router.Handler,), {})
     one = [('started', handler), ('finished', handler)]
     with sandbox(), SocketClient('/page/', handler=handler) as client:
@@ -274,7 +274,7 @@ def test_each_frame_is_a_request_to_those_who_listen(heard):
     assert connection.in_atomic_block and Socket.objects.count() == 0
 
 
-def test_who_listens_and_raises_keeps_no_frame_from_being_answered(caplog):
+def test_frames_are_answered_though_a_receiver_of_a_request_signal_raises(caplog):
     def fail(**kwargs):
         raise KeyError('as told')
     request_started.connect(fail)
@@ -408,7 +408,7 @@ def test_a_database_connection_that_cannot_be_looked_after_keeps_no_frame_from_b
     assert "Could not look after the database connection 'default'" in caplog.text
 
 
-def test_a_descriptor_beyond_those_that_select_knows_is_no_trouble(database):
+def test_a_descriptor_too_large_for_select_is_looked_at(database):
     resource = pytest.importorskip('resource')
     import fcntl
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= 1500:
@@ -433,7 +433,7 @@ def test_a_thread_looks_before_whatever_it_does_but_not_before_each_of_many_fram
         assert database.looked == looked
 
 
-def test_who_works_beside_the_frames_looks_before_each_round(monkeypatch, capsys):
+def test_background_threads_look_before_each_round(monkeypatch, capsys):
     looked = []
     for name in ('begin', 'close_stale'):
         monkeypatch.setattr(thread_state, name, lambda name=name: looked.append(name))
@@ -464,7 +464,7 @@ def test_who_works_beside_the_frames_looks_before_each_round(monkeypatch, capsys
     assert looked == ['close_stale']
 
 
-def test_a_frame_of_a_handler_that_is_none_of_a_routers_is_no_different():
+def test_frames_of_a_handler_class_without_a_router_are_handled_alike():
     class Plain(RoutedSocketHandler):
         routes = (('LOOK', lambda socket, content: {'type': 'SEEN', 'state': look(), 'prefix': get_script_prefix()}),)
     leave_traces()

@@ -41,7 +41,7 @@ def mine(layer, connect, monkeypatch):
     (lambda rows: sum(row.send_json({'a': 1}) for row in rows), {'text': '{"a":1}'}),
     (lambda rows: sum(row.close(4000) for row in rows), {'close': 4000}),
 ], ids=['json', 'bytes', 'close', 'a row', 'closing a row'])
-def test_they_are_not_counted_and_one_warning_says_why(mine, layer, caplog, send, got):
+def test_unreachable_connections_are_not_counted_and_one_warning_says_why(mine, layer, caplog, send, got):
     # It was 2, and the message lay in a mailbox that nobody reads.
     for _ in range(2):
         assert send(Socket.objects.all()) == 1
@@ -53,7 +53,7 @@ def test_they_are_not_counted_and_one_warning_says_why(mine, layer, caplog, send
 
 @in_memory
 @pytest.mark.parametrize('args', [['send', '{"type": "NEWS"}'], ['close']])
-def test_commands_refuse_and_tell_nobody(mine, args):
+def test_commands_refuse_and_send_nothing(mine, args):
     with pytest.raises(CommandError, match='(?s)' + ELSEWHERE + '.*RedisChannelLayer'):
         call_command('sockets', *args, all=True)
     assert mine.messages() == []
@@ -63,7 +63,7 @@ def test_commands_refuse_and_tell_nobody(mine, args):
 
 
 @in_memory
-def test_who_cannot_be_asked_and_lives_is_not_marked(mine, monkeypatch, caplog):
+def test_an_unreachable_connection_of_a_living_server_is_not_marked(mine, monkeypatch, caplog):
     # A client that answered every question of its own server was removed for its silence.
     monkeypatch.setattr(engine.current(), 'live_servers', lambda servers: [ELSEWHERE])
     assert Socket.objects.cleanup_stale() == 1
@@ -72,7 +72,7 @@ def test_who_cannot_be_asked_and_lives_is_not_marked(mine, monkeypatch, caplog):
 
 
 @in_memory
-def test_who_cannot_be_asked_and_is_not_known_to_live_goes_by_its_silence(mine):
+def test_an_unreachable_connection_of_an_unknown_server_is_judged_by_its_silence(mine):
     assert Socket.objects.cleanup_stale() == 1
     assert Socket.objects.filter(active=False).count() == 2
     Socket.objects.filter(server=ELSEWHERE).update(last_ping=timezone.now() - timedelta(minutes=6))
@@ -80,7 +80,7 @@ def test_who_cannot_be_asked_and_is_not_known_to_live_goes_by_its_silence(mine):
 
 
 @in_memory
-def test_the_end_of_one_is_handled_all_the_same(mine, caplog):
+def test_the_end_of_an_unreachable_connection_is_handled(mine, caplog):
     assert Socket.objects.filter(server=ELSEWHERE).revoke() == 1
     assert 'get nothing' in caplog.text and Socket.objects.count() == 1
 

@@ -122,7 +122,7 @@ def test_the_stack_of_a_thread_that_does_not_end_is_reported(layer, caplog):
 @pytest.mark.parametrize('worker, count', [(Worker, 1), (WorkerGroup, 3)])
 def test_runworker_runs_with_our_threads_and_stops_in_good_order(layer, ran, monkeypatch, worker, count):
     ended, begun = [], []
-    monkeypatch.setattr(presence, 'keep_house', lambda: begun.append('house'))
+    monkeypatch.setattr(presence, 'start_housekeeper', lambda: begun.append('house'))
     monkeypatch.setattr(overtime, 'keep_watch', lambda: begun.append('watch'))
     monkeypatch.setattr(workers, '_exit', lambda: ended.append(os.getpid()))
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -155,9 +155,9 @@ def test_runworker_runs_with_our_threads_and_stops_in_good_order(layer, ran, mon
     assert not [thread for thread in threading.enumerate() if isinstance(thread, workers.WorkerThread)]
 
 
-def test_any_process_with_a_worker_keeps_house(layer, monkeypatch):
+def test_any_process_with_a_worker_has_housekeeper(layer, monkeypatch):
     # runserver did not, and what its process before had left stayed until somebody came.
     begun = []
-    monkeypatch.setattr(presence, 'keep_house', lambda: begun.append('house'))
+    monkeypatch.setattr(presence, 'start_housekeeper', lambda: begun.append('house'))
     Worker(layer, signal_handlers=False).ready()
     assert begun == ['house']

@@ -71,14 +71,18 @@ class Room(TemplateView):
         if Kick.objects.applies_to(room, socket.socket):
             socket.send_action('KICKED')
             return socket.close(CLOSE_NOT_ALLOWED)
-        # A second tab is no second arrival.
-        if windows_of(socket.socket).count() == 1:
-            Socket.objects.filter(path=socket.path).send_action('JOINED', name=socket.name)
+        # The pages know people by the ids of their connections.
+        Socket.objects.filter(path=socket.path).send_action('CONNECTED')
 
-    @socket.disconnect
-    def on_disconnect(socket, room):
+    @socket.arrived
+    def on_arrived(socket):
+        # Not for a second tab, nor for a page that is loaded again.
+        Socket.objects.filter(path=socket.path).send_action('JOINED', name=socket.name)
+
+    @socket.left
+    def on_left(socket, room):
         # The row is deleted by now, so no queryset finds it; its user and session are still at hand.
-        if not windows_of(socket.socket).exists() and not Kick.objects.applies_to(room, socket.socket):
+        if not Kick.objects.applies_to(room, socket.row):
             Socket.objects.filter(path=socket.path).send_action('LEFT', name=socket.name)
 
     @socket.route('HISTORY', form=HistoryForm)

@@ -1,4 +1,4 @@
-"""Who is behind a connection: the session of a cookie, its user, and whether both still hold."""
+"""Identify the client: the session of a cookie, its user, and whether both are still valid."""
 from importlib import import_module
 
 from django.conf import settings
@@ -32,11 +32,11 @@ def session_store(key=None, data=None):
 
 
 def session_from_cookie(key):
-    """Return the live session of the cookie ``key``, or an empty one: a bad, expired or flushed key is none."""
+    """Return the live session of the cookie ``key``, or an empty one if the key is bad, expired or flushed."""
     if not key or '\0' in key:
         return session_store()
     store = session_store(key)
-    store.keys()  # loads it: an engine drops a key that leads nowhere
+    store.keys()  # loads it: an engine drops a key that has no session
     return store if store.session_key else session_store()
 
 
@@ -46,7 +46,7 @@ def user_of(session):
 
 
 def is_active(user):
-    """Return whether ``user`` may be here, as Django's own backend judges: a model need not have ``is_active`` at all.
+    """Return whether ``user`` is active, as Django's own backend judges: a model need not have ``is_active`` at all.
 
     It may be a column, a property or a method.
     """

@@ -1,4 +1,4 @@
-"""What a client sends to prove who it is: kept out of the rows, and found where its own request is at hand."""
+"""Credentials that a client sends: not stored in rows, and found only in the process that holds its connection."""
 import functools
 import json
 import logging
@@ -12,10 +12,11 @@ from .. import conf
 
 logger = logging.getLogger('sockets')
 
-# By channel name, who has the connect message of a connection of this process as ``request_info``: daphne's protocols.
+# By channel name, the object that has the connect message of a connection of this process as ``request_info``: daphne's
+# protocol.
 _held = weakref.WeakValueDictionary()
 
-# What has been said to be absent.
+# Names that have been logged as absent.
 _said = set()
 
 
@@ -32,7 +33,7 @@ def held(channel_name):
 def is_credential(name):
     """Return whether ``SOCKETS['CREDENTIALS']`` names the header, query parameter or cookie ``name``."""
     names = tuple(conf.CREDENTIALS)
-    # Clients send the same ones all the time; what they make up is not to fill our memory.
+    # Clients send the same names again and again. Long names, which one may make up, must not fill the cache.
     return _matches(names, name) if len(name) < 100 else _matches.__wrapped__(names, name)
 
 
@@ -47,7 +48,7 @@ def _pattern(names):
 
 
 def _normal(name):
-    # Headers have hyphens, parameters and cookies what they like.
+    # Headers have hyphens, parameters and cookies have either.
     return name.lower().replace('_', '-')
 
 

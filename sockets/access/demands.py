@@ -1,4 +1,4 @@
-"""What a handler class asks of whoever connects or sends: a login, permissions, and what its guards ask."""
+"""What a handler class asks of clients that connect or send: a login, permissions, and what its guards ask."""
 from .. import contracts
 from ..exceptions import ConnectionRevoked, PermissionMissing
 from ..routes import permission_names

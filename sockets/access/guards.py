@@ -1,4 +1,4 @@
-"""What a view demands of its visitors, for its socket to demand the same.
+"""What a view asks of its users, so that its socket can ask the same.
 
 Known are Django's mixins and decorators: ``LoginRequiredMixin``, ``PermissionRequiredMixin``, ``UserPassesTestMixin``,
 and ``login_required``, ``permission_required``, ``user_passes_test`` and ``staff_member_required`` around ``dispatch()``,
@@ -24,7 +24,7 @@ _GUARD = re.compile('(Login|Permissions?|Auth|Staff|Staffuser|Superuser|Group)Re
 
 
 class Demands:
-    """What a view class asks for: of all, a ``login`` and ``permissions``; and ``asks``, functions of a handler that raise.
+    """What a view class asks for: a ``login``, ``permissions``, and ``asks``, functions of a handler that raise.
 
     ``names`` are those of the mixins and decorators, ``unknown`` those of what may ask for more.
     """
@@ -88,7 +88,7 @@ class Demands:
                 set(self.unknown) <= set(other.unknown) and set(map(_key, self.asks)) <= set(map(_key, other.asks)))
 
     def are_met_by(self, handler):
-        """Whether the handler class asks for as much: of what a function asks, only what it was told to take over."""
+        """Whether the handler class asks for at least as much. Of functions, those count that its guard took over."""
         theirs = of_handlers.of_connection(handler)
         return not self.unknown and (theirs.login or not self.login) and (
             set(self.permissions) <= set(theirs.permissions)) and (
@@ -112,7 +112,7 @@ class Demands:
 def attributes(router, base):
     """Return the attributes that make a subclass of the handler class ``base`` ask for what the router's view does."""
     if router.view is None:
-        raise ImproperlyConfigured("SocketRouter(guard='view') is on no view.")
+        raise ImproperlyConfigured("SocketRouter(guard='view') is not an attribute of a view.")
     demands, name = Demands(router.view), router.view.__name__
     unseen = demands.unseen()
     if unseen:
@@ -121,7 +121,7 @@ def attributes(router, base):
             "for it in a function with @socket.connect, which closes with socket.close(4403), and leave guard='view' "
             'out.'.format(' and '.join(unseen), name))
     if not demands:
-        raise ImproperlyConfigured("{0} asks nobody for anything that SocketRouter(guard='view') could take over. Leave it "
+        raise ImproperlyConfigured("{0} has no mixin or decorator that SocketRouter(guard='view') could take over. Leave it "
                                    'out, or add LoginRequiredMixin to {0}.'.format(name))
     if _has_setup_of_its_own(router.view) and not any(ask.func is _ask_view for ask in demands.asks):
         # It may let in fewer than the mixins do.
@@ -217,7 +217,7 @@ def _functions(thing, but=()):
             waiting += [getattr(thing, '__wrapped__', None), *(thing.__defaults__ or ())]
             for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or ()):
                 try:
-                    # What a decorator asks is no part of what it decorates.
+                    # What a decorator asks is not part of what it decorates.
                     waiting += [] if name == 'test_func' else [cell.cell_contents]
                 except ValueError:
                     pass  # It is still empty.

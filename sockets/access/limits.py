@@ -1,11 +1,11 @@
-"""What a client may do too much of: frames, rubbish, connections. The figures are ``SOCKETS['MAX_...']``."""
+"""Limits of a client: its frames, bad frames and connections. Their values are ``SOCKETS['MAX_...']``."""
 import math
 import time
 
 from .. import conf, engine, messages, rates
 from ..exceptions import FrameError, TooManyConnections
 
-# The mistakes that are only a client's.
+# The mistakes that only a client makes.
 _BAD = (messages.INVALID_JSON, messages.INVALID_MESSAGE, messages.UNKNOWN_TYPE, messages.TOO_LARGE,
         messages.RATE_LIMITED)
 
@@ -37,11 +37,11 @@ def check_rate(memory, socket, content):
 
 
 def _user_of(memory, socket):
-    """Return whose connection it is, as text; empty for a stranger. Asks the database once for each connection."""
+    """Return the key of the connection's user as text, empty if it is anonymous. One query for each connection."""
     if memory.user is None:
         user = socket.user
         if socket.row is None:
-            # Who it was, nobody knows any more. Its frame will be told so.
+            # The row is gone, and with it the user. The frame will be refused for that.
             return ''
         memory.user = str(user.pk) if user.is_authenticated else ''
     return memory.user
@@ -60,7 +60,7 @@ def _wait_for_user(user, route):
 def code_after(memory, outcome):
     """Return the code to close with after a frame of that ``outcome``, if it is one bad frame too many, or ``None``.
 
-    Bad frames count up, others down: whoever sends mostly bad ones is closed, however they are mixed.
+    Bad frames count up, others down: a client that sends mostly bad ones is closed, in whatever order they come.
     """
     if outcome not in _BAD:
         memory.bad_frames = max(0, memory.bad_frames - 1)
@@ -68,7 +68,7 @@ def code_after(memory, outcome):
     memory.bad_frames += 1
     if conf.MAX_BAD_FRAMES is None or memory.bad_frames < conf.MAX_BAD_FRAMES:
         return None
-    return messages.CLOSE_RATE_LIMITED if outcome == messages.RATE_LIMITED else messages.CLOSE_RUBBISH
+    return messages.CLOSE_RATE_LIMITED if outcome == messages.RATE_LIMITED else messages.CLOSE_BAD_FRAMES
 
 
 def check_connections(user, user_ip):

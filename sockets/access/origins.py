@@ -12,9 +12,9 @@ _ORIGIN = re.compile(r'(https?|wss?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{
 _HOST = re.compile(r'(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?', re.ASCII)
 _PORTS = {'http': 80, 'ws': 80, 'https': 443, 'wss': 443}
 
-# What a page says that may not say where it comes from: in a sandbox, of a data: URL, in some apps.
+# What a browser sends for a page without an origin: in a sandbox, of a data: URL, in some apps.
 NULL = 'null'
-# A whole origin: of files there is but one.
+# A whole origin. All files have the same one.
 _WHOLE = re.compile(r'file://|[a-z][a-z0-9+.-]*://[^/?#@\\*\s,]+', re.ASCII)
 
 # An address as some proxies write it.
@@ -26,14 +26,14 @@ FORWARDED_FOR = 'X-Forwarded-For'
 def origin_allowed(origin, host, is_secure=False):
     """Whether a page of ``origin`` may open a socket; ``host`` is the Host header. Both ``str`` or ``None``.
 
-    A browser sends its cookies along from any page, so the Origin is all that tells a foreign page from ours. Over TLS
-    (``is_secure``), a page without it is foreign: anybody on the way may have written it. So is one at another port of
+    A browser sends its cookies along from any page, so that only the Origin tells a foreign page from ours. Over TLS
+    (``is_secure``), a page without it is foreign: it may have been changed on its way. So is one at another port of
     the same host, if ``host`` names one.
     """
     if not origin:
         return not conf.REQUIRE_ORIGIN
     if not origin.isascii():
-        # Lower case makes ASCII of some letters that are none.
+        # lower() makes ASCII of some letters that are not ASCII.
         return False
     origin = _whole(origin)
     allowed = conf.ALLOWED_ORIGINS
@@ -81,7 +81,7 @@ def can_match(entry):
 def remedy(origin):
     """Return a sentence or two about what would let in a page of ``origin``, which was refused."""
     if not origin:
-        return "SOCKETS['REQUIRE_ORIGIN'] lets nobody in without one."
+        return "SOCKETS['REQUIRE_ORIGIN'] refuses clients without one."
     entry = "add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here{}.".format(
         ', beside your own hosts, for it replaces ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else '')
     if _ORIGIN.fullmatch(_whole(origin)):
@@ -92,7 +92,7 @@ def remedy(origin):
                 'same, whoever wrote it.'.format(entry))
     if can_match(origin):
         return 'If it is an app of yours, {}'.format(entry)
-    return "It is none that a browser sends, and nothing for SOCKETS['ALLOWED_ORIGINS']."
+    return "No browser sends such an origin, so SOCKETS['ALLOWED_ORIGINS'] cannot let it in."
 
 
 def address_header():
@@ -113,7 +113,7 @@ def client_ip(peer, header):
     is_list = address_header().lower() == FORWARDED_FOR.lower()
     hops = (header.split(',') if is_list else [header]) if header and header.strip() else []
     while trusted and hops:
-        # What is no address was written by somebody we trust, and is nobody's.
+        # A trusted proxy may write something else than an address. Then the address is not known.
         address = _address(hops.pop().strip())
         trusted = _in_networks(address, networks)
     return None if address is None else str(address)

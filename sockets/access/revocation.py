@@ -18,7 +18,7 @@ from django.utils import timezone
 from .. import databases
 from . import auth, expiry
 from .. import callbacks, messages
-from ..models import Socket, note_gone
+from ..models import Socket, note_gone, removal
 
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
 SESSIONS_READ = 100000
@@ -51,13 +51,15 @@ def log_out(rows):
     rows = rows.on_primary()
     users = set(rows.order_by().exclude(user=None).values_list('user', flat=True))
     sessions, found_all = _sessions_of(users)
-    removed = rows.filter(user=None).remove()
+    details = 'You have been logged out.'
+    end = messages.CLOSE_LOGIN_REQUIRED, details
+    removed = rows.filter(user=None).remove(*end)
     for part in databases.parts(users):
-        removed += Socket.objects.on_primary().filter(user__in=part).remove()
+        removed += Socket.objects.on_primary().filter(user__in=part).remove(*end)
     sessions.update(row.session_id for row in removed if row.session_id is not None)
     for part in databases.parts(sessions):
         # Opened before they logged in.
-        removed += Socket.objects.on_primary().filter(session__in=part).remove()
+        removed += Socket.objects.on_primary().filter(session__in=part).remove(*end)
     try:
         # Before anybody is told, or who is quick comes back.
         with databases.on_primary():
@@ -65,7 +67,7 @@ def log_out(rows):
                 auth.session_store().delete(session)
     finally:
         transaction.on_commit(partial(
-            callbacks.end, removed, 'You have been logged out.', messages.CLOSE_LOGIN_REQUIRED), using=rows.db)
+            callbacks.end, removed, details, messages.CLOSE_LOGIN_REQUIRED), using=rows.db)
     return LoggedOut(users, sessions, len(removed), found_all)
 
 
@@ -94,10 +96,11 @@ def _sessions_of(users):
 def _row_goes(instance, using, **kwargs):
     # With what the disconnect function may ask for, which may be what is being deleted.
     row = Socket.objects.using(using).select_related('user', 'session').filter(pk=instance.pk).first()
-    if row is not None and row.remove():
+    details = 'Your session is gone. Come back with a new one.'
+    # Django empties its rooms, and counts that.
+    if row is not None and removal.remove_one(row, using, messages.CLOSE_LOGIN_REQUIRED, details, keeps_rooms=True):
         note_gone()
-        transaction.on_commit(partial(
-            callbacks.end, [row], 'Your session is gone. Come back with a new one.', messages.CLOSE_LOGIN_REQUIRED), using=using)
+        transaction.on_commit(partial(callbacks.end, [row], details, messages.CLOSE_LOGIN_REQUIRED), using=using)
 
 
 def _session_saved(instance, using, raw=False, created=False, **kwargs):

@@ -1,14 +1,14 @@
 """What stands around the functions of a handler: middleware, and in its middle the functions of each event."""
 import contextlib
 
-from .. import conf, contracts
+from .. import conf, contracts, engine
 from ..execution import coroutines
 from ..declaration import middleware
 from .attempts import attempt
 
 
 def call(handler, event, content):
-    """Pass a connect, a content or a disconnect through the middleware to the functions; return their result."""
+    """Pass an event, with the content of a frame, through the middleware to the functions; return their result."""
     handler.event = event
     return chain(type(handler))(handler, content)
 
@@ -23,6 +23,12 @@ def chain(cls):
     return built[1]
 
 
+def runs_at_the_end(cls):
+    """Return whether anything of the project is to run when a connection to the handler class ``cls`` ends."""
+    return bool(cls.disconnect is not cls._default_disconnect or cls.disconnect_functions or cls.middleware or
+                conf.MIDDLEWARE or engine.current().has_groups(cls))
+
+
 def _innermost(handler, content):
     return _EVENTS[handler.event](handler, content)
 
@@ -32,7 +38,11 @@ def _connect(handler, content):
     if handler.closed:
         return
     handler.accept()
-    for function in handler.connect_functions:
+    _run_until_closed(handler, handler.connect_functions)
+
+
+def _run_until_closed(handler, functions):
+    for function in functions:
         if handler.closed:
             break
         function(handler, handler.message, handler.kwargs)
@@ -46,13 +56,21 @@ def _receive(handler, content):
 
 def _disconnect(handler, content):
     attempt(handler, lambda: coroutines.settle(handler.disconnect(handler.message, **handler.kwargs)))
+    _run_all(handler, handler.disconnect_functions)
+
+
+def _run_all(handler, functions):
     # The last one first. What one raises keeps no other from running.
     with contextlib.ExitStack() as stack:
-        for function in handler.disconnect_functions:
+        for function in functions:
             stack.callback(function, handler, handler.message, handler.kwargs)
 
 
-_EVENTS = {'connect': _connect, 'receive': _receive, 'disconnect': _disconnect}
+_EVENTS = {
+    'connect': _connect, 'receive': _receive, 'disconnect': _disconnect,
+    'arrived': lambda handler, content: _run_until_closed(handler, handler.arrived_functions),
+    'left': lambda handler, content: _run_all(handler, handler.left_functions),
+}
 
 
 def run_route(handler, route, content, kwargs):

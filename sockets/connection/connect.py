@@ -10,7 +10,7 @@ from .. import callbacks, conf, engine, messages, signals
 from ..access import auth, demands, limits, origins
 from ..contracts import refusals
 from ..exceptions import ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, TooManyConnections
-from . import replies
+from . import replies, visits
 from .attempts import attempt
 from .calls import call
 from .disconnect import remove_row
@@ -34,6 +34,7 @@ def connect(handler):
         if not (connection.accepted or connection.closed):
             # A middleware that does not pass it on.
             raise engine.Denied()
+        visits.arrive(handler)
         handler._identity.save_session()
     except BaseException as error:
         if isinstance(error, engine.current().escaping):

@@ -55,6 +55,17 @@ def end(row, code, reason):
         logger.exception('Could not end %s at %r', row.channel_name, row.path)
 
 
+def run(row, event):
+    """Run what is to run of ``event`` when the person of a connection has left, whose ``row`` is removed. Raises nothing."""
+    try:
+        handler = engine.current().ended(row.channel_name, row.path, None)
+        if handler is not None:
+            timing.timed(handler, event, functools.partial(
+                thread_state.serve, functools.partial(_call, handler, row, event), None, None))
+    except BaseException:
+        logger.exception('Could not run what is to run when %s has left %r', row.channel_name, row.path)
+
+
 def remove_row(handler, row, code):
     """Delete the ``row`` of a connection that is not to be, if nobody else has."""
     if row.remove():
@@ -62,15 +73,17 @@ def remove_row(handler, row, code):
 
 
 def _find_and_end(handler, code, looks=0):
-    from ..models import Socket
+    from ..models import Socket, removal
     memories.forget(handler.channel_name)
     row = Socket.objects.select_related('user', 'session').on_primary().filter(
         channel_name=handler.channel_name).first()
     if row is None:
         if looks < _LOOKS and not handler._connection.keeps_order:
             _try_again(handler.channel_name, handler.path, code, looks + 1)
-    elif row.remove():
+    elif removal.close(row, row._database):
         _run(handler, row, code, None)
+        if row.has_arrived:
+            callbacks.end_later()
 
 
 def _try_again(name, path, code, looks):
@@ -100,11 +113,22 @@ def _run(handler, row, code, reason):
     row.forget()
 
 
+def _call(handler, row, event):
+    handler._identity = Identity(row.channel_name, row=row)
+    handler._connection.recall(row.handshake)
+    attempt(handler, call, handler, event, None)
+
+
 def _announce_end(handler, row, code, reason):
+    log(row, code, reason)
+    signals.announce(signals.socket_disconnected, sender=type(handler), socket=row, code=code, reason=reason)
+
+
+def log(row, code, reason):
+    """Log the end of the connection of ``row`` if it is an unusual one."""
     if reason is not None or code not in messages.ORDINARY_ENDS:
         age, silence = ((timezone.now() - then).total_seconds() for then in (row.created, row.last_ping))
         logger.info('The connection %s at %r ended with %s%s (user %s, open for %.0f s, last heard %.0f s ago)',
                     row.channel_name, row.path, code, ': ' + reason if reason else '', row.user_id, age, silence,
                     extra={'user_id': row.user_id, 'path': row.path, 'code': code, 'reason': reason, 'age': age,
                            'silence': silence, 'server': row.server, 'socket_id': row.pk})
-    signals.announce(signals.socket_disconnected, sender=type(handler), socket=row, code=code, reason=reason)

@@ -7,7 +7,7 @@ import time
 import traceback
 
 from .. import callbacks, conf, fanout, messages
-from . import disconnect, timing
+from . import timing
 
 logger = logging.getLogger('sockets')
 
@@ -78,10 +78,10 @@ def _remove(name):
     from django.db import Error
 
     from ..models import Socket
+    details = 'A function took too long.'
     try:
-        rows = Socket.objects.on_primary().filter(channel_name=name).remove()
+        rows = Socket.objects.on_primary().filter(channel_name=name).remove(messages.CLOSE_SERVER_ERROR, details)
     except Error as error:
         logger.error('The database could not be told that %s has ended, and will be told again: %s', name, error)
         return callbacks.try_again(functools.partial(_remove, name))
-    for row in rows:
-        disconnect.end(row, messages.CLOSE_SERVER_ERROR, 'A function took too long.')
+    callbacks.end(rows, details, None)

@@ -1,5 +1,6 @@
 """What frames must hold: those of a route, before its function is called, and those that a handler sends."""
 import json
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional, Union
 
 from django import forms as django_forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -11,6 +12,9 @@ from . import refusals, schemas
 from ..execution import coroutines
 from ..declaration import forms
 from ..exceptions import FrameError
+
+if TYPE_CHECKING:
+    from ..handlers import RoutedSocketHandler
 
 _TEXTS = (django_forms.DateField, django_forms.DateTimeField, django_forms.TimeField, django_forms.UUIDField,
           django_forms.GenericIPAddressField)
@@ -33,7 +37,8 @@ def has_permissions(socket, names):
     return not names or coroutines.settle(socket.user.has_perms(names))
 
 
-def clean(form, data, socket=None, asks=None):
+def clean(form: Callable[..., Any], data: Union[Dict[str, Any], bytes], socket: 'Optional[RoutedSocketHandler]' = None,
+          asks: Optional[Iterable[str]] = None) -> Any:
     """Return what ``form`` makes of the ``dict`` ``data``; ``FrameError`` with errors per field if it refuses.
 
     ``form`` is a class of Django's forms or of Django REST framework's serializers (the result is ``cleaned_data`` or
@@ -61,7 +66,7 @@ def clean(form, data, socket=None, asks=None):
         result = result.cleaned_data if hasattr(result, 'cleaned_data') else result.validated_data
     name = forms.has_not_run(result)
     if name is not None:
-        raise TypeError('{!r} made a coroutine of {!r}, which nobody has run: what validates is a def.'.format(
+        raise TypeError('{!r} made a coroutine of {!r}, which has not been run: write def for what validates.'.format(
             form, name))
     return result
 
@@ -116,7 +121,7 @@ def check_sent(handler, content):
     fields = messages.fields(content)
     try:
         clean(form, fields)
-        # Fields that a serializer makes of a row are none that it would miss.
+        # A serializer does not miss its read-only fields, which it would fill from a row.
         for name in schemas.schema_of_sent(form).get('required', ()):
             if name not in fields:
                 raise FrameError(messages.INVALID_CONTENT, '{} is missing.'.format(name))

@@ -16,7 +16,7 @@ def frame_error(error):
     try:
         return _frame_error(error)
     except BaseException:
-        # One that cannot tell what it says. This is where exceptions end: none may come out of it.
+        # Its texts may raise, too. No other exception may take the place of the one that is handled.
         return error
 
 

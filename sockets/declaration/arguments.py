@@ -1,4 +1,4 @@
-"""URL keyword arguments: which names a path may not give them, because functions are called with them already."""
+"""URL keyword arguments: names that a path may not use, because functions get other arguments of these names."""
 import inspect
 
 from django.core.exceptions import ImproperlyConfigured
@@ -19,7 +19,7 @@ class NameTaken(ImproperlyConfigured):
         self.handler = handler
         self.reason = ('The path {!r} of {} has a keyword argument {!r}, and {} is called with another one of that '
                        'name.'.format(path, handler.__name__, name, taker))
-        self.remedy = r'Name it otherwise in the path, as in (?P<{}_name>\w+).'.format(name)
+        self.remedy = r'Use another name in the path, as in (?P<{}_name>\w+).'.format(name)
         super().__init__('{} {}'.format(self.reason, self.remedy))
 
 
@@ -32,7 +32,7 @@ def refuse_taken(handler, names, path):
 
 
 def _taker(handler, name):
-    """Return who is called with an argument ``name`` of its own; ``None`` if it is free."""
+    """Return what has an argument ``name`` of its own, as text; ``None`` if the name is free."""
     if name in _TAKEN:
         return 'every function'
     for function in handler_classes.functions(handler):

@@ -1,4 +1,4 @@
-"""Forms of every kind: what they ask for besides the content, and what of them would never run."""
+"""Forms of every kind: what they ask for besides the content, and which of their functions would never run."""
 import inspect
 
 from django.utils.functional import SimpleLazyObject
@@ -30,7 +30,7 @@ def arguments(asks, socket):
     """Return the arguments for a form that ``asks`` for them, of the connection ``socket``, which may be ``None``."""
     found = {name: socket if name == 'socket' else getattr(socket, name, None) for name in _ASKED if name in asks}
     if 'context' in asks:
-        # Nothing is read from the database before somebody looks. REST framework's CurrentUserDefault asks the request.
+        # Lazy: nothing is read from the database before it is used. REST framework's CurrentUserDefault asks the request.
         found['context'] = {'socket': socket} if socket is None else {
             'socket': socket, 'user': SimpleLazyObject(lambda: socket.user),
             'request': SimpleLazyObject(lambda: socket.request)}
@@ -38,12 +38,12 @@ def arguments(asks, socket):
 
 
 def model_validator(form):
-    """Return what validates for a pydantic model, 2 or 1; ``form`` itself if it is none."""
+    """Return what validates for a pydantic model, 2 or 1; ``form`` itself if it is not a model."""
     return getattr(form, 'model_validate', None) or getattr(form, 'parse_obj', None) or form
 
 
 def check(form):
-    """Raise ``TypeError`` if ``form``, or a part of it, would hand back a coroutine in place of what is valid."""
+    """Raise ``TypeError`` if ``form``, or a part of it, would return a coroutine in place of a valid result."""
     if form is None:
         return
     if not isinstance(form, type):
@@ -59,7 +59,7 @@ def check(form):
 def has_not_run(result):
     """Return the name of what is a coroutine in what a form returned, or ``None``."""
     if inspect.isawaitable(result):
-        # Of a clean() or validate() that hands one back, be it through a decorator that nobody can see through.
+        # A clean() or validate() has returned it, perhaps through a decorator that hides that it is async.
         return 'all'
     if isinstance(result, (list, tuple)):
         return next((name for name in map(has_not_run, result) if name is not None), None)

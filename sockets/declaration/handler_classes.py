@@ -39,12 +39,13 @@ def functions(cls):
     """Return the ``Function`` of every route and hook of the class."""
     binary = cls._route_table.binary
     return [*(route.function for route in cls._route_table), *([] if binary is None else [binary.function]),
-            cls._default_function, *cls.connect_functions, *cls.disconnect_functions]
+            cls._default_function, *cls.connect_functions, *cls.disconnect_functions, *cls.arrived_functions,
+            *cls.left_functions]
 
 
 def _resolve(cls, entry):
     if not isinstance(entry, Route) and not (isinstance(entry, (tuple, list)) and len(entry) == 2):
-        raise ImproperlyConfigured("{}.routes has {!r}, which is no pair like ('TYPE', 'method_name').".format(
+        raise ImproperlyConfigured("{}.routes has {!r}, which is not a pair like ('TYPE', 'method_name').".format(
             cls.__name__, entry))
     try:
         route = copy.copy(entry) if isinstance(entry, Route) else Route(*entry)

@@ -1,4 +1,4 @@
-"""What stands between a connection and its functions: callables around callables, as Django's middleware."""
+"""Middleware: callables around the functions of a handler, as Django's around its views."""
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
@@ -10,7 +10,7 @@ def chain(entries, innermost):
 
     An entry is a function or class, or its dotted path. It is called once, with the callable that is next, and returns
     what is called with ``(socket, content)``. ``ImproperlyConfigured`` names the one that is wrong, such as an
-    ``async def``: what stands around it wants its result.
+    ``async def``: the middleware around it needs its result.
     """
     handle = innermost
     for entry in reversed(entries):
@@ -26,7 +26,7 @@ def chain(entries, innermost):
             raise ImproperlyConfigured('The socket middleware {!r} cannot be called with the next one, as in '
                                        'def middleware(next): {}'.format(entry, error)) from error
         if not callable(handle):
-            raise ImproperlyConfigured('The socket middleware {!r} returned {!r}, which is no function of '
+            raise ImproperlyConfigured('The socket middleware {!r} returned {!r}, which is not a function of '
                                        '(socket, content).'.format(entry, handle))
         refuse(handle, entry)
         handle = _settled(handle)
@@ -42,5 +42,5 @@ def refuse(function, entry):
 
 
 def _settled(handle):
-    # What hands back a coroutine that nobody could see, such as a lambda, has answered when it has been run.
+    # A function that does not look async may return a coroutine, such as a lambda. Its answer is there after it has run.
     return lambda socket, content: coroutines.settle(handle(socket, content))

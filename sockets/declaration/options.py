@@ -1,4 +1,4 @@
-"""Options of handler classes: what looks like one and is none."""
+"""Options of handler classes, and attributes that only look like options."""
 import difflib
 
 from django.core.exceptions import ImproperlyConfigured
@@ -6,7 +6,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .. import conf
 from ..routes import permission_names
 
-# What a handler class has. Whatever else is close to one of these is a slip that would leave a door open.
+# What a handler class has. Another name that is close to one of these is a mistake that would let everybody in.
 _OPTIONS = ('login_required', 'permission', 'middleware')
 
 _OF_A_ROUTE = "it is an option of a route: Route('TYPE', 'method_name', {0}=...) or @socket.route('TYPE', {0}=...)"
@@ -30,7 +30,7 @@ for _option, _names in (
 
 
 def remedy_for(name):
-    """Return what to write for ``name``, which looks like an option and is none, or ``None`` if it does not."""
+    """Return what to write for ``name``, which looks like an option and is not one; ``None`` if it does not."""
     if name in _OPTIONS:
         return None
     if name.upper() in conf.DEFAULTS and name.upper() not in ('CHANNEL_LAYER', 'MIDDLEWARE'):
@@ -41,7 +41,7 @@ def remedy_for(name):
 
 def check_handler(cls, base):
     """Raise ``ImproperlyConfigured`` if ``cls``, a subclass of the handler class ``base``, seems to have options that do
-    nothing, or a permission that is none.
+    nothing, or a permission that is not a name.
     """
     try:
         permission_names(cls.permission)
@@ -66,11 +66,11 @@ def check_handler(cls, base):
 
 
 def _check_hidden(cls, base):
-    """Refuse a mixin that asks for a login or a permission after the class that says, by default, that nobody has to."""
+    """Refuse a mixin that asks for a login or a permission that stands behind the class whose default holds."""
     for name in ('login_required', 'permission'):
         holder = next((klass for klass in cls.__mro__ if name in vars(klass)), None)
         if holder not in base.__mro__:
-            # Somebody has said what counts.
+            # The value that holds was set on purpose.
             continue
         for klass in cls.__mro__:
             if klass not in base.__mro__ and vars(klass).get(name):

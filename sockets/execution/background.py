@@ -1,4 +1,4 @@
-"""Work that nobody waits for."""
+"""Work in the background, whose end is not waited for."""
 import logging
 import threading
 
@@ -8,7 +8,7 @@ logger = logging.getLogger('sockets')
 
 
 def run(function, name):
-    """Call ``function`` in a thread of its own, which has its own database connections and leaves none behind."""
+    """Call ``function`` in a thread of its own, which has its own database connections and leaves none behind; return it."""
     def work():
         try:
             function()
@@ -16,4 +16,6 @@ def run(function, name):
             logger.exception('%s failed', name)
         finally:
             connections.close_all()
-    threading.Thread(target=work, daemon=True, name=name).start()
+    thread = threading.Thread(target=work, daemon=True, name=name)
+    thread.start()
+    return thread

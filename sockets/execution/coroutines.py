@@ -1,4 +1,4 @@
-"""Coroutines on the thread that calls them, and which functions hand one back. Standard library only."""
+"""Coroutines on the thread that calls them, and which functions return one. Standard library only."""
 import asyncio
 import functools
 import inspect
@@ -74,7 +74,7 @@ async def _close_generators(generators):
 
 
 def settle(result):
-    """Return ``result``, or, if a function has handed back a coroutine, what that returns when it has been run.
+    """Return ``result``, or, if a function has returned a coroutine, what that returns when it has been run.
 
     ``TypeError`` for a generator, of which nothing has been run and nothing will be.
     """
@@ -83,14 +83,14 @@ def settle(result):
     while inspect.isawaitable(result):
         result = run(result)
     if isinstance(result, _GENERATORS):
-        raise TypeError('{!r} is a generator, and nobody runs it: return a dict.'.format(result))
+        raise TypeError('{!r} is a generator, which is not run here: return a dict.'.format(result))
     if isinstance(result, (list, tuple)) and any(map(inspect.isawaitable, result)):
-        raise TypeError('{!r} has coroutines in it that nobody runs: await asyncio.gather(...).'.format(result))
+        raise TypeError('{!r} has coroutines in it that are not run here: await asyncio.gather(...).'.format(result))
     return result
 
 
 def is_async(function):
-    """Whether ``function`` hands back a coroutine, as far as that can be seen without calling it."""
+    """Whether ``function`` returns a coroutine, as far as that can be seen without calling it."""
     while isinstance(function, functools.partial):
         function = function.func
     return _is_coroutine_function(function) or (
@@ -106,7 +106,7 @@ def check(function, name=None):
     name = name or getattr(function, '__qualname__', repr(function)) + '()'
     if inspect.isasyncgenfunction(function) or (
             inspect.isgeneratorfunction(function) and not _is_coroutine_function(function)):
-        raise TypeError('{} has a yield, and nobody runs a generator: return a dict, or call send_json() for each '
+        raise TypeError('{} has a yield, and a generator is not run here: return a dict, or call send_json() for each '
                         'frame.'.format(name))
     is_plain = False
     for layer in _layers(function):
@@ -134,7 +134,7 @@ def _is_coroutine_function(function):
 
 
 def _partialmethod_of(function):
-    """Return the ``partialmethod`` that ``function``, as a class hands it out, was made of, or ``None``."""
+    """Return the ``partialmethod`` that ``function``, as a class returns it, was made of, or ``None``."""
     found = getattr(function, '__dict__', {})
     return found.get('_partialmethod') or found.get('__partialmethod__')
 

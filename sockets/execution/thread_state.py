@@ -32,7 +32,7 @@ _QUERY_INTERVAL = 1
 
 _thread = threading.local()
 
-# Who listens to the signals of requests in every project. What they do is done here at less cost.
+# Django's own receivers of the signals of requests. What they do is done here at less cost.
 _DJANGOS = {id(function) for function in (
     # The last one came with Django 2.2.
     reset_queries, close_old_connections, close_caches, getattr(handlers, 'reset_urlconf', None))}
@@ -72,9 +72,9 @@ def _finish(sender):
 
 
 def begin(**kwargs):
-    """Have this thread begin with something new, whatever it has done before and however long ago that was."""
+    """Prepare this thread for new work, whatever it has done before and however long ago that was."""
     now = time.monotonic()
-    # Such a look is a tenth of the work of a small frame.
+    # To look takes a tenth of the time of a small frame.
     if now >= _thread.__dict__.get('next_look', 0):
         _thread.next_look = now + _INTERVAL
         close_stale()
@@ -181,7 +181,7 @@ def _fresh(root_path):
 
 
 def _is_heard(signal):
-    """Whether anybody but Django itself listens to ``signal``, or people debug, whose queries are forgotten then."""
+    """Whether ``signal`` has receivers beside Django's own, or ``DEBUG`` is on, where one of these forgets old queries."""
     for entry in signal.receivers:
         if entry[0][0] not in _DJANGOS:
             return True

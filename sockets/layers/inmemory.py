@@ -4,6 +4,7 @@ The module is called ``inmemory`` because Channels looks for that word, and refu
 """
 import random
 import string
+from typing import Any, Dict, Optional
 
 from asgiref.base_layer import BaseChannelLayer
 
@@ -32,8 +33,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
     # What rows of servers on such layers say. The leases tell which of them are alive.
     name = 'memory:'
 
-    def __init__(self, expiry=60, group_expiry=86400, capacity=100, channel_capacity=None, server_capacity=100000,
-                 lease=5, leases=None):
+    def __init__(self, expiry: int = 60, group_expiry: int = 86400, capacity: int = 100,
+                 channel_capacity: Optional[Dict[Any, int]] = None, server_capacity: int = 100000, lease: float = 5,
+                 leases: Any = None) -> None:
         super().__init__(expiry=expiry, group_expiry=group_expiry, capacity=capacity,
                          channel_capacity=channel_capacity)
         self._mailboxes = Mailboxes(self.get_capacity, server_capacity, expiry, lease, _HANDSHAKE_TIMEOUT + _LATE)

@@ -3,6 +3,7 @@
 Each step is one of the scripts and one round trip: put, take (with the end of the frame before), end.
 """
 import hashlib
+from typing import Any, Optional, Sequence
 
 from .claims import Claims
 from .counts import Counts
@@ -37,8 +38,8 @@ class RedisChannelLayer(RedisHosts):
     extensions = ['groups', 'flush', 'twisted']
     keeps_order = True
 
-    def __init__(self, expiry=60, hosts=None, prefix='sockets:', *args, server_capacity=10000, lease=10, timeout=None,
-                 **kwargs):
+    def __init__(self, expiry: int = 60, hosts: Optional[Sequence[Any]] = None, prefix: str = 'sockets:', *args: Any,
+                 server_capacity: int = 10000, lease: float = 10, timeout: Optional[float] = None, **kwargs: Any) -> None:
         # Other versions of the format, and asgi_redis, must have other keys.
         super().__init__(expiry, hosts, '{}{}:'.format(prefix, VERSION), *args, timeout=timeout, **kwargs)
         # Layers with different names know nothing of each other's servers. A column of the rows holds it.

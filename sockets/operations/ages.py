@@ -1,4 +1,4 @@
-"""How long something takes or has been, as people say it."""
+"""Durations, as text for people."""
 
 
 def age(delta):

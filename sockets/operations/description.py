@@ -218,14 +218,14 @@ _ANSWERS = {
     'GOT_HELLO': _message({'type': 'object', 'properties': {'type': {'const': messages.GOT_HELLO}},
                            'required': ['type', 'user_id', 'socket_id', 'path']}, 'The answer to HELLO.'),
     'ACK': _message({'type': 'object', 'properties': {'type': {'const': messages.ACK}, 'ref': {}},
-                     'required': ['type', 'ref']}, 'The frame of this ref was handled, and there is no more to say.'),
+                     'required': ['type', 'ref']}, 'The frame of this ref was handled, and has no other answer.'),
     'ERROR': _message({'type': 'object', 'required': ['type', 'code', 'details'], 'properties': {
         'type': {'const': messages.ERROR}, 'code': _TEXT, 'details': _TEXT, 'errors': {'type': 'object'},
         'retry_after': {'type': 'number'}, 'ref': {}}},
         'The frame was not handled.'),
     'RECONNECT': _message({'type': 'object', 'properties': {'type': {'const': messages.RECONNECT}, 'details': _TEXT},
                            'required': ['type', 'details']},
-                          'Come back: with a new session if it is closed with 4401, as you are if with 1012.'),
+                          'Connect again: with a new session after close 4401, with the same one after 1012.'),
 }
 
 

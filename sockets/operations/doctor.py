@@ -52,7 +52,7 @@ def examine_settings():
     found = [message for message in run_checks(tags=['sockets'], include_deployment_checks=not settings.DEBUG)
              if not message.is_silenced()]
     return [Finding(message.id, False if message.level >= ERROR else None, message.msg, message.hint)
-            for message in found] or [Finding('checks', True, 'Nothing to say.')]
+            for message in found] or [Finding('checks', True, 'Nothing was found.')]
 
 
 def examine_database():
@@ -109,7 +109,7 @@ def _of_the_living(rows, alive):
 
 
 def _left_behind(alive):
-    """Say which rows are of no server that lives, and of which nobody on this layer can tell."""
+    """Report rows of servers that are gone, and rows of servers that this layer does not know."""
     name = engine.current().layer_name()
     others = Socket.objects.on_primary().exclude(server__in=alive)
     # One on an in-memory layer that has no lease here may be in another container, and notes in its rows that it lives.
@@ -120,7 +120,7 @@ def _left_behind(alive):
         gone |= Q(layer=name)
     servers = presence.servers_of(others.filter(gone))
     if servers:
-        yield Finding('server', False, '{} rows are of {} servers that are gone: they tell of people who are not there.'
+        yield Finding('server', False, '{} rows are of {} servers that are gone: they show people who are not connected.'
                       .format(others.filter(gone).count(), len(servers)),
                       'Type: python manage.py sockets purge. Any server removes them as well, within seconds.')
     unheard = others.exclude(gone).exclude(layer=name).exclude(layer=None)
@@ -135,7 +135,7 @@ def examine_socket(url):
     """Open a websocket as a page of the same host would, and say HELLO."""
     parts = urlsplit(url)
     if parts.scheme not in ('ws', 'wss') or not parts.hostname:
-        return [Finding('websocket', False, '{!r} is no address of a socket.'.format(url),
+        return [Finding('websocket', False, '{!r} is not the address of a websocket.'.format(url),
                         'Write ws://127.0.0.1:8000/path/of/a/page/.')]
     began = time.perf_counter()
     with _open(parts) as file:
@@ -233,5 +233,5 @@ def _read(file):
 def _take(file, size):
     data = file.read(size)
     if len(data) < size:
-        raise ConnectionError('It has hung up.')
+        raise ConnectionError('It has closed the connection.')
     return data

@@ -152,26 +152,26 @@ class SocketClient:
         self._settle()
         return Socket.objects.on_primary().filter(channel_name=self.channel_name).first()
 
-    def _send(self, **frame):
+    def _send(self, **frame: Any) -> None:
         self._settle()
         if self._state.name != 'open':
             raise RuntimeError(f'{self!r} cannot send: {self._state.reason()}.')
         self._connection.send(**frame)
         self._settle()
 
-    def _settle(self):
+    def _settle(self) -> None:
         if self._state.name != 'new' and isolation.is_current(self._sandbox):
             self._sandbox.settle(self.raise_exceptions)
 
-    def _find(self, fields):
+    def _find(self, fields: Dict[str, Any]) -> Any:
         self._settle()
         return self._inbox.find(fields)
 
-    def _take(self, fields):
+    def _take(self, fields: Dict[str, Any]) -> Any:
         self._settle()
         return self._inbox.take(fields)
 
-    def _take_reply(self, ref, what):
+    def _take_reply(self, ref: Any, what: str) -> Any:
         __tracebackhide__ = True
         self._settle()
         reply = self._inbox.take_reply(ref)
@@ -179,12 +179,12 @@ class SocketClient:
             raise AssertionError(f'{self!r} got no reply to {what}.\n{self._history()}')
         return reply
 
-    def _history(self):
+    def _history(self) -> str:
         """Return the lines that a failed assertion adds."""
         closed = [] if self._state.close_code is None else [f'Closed with {self._state.close_code}.']
         return '\n'.join(self._inbox.lines() + closed)
 
-    def _begin(self):
+    def _begin(self) -> None:
         """Make a connection that is not open yet."""
         self._sandbox = isolation.current()
         if self.handler is not None:
@@ -193,10 +193,10 @@ class SocketClient:
         self.channel_name = self._connection.name
         self._state.begin()
 
-    def _handshake(self):
+    def _handshake(self) -> Any:
         return handshake(self.headers, self.browser.cookies, self._query_string, self.address)
 
-    def _handle(self, message):
+    def _handle(self, message: Any) -> None:
         """Do what the server says in ``message``, which is of the engine."""
         accept, frame, code = self._connection.read(message)
         if self._state.name == 'connecting' and accept:
@@ -215,5 +215,5 @@ class SocketClient:
             # TypeError if it does not declare that it sends this.
             contracts.check_sent_on(handler, content)
 
-    def _end(self, code):
+    def _end(self, code: Any) -> None:
         self._connection.close(self._state.end(code))

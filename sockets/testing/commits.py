@@ -1,6 +1,6 @@
 """``transaction.on_commit`` in a test, whose transaction is never committed."""
 import contextlib
-from typing import Iterator
+from typing import Any, Callable, Iterator
 from unittest import mock
 
 from django.db import connections, transaction
@@ -18,7 +18,7 @@ def run_on_commit() -> Iterator[None]:
     begun = {connection: (len(connection.savepoint_ids), len(connection.run_on_commit))
              for connection in connections.all() if connection.in_atomic_block}
 
-    def run(connection):
+    def run(connection: BaseDatabaseWrapper) -> None:
         depth, waiting = begun.get(connection, (None, 0))
         if len(connection.savepoint_ids) == depth and connection.in_atomic_block:
             functions = [function for _, function in connection.run_on_commit[waiting:]]
@@ -29,11 +29,11 @@ def run_on_commit() -> Iterator[None]:
 
     leave, on_commit = transaction.Atomic.__exit__, BaseDatabaseWrapper.on_commit
 
-    def leave_and_run(self, *raised):
+    def leave_and_run(self: Any, *raised: Any) -> None:
         leave(self, *raised)
         run(transaction.get_connection(self.using))
 
-    def on_commit_and_run(self, function):
+    def on_commit_and_run(self: Any, function: Callable[[], Any]) -> None:
         on_commit(self, function)
         run(self)
 

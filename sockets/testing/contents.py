@@ -21,9 +21,9 @@ def has_fields(content: Any, fields: Dict[str, Any]) -> bool:
                for name, value in fields.items())
 
 
-def _equal(value, expected):
+def _equal(value: Any, expected: Any) -> bool:
     """Return whether ``value``, which came as JSON, is ``expected``, or what JSON makes of that."""
     try:
-        return value == expected or value == json.loads(messages.encode({'': expected}))['']
+        return bool(value == expected or value == json.loads(messages.encode({'': expected}))[''])
     except TypeError:
         return False

@@ -54,7 +54,7 @@ class Inbox:
             lines += ['Taken before:'] + [f'  {content!r}' for content in self._taken]
         return lines
 
-    def _take(self, content):
+    def _take(self, content: Any) -> Any:
         self._received.remove(content)
         self._taken.append(content)
         return content

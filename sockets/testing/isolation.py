@@ -2,10 +2,13 @@
 import contextlib
 import logging
 import sys
-from typing import Any, Iterator, List, Optional
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Optional
 from unittest import mock
 
-from .. import engine, presence
+from .. import callbacks, engine, presence
+from ..connection import claims
+from ..models import removal
 from .commits import run_on_commit
 
 _current: 'Optional[_Sandbox]' = None
@@ -27,9 +30,13 @@ def sandbox(layer: Any = None, routing: Any = None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_server(layer, routing))
         stack.enter_context(run_on_commit())
-        stack.enter_context(mock.patch.object(presence, 'keep_house'))
+        stack.enter_context(mock.patch.object(presence, 'start_housekeeper'))
         stack.enter_context(mock.patch.object(presence, 'background', _SameThread))
         stack.callback(presence._unfinished.clear)
+        # Ends are handled in this thread, and who leaves has left at once.
+        stack.enter_context(mock.patch.object(claims, 'THREADS', 0))
+        stack.enter_context(mock.patch.object(removal, 'delay_of', lambda handler: 0))
+        stack.enter_context(mock.patch.object(callbacks, 'end_later', partial(claims.run_due, late=True)))
         inner = _Sandbox(server)
         for name in ('sockets', *server.loggers):
             stack.enter_context(_noting_errors(logging.getLogger(name), inner.errors))
@@ -64,23 +71,24 @@ def is_current(candidate: '_Sandbox') -> bool:
 class _Sandbox:
     """The clients of a test, and the ``server`` that the engine plays for them; ``errors`` is what handlers raised."""
 
-    def __init__(self, server):
+    def __init__(self, server: Any) -> None:
         self.server = server
         self.errors: List[BaseException] = []
-        self._clients = {}
+        self._clients: Dict[str, Any] = {}
         self._is_working = False
 
-    def connection(self, client):
+    def connection(self, client: Any) -> Any:
         """Return a new connection of ``client``, which then handles what the server sends to it."""
         connection = self.server.connection(client.path)
         self._clients[connection.name] = client
         return connection
 
-    def settle(self, raise_exceptions):
+    def settle(self, raise_exceptions: bool) -> None:
         """Let the server and all clients handle what waits; raise what a handler has raised since the last time."""
         if self._is_working:
             # A handler uses a client. The work goes on when the handler returns.
-            return self._deliver()
+            self._deliver()
+            return
         self._is_working = True
         try:
             self.server.work()
@@ -93,7 +101,7 @@ class _Sandbox:
         if errors and raise_exceptions:
             raise errors[0]
 
-    def _deliver(self):
+    def _deliver(self) -> bool:
         """Hand the clients what was sent to them; return whether there was anything."""
         has_delivered = False
         for name, message in self.server.receive():
@@ -110,25 +118,25 @@ class _SameThread:
     """Replaces ``execution.background``: another thread would not see what a test has in its transaction."""
 
     @staticmethod
-    def run(function, name):
+    def run(function: Callable[[], Any], name: str) -> None:
         function()
 
 
-def _server(layer, routing):
+def _server(layer: Any, routing: Any) -> Any:
     """Return what plays the server in a sandbox."""
     return engine.current().sandbox(layer, routing)
 
 
-def handler_at(path):
+def handler_at(path: str) -> Any:
     """Return the handler class that frames of a connection to ``path`` go to, or ``None``."""
     return engine.current().handler_at(path)
 
 
-def _noting_errors(logger, errors):
+def _noting_errors(logger: logging.Logger, errors: List[BaseException]) -> Any:
     """Add to ``errors`` each exception that is logged to ``logger`` as an error, also where logging is disabled."""
     log = logger.error
 
-    def error(message, *args, exc_info=None, **kwargs):
+    def error(message: Any, *args: Any, exc_info: Any = None, **kwargs: Any) -> None:
         raised = sys.exc_info()[1] if exc_info is True else exc_info
         if isinstance(raised, BaseException):
             errors.append(raised)

@@ -33,7 +33,7 @@ def capture_sends() -> Iterator[List[Sent]]:
     """
     sent: List[Sent] = []
 
-    def note(channel_names, frame, close_code):
+    def note(channel_names: List[str], frame: Any, close_code: Optional[int]) -> None:
         sent.append(Sent(channel_names, frame, close_code))
 
     with isolation.sandbox(), isolation.current().server.noting_sends(note):

@@ -167,6 +167,20 @@ def __getattr__(name):
             def disconnect(self, message, **kwargs):
                 note('close', self.socket.pk)
 
+        class Ending(Soak):
+            """Is in a room, and takes its time to end."""
+
+            def connect(self, message, **kwargs):
+                super().connect(message, **kwargs)
+                self.join('ending')
+                note('enter', self.socket.pk)
+
+            def disconnect(self, message, **kwargs):
+                note('begin', self.socket.pk)
+                time.sleep(0.03)
+                assert self.rooms == ['ending']
+                note('ended', self.socket.pk)
+
         class Staff(Hall):
             permission = 'sockets.delete_socket'
 
@@ -199,6 +213,7 @@ def __getattr__(name):
             route_class(Slow, path=r'^/slow/$'),
             route_class(Late, path=r'^/late/$'),
             route_class(Hall, path=r'^/hall/$'),
+            route_class(Ending, path=r'^/ending/$'),
             route_class(Staff, path=r'^/staff/$'),
             route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),

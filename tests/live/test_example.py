@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import websocket
@@ -189,6 +190,34 @@ def test_two_people_chat(example, open_browser):
     assert 'Anna' not in alice.text('who')
     for person in (anna, alice):
         assert person.complaints() == []
+
+
+def test_who_reloads_the_only_tab_has_neither_left_nor_joined(example, open_browser):
+    # The room heard that bob had joined, twice, and never that he had left.
+    anna, bob = Person(open_browser(), example.url), Person(open_browser(), example.url)
+    anna.go('/')
+    anna.fill(name='Anna', room='tea')
+    anna.enter('tea')
+    bob.log_in('bob', 'the-builder')
+    bob.enter('tea')
+    anna.sees('bob joined')
+    for _ in range(3):
+        bob.browser.refresh()
+        bob.is_('open')
+    # Nor does a server that is started again make anybody leave or join.
+    example.kill()
+    example.start()
+    for person in (anna, bob):
+        person.is_('open', 40)
+    time.sleep(8)
+    assert (anna.text('log').count('bob joined'), anna.text('log').count('bob left')) == (1, 0)
+    assert 'bob' in anna.text('who')
+    bob.go('/')
+    eventually(lambda: anna.text('log').count('bob left') == 1, 25)
+    eventually(lambda: 'bob' not in anna.text('who'))
+    bob.enter('tea')
+    eventually(lambda: anna.text('log').count('bob joined') == 2)
+    assert 'Anna joined' not in bob.text('log') and anna.text('log').count('bob left') == 1
 
 
 def test_no_message_that_the_page_said_was_sent_is_lost_when_the_server_is_killed(example, open_browser):

@@ -42,6 +42,16 @@ class Handler(RoutedSocketHandler):
     def default_route(self, content: Content) -> Content:
         return {'type': 'SORRY'}
 
+    def connect(self, message: Any, table: str) -> None:
+        super().connect(message, table=table)
+        self.row.join(table)
+
+    def disconnect(self, message: Any, **kwargs: Any) -> None:
+        self.socket.leave('folded')
+
+    def on_bytes(self, data: bytes) -> bytes:
+        return data
+
 
 class Table(TemplateView):
     socket = SocketRouter(handler=Handler, guard='view', sends={'SAID': None})
@@ -73,6 +83,17 @@ class Table(TemplateView):
     @socket.disconnect
     def on_close(socket: Handler) -> None:
         here(socket).exclude(channel_name=socket.channel_name).send_json({'type': 'LEFT'})
+
+
+class Pictures(TemplateView):
+    socket = SocketRouter()
+
+    @socket.bytes(login_required=True, rate='5/s')
+    def on_picture(socket: RoutedSocketHandler, data: bytes) -> Content:
+        return {'type': 'GOT', 'size': len(data), 'row': socket.row.pk, 'rooms': socket.rooms}
+
+
+routing = [Pictures.socket.Handler.as_route(path='^/$')]
 
 
 class Everything(SocketDemultiplexer):

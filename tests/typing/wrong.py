@@ -28,6 +28,8 @@ class Handler(RoutedSocketHandler):
         self.send_action(5)  # wrong: arg-type
         self.join(5)  # wrong: arg-type
         self.close('now')  # wrong: arg-type
+        self.send_acton('BET_TAKEN')  # wrong: attr-defined
+        self.row.join(5)  # wrong: arg-type
         return {'type': 'BET_TAKEN', 'by': self.path + 1}  # wrong: operator
 
 
@@ -40,6 +42,8 @@ class Table(TemplateView):
 
     socket.route(5)  # wrong: arg-type
     socket.rout('SAY')  # wrong: attr-defined
+    socket.bytes(rates=5)  # wrong: call-overload
+    socket.login_required = True  # wrong: attr-defined
 
     @socket.route('BET', rates=5)  # wrong: call-arg
     def on_bet(socket: Handler, content: Content) -> None:

@@ -83,6 +83,9 @@ class Channels1(Engine):
     def handler_at(self, path):
         return routing.handler_at(path)
 
+    def has_groups(self, handler):
+        return bool(handler.groups) or handler.connection_groups is not Consumer.connection_groups
+
     def ended(self, name, path, code):
         content = {'reply_channel': name, 'path': path, 'code': code, 'order': 0}
         message = Message(content, 'websocket.disconnect', channel_layer())

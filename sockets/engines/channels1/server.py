@@ -11,7 +11,7 @@ from daphne.server import Server
 
 from ...connection import overtime
 from ...layers.mailboxes import CONNECT, FRAMES
-from ...presence import keep_house
+from ...presence import start_housekeeper
 from . import shutdown
 from .channel_layer import adapted
 from .workers import at_work, finish, WorkerThread
@@ -62,7 +62,7 @@ class SocketServer(Server):
         from twisted.internet import reactor
         for worker in self.workers:
             worker.start()
-        keep_house()
+        start_housekeeper()
         overtime.keep_watch()
         reactor.callWhenRunning(self.begin)
         shutdown.prepare(self)

@@ -67,7 +67,7 @@ class WorkerThread(threading.Thread):
 def start_housekeeper(sender, **kwargs):
     """Start the housekeeper in a process with workers, also in ``runserver``."""
     # Looked up at the call: a test replaces it.
-    presence.keep_house()
+    presence.start_housekeeper()
 
 
 def take_over(sender, **kwargs):

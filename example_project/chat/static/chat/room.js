@@ -13,7 +13,8 @@ let kicked = false;
 
 socket.route('SAID', show);
 socket.route('NOTE', content => note(content.text));
-socket.route('JOINED', content => { note(content.name + ' joined'); askWho(); });
+socket.route('CONNECTED', askWho);
+socket.route('JOINED', content => note(content.name + ' joined'));
 socket.route('LEFT', content => {
   note(content.by ? `${content.by} asked ${content.name} to leave` : content.name + ' left');
   askWho();

@@ -1,0 +1,59 @@
+"""Who has arrived at a path, and who has left it: people, with however many connections, and however often they reload.
+
+Whoever is to say that somebody has left, and whoever has just come back, both try to take the same ``Ending``.
+"""
+
+from django.db import transaction
+
+from . import disconnect
+from .calls import call
+
+
+def arrive(handler):
+    """Note that the person of the connection of ``handler`` is here; call its functions if they were not before."""
+    if not (handler.arrived_functions or handler.left_functions) or handler.closed or handler._identity.row is None:
+        return
+    from ..models import Ending, Socket
+
+    row = handler._identity.row
+    with transaction.atomic(using=row._database):
+        if not Socket.objects.using(row._database).filter(pk=row.pk).update(has_arrived=True):
+            # It has ended meanwhile.
+            return
+        waiting = Ending.objects.using(row._database).of_person(row).filter(has_left=False)
+        has_returned = waiting._raw_delete(waiting.db)
+    row.has_arrived = True
+    # Of several that come at once, the first one arrives.
+    if not has_returned and not _others(row).filter(pk__lt=row.pk).exists():
+        call(handler, 'arrived', None)
+
+
+def leave(row, end):
+    """Call what is to be called when the person of the connection ``row`` has left, if the ``Ending`` ``end`` says so."""
+    from ..models import Ending
+
+    ends = Ending.objects.using(row._database)
+    if not end.has_left:
+        if _others(row).filter(has_arrived=True).exists():
+            return
+        waiting = list(ends.of_person(row).filter(has_left=False).order_by('-due', '-pk').values_list('pk', flat=True))
+        # Another connection has ended later, or somebody is back.
+        if waiting[:1] != [end.pk]:
+            return
+        with transaction.atomic(using=row._database):
+            if not ends.filter(pk=end.pk, has_left=False).update(has_left=True):
+                return
+            ends.filter(pk__in=waiting[1:]).delete()
+    disconnect.run(row, 'left')
+
+
+def _others(row):
+    """Return the other connections of the person of the connection ``row`` at its path."""
+    from ..models import Socket
+
+    others = Socket.objects.using(row._database).filter(path=row.path).exclude(pk=row.pk)
+    if row.user_id is not None:
+        return others.filter(user=row.user_id)
+    if row.session_id is not None:
+        return others.filter(user=None, session=row.session_id)
+    return others.none()
