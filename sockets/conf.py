@@ -14,6 +14,9 @@ DEFAULTS = {
     'SEND_TIMEOUT': 2.0,
     # Seconds between two notes in a row that its client is alive.
     'LAST_PING_RESOLUTION': 15,
+    # Seconds for which the row and the user of a connection are kept between its frames, where one process handles them
+    # all. 0: each frame that asks for them reads them.
+    'IDENTITY_MAX_AGE': 1,
     # Seconds between two looks for dead servers in passing, as connections open and messages go out. None: never.
     'PURGE_INTERVAL': 10,
     # Open connections of one user, and of one address. None: any number.

@@ -10,6 +10,7 @@ from django.db import DatabaseError, models, router, transaction
 from django.utils import timezone
 
 from . import callbacks, contracts, databases, engine, fanout, messages
+from .connection import identity_cache
 
 logger = logging.getLogger('sockets')
 
@@ -187,6 +188,7 @@ class SocketQuerySet(models.QuerySet):
         try:
             with transaction.atomic(using=found.db):
                 if found._raw_delete(found.db) == len(rows):
+                    identity_cache.written(rows, found.db)
                     return True
                 transaction.set_rollback(True, using=found.db)
         except DatabaseError as error:
@@ -321,7 +323,10 @@ class Socket(BaseModel):
         """Delete the row, and nothing else, and return whether this call did it; of several, only one is told so."""
         # Not delete(), which closes the connection and runs its disconnect function (sockets.revocation).
         rows = type(self)._base_manager.using(self._database).filter(pk=self.pk)
-        return bool(rows._raw_delete(rows.db))
+        count = rows._raw_delete(rows.db)
+        # Of which Django sends no signal.
+        identity_cache.written([self], rows.db)
+        return bool(count)
 
     def forget(self):
         """Let go of what belonged to this connection, whose row has been removed and whose functions have run."""

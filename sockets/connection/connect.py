@@ -34,7 +34,7 @@ def connect(handler):
         if not (connection.accepted or connection.closed):
             # A middleware that does not pass it on.
             raise engine.Denied()
-        handler._identity.save_session()
+        handler._identity.save()
     except BaseException as error:
         if isinstance(error, engine.current().escaping):
             raise
@@ -52,7 +52,7 @@ def _identify(handler, connection):
                        connection.path, host, origin, origins.remedy(origin))
         raise engine.Denied()
     identity = handler._identity = Identity.of_cookie(
-        connection.name, request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        connection, memories.get(connection.name), request.COOKIES.get(settings.SESSION_COOKIE_NAME))
     request.session, request.user = identity.session, identity.user
     user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
     demands.check(handler, demands.of_connection(type(handler)))
