@@ -170,6 +170,14 @@ def __getattr__(name):
         class Staff(Hall):
             permission = 'sockets.delete_socket'
 
+        class Quiet(Soak):
+            """Notes each frame that a route sees, and never asks whose it is."""
+
+            routes = (*Soak.routes, ('SEE', lambda socket, content: note('saw', content['connection'])))
+
+        class Asking(Quiet):
+            login_required = True
+
         storm = SocketRouter(handler=Soak)
 
         @storm.connect
@@ -200,6 +208,8 @@ def __getattr__(name):
             route_class(Late, path=r'^/late/$'),
             route_class(Hall, path=r'^/hall/$'),
             route_class(Staff, path=r'^/staff/$'),
+            route_class(Quiet, path=r'^/quiet/$'),
+            route_class(Asking, path=r'^/asking/$'),
             route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
