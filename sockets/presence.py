@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from . import callbacks, conf, engine, fanout
 from .access import auth
+from .connection import identity_cache
 from .execution import background, thread_state
 from .models import Membership, Socket
 
@@ -203,6 +204,7 @@ class Housekeeper(threading.Thread):
         closer = now >= self.looks_closer
         if closer:
             self.looks_closer = now + LOOK_CLOSER_AFTER
+        identity_cache.cache.sweep()
         # An end that fails again comes to the end.
         steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
         if closer:
