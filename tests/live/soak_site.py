@@ -64,6 +64,12 @@ def on_who(socket, content):
     return {'type': 'ME', 'pid': os.getpid(), 'thread': threading.get_ident(), 'id': socket.socket.pk}
 
 
+def on_count(socket, content):
+    """Count in the session."""
+    socket.session['n'] = socket.session.get('n', 0) + content.get('step', 1)
+    return {'type': 'COUNT', 'n': socket.session['n']}
+
+
 def on_exit(socket, content):
     raise SystemExit('as told')
 
@@ -152,6 +158,9 @@ def __getattr__(name):
                 ('SHOUT', on_shout),
                 ('WHO', on_who),
                 ('EXIT', on_exit),
+                ('COUNT', on_count),
+                ('SET', lambda socket, content: socket.session.update({content['name']: True})),
+                ('KEYS', lambda socket, content: {'type': 'KEYS', 'keys': sorted(socket.session.keys())}),
                 ('OVERFLOW', on_overflow),
                 ('LATER', on_later),
                 Route('TEN', lambda socket, content: content, rate='10/h', per='user'),
