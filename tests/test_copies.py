@@ -1,4 +1,5 @@
 """Copies of model instances, as frames get them."""
+
 import datetime
 import threading
 
@@ -71,6 +72,7 @@ def test_a_model_that_does_more_when_it_is_loaded_is_copied_whole():
 def test_so_is_one_whose_loading_others_listen_to(monkeypatch):
     def note(instance, **kwargs):
         instance.noted = True
+
     post_init.connect(note, sender=Plain)
     try:
         assert copies.original(loaded(Plain, id=1, name='a', notes=())).copy().noted

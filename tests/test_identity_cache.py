@@ -1,4 +1,5 @@
 """What is kept of a connection between its frames, and when it is dropped."""
+
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
+from sockets import presence
 from sockets.connection import identity_cache
 from sockets.connection.identity_cache import IdentityCache
 from sockets.connection.memory import Memory
@@ -29,8 +31,9 @@ def identities(monkeypatch):
 def row(alice, layer):
     browser = Client()
     browser.force_login(alice)
-    Socket.objects.create(channel_name='daphne.response.a!1', user=alice, session_id=browser.session.session_key,
-                          path='/')
+    Socket.objects.create(
+        channel_name='daphne.response.a!1', user=alice, session_id=browser.session.session_key, path='/'
+    )
     return read
 
 
@@ -41,10 +44,12 @@ def read():
 @pytest.fixture
 def keep(identities, row):
     """A function that reads the row and keeps it, and returns the memory of its connection."""
+
     def read_and_keep():
         memory, reading = Memory(0), identities.begin()
         identities.keep(memory, row(), reading)
         return memory
+
     return read_and_keep
 
 
@@ -114,7 +119,8 @@ def test_connections_that_say_nothing_keep_no_identity(keep, identities, monkeyp
     assert len(identities) == 1
     later = memory.identity.since + 3.5
     monkeypatch.setattr(identity_cache.time, 'monotonic', lambda: later)
-    identities.sweep()
+    # It looks every second.
+    presence.Housekeeper().look()
     assert memory.identity is None and len(identities) == 0 and identities._by_key == {}
 
 
@@ -200,10 +206,15 @@ def test_a_session_that_is_over_shows(keep, identities):
 
 def test_parents_children_and_proxies_are_found_under_the_same_name(alice):
     from django.contrib.auth.models import AbstractUser
-    proxy = type('Proxy', (get_user_model(),), {'__module__': __name__, 'Meta': type('Meta', (), {
-        'proxy': True, 'app_label': 'identity'})})
-    child = type('Child', (get_user_model(),), {'__module__': __name__, 'Meta': type('Meta', (), {
-        'app_label': 'identity'})})
+
+    proxy = type(
+        'Proxy',
+        (get_user_model(),),
+        {'__module__': __name__, 'Meta': type('Meta', (), {'proxy': True, 'app_label': 'identity'})},
+    )
+    child = type(
+        'Child', (get_user_model(),), {'__module__': __name__, 'Meta': type('Meta', (), {'app_label': 'identity'})}
+    )
     assert issubclass(proxy, AbstractUser)
     name = ('auth.User', alice.pk)
     assert identity_cache.keys_of(alice) == identity_cache.keys_of(proxy(pk=alice.pk)) == [name]
@@ -221,6 +232,7 @@ def test_threads_that_read_and_write_leave_nothing_behind(keep, identities, row)
             for memory in memories:
                 identities.keep(memory, kept, identities.begin())
                 identities.find(memory)
+
     threads = [threading.Thread(target=read_all_the_time) for _ in range(3)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,5 @@
 """What a frame finds of its row, user and session, where one process handles all frames of a connection, and elsewhere."""
+
 from datetime import timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from sockets.connection.memory import memories
 from sockets.layers import InMemoryChannelLayer
 from sockets.models import Socket
 from sockets.routes import Route
-from sockets.testing import SocketClient, SocketTestMixin, sandbox
+from sockets.testing import sandbox
 
 from .conftest import both_ways
 
@@ -33,6 +34,7 @@ def layer():
 @pytest.fixture
 def clock(monkeypatch):
     """A function that lets so many seconds pass, for what is kept."""
+
     class Time:
         passed = 0
 
@@ -44,6 +46,7 @@ def clock(monkeypatch):
 
     def wait(seconds):
         Time.passed += seconds
+
     monkeypatch.setattr(identity_cache, 'time', Time)
     return wait
 
@@ -56,9 +59,13 @@ def alice(alice):
 
 def on_who(socket, content):
     user = socket.user
-    return {'name': user.first_name, 'row': socket.row_pk() if hasattr(socket, 'row_pk') else socket.socket.pk,
-            'path': socket.socket.path, 'same': socket.socket.user is user is socket.user,
-            'may': [name for name in ('add', 'change', 'delete') if user.has_perm('sockets.{}_socket'.format(name))]}
+    return {
+        'name': user.first_name,
+        'row': socket.row.pk,
+        'path': socket.socket.path,
+        'same': socket.socket.user is user is socket.user,
+        'may': [name for name in ('add', 'change', 'delete') if user.has_perm(f'sockets.{name}_socket')],
+    }
 
 
 def on_score(socket, content):
@@ -78,9 +85,14 @@ def on_spoil(socket, content):
 
 
 class Page(RoutedSocketHandler):
-    routes = (*RoutedSocketHandler.routes, ('WHO', on_who), ('SCORE', on_score), ('SPOIL', on_spoil),
-              ('ECHO', lambda socket, content: content),
-              Route('BET', lambda socket, content: content, permission='sockets.delete_socket', login_required=True))
+    routes = (
+        *RoutedSocketHandler.routes,
+        ('WHO', on_who),
+        ('SCORE', on_score),
+        ('SPOIL', on_spoil),
+        ('ECHO', lambda socket, content: content),
+        Route('BET', lambda socket, content: content, permission='sockets.delete_socket', login_required=True),
+    )
 
 
 class Members(Page):
@@ -141,7 +153,7 @@ def test_in_a_transaction_each_frame_reads(connect, login, alice):
 def test_no_frame_sees_what_another_did_to_its_copies(connect, login, alice):
     mine = connect(Page, cookies=login(alice))
     for _ in range(2):
-        answer, = mine.send({'type': 'WHO'})
+        (answer,) = mine.send({'type': 'WHO'})
         assert answer == {'name': '', 'row': Socket.objects.get().pk, 'path': '/page/', 'same': True, 'may': ['delete']}
         assert mine.send({'type': 'SPOIL'}) == [{'name': 'spoilt', 'may': True}]
         assert mine.send({'type': 'BET'}) == [{'type': 'BET'}]
@@ -163,6 +175,7 @@ def test_no_update_of_frames_and_a_page_in_the_same_process_is_lost(connect, log
         user = get_user_model().objects.get(pk=alice.pk)
         user.first_name = str(int(user.first_name or 0) + 1)
         user.save()
+
     mine = connect(Page, cookies=login(alice))
     for n in range(1, 1001):
         if n % 2:
@@ -179,6 +192,7 @@ def test_a_frame_that_fails_after_it_has_written_leaves_nothing_behind(connect, 
             on_score(socket, content)
             assert socket.user.first_name == '1'
             raise KeyError('as told')
+
     failing = type('Failing', (Page,), {'routes': (*Page.routes, ('FAIL', on_fail))})
     mine = connect(failing, cookies=login(alice))
     mine.send({'type': 'WHO'})
@@ -192,6 +206,7 @@ def test_a_row_that_a_function_saves_is_read_again(connect):
         row.active = not row.active
         row.save()
         return {'active': row.active}
+
     marking = type('Marking', (Page,), {'routes': (('MARK', on_mark),)})
     mine = connect(marking)
     assert [mine.send({'type': 'MARK'})[0]['active'] for _ in range(4)] == [False, True, False, True]
@@ -211,13 +226,16 @@ def test_what_this_process_writes_counts_with_the_next_frame(connect, login, ali
     assert mine.send({'type': 'WHO'})[0]['details'] == 'Your password has changed.'
 
 
-@pytest.mark.parametrize('change, code', [
-    (lambda user: get_user_model().objects.update(is_active=False), 4401),
-    (lambda user: get_user_model().objects.update(password='other'), 4401),
-    (lambda user: Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1)), 4401),
-    (lambda user: Socket.objects.all()._raw_delete('default'), 1012),
-    (lambda user: user.user_permissions.through.objects.all()._raw_delete('default'), 4403),
-])
+@pytest.mark.parametrize(
+    'change, code',
+    [
+        (lambda user: get_user_model().objects.update(is_active=False), 4401),
+        (lambda user: get_user_model().objects.update(password='other'), 4401),
+        (lambda user: Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1)), 4401),
+        (lambda user: Socket.objects.all()._raw_delete('default'), 1012),
+        (lambda user: user.user_permissions.through.objects.all()._raw_delete('default'), 4403),
+    ],
+)
 def test_what_django_does_not_tell_counts_once_what_is_kept_is_old(connect, login, alice, clock, change, code):
     mine = connect(Members, cookies=login(alice))
     mine.send({'type': 'WHO'})
@@ -252,8 +270,8 @@ def test_a_route_that_never_asks_ends_with_the_next_note_of_life(connect, settin
     mine.messages()
     lose(Socket.objects.filter(channel_name=mine.name))
     assert mine.send({'type': 'ECHO', 'ref': 1}) == [{'type': 'ECHO', 'ref': 1}]
-    for connection in (mine, other):
-        memories.get(connection.name).noted -= 15
+    for client in (mine, other):
+        memories.get(client.name).noted -= 15
     mine._put('websocket.receive', text='{"type": "ECHO"}')
     assert mine.messages()[-1] == {'close': 1012}
     assert other.send({'type': 'ECHO', 'ref': 1}) == [{'type': 'ECHO', 'ref': 1}]
@@ -265,9 +283,9 @@ def test_or_with_the_frame_after_its_server_has_missed_the_row(connect, login, a
     mine.send({'type': 'WHO'}), mine.messages()
     memories.doubt([mine.name, other.name, 'daphne.response.a!nobody'])
     # It was in the transaction of a function.
-    for connection in (mine, other):
-        assert connection.send({'type': 'ECHO', 'ref': 1}) == [{'type': 'ECHO', 'ref': 1}]
-        assert not memories.get(connection.name).is_in_doubt
+    for client in (mine, other):
+        assert client.send({'type': 'ECHO', 'ref': 1}) == [{'type': 'ECHO', 'ref': 1}]
+        assert not memories.get(client.name).is_in_doubt
     Socket.objects.filter(channel_name=mine.name)._raw_delete('default')
     mine.messages()
     memories.doubt([mine.name])
@@ -280,7 +298,7 @@ def test_what_is_told_of_the_row_is_as_new_as_the_note_of_life(connect):
     mine.send({'type': 'HELLO'})
     Socket.objects.update(active=False, last_ping=timezone.now() - timedelta(minutes=5))
     memories.get(mine.name).noted -= 15
-    answer, = mine.send({'type': 'HELLO'})
+    (answer,) = mine.send({'type': 'HELLO'})
     assert answer['last_ping'][:16] == timezone.now().isoformat()[:16]
 
 
@@ -297,10 +315,12 @@ def test_a_middleware_that_makes_somebody_else_of_the_user_does_so_for_one_frame
             if socket.event == 'receive' and content.get('as'):
                 socket.user.is_superuser = True
             return next(socket, content)
+
         return handle
 
     class Raised(Page):
         pass
+
     Raised.middleware = [middleware]
     alice.user_permissions.clear()
     mine = connect(Raised, cookies=login(alice))

@@ -1,4 +1,5 @@
 """Sessions as functions get them: of every engine, read when they are touched, and saved key by key."""
+
 import pytest
 from django.contrib.auth import login, logout
 from django.contrib.sessions.backends.base import SessionBase
@@ -12,7 +13,8 @@ from sockets.exceptions import ConnectionRevoked, RowMissing
 pytestmark = pytest.mark.django_db
 
 WRITABLE = ['django.contrib.sessions.backends.' + name for name in ('db', 'cached_db', 'cache', 'file')] + [
-    'tests.test_sessions']
+    'tests.test_sessions'
+]
 COOKIES = 'django.contrib.sessions.backends.signed_cookies'
 
 
@@ -186,8 +188,14 @@ def test_what_was_loaded_at_the_connect_is_merged_the_same_way(page):
 def test_a_visitor_without_a_session_reads_an_empty_one_and_cannot_write(engine, rf, alice):
     for mine in (sessions.session(None), sessions.opened(sessions.engine_class()())):
         assert mine.get('a') is None and list(mine.keys()) == [] and mine.session_key is None
-        for write in (lambda: mine.__setitem__('a', 1), lambda: mine.update({'a': 1}), mine.create, mine.cycle_key,
-                      mine.save, lambda: mine.set_expiry(60)):
+        for write in (
+            lambda: mine.__setitem__('a', 1),
+            lambda: mine.update({'a': 1}),
+            mine.create,
+            mine.cycle_key,
+            mine.save,
+            lambda: mine.set_expiry(60),
+        ):
             with pytest.raises(RuntimeError, match='has no session, and a websocket cannot set'):
                 write()
         mine.save_changes()
@@ -224,15 +232,27 @@ def test_an_engine_of_ones_own_that_keeps_it_in_a_cookie_says_so_too(settings, m
 def test_what_another_process_has_raises_at_each_touch_and_says_what_to_do(engine, alice):
     mine = sessions.out_of_reach()
     assert mine.session_key is None
-    for touch in (lambda: mine.get('a'), lambda: 'a' in mine, lambda: mine.__setitem__('a', 1), mine.keys, mine.clear,
-                  mine.flush, mine.create, mine.cycle_key, mine.save, lambda: mine.setdefault('a', 1)):
+    for touch in (
+        lambda: mine.get('a'),
+        lambda: 'a' in mine,
+        lambda: mine.__setitem__('a', 1),
+        mine.keys,
+        mine.clear,
+        mine.flush,
+        mine.create,
+        mine.cycle_key,
+        mine.save,
+        lambda: mine.setdefault('a', 1),
+    ):
         with pytest.raises(ImproperlyConfigured, match='Use runsockets, or the engine'):
             touch()
     mine.save_changes()
 
 
-@pytest.mark.parametrize('name, is_in_rows', [
-    ('db', True), ('cached_db', True), ('cache', False), ('file', False), ('signed_cookies', False)])
+@pytest.mark.parametrize(
+    'name, is_in_rows',
+    [('db', True), ('cached_db', True), ('cache', False), ('file', False), ('signed_cookies', False)],
+)
 def test_a_row_can_say_which_session_it_is_of_djangos_own_table(settings, tmp_path, name, is_in_rows):
     settings.SESSION_ENGINE = 'django.contrib.sessions.backends.' + name
     settings.SESSION_FILE_PATH = str(tmp_path)
@@ -240,15 +260,18 @@ def test_a_row_can_say_which_session_it_is_of_djangos_own_table(settings, tmp_pa
     assert sessions.is_in_rows(sessions.session(None)) is is_in_rows
 
 
-@pytest.mark.parametrize('before, ours, theirs, result', [
-    ({'a': 1}, {'a': 1}, {'a': 2}, {'a': 2}),
-    ({'a': 1}, {'a': 3}, {'a': 2}, {'a': 3}),
-    ({'a': 1}, {}, {'a': 2, 'b': 1}, {'b': 1}),
-    ({'a': 1}, {'a': 1}, {}, {}),
-    ({'a': 1}, {'a': True}, {'a': 1}, {'a': True}),
-    ({}, {'a': 1}, {'a': 2}, {'a': 1}),
-    ({'a': float('nan')}, {}, {'a': 1}, {}),
-])
+@pytest.mark.parametrize(
+    'before, ours, theirs, result',
+    [
+        ({'a': 1}, {'a': 1}, {'a': 2}, {'a': 2}),
+        ({'a': 1}, {'a': 3}, {'a': 2}, {'a': 3}),
+        ({'a': 1}, {}, {'a': 2, 'b': 1}, {'b': 1}),
+        ({'a': 1}, {'a': 1}, {}, {}),
+        ({'a': 1}, {'a': True}, {'a': 1}, {'a': True}),
+        ({}, {'a': 1}, {'a': 2}, {'a': 1}),
+        ({'a': float('nan')}, {}, {'a': 1}, {}),
+    ],
+)
 def test_changes_are_told_by_key(before, ours, theirs, result):
     assert sessions.merged(before, ours, theirs) == result
 
@@ -257,5 +280,6 @@ def test_values_that_refuse_to_be_compared_count_as_changed():
     class Strange:
         def __ne__(self, other):
             raise ValueError
+
     strange = Strange()
     assert sessions.merged({'a': Strange()}, {'a': strange}, {'a': 1}) == {'a': strange}

@@ -1,4 +1,5 @@
 """``socket.session`` in routes, under every engine: each cell of the table in docs/how-to/handlers.md."""
+
 import pytest
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
@@ -33,6 +34,7 @@ def layer():
 @pytest.fixture
 def use(settings, tmp_path, monkeypatch):
     """A function that chooses the engine, and whether another process may handle the frames."""
+
     def choose(engine, where=HERE):
         settings.SESSION_ENGINE = engine
         settings.SESSION_FILE_PATH = str(tmp_path)
@@ -40,6 +42,7 @@ def use(settings, tmp_path, monkeypatch):
             monkeypatch.setattr(Adapter, 'is_served_locally', lambda self: False)
         cache.clear()
         SessionStore.kept.clear()
+
     return choose
 
 
@@ -59,8 +62,11 @@ class Page(RoutedSocketHandler):
         return {'n': self.session['n']}
 
     def on_request(self, content):
-        return {'same': self.request.session is self.session, 'path': self.request.path,
-                'message': self.message.http_session is not None}
+        return {
+            'same': self.request.session is self.session,
+            'path': self.request.path,
+            'message': self.message.http_session is not None,
+        }
 
     def disconnect(self, message, **kwargs):
         self.ended.append(dict(self.session.items()))
@@ -77,7 +83,7 @@ def cookie_of(settings, **data):
 
 
 def refusal(client, type):
-    answer, = client.send({'type': type, 'ref': 1})
+    (answer,) = client.send({'type': type, 'ref': 1})
     assert answer['type'] == 'ERROR'
     return answer['details']
 
@@ -115,7 +121,8 @@ def test_a_session_in_a_route(connect, use, settings, caplog, engine, where):
 @pytest.mark.parametrize('engine', IN_ROWS + ELSEWHERE + COOKIE)
 @both_ways
 def test_a_visitor_without_a_session_reads_an_empty_one_and_is_told_that_it_cannot_write(
-        connect, use, settings, engine, where):
+    connect, use, settings, engine, where
+):
     use(engine, where)
     settings.DEBUG = True
     mine = connect(Page)

@@ -1,4 +1,5 @@
 """Copies of model instances that share nothing that can change. A frame may do with its copy what it likes."""
+
 import copy
 import datetime
 import decimal
@@ -6,14 +7,32 @@ import functools
 import pickle
 import uuid
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models import Model
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
 # What a copy may share, because nobody can change it.
-_UNCHANGING = frozenset([
-    type(None), bool, int, float, complex, str, bytes, decimal.Decimal, uuid.UUID,
-    datetime.date, datetime.datetime, datetime.time, datetime.timedelta])
+_UNCHANGING = frozenset(
+    [
+        type(None),
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        decimal.Decimal,
+        uuid.UUID,
+        datetime.date,
+        datetime.datetime,
+        datetime.time,
+        datetime.timedelta,
+    ]
+)
+
+# That of users sets a _password, in Django 1.11 and 2.0.
+_INITS = Model.__init__, AbstractBaseUser.__init__
 
 
 def original(instance):
@@ -27,28 +46,36 @@ def original(instance):
         return (Values if _is_plain(instance, values) else Pickled)(type(instance), values, instance._state.db)
     except Exception as error:
         # Whatever copying an author's value may raise.
-        raise TypeError('{} cannot be copied: {}'.format(type(instance).__name__, error)) from error
+        raise TypeError(f'{type(instance).__name__} cannot be copied: {error}') from error
 
 
 @functools.lru_cache(maxsize=None)
 def _left_out(model):
     # Django 1.11 keeps related objects among the other attributes.
-    return {'_state', '_prefetched_objects_cache',
-            *(field.get_cache_name() for field in model._meta.concrete_fields if field.is_relation)}
+    return {
+        '_state',
+        '_prefetched_objects_cache',
+        *(field.get_cache_name() for field in model._meta.concrete_fields if field.is_relation),
+    }
 
 
 @functools.lru_cache(maxsize=None)
 def _names(model):
-    return {field.attname for field in model._meta.concrete_fields}
+    return {'_password', *(field.attname for field in model._meta.concrete_fields)}
 
 
 def _is_plain(instance, values):
     """Whether the values of the fields are all that there is to ``instance``."""
     model = type(instance)
-    return (model.__init__ is Model.__init__ and model.__new__ is Model.__new__ and
-            model.from_db.__func__ is Model.from_db.__func__ and model.__setstate__ is Model.__setstate__ and
-            not pre_init.has_listeners(model) and not post_init.has_listeners(model) and
-            values.keys() <= _names(model))
+    return (
+        model.__init__ in _INITS
+        and model.__new__ is Model.__new__
+        and model.from_db.__func__ is Model.from_db.__func__
+        and model.__setstate__ is Model.__setstate__
+        and not pre_init.has_listeners(model)
+        and not post_init.has_listeners(model)
+        and values.keys() <= _names(model)
+    )
 
 
 class Values:

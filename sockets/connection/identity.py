@@ -1,4 +1,5 @@
 """Who is behind a connection, for one event: its row, user and session, and whether they still hold."""
+
 from .. import conf, databases
 from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
@@ -7,7 +8,7 @@ from . import identity_cache, sessions
 _UNREAD = object()
 
 # What is not loaded with the row: it is long, and few functions look at it.
-DEFERRED = 'handshake',
+DEFERRED = ('handshake',)
 
 
 class Identity:
@@ -17,8 +18,19 @@ class Identity:
     ``ConnectionRevoked`` if they no longer hold.
     """
 
-    __slots__ = ('name', 'memory', 'deferred', 'must_hold', 'is_for_middleware', '_entry', '_row', '_user', '_session',
-                 '_session_row', '_problem')
+    __slots__ = (
+        'name',
+        'memory',
+        'deferred',
+        'must_hold',
+        'is_for_middleware',
+        '_entry',
+        '_row',
+        '_user',
+        '_session',
+        '_session_row',
+        '_problem',
+    )
 
     def __init__(self, connection, memory, deferred=DEFERRED):
         self.name, self.memory, self.deferred = connection.name, memory, deferred
@@ -92,8 +104,7 @@ class Identity:
         self.memory.is_in_doubt = False
 
     def entry_of(self, user):
-        """Return the ``Entry`` that is kept of ``user``; ``None`` if there is none, or for one that may have been changed.
-        """
+        """Return the ``Entry`` that is kept of ``user``; ``None`` if there is none, or for one that may have been changed."""
         return None if self.is_for_middleware or user is not self._user else self._entry
 
     def save(self):
@@ -120,6 +131,7 @@ class Identity:
                 self._entry = entry
                 return
         from ..models import Socket
+
         rows = Socket.objects.select_related('user', 'session').on_primary()
         cache, reading = identity_cache.cache, None
         if self.memory.is_kept and conf.IDENTITY_MAX_AGE and not identity_cache.is_in_transaction(rows.db):
@@ -158,6 +170,7 @@ class Identity:
     def _look_again(self):
         """Return the key that the session has by now: a login in another process has given it another one."""
         from ..models import Socket
+
         return Socket.objects.on_primary().filter(channel_name=self.name).values_list('session', flat=True).first()
 
 

@@ -3,6 +3,7 @@
 They are read again once they are ``SOCKETS['IDENTITY_MAX_AGE']`` seconds old, and as soon as this process has written
 the row, the user or the session. Each frame gets copies.
 """
+
 import functools
 import threading
 import time
@@ -42,8 +43,14 @@ class Entry:
         self._caches = {}
         self.session_key = row.session_id
         self.expires = None if row.session_id is None else row.session.expire_date.timestamp()
-        self.keys = frozenset([PERMISSIONS, *keys_of(row), *([] if row.user_id is None else keys_of(row.user)),
-                               *([] if row.session_id is None else keys_of(row.session))])
+        self.keys = frozenset(
+            [
+                PERMISSIONS,
+                *keys_of(row),
+                *([] if row.user_id is None else keys_of(row.user)),
+                *([] if row.session_id is None else keys_of(row.session)),
+            ]
+        )
 
     def has_expired(self):
         """Whether the session is over, as far as is known here: a page may have prolonged it."""
@@ -239,15 +246,14 @@ def keys_of(instance):
 @functools.lru_cache(maxsize=None)
 def _tables(model):
     """Return the models whose tables an instance of ``model`` is written to: a proxy has none of its own."""
-    return tuple(dict.fromkeys(
-        parent._meta.concrete_model for parent in (model, *model._meta.get_parent_list())))
+    return tuple(dict.fromkeys(parent._meta.concrete_model for parent in (model, *model._meta.get_parent_list())))
 
 
 def install(row_model):
-    """Listen to what writes users, sessions and rows of connections: those models, their parents, children and proxies.
-    """
+    """Listen to what writes users, sessions and rows of connections: those models, their parents, children and proxies."""
     from django.contrib.auth import get_user_model
     from django.contrib.sessions.models import Session
+
     known = {table for model in (get_user_model(), Session, row_model) for table in _tables(model)}
     for model in apps.get_models(include_auto_created=True):
         if known.isdisjoint(_tables(model)):
@@ -261,11 +267,13 @@ def install(row_model):
 
 def _listen_to_permissions(user_model):
     from django.contrib.auth.models import Group, Permission
+
     for model in (user_model, Group):
         for field in model._meta.many_to_many:
             if field.related_model in (Group, Permission):
-                m2m_changed.connect(_permissions_written, sender=field.remote_field.through,
-                                    dispatch_uid='sockets.identity_cache')
+                m2m_changed.connect(
+                    _permissions_written, sender=field.remote_field.through, dispatch_uid='sockets.identity_cache'
+                )
     for model in (Group, Permission):
         post_delete.connect(_permissions_written, sender=model, dispatch_uid='sockets.identity_cache')
 

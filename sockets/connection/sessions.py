@@ -2,6 +2,7 @@
 
 A page may have saved it meanwhile. What a function has changed is put on top of that.
 """
+
 import contextlib
 import copy
 import functools
@@ -23,6 +24,7 @@ from ..exceptions import ConnectionRevoked, RowMissing
 def is_in_rows(store):
     """Whether a row's ``session`` says which session it is: only those of Django's own table have such a column."""
     from django.contrib.sessions.models import Session
+
     return getattr(store, 'model', None) is Session
 
 
@@ -130,7 +132,7 @@ class Merged(Kept):
 
     def clear(self):
         # What is there is to be deleted, and not only what was read.
-        self._session
+        self.keys()
         super().clear()
 
     @contextlib.contextmanager
@@ -181,10 +183,14 @@ def _differ(one, other):
         return True
 
 
-_NO_COOKIE = ('{}, and a websocket cannot set the cookie of a new one. Make the session in the page, before its socket '
-              'connects: request.session.create(), or any write to request.session.')
-_IN_COOKIE = ('SESSION_ENGINE {!r} keeps the session in a cookie, which a websocket cannot set. Write to the session in '
-              'a page, or use another engine.')
+_NO_COOKIE = (
+    '{}, and a websocket cannot set the cookie of a new one. Make the session in the page, before its socket '
+    'connects: request.session.create(), or any write to request.session.'
+)
+_IN_COOKIE = (
+    'SESSION_ENGINE {!r} keeps the session in a cookie, which a websocket cannot set. Write to the session in '
+    'a page, or use another engine.'
+)
 
 
 class Unwritable(Kept):
@@ -238,9 +244,11 @@ class OutOfReach(Unwritable):
         raise ImproperlyConfigured(self._why())
 
     def _why(self):
-        return ('SESSION_ENGINE {!r} keeps sessions where a worker of another process cannot find that of a connection: '
-                'only the cookie says which it is. Use runsockets, or the engine '
-                "'django.contrib.sessions.backends.db' or '...cached_db'.".format(type(self).__module__))
+        return (
+            f'SESSION_ENGINE {type(self).__module__!r} keeps sessions where a worker of another process cannot find that of a connection: '
+            'only the cookie says which it is. Use runsockets, or the engine '
+            "'django.contrib.sessions.backends.db' or '...cached_db'."
+        )
 
     def _refuse(self, *args, **kwargs):
         raise ImproperlyConfigured(self._why())

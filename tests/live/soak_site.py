@@ -133,6 +133,22 @@ def whole(request):
     return HttpResponse(b'x' * (int(request.GET['megabytes']) * 1024 * 1024))
 
 
+def score(request):
+    from django.http import HttpResponse
+    return HttpResponse(_score(request.user))
+
+
+def on_score(socket, content):
+    return {'type': 'SCORE', 'score': _score(socket.user)}
+
+
+def _score(user):
+    """Add one to what a column of ``user`` says, as it was read, and save all columns."""
+    user.first_name = str(int(user.first_name or 0) + 1)
+    user.save()
+    return user.first_name
+
+
 def root(request):
     from django.http import HttpResponse
     return HttpResponse(request.META['SCRIPT_NAME'] + ' ' + str(len(request.body)))
@@ -143,7 +159,7 @@ def __getattr__(name):
     if name == 'urlpatterns':
         from django.conf.urls import url
         return [url(r'^page/$', slow_page), url(r'^stream/$', stream), url(r'^lines/$', lines), url(r'^whole/$', whole),
-                url(r'^root/$', root), url(r'^x/root/$', root)]
+                url(r'^score/$', score), url(r'^root/$', root), url(r'^x/root/$', root)]
     if name == 'routing':
         from channels import route, route_class
 
@@ -159,6 +175,7 @@ def __getattr__(name):
                 ('WHO', on_who),
                 ('EXIT', on_exit),
                 ('COUNT', on_count),
+                ('SCORE', on_score),
                 ('SET', lambda socket, content: socket.session.update({content['name']: True})),
                 ('KEYS', lambda socket, content: {'type': 'KEYS', 'keys': sorted(socket.session.keys())}),
                 ('OVERFLOW', on_overflow),

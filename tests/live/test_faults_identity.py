@@ -1,4 +1,5 @@
 """Rights that end while a client floods its server with frames: which frame is the last one that a route sees."""
+
 import asyncio
 import json
 import statistics
@@ -22,7 +23,7 @@ CROWD, WINDOW = 5, 4
 NOISE = 0.1
 
 # Another process, which is told what to end and answers when that was committed. All processes have one clock.
-HELPER = '''
+HELPER = """
 import json, sys, time
 import django
 django.setup()
@@ -68,7 +69,7 @@ def end_now(how, name):
 for line in sys.stdin:
     words = json.loads(line)
     print(json.dumps({'log in': log_in, 'end': end}[words[0]](*words[1:])), flush=True)
-'''
+"""
 WAYS = ['row deleted', 'session flushed', 'user deactivated', 'revoke()']
 
 
@@ -78,8 +79,13 @@ class Helper:
     def __init__(self, servers, **environment):
         self.log = servers.directory / 'helper.log'
         self.process = subprocess.Popen(
-            [sys.executable, '-c', HELPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log.open('w'),
-            cwd=str(programs.ROOT), env=programs.environment(**dict(servers.environment, **environment)))
+            [sys.executable, '-c', HELPER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log.open('w'),
+            cwd=str(programs.ROOT),
+            env=programs.environment(**dict(servers.environment, **environment)),
+        )
         self.lock = asyncio.Lock()
 
     async def ask(self, *words):
@@ -131,13 +137,15 @@ async def end_under_fire(hall, helper, server, path, how, name):
 
 
 async def last_frames(hall, helper, server, path, ways, count):
-    """End ``count`` connections, ``CROWD`` at a time, in each of ``ways`` in turn; return a list of seconds, and the codes.
-    """
+    """End ``count`` connections, ``CROWD`` at a time, in each of ``ways`` in turn; return a list of seconds, and the codes."""
     done = []
     for start in range(0, count, CROWD):
-        done += await asyncio.gather(*(
-            end_under_fire(hall, helper, server, path, ways[number % len(ways)], 'user{}'.format(number))
-            for number in range(start, min(start + CROWD, count))))
+        done += await asyncio.gather(
+            *(
+                end_under_fire(hall, helper, server, path, ways[number % len(ways)], f'user{number}')
+                for number in range(start, min(start + CROWD, count))
+            )
+        )
     # What was under way when the close was sent.
     await asyncio.sleep(0.5)
     last = {words[1]: words[-1] for words in hall.servers.notes() if words[0] == 'saw'}
@@ -145,14 +153,14 @@ async def last_frames(hall, helper, server, path, ways, count):
 
 
 def told(seconds):
-    return 'last frame in a route after {:.0f} ms (median), at most {:.0f} ms'.format(
-        statistics.median(seconds) * 1000, max(seconds) * 1000)
+    return f'last frame in a route after {statistics.median(seconds) * 1000:.0f} ms (median), at most {max(seconds) * 1000:.0f} ms'
 
 
 @pytest.mark.parametrize('count', [20, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize('layer', [IN_MEMORY, REDIS])
 def test_no_route_sees_a_frame_a_second_after_a_right_ended(hall, redis, layer, count):
     """The shell cannot tell an in-memory layer, which finds out by itself."""
+
     async def scenario():
         redis.client().flushall()
         environment = {'REDIS_URL': ''} if layer == IN_MEMORY else {}
@@ -163,17 +171,26 @@ def test_no_route_sees_a_frame_a_second_after_a_right_ended(hall, redis, layer, 
         assert max(seconds) < 1 + NOISE and codes <= {4401, 1012}
         if layer == REDIS:
             assert 4401 in codes and statistics.median(seconds) < 0.1
-        await hall.came_true('the right of a client that floods it ends, {} times: row, session, user, `revoke()`'.format(
-            count), layer, [], told(seconds), 0)
+        await hall.came_true(
+            f'the right of a client that floods it ends, {count} times: row, session, user, `revoke()`',
+            layer,
+            [],
+            told(seconds),
+            0,
+        )
+
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize('fault, how, path', [
-    ('the same while Redis is away; the route asks for the user', 'revoke()', '/asking/'),
-    ('the same while Redis is away; the route asks for nothing', 'revoke()', '/quiet/'),
-    ('the same, rows deleted by SQL; the route asks for the user', 'SQL', '/asking/'),
-    ('the same, rows deleted by SQL; the route asks for nothing', 'SQL', '/quiet/'),
-])
+@pytest.mark.parametrize(
+    'fault, how, path',
+    [
+        ('the same while Redis is away; the route asks for the user', 'revoke()', '/asking/'),
+        ('the same while Redis is away; the route asks for nothing', 'revoke()', '/quiet/'),
+        ('the same, rows deleted by SQL; the route asks for the user', 'SQL', '/asking/'),
+        ('the same, rows deleted by SQL; the route asks for nothing', 'SQL', '/quiet/'),
+    ],
+)
 def test_a_right_whose_end_nobody_is_told_of_ends_when_it_is_looked_at(hall, redis, fault, how, path):
     async def scenario():
         redis.client().flushall()
@@ -192,4 +209,5 @@ def test_a_right_whose_end_nobody_is_told_of_ends_when_it_is_looked_at(hall, red
         assert max(seconds) < (1 if path == '/asking/' else 10) + NOISE
         assert codes <= {1012, 4401}
         await hall.came_true(fault, REDIS, [], told(seconds), 0)
+
     asyncio.run(scenario())
