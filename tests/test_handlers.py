@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.views.generic import View
 
 from sockets import messages, RoutedSocketHandler, SocketRouter, signals
-from sockets.models import Socket
+from sockets.models import Socket, SocketQuerySet
 
 from .client import Connection
 from .conftest import both_ways, STOCK_LAYERS
@@ -484,7 +484,7 @@ def test_a_database_that_is_away_refuses_the_connection_and_not_the_worker(conne
 
     monkeypatch.setattr(Socket, 'save', away)
     assert connect(Poker).messages() == [{'close': 1011}]
-    monkeypatch.setattr(Socket.objects, 'select_related', away)
+    monkeypatch.setattr(SocketQuerySet, '_fetch_all', away)
     away_since = connect(Poker, connect=False)
     assert away_since.send({'type': 'WHO'})[0]['code'] == 'server_error'
     away_since.disconnect()
