@@ -76,12 +76,11 @@ class Entry:
 
     def note_permissions(self, user):
         """Keep what a backend has read of the permissions of ``user``, a copy, unless somebody has changed that."""
-        found = {name: frozenset(vars(user)[name]) for name in _CACHES if name in vars(user)}
-        if self._user is None or found.keys() <= self._caches.keys():
+        if self._user is None or all(name in self._caches or name not in vars(user) for name in _CACHES):
             return
         original = vars(self._user.copy())
         if all(vars(user).get(name) == value for name, value in original.items() if name != '_state'):
-            self._caches = found
+            self._caches = {name: frozenset(vars(user)[name]) for name in _CACHES if name in vars(user)}
 
 
 def _set_related(row, name, value):
