@@ -23,4 +23,7 @@ class SocketsConfig(AppConfig):
         # What is missing is for the checks to say.
         if apps.is_installed('django.contrib.auth') and apps.is_installed('django.contrib.sessions'):
             from .access import revocation
+            from .connection import identity_cache
+            from .models import Socket
             revocation.install()
+            identity_cache.install(Socket)

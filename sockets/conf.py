@@ -14,6 +14,9 @@ DEFAULTS = {
     'SEND_TIMEOUT': 2.0,
     # Seconds between two updates of the last_ping of a row.
     'LAST_PING_RESOLUTION': 15,
+    # Seconds for which the row and the user of a connection are kept between its frames, where one process handles them
+    # all. 0: each frame that asks for them reads them.
+    'IDENTITY_MAX_AGE': 1,
     # Seconds between two searches for dead servers that connects and fan-outs start. None: they start none.
     'PURGE_INTERVAL': 10,
     # Open connections of one user, and of one address. None: any number.

@@ -70,8 +70,9 @@ class Connection:
 
     __slots__ = ('name', 'path', 'kwargs', 'accepted', 'closed', 'opening')
 
-    # Whether frames of this connection are handled one after another.
+    # Whether frames of this connection are handled one after another, and all of them by this process.
     keeps_order = False
+    is_served_here = False
 
     def __init__(self, name, path, kwargs, accepted):
         self.name = name

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from . import callbacks, conf, engine, fanout
 from .access import auth
-from .connection import claims
+from .connection import claims, identity_cache
 from .execution import background, thread_state
 from .models import Membership, Socket
 
@@ -219,6 +219,7 @@ class Housekeeper(threading.Thread):
         thorough = now >= self.next_thorough
         if thorough:
             self.next_thorough = now + THOROUGH_INTERVAL
+        identity_cache.cache.sweep()
         # An end that fails again comes to the end.
         steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
         if thorough:

@@ -21,7 +21,7 @@ def row(login, alice):
 
 
 def check(row):
-    auth.check_still_valid(row, auth.session_store(row.session_id, row.session.get_decoded()))
+    auth.check_still_valid(row)
 
 
 def test_a_cookie_leads_to_its_session_and_user(login, alice):

@@ -52,6 +52,9 @@ def test_middleware_that_is_missing_is_named(settings, name, id):
     ({'MAX_MESSAGE_SIZE': 0}, 'sockets.E007', 'bytes'),
     ({'SEND_TIMEOUT': None}, 'sockets.E007', 'seconds'),
     ({'MAX_FRAMES_PER_SECOND': float('inf')}, 'sockets.E007', 'None'),
+    ({'IDENTITY_MAX_AGE': None}, 'sockets.E007', 'or 0'),
+    ({'IDENTITY_MAX_AGE': -1}, 'sockets.E007', 'or 0'),
+    ({'IDENTITY_MAX_AGE': False}, 'sockets.E007', 'or 0'),
     ({'ALLOWED_ORIGINS': 'example.com'}, 'sockets.E007', 'list'),
     ({'REQUIRE_ORIGIN': 'yes'}, 'sockets.E007', 'True'),
     ({'TRUSTED_PROXIES': ['proxy.local']}, 'sockets.E007', '10.0.0.0/8'),
@@ -79,7 +82,7 @@ def test_sensible_settings_pass(settings):
                         'REQUIRE_ORIGIN': True, 'TRUSTED_PROXIES': ['10.0.0.0/8', 'unix', '::1'],
                         'CLIENT_ADDRESS_HEADER': 'CF-Connecting-IP',
                         'ROOT_PATH_HEADER': 'X-Script-Name', 'MAX_BODY_SIZE': None,
-                        'CHANNEL_LAYER': 'default'}
+                        'CHANNEL_LAYER': 'default', 'IDENTITY_MAX_AGE': 0}
     assert checks.check_settings() == []
 
 

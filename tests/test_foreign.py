@@ -7,6 +7,7 @@ import pytest
 from . import servers
 
 BEGIN = '''
+import time
 import django
 django.setup()
 from django.contrib.auth import get_user_model
@@ -41,9 +42,10 @@ PURGE = BEGIN + '''
     call_command('sockets', 'purge')
     presence.Housekeeper().look()
     assert not Membership.objects.exists()
-    # Nobody tells of an update, and no query finds it; the next frame does.
+    # Nobody tells of an update, and no query finds it; a frame does, once what is kept is a second old.
     Member.objects.update(has_left=True)
     assert presence.purge() == 0
+    time.sleep(1.1)
     socket.send('WHO')
     assert socket.close_code == 4401
 '''

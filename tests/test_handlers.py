@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.views.generic import View
 
 from sockets import messages, RoutedSocketHandler, SocketRouter, signals
-from sockets.models import Socket
+from sockets.models import Socket, SocketQuerySet
 
 from .client import Connection
 from .conftest import both_ways, STOCK_LAYERS
@@ -230,9 +230,10 @@ def test_a_changed_session_is_saved(connect, login, alice, client, settings):
     assert poker.send({'type': 'COUNT'}) == [{'count': 2}]
     client.cookies.load(cookies)
     assert client.session['count'] == 2
-    # There is no session to save for a client that has none.
+    # What a client without a session was answered was never saved.
     anonymous = connect(Poker)
-    assert anonymous.send({'type': 'COUNT'}) == anonymous.send({'type': 'COUNT'}) == [{'count': 1}]
+    for _ in range(2):
+        assert [content['code'] for content in anonymous.send({'type': 'COUNT', 'ref': 1})] == ['server_error']
 
 
 @both_ways
@@ -483,7 +484,7 @@ def test_a_database_that_is_away_refuses_the_connection_and_not_the_worker(conne
 
     monkeypatch.setattr(Socket, 'save', away)
     assert connect(Poker).messages() == [{'close': 1011}]
-    monkeypatch.setattr(Socket.objects, 'select_related', away)
+    monkeypatch.setattr(SocketQuerySet, '_fetch_all', away)
     away_since = connect(Poker, connect=False)
     assert away_since.send({'type': 'WHO'})[0]['code'] == 'server_error'
     away_since.disconnect()

@@ -70,7 +70,7 @@ def row_session_key(session):
     return session.session_key if getattr(session, 'model', None) is Session else None
 
 
-def check_still_valid(row, session):
+def check_still_valid(row):
     """Raise ``ConnectionRevoked`` unless ``row`` still stands for its user: what ``request.user`` would re-check."""
     if row.session_id is not None and row.session.expire_date < timezone.now():
         raise ConnectionRevoked('Your session has expired.')
@@ -80,7 +80,7 @@ def check_still_valid(row, session):
         raise ConnectionRevoked('Your account is not active.')
     if row.session_id is None:
         return
-    known = session.get(auth.HASH_SESSION_KEY)
+    known = row.session.get_decoded().get(auth.HASH_SESSION_KEY)
     current = row.user.get_session_auth_hash() if hasattr(row.user, 'get_session_auth_hash') else None
     if known and current and not constant_time_compare(known, current):
         raise ConnectionRevoked('Your password has changed.')

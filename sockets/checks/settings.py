@@ -68,6 +68,8 @@ _VALUES = (
     ('MAX_BINARY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
     ('SEND_TIMEOUT', _is_number, 'Give a number of seconds.'),
     ('LAST_PING_RESOLUTION', _is_number, 'Give a number of seconds.'),
+    ('IDENTITY_MAX_AGE', lambda value: value == 0 and not isinstance(value, bool) or _is_number(value),
+     'Give a number of seconds, or 0.'),
     ('PURGE_INTERVAL', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('MAX_CONNECTIONS_PER_USER', _is_count_or_none, 'Give a number of connections, or None.'),
     ('MAX_CONNECTIONS_PER_ADDRESS', _is_count_or_none, 'Give a number of connections, or None.'),

@@ -10,7 +10,10 @@ from .attempts import attempt
 def call(handler, event, content):
     """Pass an event, with the content of a frame, through the middleware to the functions; return their result."""
     handler.event = event
-    return chain(type(handler))(handler, content)
+    handle = chain(type(handler))
+    if handle is not _innermost:
+        handler._identity.is_for_middleware = True
+    return handle(handler, content)
 
 
 def chain(cls):

@@ -35,7 +35,7 @@ def connect(handler):
             # A middleware that does not pass it on.
             raise engine.Denied()
         visits.arrive(handler)
-        handler._identity.save_session()
+        handler._identity.save()
     except BaseException as error:
         if isinstance(error, engine.current().escaping):
             raise
@@ -56,7 +56,7 @@ def _identify(handler, connection):
                        connection.path, host, origin, origins.remedy(origin))
         raise engine.Denied()
     identity = handler._identity = Identity.of_cookie(
-        connection.name, request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        connection, memories.get(connection.name), request.COOKIES.get(settings.SESSION_COOKIE_NAME))
     request.session, request.user = identity.session, identity.user
     user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
     demands.check(handler, demands.of_connection(type(handler)))

@@ -21,7 +21,7 @@ _LOOKS = 3
 def disconnect(handler, code):
     """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there."""
     from django.db import Error
-    handler._identity = Identity(handler.channel_name)
+    handler._identity = Identity(handler._connection, memories.get(handler.channel_name))
     attempt(handler, handler._connection.left, handler)
     try:
         _find_and_end(handler, code)
@@ -46,7 +46,7 @@ def end(row, code, reason):
             signals.announce(signals.socket_disconnected, sender=Socket, socket=row, code=code, reason=reason)
             row.forget()
         else:
-            handler._identity = Identity(row.channel_name, row=row)
+            handler._identity = Identity.of_row(handler._connection, memories.get(row.channel_name), row)
             attempt(handler, handler._connection.left, handler)
             # Whoever ends a connection for its client may be within a request of its own.
             timing.timed(handler, 'disconnect', functools.partial(
@@ -74,10 +74,10 @@ def remove_row(handler, row, code):
 
 def _find_and_end(handler, code, looks=0):
     from ..models import Socket, removal
-    memories.forget(handler.channel_name)
     row = Socket.objects.select_related('user', 'session').on_primary().filter(
         channel_name=handler.channel_name).first()
     if row is None:
+        memories.forget(handler.channel_name)
         if looks < _LOOKS and not handler._connection.keeps_order:
             _try_again(handler.channel_name, handler.path, code, looks + 1)
     elif removal.close(row, row._database):
@@ -103,18 +103,18 @@ def _again(name, path, code, looks):
 
 def _run(handler, row, code, reason):
     """Run the functions of ``handler`` for a connection whose ``row`` this process has removed."""
-    memories.forget(row.channel_name)
-    handler._identity = Identity(row.channel_name, row=row)
+    identity = handler._identity = Identity.of_row(handler._connection, memories.take(row.channel_name), row)
     if 'handshake' not in row.get_deferred_fields():
         # No disconnect says how its connect came.
         handler._connection.recall(row.handshake)
     _announce_end(handler, row, code, reason)
     attempt(handler, call, handler, 'disconnect', None)
+    attempt(handler, identity.save)
     row.forget()
 
 
 def _call(handler, row, event):
-    handler._identity = Identity(row.channel_name, row=row)
+    handler._identity = Identity.of_row(handler._connection, memories.get(row.channel_name), row)
     handler._connection.recall(row.handshake)
     attempt(handler, call, handler, event, None)
 

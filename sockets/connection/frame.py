@@ -6,7 +6,7 @@ from .. import conf, engine, messages, signals
 from ..access import demands, limits
 from ..contracts import refusals
 from ..exceptions import ConnectionRevoked, FrameError, PermissionMissing, RowMissing
-from . import envelopes, replies
+from . import envelopes, identity_cache, replies
 from .attempts import attempt
 from .calls import call
 from .identity import Identity
@@ -38,10 +38,10 @@ class Frame:
         """Take the steps, in this order."""
         handler = self.handler
         connection, ref, began = handler._connection, None, time.perf_counter()
-        identity = handler._identity = Identity(connection.name, handler._deferred)
         memory = memories.get(connection.name)
+        identity = handler._identity = Identity(connection, memory, handler._deferred)
         if memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
-            attempt(handler, note_life, connection.name)
+            attempt(handler, _note_life, connection, memory)
         try:
             content = handler.content = self._read(memory, text, data)
             ref = self.ref()
@@ -77,13 +77,15 @@ class Frame:
         handler = self.handler
         limits.check_rate(memory, handler, content)
         handler._identity.must_hold = True
+        if memory.is_in_doubt:
+            handler._identity.confirm()
         demands.check_frame(handler)
 
     def answer(self, content, ref):
         """Return the message that answers ``content``, or ``None`` if it needs none."""
         handler = self.handler
         result = call(handler, 'receive', content)
-        handler._identity.save_session()
+        handler._identity.save()
         if handler.closed and isinstance(result, (dict, *replies.DATA)):
             self._log_dropped()
             return None
@@ -181,9 +183,18 @@ def outcome_of(error):
 
 
 def note_life(name):
-    """Note in its row that the client of the connection ``name`` is alive."""
+    """Note in its row that the client of the connection ``name`` is alive; return whether there is one."""
     from ..models import Socket
-    Socket.objects.on_primary().filter(channel_name=name).note_life(conf.LAST_PING_RESOLUTION)
+    rows = Socket.objects.on_primary().filter(channel_name=name)
+    return bool(rows.note_life(conf.LAST_PING_RESOLUTION)) or rows.exists()
+
+
+def _note_life(connection, memory):
+    # Where no order is kept, its connect may still be under way.
+    if not note_life(connection.name) and connection.keeps_order:
+        memory.is_in_doubt = True
+    # What is kept of the row does not say so.
+    identity_cache.cache.forget(memory)
 
 
 def note_ping(name):

@@ -1,45 +1,76 @@
-"""Who is behind a connection: its row, user and session, and whether they still hold."""
-from .. import databases
+"""Who is behind a connection, for one event: its row, user and session, and whether they still hold."""
+
+from django.db import router
+
+from .. import conf, databases
 from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
+from . import identity_cache, sessions
 
-_NOT_LOADED = object()
+_UNREAD = object()
 
 # What is not loaded with the row: it is long, and few functions look at it.
-DEFERRED = 'handshake',
+DEFERRED = ('handshake',)
 
 
 class Identity:
-    """Row, user and session of the connection ``name``, loaded in one query when one of them is first asked for.
+    """Row, user and session of ``connection``: copies of what is kept of them, or else read when they are asked for.
 
-    Once ``must_hold`` is set, asking raises ``ConnectionRevoked`` if they no longer do.
+    ``memory`` is what this process remembers of the connection. Once ``must_hold`` is set, asking for one of them raises
+    ``ConnectionRevoked`` if they no longer hold.
     """
 
-    __slots__ = ('name', 'deferred', 'must_hold', '_row', '_user', '_session')
+    __slots__ = (
+        'name',
+        'memory',
+        'deferred',
+        'must_hold',
+        'is_for_middleware',
+        '_entry',
+        '_row',
+        '_user',
+        '_session',
+        '_session_row',
+        '_problem',
+    )
 
-    def __init__(self, name, deferred=DEFERRED, row=_NOT_LOADED):
-        self.name = name
-        self.deferred = deferred
-        self.must_hold = False
-        self._row = row
-        self._user = self._session = None
-        if row is not _NOT_LOADED:
-            self._adopt(row)
+    def __init__(self, connection, memory, deferred=DEFERRED):
+        self.name, self.memory, self.deferred = connection.name, memory, deferred
+        # Whether a middleware may have changed what this frame has got.
+        self.must_hold = self.is_for_middleware = False
+        self._row, self._entry = _UNREAD, None
+        self._user = self._session = self._session_row = self._problem = None
+        if memory.is_served_here is None:
+            memory.is_served_here = connection.is_served_here
+            memory.is_kept = memory.is_served_here and connection.keeps_order
 
     @classmethod
-    def of_cookie(cls, name, key):
+    def of_cookie(cls, connection, memory, key):
         """Return that of a new connection, which has no row, and whose session cookie is ``key``."""
-        identity = cls(name)
+        identity = cls(connection, memory)
         identity._row = None
         with databases.on_primary():
-            identity._session = auth.session_from_cookie(key)
-            identity._user = auth.user_of(identity._session)
+            store = auth.session_from_cookie(key)
+            identity._user = auth.user_of(store)
+        identity._session = sessions.opened(store)
+        if not sessions.is_in_rows(store):
+            # No row says it: it is as good as a password.
+            memory.session_key = store.session_key
+        return identity
+
+    @classmethod
+    def of_row(cls, connection, memory, row):
+        """Return that of a connection whose ``row``, loaded with its user and session, has been removed."""
+        identity = cls(connection, memory)
+        identity._take(row)
         return identity
 
     @property
     def row(self):
         """The row; ``None`` before there is one, and once it is gone."""
         self._load()
+        if self._row is _UNREAD:
+            self._row = self._entry.row(self.user)
         return self._row
 
     @row.setter
@@ -50,38 +81,119 @@ class Identity:
     def user(self):
         """The user, an ``AnonymousUser`` where nobody is logged in."""
         self._load()
+        if self._user is None:
+            if self._row is _UNREAD:
+                self._user = self._entry.user()
+            else:
+                has_user = self._row is not None and self._row.user_id is not None
+                self._user = self._row.user if has_user else auth.anonymous()
         return self._user
 
     @property
     def session(self):
-        """The session, an empty one where there is none."""
+        """The session, which is read when it is touched."""
         self._load()
+        if self._session is None:
+            self._session = self._find_session()
         return self._session
 
-    def save_session(self):
-        """Save the session if it was changed, as Django's session middleware would."""
-        if self._session is None or not self._session.modified or not self._session.session_key:
-            return
-        from django.contrib.sessions.backends.base import UpdateError
-        try:
-            self._session.save()
-        except UpdateError:
-            raise ConnectionRevoked()
+    def confirm(self):
+        """Read the row now, whatever is kept of it; raise ``ConnectionRevoked`` if it does not hold."""
+        identity_cache.cache.forget(self.memory)
+        self._row = _UNREAD
+        self._entry = self._user = self._session = self._problem = None
+        self._load()
+        self.memory.is_in_doubt = False
+
+    def entry_of(self, user):
+        """Return the ``Entry`` that is kept of ``user``; ``None`` if there is none, or for one that may have been changed."""
+        return None if self.is_for_middleware or user is not self._user else self._entry
+
+    def save(self):
+        """Save what a function has changed in the session, and keep what it has read of the permissions of its user."""
+        if self._entry is not None and self._user is not None and '_perm_cache' in vars(self._user):
+            self._entry.note_permissions(self._user)
+        if self._session is not None:
+            self._session.save_changes()
+            if not sessions.is_in_rows(self._session):
+                self.memory.session_key = self._session.session_key
 
     def _load(self):
-        if self._row is _NOT_LOADED:
-            from ..models import Socket
-            row = Socket.objects.select_related('user', 'session').on_primary().defer(
-                *self.deferred).filter(channel_name=self.name).first()
-            self._adopt(row)
-            self._row = row
-        if self.must_hold:
-            if self._row is None:
-                raise RowMissing()
-            auth.check_still_valid(self._row, self._session)
+        if self._entry is None:
+            if self._row is _UNREAD:
+                self._find()
+            if self.must_hold and self._problem is not None:
+                raise self._problem
 
-    def _adopt(self, row):
-        session = None if row is None else row.session
-        self._user = row.user if row is not None and row.user_id is not None else auth.anonymous()
-        self._session = auth.session_store() if session is None else auth.session_store(
-            session.session_key, session.get_decoded())
+    def _find(self):
+        if self.memory.is_kept:
+            entry = identity_cache.cache.find(self.memory)
+            # A page may have prolonged the session: that is asked before anybody is turned away.
+            if entry is not None and not entry.has_expired():
+                self._entry = entry
+                return
+        rows = _rows(self.deferred)
+        cache, reading = identity_cache.cache, None
+        if self.memory.is_kept and conf.IDENTITY_MAX_AGE and not identity_cache.is_in_transaction(rows.db):
+            reading = cache.begin()
+        try:
+            # Not first(), which sorts: there is one.
+            row = next(iter(rows.filter(channel_name=self.name)), None)
+            self._take(row)
+            self._problem = _problem_of(row)
+        except BaseException:
+            cache.end(reading)
+            raise
+        if reading is not None:
+            if self._problem is None:
+                # This frame works with what it has read, and asks for permissions that the next one need not ask for.
+                self._entry = cache.keep(self.memory, row, reading)
+            else:
+                cache.forget(self.memory, reading)
+
+    def _take(self, row):
+        self._row = row
+        self._session_row = None if row is None or row.session_id is None else row.session
+
+    def _find_session(self):
+        if self._entry is not None:
+            key = self._entry.session_key
+        else:
+            key = None if self._row is None else self._row.session_id
+        if key is not None:
+            # What this event has read is not read again.
+            data = None if self._session_row is None else self._session_row.get_decoded()
+            return sessions.session(key, data, self._look_again)
+        if self._entry is None and self._row is None or sessions.is_in_rows(sessions.engine_class()()):
+            return sessions.session(None)
+        return sessions.session(self.memory.session_key) if self.memory.is_served_here else sessions.out_of_reach()
+
+    def _look_again(self):
+        """Return the key that the session has by now: a login in another process has given it another one."""
+        from ..models import Socket
+
+        return Socket.objects.on_primary().filter(channel_name=self.name).values_list('session', flat=True).first()
+
+
+def _rows(deferred):
+    """Return the rows, with user and session, but without the columns ``deferred``."""
+    from ..models import Socket
+
+    using = router.db_for_write(Socket)
+    if (using, deferred) not in _QUERIES:
+        # Making it takes a third of what it costs to run it.
+        _QUERIES[using, deferred] = Socket.objects.using(using).select_related('user', 'session').defer(*deferred)
+    return _QUERIES[using, deferred]
+
+
+_QUERIES = {}
+
+
+def _problem_of(row):
+    if row is None:
+        return RowMissing()
+    try:
+        auth.check_still_valid(row)
+    except ConnectionRevoked as problem:
+        return problem
+    return None

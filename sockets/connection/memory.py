@@ -7,7 +7,8 @@ from .. import rates
 class Memory:
     """A connection as this process knows it: when its row last said that it is alive, and how it behaves."""
 
-    __slots__ = ('since', 'noted', 'buckets', 'bad_frames', 'user')
+    __slots__ = ('since', 'noted', 'buckets', 'bad_frames', 'user', 'identity', 'session_key', 'is_served_here',
+                 'is_kept', 'is_in_doubt')
 
     def __init__(self, now):
         self.since = now
@@ -18,6 +19,14 @@ class Memory:
         self.bad_frames = 0
         # The primary key of its user, as text, empty for a stranger; None until a rate has asked.
         self.user = None
+        # Its row and user, as they were when they were last read: see identity_cache. And the key of its session, where no
+        # row says it.
+        self.identity = None
+        self.session_key = None
+        # Whether this process handles all of its frames, and one after another; None until that has been asked.
+        self.is_served_here = self.is_kept = None
+        # Whether its row seems to have gone: the next frame looks.
+        self.is_in_doubt = False
 
     def is_due(self, now, resolution):
         """Whether its row should be told that it is alive; if so, it will be due again after ``resolution``."""
@@ -57,13 +66,25 @@ class Memories:
             memory = self._memories.setdefault(channel_name, Memory(now))
         return memory
 
+    def take(self, channel_name):
+        """Forget a connection that has ended, and return its ``Memory``."""
+        return self._memories.pop(channel_name, None) or Memory(time.monotonic())
+
     def forget(self, channel_name):
         """Forget a connection that has ended."""
         self._memories.pop(channel_name, None)
 
+    def doubt(self, channel_names):
+        """Have the next frame of each of those that are known look for its row."""
+        for name in channel_names:
+            memory = self._memories.get(name)
+            if memory is not None:
+                memory.is_in_doubt = True
+
     def _sweep(self, now):
         for name, memory in list(self._memories.items()):
-            if now - max(memory.noted or 0, memory.since) > self.forget_after:
+            # Nobody else could say whose session it is. Where there is such a key, this process is told of the end.
+            if memory.session_key is None and now - max(memory.noted or 0, memory.since) > self.forget_after:
                 self._memories.pop(name, None)
 
 

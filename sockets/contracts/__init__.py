@@ -34,7 +34,17 @@ def check(route, socket, content):
 
 def has_permissions(socket, names):
     """Whether the user of ``socket`` has all the permissions ``names``. A backend of the project's own may be async."""
-    return not names or coroutines.settle(socket.user.has_perms(names))
+    if not names:
+        return True
+    user = socket.user
+    entry = socket._identity.entry_of(user)
+    if entry is None:
+        return coroutines.settle(user.has_perms(names))
+    found = entry.allowed.get(names)
+    if found is None:
+        found = entry.allowed[names] = coroutines.settle(user.has_perms(names))
+        entry.note_permissions(user)
+    return found
 
 
 def clean(form: Callable[..., Any], data: Union[Dict[str, Any], bytes], socket: 'Optional[RoutedSocketHandler]' = None,

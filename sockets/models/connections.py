@@ -8,6 +8,7 @@ from django.db import models, router
 from django.utils import timezone
 
 from .. import engine, fanout, messages
+from ..connection import identity_cache
 from .base import BaseModel
 from .gone import count_gone
 from .queryset import SocketQuerySet, check_declared
@@ -128,7 +129,10 @@ class Socket(BaseModel):
         """Delete the row, and nothing else, and return whether this call did it; of several, only one is told so."""
         # Not delete(), which closes the connection and runs its disconnect function (sockets.access.revocation).
         rows = type(self)._base_manager.using(self._database).filter(pk=self.pk)
-        return bool(rows._raw_delete(rows.db))
+        count = rows._raw_delete(rows.db)
+        # Of which Django sends no signal.
+        identity_cache.written([self], rows.db)
+        return bool(count)
 
     def forget(self) -> None:
         """Let go of what belonged to this connection, whose row has been removed and whose functions have run."""

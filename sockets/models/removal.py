@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 from django.db import DatabaseError, transaction
 
 from .. import databases, engine, signals
-from ..connection import calls
+from ..connection import calls, identity_cache
 from .ends import Ending, in_seconds
 from .rooms import Membership
 
@@ -46,6 +46,8 @@ def remove(rows: List[Any], database: str, code: Optional[int], reason: Optional
             with transaction.atomic(using=database):
                 count = sum(all_rows.filter(pk__in=part)._raw_delete(database) for part in databases.parts(keys))
                 if count == len(rows):
+                    # Django sends no signal of it.
+                    identity_cache.written(rows, database)
                     note(rows, database, code, reason, is_shared)
                     return rows
                 transaction.set_rollback(True, using=database)

@@ -64,6 +64,12 @@ def on_who(socket, content):
     return {'type': 'ME', 'pid': os.getpid(), 'thread': threading.get_ident(), 'id': socket.socket.pk}
 
 
+def on_count(socket, content):
+    """Count in the session."""
+    socket.session['n'] = socket.session.get('n', 0) + content.get('step', 1)
+    return {'type': 'COUNT', 'n': socket.session['n']}
+
+
 def on_exit(socket, content):
     raise SystemExit('as told')
 
@@ -127,6 +133,22 @@ def whole(request):
     return HttpResponse(b'x' * (int(request.GET['megabytes']) * 1024 * 1024))
 
 
+def score(request):
+    from django.http import HttpResponse
+    return HttpResponse(_score(request.user))
+
+
+def on_score(socket, content):
+    return {'type': 'SCORE', 'score': _score(socket.user)}
+
+
+def _score(user):
+    """Add one to what a column of ``user`` says, as it was read, and save all columns."""
+    user.first_name = str(int(user.first_name or 0) + 1)
+    user.save()
+    return user.first_name
+
+
 def root(request):
     from django.http import HttpResponse
     return HttpResponse(request.META['SCRIPT_NAME'] + ' ' + str(len(request.body)))
@@ -137,7 +159,7 @@ def __getattr__(name):
     if name == 'urlpatterns':
         from django.conf.urls import url
         return [url(r'^page/$', slow_page), url(r'^stream/$', stream), url(r'^lines/$', lines), url(r'^whole/$', whole),
-                url(r'^root/$', root), url(r'^x/root/$', root)]
+                url(r'^score/$', score), url(r'^root/$', root), url(r'^x/root/$', root)]
     if name == 'routing':
         from channels import route, route_class
 
@@ -152,6 +174,10 @@ def __getattr__(name):
                 ('SHOUT', on_shout),
                 ('WHO', on_who),
                 ('EXIT', on_exit),
+                ('COUNT', on_count),
+                ('SCORE', on_score),
+                ('SET', lambda socket, content: socket.session.update({content['name']: True})),
+                ('KEYS', lambda socket, content: {'type': 'KEYS', 'keys': sorted(socket.session.keys())}),
                 ('OVERFLOW', on_overflow),
                 ('LATER', on_later),
                 Route('TEN', lambda socket, content: content, rate='10/h', per='user'),
@@ -184,6 +210,14 @@ def __getattr__(name):
         class Staff(Hall):
             permission = 'sockets.delete_socket'
 
+        class Quiet(Soak):
+            """Notes each frame that a route sees, and never asks whose it is."""
+
+            routes = (*Soak.routes, ('SEE', lambda socket, content: note('saw', content['connection'])))
+
+        class Asking(Quiet):
+            login_required = True
+
         storm = SocketRouter(handler=Soak)
 
         @storm.connect
@@ -215,6 +249,8 @@ def __getattr__(name):
             route_class(Hall, path=r'^/hall/$'),
             route_class(Ending, path=r'^/ending/$'),
             route_class(Staff, path=r'^/staff/$'),
+            route_class(Quiet, path=r'^/quiet/$'),
+            route_class(Asking, path=r'^/asking/$'),
             route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),

@@ -10,6 +10,7 @@ import time
 from django.db import connections
 
 from ... import fanout, messages
+from ...connection.memory import memories
 from ...execution import thread_state
 from . import delivery, routing
 from .channel_layer import adapted, channel_layer
@@ -99,6 +100,8 @@ class Auditor(threading.Thread):
         paths = self.rows.ask('paths')
         self.without_row = {name: self.without_row.get(name, now) for name in open_ - set(paths)}
         self.without_connection = {name: self.without_connection.get(name, now) for name in set(paths) - known}
+        # One that floods us is never idle. Its row may have gone by other means than ours.
+        memories.doubt([name for name, since in self.without_row.items() if now - since >= PATIENCE])
         self.close(self.due(self.without_row, now))
         self.end({name: paths[name] for name in self.due(self.without_connection, now)})
 

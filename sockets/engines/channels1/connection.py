@@ -28,6 +28,10 @@ class Connection(engine.Connection):
     def keeps_order(self):
         return adapted(self.layer).keeps_order
 
+    @property
+    def is_served_here(self):
+        return adapted(self.layer).is_served_locally()
+
     def put(self, message, is_last=False):
         (send_last if is_last else send)(self.layer, self.name, message)
 
