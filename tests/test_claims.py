@@ -174,7 +174,9 @@ def test_nothing_is_lost_when_somebody_elses_function_fails_at_the_commit(mine):
         ({'connection_groups': lambda self, **kwargs: []}, False),
     ],
 )
-def test_only_what_has_something_to_run_is_noted(connect, dies, made, listens):
+def test_only_what_has_something_to_run_is_noted(connect, dies, monkeypatch, made, listens):
+    # Those of tests before this one may still be there.
+    monkeypatch.setattr(signals.socket_disconnected, 'receivers', [])
     handler = type('Plain', (RoutedSocketHandler,), dict(made, __module__=__name__))
     connect(handler)
 
