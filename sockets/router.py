@@ -184,7 +184,7 @@ class SocketRouter:
         """The handler class of this view, for ``route_class``; built when first asked for."""
         if self._handler is None:
             try:
-                self._handler = self._build()
+                self._handler = _build(self)
             except AttributeError as error:
                 # After an AttributeError, Python calls __getattr__, whose message is about decorators.
                 raise ImproperlyConfigured('{!r} cannot build its Handler: {}'.format(self, error)) from error
@@ -204,29 +204,31 @@ class SocketRouter:
             raise ImproperlyConfigured('{} has been built already: decorate its functions before its routing is '
                                        'imported.'.format(self._handler.__name__))
 
-    def _build(self) -> 'Type[RoutedSocketHandler]':
-        from .handlers import RoutedSocketHandler
-        base = RoutedSocketHandler if self.base is None else self.base
-        if not (isinstance(base, type) and issubclass(base, RoutedSocketHandler)):
-            raise ImproperlyConfigured('SocketRouter(handler=...) takes a subclass of RoutedSocketHandler, '
-                                       'not {!r}.'.format(base))
-        name = '{}SocketHandler'.format(self.view.__name__ if self.view else '')
-        attributes: Dict[str, Any] = {
-            '__module__': self.view.__module__ if self.view else base.__module__,
-            '__doc__': 'The websocket of {}.'.format(self.view.__qualname__) if self.view else base.__doc__,
-            'routes': (*base.routes, *self._routes),
-        }
-        if self.guard == 'view':
-            from .access import guards
-            attributes.update(guards.attributes(self, base))
-        if self._sends is not None:
-            attributes['sends'] = {**base.sends, **self._sends}
-        if self._left_after is not None:
-            attributes['left_after'] = self._left_after
-        for kind in ('connect', 'disconnect', 'arrived', 'left'):
-            if kind in self._functions:
-                name_ = kind + '_functions'
-                attributes[name_] = (*getattr(base, name_), self._functions[kind])
-        if 'default_route' in self._functions:
-            attributes['default_route'] = self._functions['default_route'].function
-        return type(name, (base,), attributes)
+
+def _build(router: 'SocketRouter') -> 'Type[RoutedSocketHandler]':
+    """Return the handler class that has what was decorated with ``router``."""
+    from .handlers import RoutedSocketHandler
+    base = RoutedSocketHandler if router.base is None else router.base
+    if not (isinstance(base, type) and issubclass(base, RoutedSocketHandler)):
+        raise ImproperlyConfigured('SocketRouter(handler=...) takes a subclass of RoutedSocketHandler, '
+                                   'not {!r}.'.format(base))
+    name = '{}SocketHandler'.format(router.view.__name__ if router.view else '')
+    attributes: Dict[str, Any] = {
+        '__module__': router.view.__module__ if router.view else base.__module__,
+        '__doc__': 'The websocket of {}.'.format(router.view.__qualname__) if router.view else base.__doc__,
+        'routes': (*base.routes, *router._routes),
+    }
+    if router.guard == 'view':
+        from .access import guards
+        attributes.update(guards.attributes(router, base))
+    if router._sends is not None:
+        attributes['sends'] = {**base.sends, **router._sends}
+    if router._left_after is not None:
+        attributes['left_after'] = router._left_after
+    for kind in ('connect', 'disconnect', 'arrived', 'left'):
+        if kind in router._functions:
+            name_ = kind + '_functions'
+            attributes[name_] = (*getattr(base, name_), router._functions[kind])
+    if 'default_route' in router._functions:
+        attributes['default_route'] = router._functions['default_route'].function
+    return type(name, (base,), attributes)

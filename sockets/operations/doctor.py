@@ -1,13 +1,7 @@
 """``manage.py sockets doctor``: each part of a site, tried out, and what to do about those that do not work."""
-import base64
-import json
-import os
 import queue
-import socket
-import ssl
 import threading
 import time
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import ERROR, run_checks
@@ -15,16 +9,13 @@ from django.db import connections, router
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Q
 
-from .. import engine, messages, presence
+from .. import engine, presence
 from ..models import Socket
-from .findings import Finding, milliseconds
+from .findings import PATIENCE, Finding, milliseconds
+from .websocket_probe import examine_socket
 
-# Seconds that a part has to answer, and that a worker may be busy with something else.
-PATIENCE = 5
+# Seconds that a worker may be busy with something else.
 WORKER_PATIENCE = 3
-
-# What our request of a websocket is called.
-_REF = 'sockets.doctor'
 
 
 def examine(url=None):
@@ -131,32 +122,6 @@ def _left_behind(alive):
                       'If nobody runs there any more, delete them in the admin.')
 
 
-def examine_socket(url):
-    """Open a websocket as a page of the same host would, and say HELLO."""
-    parts = urlsplit(url)
-    if parts.scheme not in ('ws', 'wss') or not parts.hostname:
-        return [Finding('websocket', False, '{!r} is not the address of a websocket.'.format(url),
-                        'Write ws://127.0.0.1:8000/path/of/a/page/.')]
-    began = time.perf_counter()
-    with _open(parts) as file:
-        status = _shake_hands(file, parts)
-        if status == 403:
-            return [Finding('websocket', False, '{} is refused with HTTP 403.'.format(url),
-                            'Add its path to the ROUTING, or {!r} to ALLOWED_HOSTS; the log of the worker says which.'
-                            .format(parts.hostname))]
-        if status != 101:
-            return [Finding('websocket', False, '{} answers with HTTP {}, as a page would.'.format(url, status),
-                            'Correct the path, or let the proxy pass Upgrade on.')]
-        code = _say_hello(file)
-    took = milliseconds(began)
-    if code == messages.CLOSE_LOGIN_REQUIRED:
-        return [Finding('websocket', True, '{} asks for a login, in {}.'.format(url, took))]
-    if code is not None:
-        return [Finding('websocket', False, '{} closes with {} before it answers.'.format(url, code),
-                        'The log of the worker says why.')]
-    return [Finding('websocket', True, '{} answers in {}.'.format(url, took))]
-
-
 def _try(name, examine_it, remedy):
     """Return what ``examine_it`` found: in a thread of its own, because nothing else ends every kind of wait."""
     results = queue.Queue()
@@ -173,65 +138,3 @@ def _try(name, examine_it, remedy):
         return results.get(timeout=PATIENCE)
     except queue.Empty:
         return [Finding(name, False, 'No answer within {} s.'.format(PATIENCE), remedy)]
-
-
-# As much of a websocket client as one HELLO takes (RFC 6455). autobahn's needs Twisted's reactor, which runs once.
-
-def _open(parts):
-    connection = socket.create_connection(
-        (parts.hostname, parts.port or (443 if parts.scheme == 'wss' else 80)), PATIENCE)
-    if parts.scheme == 'wss':
-        connection = ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname)
-    # The file keeps it open.
-    with connection:
-        return connection.makefile('rwb')
-
-
-def _shake_hands(file, parts):
-    """Ask for a websocket and return the HTTP status of the answer: 101 if we have it."""
-    # Not geturl(), which takes what begins with // for a host.
-    path = (parts.path or '/') + ('?' + parts.query if parts.query else '')
-    host = parts.netloc.rpartition('@')[2]
-    file.write('GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: {}://{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-               'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n'.format(
-                   path, host, 'https' if parts.scheme == 'wss' else 'http', host,
-                   base64.b64encode(os.urandom(16)).decode()).encode())
-    file.flush()
-    protocol, status, *_ = (file.readline() + b' ').split(b' ', 2)
-    if not protocol.startswith(b'HTTP/'):
-        raise ConnectionError('It does not speak HTTP.')
-    while file.readline().strip():
-        pass
-    return int(status)
-
-
-def _say_hello(file):
-    """Wait for the one frame that answers ours; return ``None``, or the close code that came instead of it."""
-    _write(file, 0x81, json.dumps({messages.TYPE: messages.HELLO, messages.REF: _REF}).encode())
-    while True:
-        opcode, payload = _read(file)
-        if opcode == 0x88:
-            return int.from_bytes(payload[:2], 'big')
-        if opcode == 0x81 and json.loads(payload.decode()).get(messages.REF) == _REF:
-            _write(file, 0x88, (1000).to_bytes(2, 'big'))
-            return None
-
-
-def _write(file, opcode, payload):
-    # Of less than 126 bytes. A mask of zeros leaves it as it is.
-    file.write(bytes([opcode, 0x80 | len(payload)]) + bytes(4) + payload)
-    file.flush()
-
-
-def _read(file):
-    opcode, size = _take(file, 2)
-    if size > 125:
-        size = int.from_bytes(_take(file, 2 if size == 126 else 8), 'big')
-    return opcode, _take(file, size)
-
-
-def _take(file, size):
-    data = file.read(size)
-    if len(data) < size:
-        raise ConnectionError('It has closed the connection.')
-    return data
