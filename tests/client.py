@@ -3,6 +3,7 @@ import json
 
 from sockets.engines.channels1.sandbox import SERVER
 from sockets.multiplexing import SocketDemultiplexer
+from sockets.testing.handshake import handshake
 from sockets.testing import SocketClient
 
 
@@ -22,7 +23,8 @@ class Connection(SocketClient):
             self.connect()
 
     def connect(self):
-        self._put('websocket.connect', **self._handshake())
+        self._put('websocket.connect', **handshake(
+            self.headers, self.browser.cookies, self._query_string, self.address))
         self._settle()
 
     def send(self, content):

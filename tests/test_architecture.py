@@ -162,6 +162,6 @@ def test_the_library_reads_its_rows_where_it_writes_them():
     for name, path in MODULES.items():
         text = path.read_text()
         for match in re.finditer(r'(?<!`)\b(?:Socket|Membership|Ending)\.objects(?=\s*\.)', text):
-            call = re.sub(r'\s', '', text[match.end():match.end() + 300])
+            call = re.sub(r'\s', '', text[match.end():match.end() + 100])
             there = any(part in call for part in ('.on_primary()', '.using(', '.purge_dead'))
             assert there or name.startswith('models.'), text[match.start():match.end() + 80]

@@ -73,7 +73,7 @@ class SocketClient:
         if not self._state.has_ended():
             raise RuntimeError(f'{self!r} is connected already.')
         self._begin()
-        self._connection.open(self._handshake())
+        self._connection.open(handshake(self.headers, self.browser.cookies, self._query_string, self.address))
         self._settle()
         return self
 
@@ -192,9 +192,6 @@ class SocketClient:
         self._connection = self._sandbox.connection(self)
         self.channel_name = self._connection.name
         self._state.begin()
-
-    def _handshake(self) -> Any:
-        return handshake(self.headers, self.browser.cookies, self._query_string, self.address)
 
     def _handle(self, message: Any) -> None:
         """Do what the server says in ``message``, which is of the engine."""
