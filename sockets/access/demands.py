@@ -34,7 +34,12 @@ def check_frame(handler):
     """Raise unless the user of ``handler`` may send anything here."""
     cls = type(handler)
     if cls.login_required or cls.permission or cls._guards:
-        check(handler, of_frame(cls))
+        asked = cls.login_required, cls.permission, cls._guards
+        made = cls.__dict__.get('_demands')
+        if made is None or made[0] != asked:
+            # Once for each class, and for each change that a test may make.
+            made = cls._demands = asked, of_frame(cls)
+        check(handler, made[1])
 
 
 def check(handler, demands):

@@ -1,5 +1,7 @@
 """Who is behind a connection, for one event: its row, user and session, and whether they still hold."""
 
+import functools
+
 from django.db import router
 
 from .. import conf, databases
@@ -163,16 +165,11 @@ class Identity:
         if key is not None:
             # What this event has read is not read again.
             data = None if self._session_row is None else self._session_row.get_decoded()
-            return sessions.session(key, data, self._look_again)
+            # Not a method of ours: who holds us would be held by us.
+            return sessions.session(key, data, functools.partial(_key_of_row, self.name))
         if self._entry is None and self._row is None or sessions.is_in_rows(sessions.engine_class()()):
             return sessions.session(None)
         return sessions.session(self.memory.session_key) if self.memory.is_served_here else sessions.out_of_reach()
-
-    def _look_again(self):
-        """Return the key that the session has by now: a login in another process has given it another one."""
-        from ..models import Socket
-
-        return Socket.objects.on_primary().filter(channel_name=self.name).values_list('session', flat=True).first()
 
 
 def _rows(deferred):
@@ -187,6 +184,13 @@ def _rows(deferred):
 
 
 _QUERIES = {}
+
+
+def _key_of_row(name):
+    """Return the key that the session of the connection ``name`` has by now: a login may have given it another one."""
+    from ..models import Socket
+
+    return Socket.objects.on_primary().filter(channel_name=name).values_list('session', flat=True).first()
 
 
 def _problem_of(row):
