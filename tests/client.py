@@ -23,9 +23,11 @@ class Connection(SocketClient):
             self.connect()
 
     def connect(self):
-        self._put('websocket.connect', **handshake(
-            self.headers, self.browser.cookies, self._query_string, self.address))
+        self._put('websocket.connect', **self._handshake())
         self._settle()
+
+    def _handshake(self):
+        return handshake(self.headers, self.browser.cookies, self._query_string, self.address)
 
     def send(self, content):
         """Send a frame: ``bytes``, ``str``, or what JSON can be made of; return the frames that came back."""
