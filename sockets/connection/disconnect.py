@@ -114,9 +114,10 @@ def _run(handler, row, code, reason):
 
 
 def _call(handler, row, event):
-    handler._identity = Identity.of_row(handler._connection, memories.get(row.channel_name), row)
+    identity = handler._identity = Identity.of_row(handler._connection, memories.take(row.channel_name), row)
     handler._connection.recall(row.handshake)
     attempt(handler, call, handler, event, None)
+    attempt(handler, identity.save)
 
 
 def _announce_end(handler, row, code, reason):
