@@ -293,7 +293,8 @@ def test_a_function_that_raises_has_run(connect, caplog):
     assert not Ending.objects.exists() and caplog.text.count('SystemExit: broken') == 2
 
 
-def test_another_thread_goes_on_where_a_function_hangs(layer, monkeypatch):
+@pytest.mark.parametrize('how', ['it is replaced', 'the housekeeper looks again'])
+def test_another_thread_goes_on_where_a_function_hangs(layer, monkeypatch, how):
     hangs, go_on, done = threading.Event(), threading.Event(), []
 
     class End:
@@ -309,11 +310,17 @@ def test_another_thread_goes_on_where_a_function_hangs(layer, monkeypatch):
     monkeypatch.setattr(claims.disconnect, 'end', end)
     monkeypatch.setattr(claims, '_finish', lambda name, pk: None)
     monkeypatch.setattr(claims, 'claim', lambda late, tasks: False)
-    helper = claims.Helper(False, claims.collections.deque(('claim', row, End(1)) for row in ('hangs', 'waits')))
+    claims._tasks.extend(('claim', row, End(1)) for row in ('hangs', 'waits'))
+    helper = claims.Helper(False)
     claims._helpers.add(helper)
     helper.start()
     assert hangs.wait(5)
-    helper.replace()
+    if how == 'it is replaced':
+        helper.replace()
+    else:
+        # No MAX_HANDLING_TIME is set, and nothing more is noted.
+        monkeypatch.setattr(claims, '_threads_allowed', lambda: 10)
+        claims.run_due(waits=False)
     for other in claims._helpers - {helper}:
         other.join(5)
     assert done == ['waits']

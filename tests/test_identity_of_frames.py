@@ -1,5 +1,6 @@
 """What a frame finds of its row, user and session, where one process handles all frames of a connection, and elsewhere."""
 
+import pickle
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler
-from sockets.connection import identity_cache
+from sockets.connection import copies, identity_cache
 from sockets.connection.memory import memories
 from sockets.layers import InMemoryChannelLayer
 from sockets.models import Socket
@@ -327,3 +328,63 @@ def test_a_middleware_that_makes_somebody_else_of_the_user_does_so_for_one_frame
     for _ in range(2):
         assert mine.send({'type': 'BET', 'ref': 1})[0]['code'] == 'not_allowed'
         assert mine.send({'type': 'BET', 'ref': 1, 'as': 'root'})[0]['type'] == 'BET'
+
+
+@pytest.mark.parametrize('kind', ['plain', 'pickled'])
+def test_a_copy_that_is_saved_takes_nothing_back_that_another_process_wrote(connect, login, alice, kind, monkeypatch):
+    if kind == 'pickled':
+        monkeypatch.setattr(copies, '_is_plain', lambda *args: False)
+    mine = connect(Page, cookies=login(alice))
+    users = get_user_model().objects
+    assert queries_of(mine, 'WHO', 'WHO')
+    # As another process does: this one is not told.
+    users.update(is_staff=True, last_name='Liddell', email='a@example.com')
+    assert mine.send({'type': 'SCORE'}) == [{'type': 'SCORE', 'score': '1'}] or mine.received() == []
+    alice = users.get()
+    assert (alice.first_name, alice.is_staff, alice.last_name, alice.email) == ('1', True, 'Liddell', 'a@example.com')
+
+
+def test_a_copy_that_is_saved_brings_nobody_back_who_was_deleted(connect, login, alice):
+    mine = connect(Page, cookies=login(alice))
+    mine.send({'type': 'WHO'})
+    for table in ('sockets_socket', 'auth_user_user_permissions', 'auth_user'):
+        with connection.cursor() as cursor:
+            cursor.execute(f'delete from {table}')
+    assert mine.send({'type': 'SCORE', 'ref': 1})[0]['code'] == 'server_error'
+    assert not get_user_model().objects.exists()
+
+
+def test_a_copy_can_be_put_into_a_cache_and_another_user_be_made_of_it(connect, login, alice):
+    class Copies(Page):
+        routes = (('COPY', 'on_copy'),)
+
+        def on_copy(self, content):
+            found = pickle.loads(pickle.dumps(self.user))
+            found.pk, found.username = None, 'bob'
+            found.save()
+            user = self.user
+            user.pk, user.username = None, content['name']
+            user.save()
+
+    mine = connect(Copies, cookies=login(alice))
+    for name in 'carol', 'dave':
+        assert mine.send({'type': 'COPY', 'ref': 1, 'name': name}) == [{'type': 'ACK', 'ref': 1}]
+        get_user_model().objects.filter(username='bob').delete()
+    assert {user.username for user in get_user_model().objects.all()} == {'alice', 'carol', 'dave'}
+
+
+@both_ways
+def test_a_receive_that_makes_somebody_else_of_the_user_does_so_for_one_frame(connect, login, alice):
+    class Raised(Page):
+        def receive(self, content, **kwargs):
+            if 'as' in content:
+                self.user.is_superuser = content['as'] == 'root'
+                self.user.is_active = content['as'] != 'nobody'
+            return super().receive(content, **kwargs)
+
+    alice.user_permissions.clear()
+    mine = connect(Raised, cookies=login(alice))
+    for _ in range(2):
+        assert mine.send({'type': 'BET', 'ref': 1})[0]['code'] == 'not_allowed'
+        assert mine.send({'type': 'BET', 'ref': 1, 'as': 'root'})[0]['type'] == 'BET'
+        assert mine.send({'type': 'BET', 'ref': 1, 'as': 'nobody'})[0]['code'] == 'not_allowed'

@@ -283,3 +283,20 @@ def test_values_that_refuse_to_be_compared_count_as_changed():
 
     strange = Strange()
     assert sessions.merged({'a': Strange()}, {'a': strange}, {'a': 1}) == {'a': strange}
+
+
+@pytest.mark.parametrize(
+    'before, after',
+    [
+        ([1], [True]),
+        ({'on': 0}, {'on': False}),
+        ({'deep': [{'n': 1}]}, {'deep': [{'n': 1.0}]}),
+        ({'a': 1, 'b': 2}, {'b': 2, 'a': 1}),
+    ],
+)
+def test_a_value_that_python_calls_equal_is_saved_as_it_was_set(engine, before, after):
+    page = saved(value=before)
+    frame = sessions.session(page.session_key)
+    frame['value'] = after
+    frame.save_changes()
+    assert repr(sessions.session(page.session_key)['value']) == repr(after)

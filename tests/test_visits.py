@@ -2,11 +2,13 @@
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 from django.db import OperationalError
 from django.views.generic import View
 
 from sockets import SocketRouter, callbacks, presence
 from sockets.connection import claims, visits
+from sockets.connection.memory import memories
 from sockets.models import Ending, Socket, removal
 from sockets.multiplexing import SocketDemultiplexer
 
@@ -224,3 +226,19 @@ def test_a_database_that_is_away_is_asked_again(waits, connect, alice, login, mo
     Ending.objects.update(claimed_until=removal.in_seconds(-1))
     pass_time()
     assert [what for what, *_ in told] == ['arrived', 'left']
+
+
+def test_what_is_written_to_the_session_as_somebody_leaves_is_saved(waits, connect, alice, login):
+    class Polite(View):
+        socket = SocketRouter()
+
+        @socket.left
+        def on_left(socket):
+            socket.session['left'] = True
+
+    mine = connect(Polite.socket.Handler, cookies=login(alice))
+    mine.disconnect()
+    pass_time()
+    assert mine.name not in memories._memories
+    (session,) = Session.objects.all()
+    assert session.get_decoded()['left'] is True

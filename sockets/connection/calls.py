@@ -11,7 +11,7 @@ def call(handler, event, content):
     """Pass an event, with the content of a frame, through the middleware to the functions; return their result."""
     handler.event = event
     handle = chain(type(handler))
-    if handle is not _innermost:
+    if handle is not _innermost or type(handler)._has_receive:
         handler._identity.is_for_middleware = True
     return handle(handler, content)
 

@@ -28,6 +28,8 @@ _lock = threading.Lock()
 # How many ends of each claim this process has yet to handle.
 _held = collections.Counter()
 _helpers = set()
+# What this process has claimed and not begun with. A function that hangs keeps only itself from being run.
+_tasks = collections.deque()
 _is_renewing = []
 
 
@@ -50,17 +52,17 @@ def run_due(late=False, waits=True):
 
     Without ``waits``, threads do that.
     """
-    count = len(_ends().due(late).values_list('pk', flat=True)[: THREADS * _PART or 1])
+    count = len(_tasks) + len(_ends().due(late).values_list('pk', flat=True)[: THREADS * _PART or 1])
     allowed = _threads_allowed()
     helpers = []
     with _lock:
         for _ in range(min(-(-count // _PART), allowed - len(_helpers)) - (waits or not allowed)):
-            helpers.append(Helper(late, collections.deque()))
+            helpers.append(Helper(late))
             _helpers.add(helpers[-1])
     for helper in helpers:
         helper.start()
     if count and (waits or not allowed):
-        Helper(late, collections.deque()).work()
+        Helper(late).work()
         for helper in helpers:
             helper.join()
 
@@ -71,16 +73,15 @@ class Helper(threading.Thread):
     # What it removes is for the others to handle.
     waits_for_nobody = True
 
-    def __init__(self, late, tasks):
+    def __init__(self, late):
         super().__init__(name='sockets-ends', daemon=True)
         self.late = late
-        self.tasks = tasks
         self.is_replaced = False
 
     def replace(self):
         """Have another thread go on: a function hangs that this one runs."""
         self.is_replaced = True
-        other = Helper(self.late, self.tasks)
+        other = Helper(self.late)
         with _lock:
             _helpers.discard(self)
             _helpers.add(other)
@@ -98,9 +99,9 @@ class Helper(threading.Thread):
 
     def work(self):
         """Do so in the thread that calls this."""
-        _run_all(self.tasks)
-        while not self.is_replaced and claim(self.late, self.tasks):
-            _run_all(self.tasks)
+        _run_all(_tasks)
+        while not self.is_replaced and claim(self.late, _tasks):
+            _run_all(_tasks)
 
 
 def claim(late, tasks):

@@ -90,7 +90,15 @@ class Values:
         self.values = self._copied(values)
 
     def copy(self):
-        return _made(self.model, self._copied(self.values) if self.changing else self.values, self.database)
+        return _made(self, self._copied(self.values) if self.changing else self.values)
+
+    def known(self):
+        """Return the values that copies begin with, not to be changed."""
+        return self.values
+
+    def __reduce__(self):
+        # A copy that goes into a cache or a task leaves this behind.
+        return type(None), ()
 
     def _copied(self, values):
         return {**values, **{name: copy.deepcopy(values[name]) for name in self.changing}}
@@ -106,12 +114,61 @@ class Pickled:
         self.state = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
 
     def copy(self):
-        return _made(self.model, pickle.loads(self.state), self.database)
+        return _made(self, self.known())
+
+    def known(self):
+        """Return the values that copies begin with."""
+        return pickle.loads(self.state)
+
+    __reduce__ = Values.__reduce__
 
 
-def _made(model, values, database):
+def _made(original, values):
+    model = original.model
     instance = model.__new__(model)
     instance.__dict__.update(values)
     instance._state = state = ModelState()
-    state.db, state.adding = database, False
+    state.db, state.adding = original.database, False
+    state.copied_from = original
     return instance
+
+
+def renew(instance, using, update_fields=None):
+    """Read again what nobody has changed in ``instance``, which is about to be saved, if it is a copy.
+
+    Else it would take back what others have written since: a password, an ``is_active``. ``DoesNotExist`` if it has been
+    deleted, and would come back.
+    """
+    original = vars(instance._state).pop('copied_from', None)
+    if original is None:
+        return
+    known, values = original.known(), vars(instance)
+    key = instance._meta.pk.attname
+    if known[key] != values[key]:
+        # Another one is made of it.
+        return
+    names = [
+        field.attname
+        for field in instance._meta.concrete_fields
+        if not field.primary_key
+        and (update_fields is None or field.name in update_fields or field.attname in update_fields)
+        and field.attname in known
+        and field.attname in values
+        and _are_equal(known[field.attname], values[field.attname])
+    ]
+    if names:
+        rows = type(instance)._base_manager.using(using).filter(pk=instance.pk)
+        current = rows.values(*names).first()
+        if current is None:
+            raise instance.DoesNotExist(f'{type(instance).__name__} {instance.pk} has been deleted.')
+        for name, value in current.items():
+            if not _are_equal(value, values[name]):
+                setattr(instance, name, value)
+
+
+def _are_equal(one, other):
+    try:
+        return bool(one == other)
+    except Exception:
+        # What an author's field makes may not be comparable.
+        return False

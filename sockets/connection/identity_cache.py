@@ -11,7 +11,7 @@ import time
 from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import connections, transaction
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 
 from .. import conf
 from ..access import auth
@@ -257,6 +257,7 @@ def install(row_model):
     for model in apps.get_models(include_auto_created=True):
         if known.isdisjoint(_tables(model)):
             continue
+        pre_save.connect(_renew, sender=model, dispatch_uid='sockets.identity_cache')
         post_save.connect(_written, sender=model, dispatch_uid='sockets.identity_cache')
         # Who deletes a session deletes its rows. A receiver would have ``clearsessions`` read each one.
         if Session not in _tables(model):
@@ -281,6 +282,11 @@ def written(instances, using):
     """Drop the identities that are made of ``instances``, which were written to the database ``using``."""
     if cache.is_used:
         cache.drop_written([key for instance in instances for key in keys_of(instance)], using)
+
+
+def _renew(instance, using, raw=False, update_fields=None, **kwargs):
+    if not raw:
+        copies.renew(instance, using, update_fields)
 
 
 def _written(instance, using, **kwargs):

@@ -176,8 +176,15 @@ def merged(before, ours, theirs):
 
 
 def _differ(one, other):
+    if type(one) is not type(other):
+        return True
     try:
-        return type(one) is not type(other) or bool(one != other)
+        # 1 is equal to True, and so is a list of it.
+        if type(one) is dict:
+            return list(one) != list(other) or any(_differ(one[key], other[key]) for key in one)
+        if type(one) in (list, tuple):
+            return len(one) != len(other) or any(map(_differ, one, other))
+        return bool(one != other)
     except Exception:
         # What an author keeps in a session may not be comparable.
         return True

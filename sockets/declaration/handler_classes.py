@@ -22,6 +22,9 @@ def declare(cls, base):
         if not isinstance(entry, str):
             middleware.refuse(entry, entry)
     cls._default_function = _method(cls, 'default_route', 'content')
+    # A receive() of the project's own runs before the demands of a route are looked at, as a middleware does.
+    cls._has_receive = any('receive' in vars(klass) for klass in cls.__mro__
+                           if klass.__module__.partition('.')[0] not in ('sockets', 'channels'))
     cls._has_decoder = base is not None and cls.decode is not base.decode
     try:
         check_declaration('{}.sends'.format(cls.__name__), cls.sends)
