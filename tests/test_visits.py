@@ -242,3 +242,21 @@ def test_what_is_written_to_the_session_as_somebody_leaves_is_saved(waits, conne
     assert mine.name not in memories._memories
     (session,) = Session.objects.all()
     assert session.get_decoded()['left'] is True
+
+
+def test_a_connection_that_ends_as_its_person_comes_back_is_not_overlooked(waits, connect, alice, login, monkeypatch):
+    cookies = login(alice)
+    connect(Room.socket.Handler, cookies=cookies)
+    first, endings = Socket.objects.select_related('user', 'session').get(), type(Ending.objects.all())
+    delete = endings._raw_delete
+
+    def delete_and_end(self, using):
+        count = delete(self, using)
+        if Socket.objects.filter(pk=first.pk).exists():
+            # In another server, just when nothing was found that waits.
+            removal.close(first, using)
+        return count
+
+    monkeypatch.setattr(endings, '_raw_delete', delete_and_end)
+    connect(Room.socket.Handler, cookies=cookies)
+    assert told == [('arrived', 'alice', None)] and Socket.objects.count() == 1

@@ -16,6 +16,9 @@ def arrive(handler):
     from ..models import Ending, Socket
 
     row = handler._identity.row
+    earlier = _others(row).filter(pk__lt=row.pk)
+    # Asked first: a connection that ends meanwhile is either still found here, or its end is found there.
+    was_here = earlier.exists()
     with transaction.atomic(using=row._database):
         if not Socket.objects.using(row._database).filter(pk=row.pk).update(has_arrived=True):
             # It has ended meanwhile.
@@ -24,7 +27,7 @@ def arrive(handler):
         has_returned = waiting._raw_delete(waiting.db)
     row.has_arrived = True
     # Of several that come at once, the first one arrives.
-    if not has_returned and not _others(row).filter(pk__lt=row.pk).exists():
+    if not (was_here or has_returned or earlier.exists()):
         call(handler, 'arrived', None)
 
 
