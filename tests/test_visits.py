@@ -259,4 +259,20 @@ def test_a_connection_that_ends_as_its_person_comes_back_is_not_overlooked(waits
 
     monkeypatch.setattr(endings, '_raw_delete', delete_and_end)
     connect(Room.socket.Handler, cookies=cookies)
-    assert told == [('arrived', 'alice', None)] and Socket.objects.count() == 1
+    assert told == [('arrived', 'alice', None)]
+
+
+def test_of_two_connections_with_which_somebody_comes_back_none_takes_the_other_for_an_arrival(
+    waits, connect, alice, login, monkeypatch
+):
+    cookies = login(alice)
+    connect(Room.socket.Handler, cookies=cookies).disconnect()
+    arrive, late = visits.arrive, []
+    # The first one is slow, and the second one overtakes it.
+    monkeypatch.setattr(visits, 'arrive', late.append)
+    connect(Room.socket.Handler, cookies=cookies)
+    monkeypatch.setattr(visits, 'arrive', arrive)
+    connect(Room.socket.Handler, cookies=cookies)
+    arrive(late[0])
+    pass_time()
+    assert told == [('arrived', 'alice', None)] and not Ending.objects.exists()

@@ -24,7 +24,8 @@ def arrive(handler):
             # It has ended meanwhile.
             return
         waiting = Ending.objects.using(row._database).of_person(row).filter(has_left=False)
-        has_returned = waiting._raw_delete(waiting.db)
+        # Where there is an earlier one, that may be about to find them, and not know otherwise that it has returned.
+        has_returned = not was_here and waiting._raw_delete(waiting.db)
     row.has_arrived = True
     # Of several that come at once, the first one arrives.
     if not (was_here or has_returned or earlier.exists()):
