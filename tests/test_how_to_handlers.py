@@ -170,8 +170,8 @@ def test_middleware(page, monkeypatch):
 def test_the_request(page, alice):
     client = SocketClient('/page/?page=2', user=alice, headers={'accept-language': 'de'},
                           handler=page('pages.views').Page.socket.Handler).connect()
-    assert client.request('WHENCE') == {'type': 'WHENCE', 'host': 'testserver', 'language': 'de', 'page': '2',
-                                        'cookies': ['sessionid']}
+    assert client.request('WHERE_FROM') == {'type': 'WHERE_FROM', 'host': 'testserver', 'language': 'de', 'page': '2',
+                                            'cookies': ['sessionid']}
 
 
 def test_frames_that_are_no_json(page):

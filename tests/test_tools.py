@@ -1,5 +1,9 @@
 """The tools of the repository agree: what is written in two of their files is the same in both."""
+import os
 import re
+import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,3 +35,16 @@ def test_pre_commit_has_the_ruff_that_the_lint_environment_has():
 def test_the_line_length_is_the_same_in_the_editor():
     length, = re.findall(r'^line-length = (\d+)$', read('ruff.toml'), re.MULTILINE)
     assert 'max_line_length = {}'.format(length) in read('.editorconfig').partition('[*.md]')[0]
+
+
+def test_a_taken_port_is_said_before_the_virtualenv_of_the_example_is_made_anew(tmp_path):
+    # A second `scripts/example`, started with another Python, deleted the packages of the one that was running.
+    shutil.copytree(str(ROOT / 'scripts'), str(tmp_path / 'scripts'))
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen(1)
+        port = str(taken.getsockname()[1])
+        process = subprocess.run([str(tmp_path / 'scripts/example')], env=dict(os.environ, PORT=port),
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.returncode == 1 and 'Port {} is taken'.format(port) in process.stderr.decode()
+    assert not (tmp_path / '.venv').exists()
