@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from sockets.layers import RedisChannelLayer
-from sockets.engines.channels1.transport import server_prefix
+from sockets.engine import server_of
 
 from .. import servers as programs
 from . import fleet
@@ -165,7 +165,7 @@ async def one_of_three(hall, shards, fault):
         hello = await connection.ask({'type': 'HELLO'})
         of[connection] = names[hello['socket_id']]
     # A server's own mailbox is on one of them: if that is away, it is the whole server's trouble.
-    homes = {shards.of(server_prefix(name)) for name in of.values()}
+    homes = {shards.of(server_of(name)) for name in of.values()}
     victim = next(index for index in range(3) if index not in homes)
     redis = shards.all[victim]
     healthy = [connection for connection in connections if shards.of(of[connection]) != victim]
