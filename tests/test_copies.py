@@ -100,3 +100,12 @@ def test_what_cannot_be_copied_is_a_type_error():
     for value in (threading.Lock(), [threading.Lock()]):
         with pytest.raises(TypeError, match='Plain cannot be copied'):
             copies.original(loaded(Plain, id=1, name='a', notes=value))
+
+
+@pytest.mark.django_db
+def test_a_copy_that_is_saved_in_another_database_is_saved_as_it_is(alice):
+    found = copies.original(alice).copy()
+    get_user_model().objects.all().delete()
+    copies.renew(found, 'other')
+    with pytest.raises(get_user_model().DoesNotExist, match='User 1?.* has been deleted'):
+        copies.renew(copies.original(alice).copy(), alice._state.db)

@@ -27,6 +27,8 @@ class Room(View):
     def on_connect(socket):
         if socket.request.GET.get('close'):
             socket.close(4403)
+        if socket.request.GET.get('raise'):
+            raise KeyError('raise')
 
     @socket.arrived
     def on_arrived(socket, room=None):
@@ -276,3 +278,15 @@ def test_of_two_connections_with_which_somebody_comes_back_none_takes_the_other_
     arrive(late[0])
     pass_time()
     assert told == [('arrived', 'alice', None)] and not Ending.objects.exists()
+
+
+@pytest.mark.parametrize('how', ['close', 'raise'])
+def test_who_was_turned_away_a_moment_before_arrives(waits, connect, alice, login, how):
+    cookies = login(alice)
+    away = connect(Room.socket.Handler, path=f'/page/?{how}=1', cookies=cookies)
+    # Its client has not answered the close yet.
+    assert Socket.objects.count() == 1
+    connect(Room.socket.Handler, cookies=cookies)
+    assert told == [('arrived', 'alice', None)]
+    away.disconnect()
+    assert told == [('arrived', 'alice', None)]

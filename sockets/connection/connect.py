@@ -39,6 +39,7 @@ def connect(handler):
     except BaseException as error:
         if isinstance(error, engine.current().escaping):
             raise
+        attempt(handler, visits.turn_away, handler)
         attempt(handler, _refuse, handler, error)
     finally:
         # It knows the handler, which knows the connection.

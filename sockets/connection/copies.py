@@ -140,7 +140,7 @@ def renew(instance, using, update_fields=None):
     deleted, and would come back.
     """
     original = vars(instance._state).pop('copied_from', None)
-    if original is None:
+    if original is None or original.database != using:
         return
     known, values = original.known(), vars(instance)
     key = instance._meta.pk.attname

@@ -11,12 +11,14 @@ from .calls import call
 
 def arrive(handler):
     """Note that the person of the connection of ``handler`` is here; call its functions if they were not before."""
-    if not (handler.arrived_functions or handler.left_functions) or handler.closed or handler._identity.row is None:
+    if not _are_counted(handler):
         return
+    if handler.closed:
+        return turn_away(handler)
     from ..models import Ending, Socket
 
     row = handler._identity.row
-    earlier = _others(row).filter(pk__lt=row.pk)
+    earlier = _others(row).filter(pk__lt=row.pk).exclude(has_arrived=False)
     # Asked first: a connection that ends meanwhile is either still found here, or its end is found there.
     was_here = earlier.exists()
     with transaction.atomic(using=row._database):
@@ -30,6 +32,20 @@ def arrive(handler):
     # Of several that come at once, the first one arrives.
     if not (was_here or has_returned or earlier.exists()):
         call(handler, 'arrived', None)
+
+
+def turn_away(handler):
+    """Note that the connection of ``handler``, which is closed as it is opened, brings nobody: the next one does."""
+    if _are_counted(handler):
+        from ..models import Socket
+
+        row = handler._identity.row
+        Socket.objects.using(row._database).filter(pk=row.pk, has_arrived=None).update(has_arrived=False)
+
+
+def _are_counted(handler):
+    has_functions = handler.arrived_functions or handler.left_functions
+    return bool(has_functions and handler._identity is not None and handler._identity.row is not None)
 
 
 def leave(row, end):
