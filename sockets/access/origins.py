@@ -83,7 +83,7 @@ def remedy(origin):
     if not origin:
         return "SOCKETS['REQUIRE_ORIGIN'] refuses clients without one."
     entry = "add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here{}.".format(
-        ', beside your own hosts, for it replaces ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else '')
+        ', and your own hosts as well: this setting replaces ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else '')
     if _ORIGIN.fullmatch(_whole(origin)):
         return 'If it is yours, add its host to {}; if only its port differs, or it has no TLS and we have, {}'.format(
             'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']", entry)
