@@ -20,7 +20,7 @@ version = re.search(r"^__version__ = '(.+)'$", read('sockets/__init__.py'), re.M
 
 def readme():
     """Return the README for another site: its relative links lead to the files of this release in the repository."""
-    return re.sub(r'\]\((?![a-z]+:|#)', ']({}/blob/v{}/'.format(REPOSITORY, version), read('README.md'))
+    return re.sub(r'\]\((?![a-z]+:|#)', f']({REPOSITORY}/blob/v{version}/', read('README.md'))
 
 
 test = [
@@ -43,9 +43,9 @@ setup(
     long_description_content_type='text/markdown',
     url=REPOSITORY,
     project_urls={
-        'Documentation': '{}/blob/v{}/docs/index.md'.format(REPOSITORY, version),
-        'Changelog': '{}/blob/v{}/CHANGELOG.md'.format(REPOSITORY, version),
-        'Issues': '{}/issues'.format(REPOSITORY),
+        'Documentation': f'{REPOSITORY}/blob/v{version}/docs/index.md',
+        'Changelog': f'{REPOSITORY}/blob/v{version}/CHANGELOG.md',
+        'Issues': f'{REPOSITORY}/issues',
         'Source': REPOSITORY,
     },
     author='the sockets authors',
@@ -114,5 +114,6 @@ setup(
         'Programming Language :: Python :: 3.13',
         'Topic :: Internet :: WWW/HTTP',
         'Typing :: Typed',
-    ] + (['Private :: Do Not Upload'] if '.example/' in REPOSITORY else []),
+    ]
+    + (['Private :: Do Not Upload'] if '.example/' in REPOSITORY else []),
 )

@@ -1,4 +1,5 @@
 """Routed websockets for Django: decorate methods of a view, get a socket beside its page."""
+
 from typing import TYPE_CHECKING, Any
 
 from .router import SocketRouter
@@ -16,5 +17,6 @@ def __getattr__(name: str) -> Any:
     # Channels can be imported only where Django's settings are; SocketRouter must not need them.
     if name == 'RoutedSocketHandler':
         from .handlers import RoutedSocketHandler
+
         return RoutedSocketHandler
-    raise AttributeError('module {!r} has no attribute {!r}'.format(__name__, name))
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,5 @@
 """The Django app."""
+
 from django.apps import AppConfig
 
 from .engines.channels1 import compat
@@ -14,8 +15,9 @@ class SocketsConfig(AppConfig):
         compat.patch_postgresql()
         from django.apps import apps
 
-        from . import callbacks, checks, engine, presence  # noqa: F401, checks register themselves
+        from . import callbacks, checks, engine, presence
         from .connection import endings
+
         callbacks.end = endings.end
         callbacks.purge_if_due = presence.purge_if_due
         callbacks.try_again = presence.try_again
@@ -25,5 +27,6 @@ class SocketsConfig(AppConfig):
             from .access import revocation
             from .connection import identity_cache
             from .models import Socket
+
             revocation.install()
             identity_cache.install(Socket)

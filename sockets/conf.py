@@ -1,4 +1,5 @@
 """``settings.SOCKETS``, read when it is used, with every default in one place."""
+
 from django.conf import settings
 from django.core.signals import setting_changed
 
@@ -48,9 +49,32 @@ DEFAULTS = {
     # Names of headers, query parameters and cookies that are not stored in rows, because they may prove who a client
     # is. A * stands for anything, - and _ for each other.
     'CREDENTIALS': (
-        '*authorization*', '*token*', '*secret*', '*password*', '*passwd*', '*credential*', '*jwt*', '*api-key*',
-        '*apikey*', '*access-key*', '*assertion*', '*signature*', 'sig', 'auth', '*-auth', '*oauth*', '*oidc*', 'ticket',
-        'otp', 'session', '*-session', '*session-id*', '*sessionid*', '*sessid*', 'sid', '*.sid',
+        '*authorization*',
+        '*token*',
+        '*secret*',
+        '*password*',
+        '*passwd*',
+        '*credential*',
+        '*jwt*',
+        '*api-key*',
+        '*apikey*',
+        '*access-key*',
+        '*assertion*',
+        '*signature*',
+        'sig',
+        'auth',
+        '*-auth',
+        '*oauth*',
+        '*oidc*',
+        'ticket',
+        'otp',
+        'session',
+        '*-session',
+        '*session-id*',
+        '*sessionid*',
+        '*sessid*',
+        'sid',
+        '*.sid',
         # Pages cannot set other headers, so some put a token there.
         'sec-websocket-protocol',
     ),

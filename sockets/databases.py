@@ -1,4 +1,5 @@
 """Which database is read (a replica may be behind, and takes no writes), and how many values go into one query."""
+
 import contextlib
 import threading
 
@@ -13,7 +14,7 @@ _thread = threading.local()
 def parts(values):
     """Return ``values`` in lists, each of which fits into one query."""
     values = list(values)
-    return [values[start:start + IN_ONE_QUERY] for start in range(0, len(values), IN_ONE_QUERY)]
+    return [values[start : start + IN_ONE_QUERY] for start in range(0, len(values), IN_ONE_QUERY)]
 
 
 class _ReadsFromPrimary:

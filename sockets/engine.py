@@ -7,6 +7,7 @@ the core asks a ``Connection``, the one of the handler, and the ``Engine``, whic
 What connections are sent is a *message*, a dict of one or two of these: ``text`` (``str``) or ``bytes``, a frame; and
 ``close``, a code. The name of a connection begins with that of its server, up to and including the first ``!``.
 """
+
 import collections
 from importlib import import_module
 
@@ -42,7 +43,9 @@ def server_of(name):
 
 
 Endpoint = collections.namedtuple('Endpoint', 'handler pattern names')
-Endpoint.__doc__ = """A handler class, the regular expression of its path, and the names of its URL keyword arguments."""
+Endpoint.__doc__ = (
+    """A handler class, the regular expression of its path, and the names of its URL keyword arguments."""
+)
 
 
 class Denied(Exception):
@@ -88,7 +91,7 @@ class Connection:
         if self.accepted:
             return
         if self.closed:
-            raise RuntimeError('Cannot accept {} once it has been closed.'.format(self.name))
+            raise RuntimeError(f'Cannot accept {self.name} once it has been closed.')
         if self.opening is not None:
             self.opening()
         self.accept_without_opening()
@@ -105,10 +108,11 @@ class Connection:
         thread sends next.
         """
         if self.closed:
-            raise RuntimeError('Cannot send to {} once it has been closed.'.format(self.name))
+            raise RuntimeError(f'Cannot send to {self.name} once it has been closed.')
         message = {key: value for key, value in message.items() if value is not None}
         refuses = message.get('accept') is False or (
-            message.get('close') and not message.get('accept') and 'text' not in message and 'bytes' not in message)
+            message.get('close') and not message.get('accept') and 'text' not in message and 'bytes' not in message
+        )
         if not self.accepted and not refuses:
             self.accept()
         if self.accepted:
@@ -273,5 +277,7 @@ class Engine:
 
     def _missing(self):
         from django.core.exceptions import ImproperlyConfigured
+
         return ImproperlyConfigured(
-            'sockets has nothing to run on: type "python -m pip install \'channels<2\' daphne asgi_redis".')
+            'sockets has nothing to run on: type "python -m pip install \'channels<2\' daphne asgi_redis".'
+        )

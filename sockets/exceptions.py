@@ -15,6 +15,7 @@
 A project's own mistakes are ``django.core.exceptions.ImproperlyConfigured`` or ``TypeError``,
 raised while it is imported or checked.
 """
+
 from typing import Any, Dict, Optional
 
 
@@ -30,8 +31,9 @@ class FrameError(SocketsError):
     frame may be sent again, if that is known.
     """
 
-    def __init__(self, code: str, details: str = '', errors: Optional[Dict[str, Any]] = None,
-                 retry_after: Optional[float] = None) -> None:
+    def __init__(
+        self, code: str, details: str = '', errors: Optional[Dict[str, Any]] = None, retry_after: Optional[float] = None
+    ) -> None:
         super().__init__(code, details, errors)
         self.code = code
         self.details = details
@@ -84,5 +86,4 @@ class DeliveryFailed(SocketsError):
         self.why = why
 
     def __str__(self) -> str:
-        return 'Handed to {} of {} connections, the others could not be reached: {}'.format(
-            self.delivered, self.total, self.why)
+        return f'Handed to {self.delivered} of {self.total} connections, the others could not be reached: {self.why}'

@@ -1,4 +1,5 @@
 """One message to many connections: whom it can reach, how long a full mailbox is waited for, and what became of it."""
+
 import builtins
 import collections
 import logging
@@ -17,8 +18,10 @@ logger = logging.getLogger('sockets')
 _RETRY_INTERVAL = 0.01
 
 # What to do about connections that an in-memory layer does not reach.
-REACH_ALL = ("Set 'BACKEND': 'sockets.layers.RedisChannelLayer' in CHANNEL_LAYERS, which reaches all processes, or do "
-             'this in a view of the server itself.')
+REACH_ALL = (
+    "Set 'BACKEND': 'sockets.layers.RedisChannelLayer' in CHANNEL_LAYERS, which reaches all processes, or do "
+    'this in a view of the server itself.'
+)
 
 # The servers whose rows this process has made: where only one process is reached, its own. ``None`` in a test, where
 # every connection is.
@@ -33,7 +36,7 @@ def message(text=None, bytes=None):
         return {'text': text}
     if isinstance(bytes, builtins.bytes) and text is None:
         return {'bytes': envelopes.wrap(bytes)}
-    raise TypeError("A frame is text='...' or bytes=b'...', not text={!r:.40}, bytes={!r:.40}.".format(text, bytes))
+    raise TypeError(f"A frame is text='...' or bytes=b'...', not text={text!r:.40}, bytes={bytes!r:.40}.")
 
 
 def send_many(names, message):
@@ -48,9 +51,14 @@ def send_many(names, message):
         reached = [name for name in names if server_of(name) not in away]
         if not away <= _logged:
             _logged.update(away)
-            logger.warning('%d of %d connections get nothing: they are of another process (%s), or one that has ended, '
-                           'and the channel layer in memory reaches this one only. %s',
-                           len(names) - len(reached), len(names), ', '.join(sorted(away)), REACH_ALL)
+            logger.warning(
+                '%d of %d connections get nothing: they are of another process (%s), or one that has ended, '
+                'and the channel layer in memory reaches this one only. %s',
+                len(names) - len(reached),
+                len(names),
+                ', '.join(sorted(away)),
+                REACH_ALL,
+            )
         names = reached
     return hand_over(engine.current(), names, message)
 
@@ -97,8 +105,12 @@ def hand_over(way, names, message):
         if waiting:
             time.sleep(_RETRY_INTERVAL)
     if dropped:
-        logger.error('Gave up %d messages: the mailbox took none for %s s of %s', sum(dropped.values()),
-                     conf.SEND_TIMEOUT, ', '.join('{} ({})'.format(*item) for item in dropped.items()))
+        logger.error(
+            'Gave up %d messages: the mailbox took none for %s s of %s',
+            sum(dropped.values()),
+            conf.SEND_TIMEOUT,
+            ', '.join('{} ({})'.format(*item) for item in dropped.items()),
+        )
         way.note_dropped(dropped)
         announce(messages_dropped, sender=None, servers=dict(dropped))
     delivered = len(names) - sum(dropped.values()) - undelivered

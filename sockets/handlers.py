@@ -1,4 +1,5 @@
 """The handler class that people build on."""
+
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
 
         def accept(self) -> None: ...
 
-        def send(self, text: Optional[str] = None, bytes: Optional[bytes] = None,
-                 close: Union[bool, int] = False) -> None: ...
+        def send(
+            self, text: Optional[str] = None, bytes: Optional[bytes] = None, close: Union[bool, int] = False
+        ) -> None: ...
 
         def close(self, code: int = 1000) -> None: ...
 else:
@@ -135,7 +137,7 @@ class RoutedSocketHandler(_Base):
     def join(self, room: str) -> None:
         """Enter the room ``room``, a ``str``, for ``Socket.objects.in_room(room)`` to find this connection."""
         if self.row is None:
-            raise RuntimeError('Cannot join {!r:.40} before the connection is accepted.'.format(room))
+            raise RuntimeError(f'Cannot join {room!r:.40} before the connection is accepted.')
         self.row.join(room)
 
     def leave(self, room: str) -> None:
@@ -176,8 +178,12 @@ class RoutedSocketHandler(_Base):
 
     def default_route(self, content: Dict[str, Any]) -> Any:
         """Answer a content whose type no route matches."""
-        raise FrameError(messages.UNKNOWN_TYPE, 'No route for the type {:.100}.'.format(
-            repr(content[messages.TYPE]) if messages.TYPE in content else '(there is none)'))
+        raise FrameError(
+            messages.UNKNOWN_TYPE,
+            'No route for the type {:.100}.'.format(
+                repr(content[messages.TYPE]) if messages.TYPE in content else '(there is none)'
+            ),
+        )
 
     @_with_url_arguments
     def disconnect(self, message: Any, **kwargs: Any) -> None:

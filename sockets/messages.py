@@ -1,4 +1,5 @@
 """The envelope of messages: JSON objects with a type, their reserved keys and types, and their encoding."""
+
 import functools
 import json
 import re
@@ -61,35 +62,41 @@ _BETWEEN_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^][{}"]+', 
 
 
 def _refuse_constant(name):
-    raise ValueError('{} is not a JSON number'.format(name))
+    raise ValueError(f'{name} is not a JSON number')
 
 
 def _finite(digits, float=float):
     # 1e999 is JSON, and infinity, which it becomes, is not. Only of infinity is this difference not 0.
     number = float(digits)
     if number - number:
-        raise ValueError('{:.20} is too large a number'.format(digits))
+        raise ValueError(f'{digits:.20} is too large a number')
     return number
 
 
 def _short(digits):
     if len(digits) > 4300:
-        raise ValueError('{:.20}... has too many digits'.format(digits))
+        raise ValueError(f'{digits:.20}... has too many digits')
     return int(digits)
 
 
 # Made once: json.loads() would make one for each frame. Later Pythons limit integers themselves; to calculate one of a
 # million digits takes seconds.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite,
-                            parse_int=None if hasattr(sys, 'get_int_max_str_digits') else _short)
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant,
+    parse_float=_finite,
+    parse_int=None if hasattr(sys, 'get_int_max_str_digits') else _short,
+)
 
 
 def check_size(frame, max_size):
     """Raise ``FrameError`` if the frame, ``str`` or ``bytes``, is longer than ``max_size`` bytes."""
     # A character is 1 to 4 bytes of UTF-8: most frames are decided without encoding them.
-    if len(frame) > max_size or isinstance(frame, str) and (
-            len(frame) * 4 > max_size < len(frame.encode('utf-8', 'surrogatepass'))):
-        raise FrameError(TOO_LARGE, 'A frame has at most {} bytes.'.format(max_size))
+    if (
+        len(frame) > max_size
+        or isinstance(frame, str)
+        and (len(frame) * 4 > max_size < len(frame.encode('utf-8', 'surrogatepass')))
+    ):
+        raise FrameError(TOO_LARGE, f'A frame has at most {max_size} bytes.')
 
 
 def decode(text):
@@ -101,11 +108,11 @@ def decode(text):
         raise FrameError(INVALID_MESSAGE, 'Binary frames are not understood; send a JSON object as text.')
     # Few brackets cannot be deep. That is true of nearly all frames.
     if text.count('[') + text.count('{') > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise FrameError(INVALID_JSON, 'The JSON is nested too deeply: more than {} levels.'.format(MAX_DEPTH))
+        raise FrameError(INVALID_JSON, f'The JSON is nested too deeply: more than {MAX_DEPTH} levels.')
     try:
         content = _DECODER.decode(text)
     except ValueError as error:
-        raise FrameError(INVALID_JSON, 'This is not JSON: {}.'.format(error))
+        raise FrameError(INVALID_JSON, f'This is not JSON: {error}.')
     if not isinstance(content, dict):
         raise FrameError(INVALID_MESSAGE, 'A frame is a JSON object with a type, like {"type": "HELLO"}.')
     if '\\u' not in text:
@@ -120,11 +127,11 @@ def decode(text):
 def encode(content):
     """Return the text of ``content``, a ``dict`` of what Django's JSON encoder knows; else raise ``TypeError``."""
     if not isinstance(content, dict):
-        raise TypeError('A message is a dict, not {}: {!r:.100}'.format(type(content).__name__, content))
+        raise TypeError(f'A message is a dict, not {type(content).__name__}: {content!r:.100}')
     try:
         return _encoder().encode(content)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise TypeError('This message cannot be JSON: {}'.format(error)) from error
+        raise TypeError(f'This message cannot be JSON: {error}') from error
 
 
 def fields(content):
@@ -157,6 +164,7 @@ def _depth(text):
 def _encoder():
     # Django's serializers import its ORM, which this module must not need.
     from django.core.serializers.json import DjangoJSONEncoder
+
     return DjangoJSONEncoder(allow_nan=False, separators=(',', ':'))
 
 
@@ -172,4 +180,4 @@ def close_code(code):
     """Return ``code`` if a server may close with it (RFC 6455, section 7.4); ``ValueError`` if not."""
     if isinstance(code, int) and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
         return int(code)
-    raise ValueError('{!r} is not a close code; use 1000, or one of your own from 4000 to 4999.'.format(code))
+    raise ValueError(f'{code!r} is not a close code; use 1000, or one of your own from 4000 to 4999.')

@@ -1,4 +1,5 @@
 """Several handlers over one connection, each for a stream of it: ``{"stream": "chat", "payload": {"type": ...}}``."""
+
 from typing import Any, Dict, Optional, Type
 
 from django.core.exceptions import ImproperlyConfigured
@@ -121,16 +122,22 @@ class SocketDemultiplexer(RoutedSocketHandler):
         super().__init_subclass__(**kwargs)
         for name, handler in cls.streams.items():
             if not (isinstance(handler, type) and issubclass(handler, RoutedSocketHandler)):
-                raise ImproperlyConfigured('{}.streams[{!r}] is {!r}, which is not a subclass of RoutedSocketHandler; '
-                                           'of a view, take <View>.socket.Handler.'.format(
-                                               cls.__name__, name, handler))
-        cls._streams = {name: type(handler.__name__, (Stream, handler), {'stream': name, '__module__': cls.__module__})
-                        for name, handler in cls.streams.items()}
+                raise ImproperlyConfigured(
+                    f'{cls.__name__}.streams[{name!r}] is {handler!r}, which is not a subclass of RoutedSocketHandler; '
+                    'of a view, take <View>.socket.Handler.'
+                )
+        cls._streams = {
+            name: type(handler.__name__, (Stream, handler), {'stream': name, '__module__': cls.__module__})
+            for name, handler in cls.streams.items()
+        }
         for event in ('arrived', 'left'):
             name = event + '_functions'
             if any(getattr(handler, name) for handler in cls.streams.values()):
-                setattr(cls, name, (*(other for other in getattr(cls, name) if other is not _OF_STREAMS[event]),
-                                    _OF_STREAMS[event]))
+                setattr(
+                    cls,
+                    name,
+                    (*(other for other in getattr(cls, name) if other is not _OF_STREAMS[event]), _OF_STREAMS[event]),
+                )
         cls.left_after = max([cls.left_after, *(handler.left_after for handler in cls.streams.values())])
 
     def connect(self, message: Any, **kwargs: Any) -> None:
@@ -160,7 +167,7 @@ class SocketDemultiplexer(RoutedSocketHandler):
         if stream is None:
             name = content[STREAM]
             if not isinstance(name, str) or name not in self._streams:
-                raise FrameError(messages.UNKNOWN_TYPE, 'No stream {:.100}.'.format(repr(name)))
+                raise FrameError(messages.UNKNOWN_TYPE, f'No stream {repr(name):.100}.')
             raise FrameError(messages.INVALID_MESSAGE, 'A payload is a JSON object with a type.')
         try:
             _serve(stream, is_last=self.content.get(messages.REF) is None)
@@ -222,10 +229,12 @@ def _end(stream: Any) -> None:
 
 def _pass_on(event: str) -> Function:
     """Return a function that has each stream of a connection handle ``event``."""
+
     def pass_on(socket: Any) -> None:
         for handler in socket._streams.values():
             stream = handler(socket)
             attempt(stream, call, stream, event, None)
+
     return Function(pass_on, 'message')
 
 

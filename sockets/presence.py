@@ -1,4 +1,5 @@
 """Keeping the rows true: who is gone without a close, and who must go. A housekeeper in each server and worker does it."""
+
 import collections
 import logging
 import threading
@@ -81,8 +82,15 @@ def purge():
     when all have run.
     """
     counts, failures = [], []
-    for step in (Socket.objects.purge_dead, purge_lost, revoke_expired, revoke_inactive, purge_silent_here,
-                 remove_left_rooms, run_ends):
+    for step in (
+        Socket.objects.purge_dead,
+        purge_lost,
+        revoke_expired,
+        revoke_inactive,
+        purge_silent_here,
+        remove_left_rooms,
+        run_ends,
+    ):
         try:
             counts.append(step())
         except Exception as error:
@@ -105,8 +113,7 @@ def lost():
     if engine.current().is_local():
         # A stock one has no name.
         in_memory |= Q(layer=engine.current().layer_name())
-    rows = Socket.objects.on_primary().filter(
-        in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
+    rows = Socket.objects.on_primary().filter(in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
     # One that was stopped for a while, as a laptop is, may hold its lease.
     alive = engine.current().live_servers(servers_of(rows))
     return rows.exclude(server__in=alive) if alive else rows
@@ -128,8 +135,7 @@ def purge_silent_here():
 
 
 def remove_left_rooms():
-    """Remove what processes left that died between removing a row and leaving its rooms; return 0, as those are no rows.
-    """
+    """Remove what processes left that died between removing a row and leaving its rooms; return 0, as those are no rows."""
     rows = Socket.objects.on_primary()
     Membership.objects.using(rows.db).exclude(socket_id__in=rows.values('pk')).delete()
     return 0
@@ -151,8 +157,9 @@ def purge_silent(rows):
 
 def revoke_expired():
     """Close the connections whose session has expired; return how many that were."""
-    return Socket.objects.on_primary().filter(session__expire_date__lte=timezone.now()).revoke(
-        'Your session has expired.')
+    return (
+        Socket.objects.on_primary().filter(session__expire_date__lte=timezone.now()).revoke('Your session has expired.')
+    )
 
 
 def revoke_inactive():
@@ -162,8 +169,11 @@ def revoke_inactive():
     """
     if not auth.has_active_column():
         return 0
-    return Socket.objects.on_primary().filter(user__isnull=False, user__is_active=False).revoke(
-        'Your account is not active.')
+    return (
+        Socket.objects.on_primary()
+        .filter(user__isnull=False, user__is_active=False)
+        .revoke('Your account is not active.')
+    )
 
 
 def start_housekeeper():
@@ -244,7 +254,7 @@ class Housekeeper(threading.Thread):
 
     def note_trouble(self, error):
         # Said once: the database or Redis is away, each step meets that, and everybody else says so, too.
-        text = '{}: {}'.format(type(error).__name__, error)
+        text = f'{type(error).__name__}: {error}'
         if text not in self.troubles:
             logger.error('Housekeeping waits: %s', text)
         self.troubles.add(text)

@@ -1,4 +1,5 @@
 """The fixture of ``sockets.testing``, which pytest finds by itself. Imported in any project, before its settings."""
+
 import pytest
 
 

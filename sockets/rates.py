@@ -1,4 +1,5 @@
 """How many frames are let through: rates, and buckets of tokens. Standard library only; all times are seconds."""
+
 import math
 import re
 import threading
@@ -30,22 +31,20 @@ class Rate:
         match = _TEXT.fullmatch(value) if isinstance(value, str) else None
         number = float(match.group(1)) if match else value
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
-            raise TypeError("A route's rate is a number of frames a second, or a text like '30/m', not {!r}.".format(
-                value))
+            raise TypeError(f"A route's rate is a number of frames a second, or a text like '30/m', not {value!r}.")
         if per not in (CONNECTION, USER):
-            raise TypeError("A rate is counted per='connection' or per='user', not {!r}.".format(per))
+            raise TypeError(f"A rate is counted per='connection' or per='user', not {per!r}.")
         # A bucket smaller than one token would never let a frame through.
         self.burst = max(number, 1)
         self.per_second = number / _SECONDS[match.group(2)] if match else number
-        self.words: str = match.group() if match else '{:g} frames a second'.format(number)
+        self.words: str = match.group() if match else f'{number:g} frames a second'
         self.per = per
 
     def __str__(self) -> str:
         return self.words + (' per user' if self.per == USER else '')
 
 
-def take(bucket: Tuple[float, float], now: float, per_second: float,
-         burst: float) -> Tuple[Tuple[float, float], float]:
+def take(bucket: Tuple[float, float], now: float, per_second: float, burst: float) -> Tuple[Tuple[float, float], float]:
     """Take a token out of ``bucket``, a pair of how many there were and when. Return the bucket as it is then, and the
     seconds until there is a token: 0 if there was one. If there was none, nothing is taken.
     """

@@ -1,4 +1,5 @@
 """SocketRouter: a websocket beside a view's page."""
+
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Type, TypeVar, Union, overload
 
@@ -28,8 +29,8 @@ class ViewInRouting(ImproperlyConfigured):
 
     def __init__(self, view: type, name: str) -> None:
         self.view = view
-        self.remedy = 'Write route_class({}.{}.Handler, path=...).'.format(view.__name__, name)
-        super().__init__('A routing names the view {}, which is not a consumer. {}'.format(view.__name__, self.remedy))
+        self.remedy = f'Write route_class({view.__name__}.{name}.Handler, path=...).'
+        super().__init__(f'A routing names the view {view.__name__}, which is not a consumer. {self.remedy}')
 
 
 def refuse_views(consumer: Any) -> None:
@@ -52,11 +53,16 @@ class SocketRouter:
     a dict of types and forms, declares what is sent, in addition to what ``handler`` declares.
     """
 
-    def __init__(self, handler: 'Optional[Type[RoutedSocketHandler]]' = None,
-                 guard: "Union[Literal['view'], Literal[False], None]" = None, sends: 'Optional[Sends]' = None) -> None:
+    def __init__(
+        self,
+        handler: 'Optional[Type[RoutedSocketHandler]]' = None,
+        guard: "Union[Literal['view'], Literal[False], None]" = None,
+        sends: 'Optional[Sends]' = None,
+    ) -> None:
         if guard not in ('view', None) and guard is not False:
-            raise TypeError("SocketRouter(guard=...) takes 'view', which asks for what the view does, or False, "
-                            'not {!r}.'.format(guard))
+            raise TypeError(
+                f"SocketRouter(guard=...) takes 'view', which asks for what the view does, or False, not {guard!r}."
+            )
         if apps.ready and not apps.is_installed('sockets'):
             raise ImproperlyConfigured("SocketRouter needs its app: add 'sockets' to INSTALLED_APPS.")
         if sends is not None:
@@ -68,7 +74,7 @@ class SocketRouter:
         self._sends = sends
         self._routes: List[Route] = []
         self._functions: Dict[str, Function] = {}
-        self._handler: 'Optional[Type[RoutedSocketHandler]]' = None
+        self._handler: Optional[Type[RoutedSocketHandler]] = None
         self._left_after: Optional[float] = None
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -78,29 +84,41 @@ class SocketRouter:
 
     # Type checkers find a wrong name by themselves, where they do not know of these.
     if not TYPE_CHECKING:
+
         def __getattr__(self, name):
             if name.startswith('__'):
                 raise AttributeError(name)
-            raise AttributeError('A SocketRouter has no {!r}: its decorators are @socket.connect, @socket.disconnect, '
-                                 '@socket.arrived, @socket.left, @socket.route(pattern), @socket.bytes and '
-                                 '@socket.default_route.'.format(name))
+            raise AttributeError(
+                f'A SocketRouter has no {name!r}: its decorators are @socket.connect, @socket.disconnect, '
+                '@socket.arrived, @socket.left, @socket.route(pattern), @socket.bytes and '
+                '@socket.default_route.'
+            )
 
         def __setattr__(self, name, value):
             from .declaration.options import remedy_for
+
             # An option set here, by another package or by mistake, would be ignored, and the socket open to all.
             known = 'login_required', 'permission', 'middleware', 'routes', 'sends'
             if name in known or name != 'guard' and remedy_for(name) is not None:
-                raise AttributeError('A SocketRouter has no {!r}. Options for all of a socket are attributes of a handler '
-                                     'class: SocketRouter(handler=ThatClass).'.format(name))
+                raise AttributeError(
+                    f'A SocketRouter has no {name!r}. Options for all of a socket are attributes of a handler '
+                    'class: SocketRouter(handler=ThatClass).'
+                )
             super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        return '<SocketRouter {}>'.format(
-            '{}.{}'.format(self.view.__qualname__, self.name) if self.view else 'on no view')
+        return '<SocketRouter {}>'.format(f'{self.view.__qualname__}.{self.name}' if self.view else 'on no view')
 
-    def route(self, pattern: 'RoutePattern', *, rate: Union[float, str, None] = None, form: 'Form' = None,
-              login_required: bool = False, permission: 'Permission' = (),
-              per: 'Per' = CONNECTION) -> Callable[[_F], _F]:
+    def route(
+        self,
+        pattern: 'RoutePattern',
+        *,
+        rate: Union[float, str, None] = None,
+        form: 'Form' = None,
+        login_required: bool = False,
+        permission: 'Permission' = (),
+        per: 'Per' = CONNECTION,
+    ) -> Callable[[_F], _F]:
         """Send contents whose type is ``pattern`` (``str``), or matches it (compiled regex), to the function.
 
         Options are those of ``sockets.routes.Route``: ``form``, ``login_required``, ``permission``, and ``rate`` with
@@ -115,24 +133,42 @@ class SocketRouter:
             route.function = Function(function, route.argument)
             earlier = next((other for other in self._routes if other.pattern is BINARY), None)
             if pattern is BINARY and earlier is not None:
-                raise TypeError('{!r} has its function for bytes already: {!r}.'.format(self, earlier))
+                raise TypeError(f'{self!r} has its function for bytes already: {earlier!r}.')
             self._routes.append(route)
             return function
+
         return decorate
 
     @overload
     def bytes(self, function: _F) -> _F: ...
 
     @overload
-    def bytes(self, *, rate: Union[float, str, None] = None, form: 'Form' = None, login_required: bool = False,
-              permission: 'Permission' = (), per: 'Per' = CONNECTION) -> Callable[[_F], _F]: ...
+    def bytes(
+        self,
+        *,
+        rate: Union[float, str, None] = None,
+        form: 'Form' = None,
+        login_required: bool = False,
+        permission: 'Permission' = (),
+        per: 'Per' = CONNECTION,
+    ) -> Callable[[_F], _F]: ...
 
-    def bytes(self, function: Any = None, *, rate: Union[float, str, None] = None, form: 'Form' = None,
-              login_required: bool = False, permission: 'Permission' = (), per: 'Per' = CONNECTION) -> Any:
+    def bytes(
+        self,
+        function: Any = None,
+        *,
+        rate: Union[float, str, None] = None,
+        form: 'Form' = None,
+        login_required: bool = False,
+        permission: 'Permission' = (),
+        per: 'Per' = CONNECTION,
+    ) -> Any:
         """Send binary frames to ``function(socket, data)``. ``@socket.bytes``, or with the options of a route:
         ``@socket.bytes(login_required=True)``.
         """
-        decorate = self.route(BINARY, rate=rate, form=form, login_required=login_required, permission=permission, per=per)
+        decorate = self.route(
+            BINARY, rate=rate, form=form, login_required=login_required, permission=permission, per=per
+        )
         return decorate if function is None else decorate(function)
 
     def connect(self, function: _F) -> _F:
@@ -170,7 +206,7 @@ class SocketRouter:
         """
         if function is None:
             if not isinstance(after, (int, float)) or isinstance(after, bool) or after <= 0:
-                raise TypeError('@socket.left(after=...) takes a number of seconds, not {!r}.'.format(after))
+                raise TypeError(f'@socket.left(after=...) takes a number of seconds, not {after!r}.')
             self._left_after = after
             return self.left
         return self._record('left', 'message', function)
@@ -187,39 +223,43 @@ class SocketRouter:
                 self._handler = _build(self)
             except AttributeError as error:
                 # After an AttributeError, Python calls __getattr__, whose message is about decorators.
-                raise ImproperlyConfigured('{!r} cannot build its Handler: {}'.format(self, error)) from error
+                raise ImproperlyConfigured(f'{self!r} cannot build its Handler: {error}') from error
         return self._handler
 
     def _record(self, kind: str, argument: str, function: _F) -> _F:
         self._check_open()
         function_ = Function(function, argument)
         if kind in self._functions:
-            raise TypeError('{!r} has its {} function already: {}().'.format(
-                self, kind, self._functions[kind].function.__qualname__))
+            raise TypeError(
+                f'{self!r} has its {kind} function already: {self._functions[kind].function.__qualname__}().'
+            )
         self._functions[kind] = function_
         return function
 
     def _check_open(self) -> None:
         if self._handler is not None:
-            raise ImproperlyConfigured('{} has been built already: decorate its functions before its routing is '
-                                       'imported.'.format(self._handler.__name__))
+            raise ImproperlyConfigured(
+                f'{self._handler.__name__} has been built already: decorate its functions before its routing is '
+                'imported.'
+            )
 
 
 def _build(router: 'SocketRouter') -> 'Type[RoutedSocketHandler]':
     """Return the handler class that has what was decorated with ``router``."""
     from .handlers import RoutedSocketHandler
+
     base = RoutedSocketHandler if router.base is None else router.base
     if not (isinstance(base, type) and issubclass(base, RoutedSocketHandler)):
-        raise ImproperlyConfigured('SocketRouter(handler=...) takes a subclass of RoutedSocketHandler, '
-                                   'not {!r}.'.format(base))
+        raise ImproperlyConfigured(f'SocketRouter(handler=...) takes a subclass of RoutedSocketHandler, not {base!r}.')
     name = '{}SocketHandler'.format(router.view.__name__ if router.view else '')
     attributes: Dict[str, Any] = {
         '__module__': router.view.__module__ if router.view else base.__module__,
-        '__doc__': 'The websocket of {}.'.format(router.view.__qualname__) if router.view else base.__doc__,
+        '__doc__': f'The websocket of {router.view.__qualname__}.' if router.view else base.__doc__,
         'routes': (*base.routes, *router._routes),
     }
     if router.guard == 'view':
         from .access import guards
+
         attributes.update(guards.attributes(router, base))
     if router._sends is not None:
         attributes['sends'] = {**base.sends, **router._sends}

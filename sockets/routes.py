@@ -1,8 +1,22 @@
 """Which function answers which type."""
+
 import inspect
 import re
 from typing import (
-    TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Pattern, Sequence, Set, Tuple, Type, Union,
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Pattern,
+    Sequence,
+    Set,
+    Tuple,
+    Type,
+    Union,
 )
 
 from .declaration import forms
@@ -47,22 +61,23 @@ class Function:
         self.argument = argument
         name = getattr(function, '__qualname__', repr(function))
         if not callable(function):
-            raise TypeError('{!r} is not a function.'.format(function))
+            raise TypeError(f'{function!r} is not a function.')
         coroutines.check(function)
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:
-            raise TypeError('{}() does not tell its signature; wrap it in a function.'.format(name))
+            raise TypeError(f'{name}() does not tell its signature; wrap it in a function.')
         positional = [p for p in parameters if p.kind in _POSITIONAL]
         variable = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         if not positional and not variable:
-            raise TypeError('{}() takes no argument; its first is the socket.'.format(name))
+            raise TypeError(f'{name}() takes no argument; its first is the socket.')
         # What the socket is called.
         self.first = positional[0].name if positional else None
         for parameter in positional[2:]:
             if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
-                raise TypeError('{}() needs {!r} by position, but only the socket and the {} are given so.'.format(
-                    name, parameter.name, argument))
+                raise TypeError(
+                    f'{name}() needs {parameter.name!r} by position, but only the socket and the {argument} are given so.'
+                )
         nameable = [p for p in positional[1:] if p.kind is not p.POSITIONAL_ONLY]
         nameable += [p for p in parameters if p.kind is p.KEYWORD_ONLY]
         self._names = {p.name for p in nameable}
@@ -73,8 +88,9 @@ class Function:
             # Positions are faster than names, and this is every frame.
             if positional[1:] and positional[1].name == argument:
                 self._by_name, self._second = False, argument
-        elif positional[1:] and (positional[1].default is inspect.Parameter.empty or
-                                 positional[1].kind is inspect.Parameter.POSITIONAL_ONLY):
+        elif positional[1:] and (
+            positional[1].default is inspect.Parameter.empty or positional[1].kind is inspect.Parameter.POSITIONAL_ONLY
+        ):
             self._second = positional[1].name
         elif variable and len(positional) < 2:
             self._second = '*'
@@ -113,26 +129,33 @@ class Route:
 
     __slots__ = ('pattern', 'function', 'rate', 'form', 'asks', 'login_required', 'permissions', 'has_contract')
 
-    def __init__(self, pattern: 'RoutePattern', function: Union[str, Callable[..., Any], None],
-                 rate: Union[float, str, None] = None, form: 'Form' = None, login_required: bool = False,
-                 permission: 'Permission' = (), per: 'Per' = CONNECTION) -> None:
+    def __init__(
+        self,
+        pattern: 'RoutePattern',
+        function: Union[str, Callable[..., Any], None],
+        rate: Union[float, str, None] = None,
+        form: 'Form' = None,
+        login_required: bool = False,
+        permission: 'Permission' = (),
+        per: 'Per' = CONNECTION,
+    ) -> None:
         is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
         if not is_regex and not isinstance(pattern, str) and pattern is not bytes:
-            raise TypeError("A route's pattern is a str or a compiled regex of str, not {!r}; "
-                            "write @socket.route('TYPE').".format(pattern))
+            raise TypeError(
+                f"A route's pattern is a str or a compiled regex of str, not {pattern!r}; write @socket.route('TYPE')."
+            )
         if pattern == '':
             raise TypeError("A route's pattern is a type, and a type is not empty.")
         if isinstance(pattern, str) and len(pattern) > MAX_TYPE_LENGTH:
-            raise TypeError('A type has at most {} characters, {:.20}... has {}.'.format(
-                MAX_TYPE_LENGTH, pattern, len(pattern)))
+            raise TypeError(f'A type has at most {MAX_TYPE_LENGTH} characters, {pattern:.20}... has {len(pattern)}.')
         if not (form is None or callable(form)):
-            raise TypeError("A route's form is a class of forms, or a function of the content, not {!r}.".format(form))
+            raise TypeError(f"A route's form is a class of forms, or a function of the content, not {form!r}.")
         if pattern is bytes and any(hasattr(form, name) for name in ('is_valid', 'model_validate', 'parse_obj')):
-            raise TypeError('Binary frames have no fields for {!r}; their form is a function of the data.'.format(form))
+            raise TypeError(f'Binary frames have no fields for {form!r}; their form is a function of the data.')
         self.pattern: Any = pattern
         self.function: Any = function
         if rate is None and per != CONNECTION:
-            raise TypeError('per={!r} says how a rate is counted, and this route has no rate.'.format(per))
+            raise TypeError(f'per={per!r} says how a rate is counted, and this route has no rate.')
         self.rate = None if rate is None else Rate(rate, per)
         forms.check(form)
         self.form = form
@@ -162,10 +185,10 @@ def permission_names(value: 'Permission') -> Tuple[str, ...]:
         return ()
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, (tuple, list, set, frozenset)):
-        raise TypeError("A permission is a name like 'app.may_do_this', not {!r}.".format(value))
+        raise TypeError(f"A permission is a name like 'app.may_do_this', not {value!r}.")
     for name in names:
         if not isinstance(name, str) or not all(name.partition('.')[::2]):
-            raise TypeError("A permission is a name like 'app.may_do_this', not {!r}.".format(name))
+            raise TypeError(f"A permission is a name like 'app.may_do_this', not {name!r}.")
     return tuple(names)
 
 
@@ -189,14 +212,15 @@ def covers(pattern: Any, other: Any) -> bool:
 def check_declaration(name: str, sends: Any) -> None:
     """``TypeError`` unless ``sends``, called ``name``, is a dict of types and forms."""
     if not isinstance(sends, dict):
-        raise TypeError("{} is a dict like {{'SAID': SaidForm}}, not {!r:.100}.".format(name, sends))
+        raise TypeError(f"{name} is a dict like {{'SAID': SaidForm}}, not {sends!r:.100}.")
     for type, form in sends.items():
         if not isinstance(type, str) or not type:
-            raise TypeError('{} has the key {!r:.100}; its keys are types, and a type is a str.'.format(
-                name, type))
+            raise TypeError(f'{name} has the key {type!r:.100}; its keys are types, and a type is a str.')
         if not (form is None or callable(form)):
-            raise TypeError('{}[{!r}] is a class of forms, a function of the fields, or None for any fields, '
-                            'not {!r:.100}.'.format(name, type, form))
+            raise TypeError(
+                f'{name}[{type!r}] is a class of forms, a function of the fields, or None for any fields, '
+                f'not {form!r:.100}.'
+            )
         forms.check(form)
 
 

@@ -1,4 +1,5 @@
 """What a project can listen to. The sender is the handler class, or ``Socket`` where no handler is running."""
+
 import logging
 from typing import Any
 

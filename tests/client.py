@@ -1,10 +1,11 @@
 """The client of ``sockets.testing``, with each message to daphne laid open."""
+
 import json
 
 from sockets.engines.channels1.sandbox import SERVER
 from sockets.multiplexing import SocketDemultiplexer
-from sockets.testing.handshake import handshake
 from sockets.testing import SocketClient
+from sockets.testing.handshake import handshake
 
 
 class Connection(SocketClient):
@@ -64,8 +65,13 @@ class StreamConnection(Connection):
     _BEFORE = '{"stream":"it","payload":'
 
     def __init__(self, path='/', handler=None, **options):
-        super().__init__(path, handler=type(handler.__name__ + 's', (SocketDemultiplexer,), {
-            'streams': {'it': handler}, '__module__': __name__}), **options)
+        super().__init__(
+            path,
+            handler=type(
+                handler.__name__ + 's', (SocketDemultiplexer,), {'streams': {'it': handler}, '__module__': __name__}
+            ),
+            **options,
+        )
 
     def _put(self, channel, **content):
         if content.get('text') is not None:
@@ -74,5 +80,5 @@ class StreamConnection(Connection):
 
     def _handle(self, message):
         if message.get('text', '').startswith(self._BEFORE):
-            message = {**message, 'text': message['text'][len(self._BEFORE):-1]}
+            message = {**message, 'text': message['text'][len(self._BEFORE) : -1]}
         super()._handle(message)

@@ -1,4 +1,5 @@
 """Fixtures: the layers that everything must work on, and connections through them."""
+
 import sys
 import threading
 
@@ -26,6 +27,7 @@ def redis_url(tmp_path_factory):
 def reactor():
     """Twisted's reactor, which runs once in a process, in a thread as if it were in a server."""
     from twisted.internet import reactor
+
     thread = threading.Thread(target=lambda: reactor.run(installSignalHandlers=False), daemon=True)
     thread.start()
     yield reactor
@@ -37,6 +39,7 @@ def reactor():
 def nobody_has_housekeeper(monkeypatch):
     """Keep a test from leaving work, or a thread that does it, to the next one."""
     from sockets import presence
+
     presence._unfinished.clear()
     monkeypatch.setattr(presence, 'start_housekeeper', lambda: None)
 
@@ -73,23 +76,29 @@ def way():
 @pytest.fixture
 def connect(layer, db, way):
     """A function that routes a handler class at ``path`` and returns an open connection to it."""
+
     def open_connection(handler, path='/page/', **options):
         return (Connection if way == 'at a path' else StreamConnection)(path, handler=handler, **options)
+
     return open_connection
 
 
 @pytest.fixture
 def login(db, settings):
     """A function that logs a user in and returns the cookies of that browser."""
+
     def log_in(user):
         from django.test import Client
+
         browser = Client()
         browser.force_login(user)
         return {settings.SESSION_COOKIE_NAME: browser.cookies[settings.SESSION_COOKIE_NAME].value}
+
     return log_in
 
 
 @pytest.fixture
 def alice(db):
     from django.contrib.auth import get_user_model
+
     return get_user_model().objects.create_user('alice', password='wonderland')

@@ -1,4 +1,5 @@
 """Real servers for tests: each starts on a free port of loopback and is stopped by whoever started it."""
+
 import contextlib
 import os
 import shutil
@@ -26,7 +27,7 @@ def find_program(name, *directories):
     """Return the path of ``name``; without it the test is skipped, or fails where nothing may be skipped."""
     path = shutil.which(name, path=os.pathsep.join([os.environ.get('PATH', ''), *directories]))
     if path is None:
-        give_up('{} is not installed'.format(name))
+        give_up(f'{name} is not installed')
     return path
 
 
@@ -47,7 +48,7 @@ def wait_for_port(port, process, log, seconds=30):
         if process.poll() is not None:
             break
         time.sleep(0.05)
-    pytest.fail('{} does not listen on {}:\n{}'.format(process.args, port, Path(log).read_text()))
+    pytest.fail(f'{process.args} does not listen on {port}:\n{Path(log).read_text()}')
 
 
 def environment(**variables):
@@ -63,8 +64,14 @@ class Program:
         self.log_path = Path(str(log))
         with self.log_path.open('w') as output:
             self.process = subprocess.Popen(
-                [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=environment(PYTHONUNBUFFERED='1', **(env or {})), cwd=str(cwd), **kwargs)
+                [str(arg) for arg in args],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment(PYTHONUNBUFFERED='1', **(env or {})),
+                cwd=str(cwd),
+                **kwargs,
+            )
 
     @property
     def log(self):
@@ -95,11 +102,25 @@ class Program:
 def redis_server(directory, port=None):
     """Run a Redis without persistence, on a free port if none is given, and yield its URL."""
     port = port or free_port()
-    program = Program([find_program('redis-server'), '--port', port, '--bind', '127.0.0.1', '--save', '',
-                       '--appendonly', 'no', '--dir', directory], Path(str(directory)) / 'redis.log')
+    program = Program(
+        [
+            find_program('redis-server'),
+            '--port',
+            port,
+            '--bind',
+            '127.0.0.1',
+            '--save',
+            '',
+            '--appendonly',
+            'no',
+            '--dir',
+            directory,
+        ],
+        Path(str(directory)) / 'redis.log',
+    )
     try:
         wait_for_port(port, program.process, program.log_path)
-        yield 'redis://127.0.0.1:{}/0'.format(port)
+        yield f'redis://127.0.0.1:{port}/0'
     finally:
         program.stop(signal.SIGKILL)
 
@@ -120,14 +141,35 @@ def postgres_cluster():
     directory = tempfile.mkdtemp(prefix='sockets-postgres-')
     kwargs = _owner_of(directory, 'postgres')
     try:
-        subprocess.run([initdb, '-D', directory + '/data', '-U', 'sockets', '--auth=trust', '-E', 'UTF8',
-                        '--locale=C'], check=True, stdout=subprocess.DEVNULL, cwd='/', **kwargs)
+        subprocess.run(
+            [initdb, '-D', directory + '/data', '-U', 'sockets', '--auth=trust', '-E', 'UTF8', '--locale=C'],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd='/',
+            **kwargs,
+        )
 
         @contextlib.contextmanager
         def start():
             with tempfile.NamedTemporaryFile(suffix='.log') as log:
-                program = Program([postgres, '-D', directory + '/data', '-p', port, '-k', directory,
-                                   '-c', 'listen_addresses=127.0.0.1', '-c', 'fsync=off'], log.name, cwd='/', **kwargs)
+                program = Program(
+                    [
+                        postgres,
+                        '-D',
+                        directory + '/data',
+                        '-p',
+                        port,
+                        '-k',
+                        directory,
+                        '-c',
+                        'listen_addresses=127.0.0.1',
+                        '-c',
+                        'fsync=off',
+                    ],
+                    log.name,
+                    cwd='/',
+                    **kwargs,
+                )
                 try:
                     wait_for_port(port, program.process, program.log_path)
                     # Its port opens before it is ready to speak.
@@ -135,7 +177,8 @@ def postgres_cluster():
                     yield program
                 finally:
                     program.stop(signal.SIGINT)
-        yield 'postgres://sockets@127.0.0.1:{}/postgres'.format(port), start
+
+        yield f'postgres://sockets@127.0.0.1:{port}/postgres', start
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -147,15 +190,45 @@ def postgres_standby(url, delay='1s'):
     directory = tempfile.mkdtemp(prefix='sockets-postgres-')
     kwargs = _owner_of(directory, 'postgres')
     try:
-        subprocess.run([_postgres_program('pg_basebackup'), '-D', directory + '/data', '-d', url, '-R', '-X', 'stream',
-                        '-c', 'fast'], check=True, cwd='/', **kwargs)
+        subprocess.run(
+            [
+                _postgres_program('pg_basebackup'),
+                '-D',
+                directory + '/data',
+                '-d',
+                url,
+                '-R',
+                '-X',
+                'stream',
+                '-c',
+                'fast',
+            ],
+            check=True,
+            cwd='/',
+            **kwargs,
+        )
         with tempfile.NamedTemporaryFile(suffix='.log') as log:
-            program = Program([_postgres_program('postgres'), '-D', directory + '/data', '-p', port, '-k', directory,
-                               '-c', 'listen_addresses=127.0.0.1', '-c', 'recovery_min_apply_delay=' + delay],
-                              log.name, cwd='/', **kwargs)
+            program = Program(
+                [
+                    _postgres_program('postgres'),
+                    '-D',
+                    directory + '/data',
+                    '-p',
+                    port,
+                    '-k',
+                    directory,
+                    '-c',
+                    'listen_addresses=127.0.0.1',
+                    '-c',
+                    'recovery_min_apply_delay=' + delay,
+                ],
+                log.name,
+                cwd='/',
+                **kwargs,
+            )
             try:
                 program.wait_for_log('ready to accept read')
-                yield 'postgres://sockets@127.0.0.1:{}/postgres'.format(port)
+                yield f'postgres://sockets@127.0.0.1:{port}/postgres'
             finally:
                 program.stop(signal.SIGINT)
     finally:
@@ -170,22 +243,46 @@ def mariadb_server():
     directory = tempfile.mkdtemp(prefix='sockets-mariadb-')
     kwargs = _owner_of(directory, 'mysql')
     # What its tables are of: the connection says utf8mb4.
-    options = ['--no-defaults', '--datadir=' + directory + '/data', '--character-set-server=utf8mb4',
-               '--innodb-flush-log-at-trx-commit=0', '--innodb-buffer-pool-size=32M', '--innodb-log-file-size=16M']
+    options = [
+        '--no-defaults',
+        '--datadir=' + directory + '/data',
+        '--character-set-server=utf8mb4',
+        '--innodb-flush-log-at-trx-commit=0',
+        '--innodb-buffer-pool-size=32M',
+        '--innodb-log-file-size=16M',
+    ]
     try:
         with tempfile.NamedTemporaryFile(suffix='.log') as log:
             sql = Path(directory) / 'first.sql'
-            sql.write_text("create database sockets;\ncreate user sockets@'127.0.0.1';\n"
-                           "grant all on *.* to sockets@'127.0.0.1';\n")
+            sql.write_text(
+                "create database sockets;\ncreate user sockets@'127.0.0.1';\ngrant all on *.* to sockets@'127.0.0.1';\n"
+            )
             sql.chmod(0o644)
-            subprocess.run([install, *options, '--skip-test-db', '--auth-root-authentication-method=normal'],
-                           check=True, stdout=log, stderr=log, cwd='/', **kwargs)
-            program = Program([mariadbd, *options, '--init-file={}'.format(sql), '--port={}'.format(port),
-                               '--bind-address=127.0.0.1', '--socket=' + directory + '/socket', '--skip-name-resolve'],
-                              log.name, cwd='/', **kwargs)
+            subprocess.run(
+                [install, *options, '--skip-test-db', '--auth-root-authentication-method=normal'],
+                check=True,
+                stdout=log,
+                stderr=log,
+                cwd='/',
+                **kwargs,
+            )
+            program = Program(
+                [
+                    mariadbd,
+                    *options,
+                    f'--init-file={sql}',
+                    f'--port={port}',
+                    '--bind-address=127.0.0.1',
+                    '--socket=' + directory + '/socket',
+                    '--skip-name-resolve',
+                ],
+                log.name,
+                cwd='/',
+                **kwargs,
+            )
             try:
                 program.wait_for_log('ready for connections')
-                yield 'mysql://sockets@127.0.0.1:{}/sockets'.format(port)
+                yield f'mysql://sockets@127.0.0.1:{port}/sockets'
             finally:
                 program.stop()
     finally:
@@ -204,12 +301,14 @@ def _owner_of(directory, name):
     if os.geteuid() != 0:
         return {}
     import pwd
+
     account = pwd.getpwnam(name)
     os.chown(directory, account.pw_uid, account.pw_gid)
 
     def become():
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
+
     return {'preexec_fn': become}
 
 

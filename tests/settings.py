@@ -1,4 +1,5 @@
 """A project as small as the library allows."""
+
 import os
 from urllib.parse import urlsplit
 
@@ -21,14 +22,18 @@ MIDDLEWARE = [
     'django.contrib.auth.middleware.AuthenticationMiddleware',
     'django.contrib.messages.middleware.MessageMiddleware',
 ]
-TEMPLATES = [{
-    'BACKEND': 'django.template.backends.django.DjangoTemplates',
-    'APP_DIRS': True,
-    'OPTIONS': {'context_processors': [
-        'django.contrib.auth.context_processors.auth',
-        'django.contrib.messages.context_processors.messages',
-    ]},
-}]
+TEMPLATES = [
+    {
+        'BACKEND': 'django.template.backends.django.DjangoTemplates',
+        'APP_DIRS': True,
+        'OPTIONS': {
+            'context_processors': [
+                'django.contrib.auth.context_processors.auth',
+                'django.contrib.messages.context_processors.messages',
+            ]
+        },
+    }
+]
 
 
 def database_at(url, **options):
@@ -36,13 +41,21 @@ def database_at(url, **options):
     parts = urlsplit(url)
     if parts.scheme == 'sqlite':
         return {'ENGINE': 'django.db.backends.sqlite3', 'NAME': parts.path}
-    found = {'NAME': parts.path[1:], 'HOST': parts.hostname, 'PORT': parts.port, 'USER': parts.username,
-             'PASSWORD': parts.password or '', **options}
+    found = {
+        'NAME': parts.path[1:],
+        'HOST': parts.hostname,
+        'PORT': parts.port,
+        'USER': parts.username,
+        'PASSWORD': parts.password or '',
+        **options,
+    }
     if parts.scheme != 'mysql':
         return {'ENGINE': 'django.db.backends.postgresql', **found}
     import pymysql
+
     pymysql.install_as_MySQLdb()
     from django.db.backends.mysql.operations import DatabaseOperations
+
     # Django 2.2 takes what the driver notes for bytes.
     DatabaseOperations.last_executed_query = lambda self, cursor, sql, params: getattr(cursor, '_executed', None)
     return {'ENGINE': 'django.db.backends.mysql', 'OPTIONS': {'charset': 'utf8mb4'}, **found}

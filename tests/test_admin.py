@@ -39,19 +39,35 @@ def staff(client, db):
 @pytest.fixture
 def helper(client, db):
     """A function that returns the browser of somebody who may look at connections and has ``permissions``."""
+
     def log_in(*permissions):
         user = get_user_model().objects.create_user('helper', is_staff=True)
         look = 'view_socket' if django.VERSION >= (2, 1) else 'change_socket'
         user.user_permissions.set(Permission.objects.filter(codename__in=(look,) + permissions))
         client.force_login(user)
         return client
+
     return log_in
 
 
 def make_rows(count, user=None, **fields):
-    Socket.objects.bulk_create([Socket(**dict({
-        'channel_name': 'daphne.response.a!{}'.format(n), 'server': 'daphne.response.a!', 'path': '/page/{}/'.format(n),
-        'user': user, 'user_ip': '192.0.2.{}'.format(n % 250)}, **fields)) for n in range(count)])
+    Socket.objects.bulk_create(
+        [
+            Socket(
+                **dict(
+                    {
+                        'channel_name': f'daphne.response.a!{n}',
+                        'server': 'daphne.response.a!',
+                        'path': f'/page/{n}/',
+                        'user': user,
+                        'user_ip': f'192.0.2.{n % 250}',
+                    },
+                    **fields,
+                )
+            )
+            for n in range(count)
+        ]
+    )
 
 
 def act(browser, action, rows=None, address=LIST, **fields):
@@ -93,12 +109,37 @@ def test_the_list_says_how_long_a_connection_is_open_and_who_does_not_answer(sta
     assert '>0 s ago<' in page and 'alt="asked, no answer yet"' not in page
 
 
-@pytest.mark.parametrize('query, found', [
-    ('q=/page/7/', 1), ('q=/page/1', 11), ('q=/7/', 0), ('q=alice', 20), ('q=al+/page/7/', 1), ('q=192.0.2.19', 1),
-    ('q=192.0.2', 0), ('q=daphne.response.a!3', 1), ('q=daphne.response.a!', 20), ('q=nobody', 0), ('q=2001:db8::7', 0),
-    ('state=alive', 10), ('state=asked', 10), ('login=yes', 20), ('login=no', 0), ('age=1min', 20), ('age=1h', 20),
-    ('age=over-1h', 0), ('age=over-1d', 0), ('seen=1min', 20), ('seen=over-2min', 0), ('seen=over-1h', 0),
-    ('server=daphne.response.a!', 20), ('server=daphne.response.b!', 0), ('path=/page/7/', 1), ('o=-1.2.3.4.5.6', 20)])
+@pytest.mark.parametrize(
+    'query, found',
+    [
+        ('q=/page/7/', 1),
+        ('q=/page/1', 11),
+        ('q=/7/', 0),
+        ('q=alice', 20),
+        ('q=al+/page/7/', 1),
+        ('q=192.0.2.19', 1),
+        ('q=192.0.2', 0),
+        ('q=daphne.response.a!3', 1),
+        ('q=daphne.response.a!', 20),
+        ('q=nobody', 0),
+        ('q=2001:db8::7', 0),
+        ('state=alive', 10),
+        ('state=asked', 10),
+        ('login=yes', 20),
+        ('login=no', 0),
+        ('age=1min', 20),
+        ('age=1h', 20),
+        ('age=over-1h', 0),
+        ('age=over-1d', 0),
+        ('seen=1min', 20),
+        ('seen=over-2min', 0),
+        ('seen=over-1h', 0),
+        ('server=daphne.response.a!', 20),
+        ('server=daphne.response.b!', 0),
+        ('path=/page/7/', 1),
+        ('o=-1.2.3.4.5.6', 20),
+    ],
+)
 def test_connections_are_searched_filtered_and_sorted(staff, alice, query, found):
     make_rows(20, alice)
     Socket.objects.filter(pk__in=Socket.objects.all()[:10].values('pk')).update(active=False)
@@ -106,16 +147,27 @@ def test_connections_are_searched_filtered_and_sorted(staff, alice, query, found
     assert response.context['cl'].result_count == found
 
 
-@pytest.mark.parametrize('query', [
-    'q=/page/7/', 'q=alice', 'q=192.0.2.19', 'q=daphne.response.a!3', 'q=daphne.response.a!', 'state=asked', 'age=1min',
-    'server=daphne.response.a!', 'q=alice&state=asked'])
+@pytest.mark.parametrize(
+    'query',
+    [
+        'q=/page/7/',
+        'q=alice',
+        'q=192.0.2.19',
+        'q=daphne.response.a!3',
+        'q=daphne.response.a!',
+        'state=asked',
+        'age=1min',
+        'server=daphne.response.a!',
+        'q=alice&state=asked',
+    ],
+)
 def test_what_is_searched_and_filtered_is_found_by_an_index(staff, alice, query):
     if connection.vendor == 'sqlite' and '=/' in query:
         pytest.skip('SQLite has no index for LIKE')
     make_rows(20, alice)
     with CaptureQueriesContext(connection) as queries:
         staff.get(LIST + '?' + query)
-    count, = [query['sql'] for query in queries if 'COUNT(*)' in query['sql'] and 'sockets_socket' in query['sql']]
+    (count,) = [query['sql'] for query in queries if 'COUNT(*)' in query['sql'] and 'sockets_socket' in query['sql']]
     with connection.cursor() as cursor:
         if connection.vendor == 'postgresql':
             # It prefers to read so few rows from the first to the last.
@@ -123,7 +175,8 @@ def test_what_is_searched_and_filtered_is_found_by_an_index(staff, alice, query)
         cursor.execute({'sqlite': 'EXPLAIN QUERY PLAN '}.get(connection.vendor, 'EXPLAIN ') + count)
         plan = '\n'.join(str(line) for line in cursor.fetchall())
     assert re.search('Index Cond|SEARCH.* sockets_socket', plan) and not re.search(
-        'Seq Scan on sockets_socket|SCAN (TABLE )?sockets_socket', plan), plan
+        'Seq Scan on sockets_socket|SCAN (TABLE )?sockets_socket', plan
+    ), plan
 
 
 def test_an_unknown_choice_of_a_filter_is_not_everything(staff):
@@ -134,18 +187,18 @@ def test_an_unknown_choice_of_a_filter_is_not_everything(staff):
 
 def test_a_choice_of_servers_is_offered_and_any_can_be_asked_for(staff):
     for n in range(30):
-        Socket.objects.create(channel_name='server{:02}!a'.format(n), path='/page/')
+        Socket.objects.create(channel_name=f'server{n:02}!a', path='/page/')
     page = staff.get(LIST).content.decode()
-    assert [n for n in range(30) if '?server=server{:02}%21'.format(n) in page] == list(range(20))
+    assert [n for n in range(30) if f'?server=server{n:02}%21' in page] == list(range(20))
     assert staff.get(LIST + '?server=server25!').context['cl'].result_count == 1
 
 
 def test_connections_can_be_read_and_not_made_or_changed(staff):
     make_rows(1)
     row = Socket.objects.get()
-    page = staff.get('{}{}/change/'.format(LIST, row.pk)).content.decode()
+    page = staff.get(f'{LIST}{row.pk}/change/').content.decode()
     assert row.channel_name in page and 'name="_save"' not in page
-    assert staff.post('{}{}/change/'.format(LIST, row.pk), {'path': '/other/'}).status_code == 403
+    assert staff.post(f'{LIST}{row.pk}/change/', {'path': '/other/'}).status_code == 403
     assert staff.get(LIST + 'add/').status_code == 403
     modified = row.modified
     row.refresh_from_db()
@@ -156,7 +209,7 @@ def test_connections_can_be_read_and_not_made_or_changed(staff):
 def test_a_row_is_deleted_on_its_page_by_those_who_may_and_its_connection_closed(connect, helper):
     mine = connect(RoutedSocketHandler)
     mine.messages()
-    address = '{}{}/delete/'.format(LIST, Socket.objects.get().pk)
+    address = f'{LIST}{Socket.objects.get().pk}/delete/'
     browser = helper()
     assert browser.post(address, {'post': 'yes'}).status_code == 403 and mine.messages() == []
     get_user_model().objects.get().user_permissions.add(Permission.objects.get(codename='delete_socket'))
@@ -165,16 +218,19 @@ def test_a_row_is_deleted_on_its_page_by_those_who_may_and_its_connection_closed
 
 
 def test_a_session_key_is_neither_shown_nor_guessed(staff, alice, login):
-    key, = login(alice).values()
+    (key,) = login(alice).values()
     make_rows(1, alice, session_id=key)
-    for address in (LIST, '{}{}/change/'.format(LIST, Socket.objects.get().pk)):
+    for address in (LIST, f'{LIST}{Socket.objects.get().pk}/change/'):
         assert key.encode() not in staff.get(address).content
     for lookup in ('session__gt=a', 'session__session_key__startswith=a', 'session=' + key, 'handshake__contains=a'):
         assert staff.get(LIST + '?' + lookup).status_code == 400
 
 
-ACTIONS = {'send_json': ('send_socket', {'content': '{"type": "NEWS"}'}), 'close': ('close_socket', {'code': '4000'}),
-           'log_out': ('logout_socket', {})}
+ACTIONS = {
+    'send_json': ('send_socket', {'content': '{"type": "NEWS"}'}),
+    'close': ('close_socket', {'code': '4000'}),
+    'log_out': ('logout_socket', {}),
+}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -185,17 +241,19 @@ def test_an_action_is_offered_to_those_who_may_run_it_and_runs_for_nobody_else(c
     mine.messages()
     others = [other for other, _ in ACTIONS.values() if other != permission]
     browser = helper(*others, 'delete_socket')
-    assert 'value="{}"'.format(action) not in browser.get(LIST).content.decode()
+    assert f'value="{action}"' not in browser.get(LIST).content.decode()
     row = Socket.objects.get()
     browser.post(LIST, dict(fields, action=action, _selected_action=row.pk, confirmed='yes'))
     assert mine.messages() == [] and Socket.objects.exists() and not LogEntry.objects.exists()
 
-    get_user_model().objects.get().user_permissions.set(Permission.objects.filter(
-        codename__in=[permission, 'view_socket', 'change_socket']))
+    get_user_model().objects.get().user_permissions.set(
+        Permission.objects.filter(codename__in=[permission, 'view_socket', 'change_socket'])
+    )
     page = browser.get(LIST).content.decode()
-    assert 'value="{}"'.format(action) in page
-    assert not [other for other in list(ACTIONS) + ['delete_selected']
-                if other != action and 'value="{}"'.format(other) in page]
+    assert f'value="{action}"' in page
+    assert not [
+        other for other in list(ACTIONS) + ['delete_selected'] if other != action and f'value="{other}"' in page
+    ]
     act(browser, action, [row], **fields)
     assert mine.messages() != []
     entry = LogEntry.objects.get()
@@ -215,10 +273,19 @@ def test_who_may_not_look_may_not_act(client, db, alice):
         assert client.post(LIST, data).status_code == 403
 
 
-@pytest.mark.parametrize('text, said', [
-    ('', 'required'), ('{"type": ', 'This is not JSON'), ('["NEWS"]', 'A frame is a JSON object'),
-    ('{"n": NaN}', 'NaN is not a JSON number'), ('{"n": 1e999}', 'too large a number'), (r'{"t": "\u0000"}', 'NUL'),
-    (r'{"t": "\ud800"}', 'surrogate'), ('{"type": "<script>"}}', 'Extra data')])
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('', 'required'),
+        ('{"type": ', 'This is not JSON'),
+        ('["NEWS"]', 'A frame is a JSON object'),
+        ('{"n": NaN}', 'NaN is not a JSON number'),
+        ('{"n": 1e999}', 'too large a number'),
+        (r'{"t": "\u0000"}', 'NUL'),
+        (r'{"t": "\ud800"}', 'surrogate'),
+        ('{"type": "<script>"}}', 'Extra data'),
+    ],
+)
 def test_what_is_no_json_object_is_said_at_the_field_and_sent_to_nobody(staff, connect, text, said):
     mine = connect(RoutedSocketHandler)
     mine.messages()
@@ -261,14 +328,22 @@ def test_all_that_match_are_meant_without_being_listed(staff, layer):
     make_rows(150, path='/a/')
     Socket.objects.filter(pk__in=Socket.objects.all()[:30].values('pk')).update(path='/b/')
     address = LIST + '?q=/a/&state=alive'
-    page = staff.post(address, {'action': 'send_json', 'select_across': 1, 'index': 0, '_selected_action': [
-        row.pk for row in Socket.objects.filter(path='/a/')[:100]]}).content.decode()
+    page = staff.post(
+        address,
+        {
+            'action': 'send_json',
+            'select_across': 1,
+            'index': 0,
+            '_selected_action': [row.pk for row in Socket.objects.filter(path='/a/')[:100]],
+        },
+    ).content.decode()
     assert page.count('name="_selected_action"') == 1 and 'This goes to 120 connections.' in page
     response = act(staff, 'send_json', address=address, content='{"type": "NEWS"}')
     assert notices(response) == ['Handed to 120 of 120 connections: {"type":"NEWS"}']
     assert response.redirect_chain == [(address, 302)]
-    got = [json.loads(message['text']) for _, message in iter(
-        lambda: layer.receive(['daphne.response.a!']), (None, None))]
+    got = [
+        json.loads(message['text']) for _, message in iter(lambda: layer.receive(['daphne.response.a!']), (None, None))
+    ]
     assert got == [{'type': 'NEWS'}] * 120
 
 
@@ -278,7 +353,7 @@ def test_what_a_server_did_not_take_is_a_warning(staff, monkeypatch):
     for action, (_, fields) in ACTIONS.items():
         if action != 'log_out':
             response = act(staff, action, Socket.objects.all(), **fields)
-            message, = response.context['messages']
+            (message,) = response.context['messages']
             assert '2 of 3 connections' in str(message) and message.level_tag == 'warning'
 
 
@@ -306,7 +381,7 @@ def test_sessions_that_cannot_be_searched_are_said_to_go_on(staff, alice, monkey
     make_rows(1, alice)
     monkeypatch.setattr(revocation, 'SESSIONS_READ', 0)
     response = act(staff, 'log_out', Socket.objects.all())
-    message, = response.context['messages']
+    (message,) = response.context['messages']
     assert 'could not be searched' in str(message) and message.level_tag == 'warning'
 
     settings.SESSION_ENGINE = 'django.contrib.sessions.backends.signed_cookies'
@@ -317,8 +392,12 @@ def test_sessions_that_cannot_be_searched_are_said_to_go_on(staff, alice, monkey
     page = staff.post(LIST, data).content.decode()
     assert 'They stay logged in: django.contrib.sessions.backends.signed_cookies keeps' in page
     response = act(staff, 'log_out', Socket.objects.all())
-    assert notices(response) == ['Ended 0 sessions and closed 1 connection. Users: alice. They may have more sessions, '
-                                 'which could not be searched; a new password ends those.']
+    assert notices(response) == [
+        (
+            'Ended 0 sessions and closed 1 connection. Users: alice. They may have more sessions, '
+            'which could not be searched; a new password ends those.'
+        )
+    ]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -335,9 +414,28 @@ def test_who_logs_himself_out_is_logged_out(db, settings, engine):
     assert LogEntry.objects.get().user == admin and not Socket.objects.exists()
 
 
-@pytest.mark.parametrize('query', [
-    'q=%00', 'q=a%20%00b', 'state=%00', 'login=%00', 'age=%00', 'seen=%00', 'server=%00', 'o=%00', 'p=%00', 'e=%00',
-    'user=%00', 'user__id__exact=%00', 'path=%00', 'path__startswith=%00', 'created__gte=%00', '%00=1', '_popup=%00'])
+@pytest.mark.parametrize(
+    'query',
+    [
+        'q=%00',
+        'q=a%20%00b',
+        'state=%00',
+        'login=%00',
+        'age=%00',
+        'seen=%00',
+        'server=%00',
+        'o=%00',
+        'p=%00',
+        'e=%00',
+        'user=%00',
+        'user__id__exact=%00',
+        'path=%00',
+        'path__startswith=%00',
+        'created__gte=%00',
+        '%00=1',
+        '_popup=%00',
+    ],
+)
 def test_a_nul_is_no_question_to_a_database(staff, query):
     # PostgreSQL's driver raises, and that was a 500.
     make_rows(1)
@@ -346,13 +444,34 @@ def test_a_nul_is_no_question_to_a_database(staff, query):
     assert staff.get(answer['location']).status_code == 200
 
 
-@pytest.mark.parametrize('field, value', [
-    ('_selected_action', '\0'), ('_selected_action', '1\0'), ('_selected_action', 'x'), ('_selected_action', '9' * 30),
-    ('action', '\0'), ('content', '{"type": "\0"}'), ('select_across', '\0'), ('index', '\0'), ('code', '\0')])
+@pytest.mark.parametrize(
+    'field, value',
+    [
+        ('_selected_action', '\0'),
+        ('_selected_action', '1\0'),
+        ('_selected_action', 'x'),
+        ('_selected_action', '9' * 30),
+        ('action', '\0'),
+        ('content', '{"type": "\0"}'),
+        ('select_across', '\0'),
+        ('index', '\0'),
+        ('code', '\0'),
+    ],
+)
 def test_an_action_with_what_no_row_can_have_is_no_action(staff, field, value):
     make_rows(1)
-    data = dict({'action': 'send_json', '_selected_action': [Socket.objects.get().pk], 'select_across': 0, 'index': 0,
-                 'confirmed': 'yes', 'content': '{"type": "X"}', 'code': 1000}, **{field: value})
+    data = dict(
+        {
+            'action': 'send_json',
+            '_selected_action': [Socket.objects.get().pk],
+            'select_across': 0,
+            'index': 0,
+            'confirmed': 'yes',
+            'content': '{"type": "X"}',
+            'code': 1000,
+        },
+        **{field: value},
+    )
     answer = staff.post(LIST, data)
     assert (answer.status_code, answer['location']) == (302, LIST + '?e=1')
     assert not LogEntry.objects.exists()

@@ -1,4 +1,5 @@
 """Who may import whom: the arrows of the design, subfolders, commands and imports within functions included."""
+
 import ast
 import re
 import subprocess
@@ -49,9 +50,13 @@ def imports(name):
     ours, stack = set(), set()
     # What only type checkers import is not imported when the code runs, and makes no circle.
     tree = ast.parse(path.read_text())
-    unread = {id(child) for node in ast.walk(tree) if isinstance(node, ast.If) and
-              isinstance(node.test, ast.Name) and node.test.id == 'TYPE_CHECKING'
-              for statement in node.body for child in ast.walk(statement)}
+    unread = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == 'TYPE_CHECKING'
+        for statement in node.body
+        for child in ast.walk(statement)
+    }
     for node in ast.walk(tree):
         if id(node) in unread:
             continue
@@ -60,7 +65,7 @@ def imports(name):
         elif isinstance(node, ast.ImportFrom) and not node.level:
             stack.add(node.module.split('.')[0])
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] + ([node.module] if node.module else [])
+            base = package[: len(package) - node.level + 1] + ([node.module] if node.module else [])
             for alias in node.names:
                 full = '.'.join([*base, alias.name])
                 ours.add(full if full in MODULES else '.'.join(base) or '__init__')
@@ -112,22 +117,33 @@ WITHOUT_STACK = """
 
 
 def test_the_core_is_imported_where_no_engine_is_installed():
-    modules = ['sockets' if name == '__init__' else 'sockets.' + name for name in sorted(MODULES)
-               if not (name + '.').startswith(KNOW_THE_STACK)]
+    modules = [
+        'sockets' if name == '__init__' else 'sockets.' + name
+        for name in sorted(MODULES)
+        if not (name + '.').startswith(KNOW_THE_STACK)
+    ]
     assert 'sockets.management.commands.runsockets' in modules and 'sockets.testing.client' in modules
     script = textwrap.dedent(WITHOUT_STACK).format(stack=STACK, modules=modules)
-    process = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=str(PACKAGE.parent),
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    process = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script],
+        cwd=str(PACKAGE.parent),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     # The app is not ready, and says what to install.
     assert process.stdout.splitlines() == [
-        'sockets has nothing to run on: type "python -m pip install \'channels<2\' daphne asgi_redis".', '[]']
+        'sockets has nothing to run on: type "python -m pip install \'channels<2\' daphne asgi_redis".',
+        '[]',
+    ]
 
 
 def test_what_needs_no_engine_imports_none():
     program = (
         'import sys, django; from django.conf import settings;'
         'settings.configure(); import sockets, sockets.router, sockets.routes, sockets.messages, sockets.access.origins,'
-        'sockets.conf, sockets.exceptions, sockets.signals; print("channels" in sys.modules)')
+        'sockets.conf, sockets.exceptions, sockets.signals; print("channels" in sys.modules)'
+    )
     assert subprocess.check_output([sys.executable, '-c', program]).strip() == b'False'
 
 
@@ -142,7 +158,7 @@ def test_modules_import_each_other_in_no_circle():
     left = {name: imports(name)[0] & set(MODULES) for name in MODULES}
     while left:
         free = {name for name, targets in left.items() if targets.isdisjoint(left)}
-        assert free, 'a circle among {}'.format(sorted(left))
+        assert free, f'a circle among {sorted(left)}'
         left = {name: targets for name, targets in left.items() if name not in free}
 
 
@@ -162,6 +178,6 @@ def test_the_library_reads_its_rows_where_it_writes_them():
     for name, path in MODULES.items():
         text = path.read_text()
         for match in re.finditer(r'(?<!`)\b(?:Socket|Membership|Ending)\.objects(?=\s*\.)', text):
-            call = re.sub(r'\s', '', text[match.end():match.end() + 100])
+            call = re.sub(r'\s', '', text[match.end() : match.end() + 100])
             there = any(part in call for part in ('.on_primary()', '.using(', '.purge_dead'))
-            assert there or name.startswith('models.'), text[match.start():match.end() + 80]
+            assert there or name.startswith('models.'), text[match.start() : match.end() + 80]

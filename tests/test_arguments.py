@@ -1,4 +1,5 @@
 """Names that a URL keyword argument may have, and those that it may not."""
+
 import pytest
 from channels import include, route_class
 from django.core.exceptions import ImproperlyConfigured
@@ -55,11 +56,22 @@ class Everything(SocketDemultiplexer):
     streams = {'own': Own, 'page': Page.socket.Handler}
 
 
-@pytest.mark.parametrize('handler, name', [
-    *((Plain, name) for name in ('self', 'socket', 'message', 'content')), (Files, 'data'), (Pictures.socket.Handler, 'data'), (Own, 'sock'),
-    (Own, 'frame'), (Own, 'opening'), (Page.socket.Handler, 'connection'), (Everything, 'frame'), (Everything, 'connection')])
+@pytest.mark.parametrize(
+    'handler, name',
+    [
+        *((Plain, name) for name in ('self', 'socket', 'message', 'content')),
+        (Files, 'data'),
+        (Pictures.socket.Handler, 'data'),
+        (Own, 'sock'),
+        (Own, 'frame'),
+        (Own, 'opening'),
+        (Page.socket.Handler, 'connection'),
+        (Everything, 'frame'),
+        (Everything, 'connection'),
+    ],
+)
 def test_a_name_that_is_taken_is_an_error_as_the_routing_is_built(handler, name):
-    path = r'^/page/(?P<{}>\w+)/$'.format(name)
+    path = rf'^/page/(?P<{name}>\w+)/$'
     with pytest.raises(NameTaken, match='Use another name in the path, as in') as raised:
         route_class(handler, path=path)
     assert isinstance(raised.value, ImproperlyConfigured) and raised.value.handler is handler
@@ -67,16 +79,16 @@ def test_a_name_that_is_taken_is_an_error_as_the_routing_is_built(handler, name)
     # Of an include, it is known once there is something in it.
     entry = route_class(handler, path='^page/$')
     with pytest.raises(NameTaken):
-        include([include([entry])], path=r'^/(?P<{}>\w+)/'.format(name))
+        include([include([entry])], path=rf'^/(?P<{name}>\w+)/')
     with pytest.raises(NameTaken):
-        with sandbox(routing=[include([entry], path=r'^/(?P<{}>\w+)/'.format(name))]):
+        with sandbox(routing=[include([entry], path=rf'^/(?P<{name}>\w+)/')]):
             pass
 
 
 def test_the_check_says_so(settings):
     settings.CHANNEL_LAYERS = {'named': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': __name__ + '.routing'}}
     settings.SOCKETS = {'CHANNEL_LAYER': 'named'}
-    message, = check_routing()
+    (message,) = check_routing()
     assert message.id == 'sockets.E012' and message.obj is Plain
     assert "'message'" in message.msg and message.hint == r'Use another name in the path, as in (?P<message_name>\w+).'
 
@@ -88,9 +100,43 @@ def __getattr__(name):
     raise AttributeError(name)
 
 
-FREE = ['data', 'func', 'function', 'args', 'kwargs', 'cls', 'event', 'request', 'user', 'session', 'type', 'path',
-        'text', 'bytes', 'code', 'reason', 'handler', 'consumer', 'row', 'value', 'channel_name', 'reply_channel',
-        'accept', 'close', 'method', 'name', 'argument', 'stream', 'ref', 'result', 'route', 'error', 'visitor', 'socket_id', 'connection']
+FREE = [
+    'data',
+    'func',
+    'function',
+    'args',
+    'kwargs',
+    'cls',
+    'event',
+    'request',
+    'user',
+    'session',
+    'type',
+    'path',
+    'text',
+    'bytes',
+    'code',
+    'reason',
+    'handler',
+    'consumer',
+    'row',
+    'value',
+    'channel_name',
+    'reply_channel',
+    'accept',
+    'close',
+    'method',
+    'name',
+    'argument',
+    'stream',
+    'ref',
+    'result',
+    'route',
+    'error',
+    'visitor',
+    'socket_id',
+    'connection',
+]
 
 
 @pytest.mark.django_db
@@ -104,9 +150,10 @@ def test_every_other_name_works_in_every_function(connect, name):
 
         def disconnect(self, message, **kwargs):
             seen.append(kwargs)
+
     if name != 'data':
         Free = type('Free', (Free,), {'on_bytes': lambda self, data, **kwargs: kwargs})
-    connection = connect(Free, '/page/7/', pattern=r'^/page/(?P<{}>\w+)/$'.format(name))
+    connection = connect(Free, '/page/7/', pattern=rf'^/page/(?P<{name}>\w+)/$')
     assert connection.messages() == [{'accept': True}]
     assert connection.send({'type': 'SAY'}) == [{name: '7'}]
     connection.disconnect()

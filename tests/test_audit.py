@@ -1,4 +1,5 @@
 """Connections that are only named, and rows that are real."""
+
 import json
 from datetime import timedelta
 from types import SimpleNamespace
@@ -103,7 +104,8 @@ def test_a_difference_of_a_moment_is_left_alone(connect, house, layer):
 
 @ours
 def test_a_connection_of_which_a_frame_is_being_handled_may_have_its_row_in_an_open_transaction(
-        connect, house, layer, monkeypatch):
+    connect, house, layer, monkeypatch
+):
     connection = open_one(house, connect)
     Socket.objects.all()._raw_delete('default')
     busy = [connection.name]
@@ -124,6 +126,7 @@ def test_a_row_that_comes_between_the_look_and_the_close_is_seen(connect, house,
     def idle(names):
         row.save(force_insert=True)
         return names
+
     monkeypatch.setattr(Adapter, 'idle', lambda self, names: idle(names))
     house.look(2, 6)
     assert connection.messages() == []
@@ -145,6 +148,7 @@ def test_a_row_without_a_connection_ends_after_its_frames_with_its_functions_onc
 
     def on_end(socket, code, **kwargs):
         ended.append((socket.channel_name, code))
+
     signals.socket_disconnected.connect(on_end)
     gone, here = open_one(house, connect), open_one(house, connect)
     del house.protocols[gone.name]
@@ -203,12 +207,14 @@ def test_what_has_no_row_of_ours_is_left_alone(connect, house, layer):
     name = next(iter(Socket.objects.values_list('channel_name', flat=True)))
     house.protocols[name] = Protocol()
     # A consumer that is none of ours, one that is being opened, one that was turned away and is closing, and a page.
-    house.protocols.update({
-        SERVER + 'bare': Protocol('/bare/'),
-        SERVER + 'opening': Protocol(state=Protocol.STATE_CONNECTING),
-        SERVER + 'closing': Protocol(state=Protocol.STATE_CLOSING),
-        SERVER + 'page': object(),
-    })
+    house.protocols.update(
+        {
+            SERVER + 'bare': Protocol('/bare/'),
+            SERVER + 'opening': Protocol(state=Protocol.STATE_CONNECTING),
+            SERVER + 'closing': Protocol(state=Protocol.STATE_CLOSING),
+            SERVER + 'page': object(),
+        }
+    )
     house.look(2, 10, 100)
     assert house.auditor.without_row == house.auditor.without_connection == {}
 
@@ -219,12 +225,14 @@ def test_an_error_is_logged_once_and_tried_again(house, monkeypatch, caplog):
     def look(connections):
         looks.append(None)
         raise OperationalError('away')
+
     monkeypatch.setattr(house.auditor, 'connections', dict)
     monkeypatch.setattr(house.auditor, 'look', look)
 
     def sleep(seconds):
         if len(looks) == 3:
             raise SystemExit
+
     monkeypatch.setattr(audit.time, 'sleep', sleep)
     with pytest.raises(SystemExit):
         house.auditor.run()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def row(login, alice):
-    key, = login(alice).values()
+    (key,) = login(alice).values()
     Socket.objects.create(channel_name='daphne.response.a!1', user=alice, session_id=key, path='/')
     return lambda: Socket.objects.select_related('user', 'session').get()
 
@@ -25,7 +25,7 @@ def check(row):
 
 
 def test_a_cookie_leads_to_its_session_and_user(login, alice):
-    key, = login(alice).values()
+    (key,) = login(alice).values()
     session = auth.session_from_cookie(key)
     assert session.session_key == auth.row_session_key(session) == key
     assert auth.user_of(session) == alice
@@ -81,11 +81,19 @@ def test_logging_out_deletes_the_row(row, settings):
     assert not Socket.objects.exists()
 
 
-@pytest.mark.parametrize('is_active, expected', [
-    (True, True), (False, False), (None, True), (0, False),
-    (property(lambda self: False), False), (property(lambda self: True), True),
-    (lambda self: False, False), (lambda self: True, True),
-])
+@pytest.mark.parametrize(
+    'is_active, expected',
+    [
+        (True, True),
+        (False, False),
+        (None, True),
+        (0, False),
+        (property(lambda self: False), False),
+        (property(lambda self: True), True),
+        (lambda self: False, False),
+        (lambda self: True, True),
+    ],
+)
 def test_is_active_may_be_a_column_a_property_or_a_method(is_active, expected):
     assert auth.is_active(type('User', (), {'is_active': is_active})()) is expected
 

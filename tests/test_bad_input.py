@@ -1,4 +1,5 @@
 """Whatever a client sends, it gets an ERROR or a close code, and nobody else notices."""
+
 import json
 import logging
 import re
@@ -70,36 +71,39 @@ def connection(connect, bystander):
     return connection
 
 
-@pytest.mark.parametrize('frame, code', [
-    ('{"type": ', 'invalid_json'),
-    ('', 'invalid_json'),
-    ('[' * 100000, 'invalid_json'),
-    ('{"type": "ECHO", "n": NaN}', 'invalid_json'),
-    ('{"type": "ECHO", "n": -Infinity}', 'invalid_json'),
-    ('{"type": "ECHO", "n": {"deep": [1e999]}}', 'invalid_json'),
-    ('{"type": "ECHO", "ref": -1e999}', 'invalid_json'),
-    (r'{"type": "ECHO", "text": "\ud800"}', 'invalid_json'),
-    (r'{"type": "ECHO", "text": "a\u0000b"}', 'invalid_json'),
-    ('{"type": "ECHO", "text": "a\0b"}', 'invalid_json'),
-    (b'\x00\x01', 'invalid_message'),
-    (b'{"type": "ECHO"}', 'invalid_message'),
-    ('[{"type": "ECHO"}]', 'invalid_message'),
-    ('42', 'invalid_message'),
-    ('"ECHO"', 'invalid_message'),
-    ('null', 'invalid_message'),
-    ('{}', 'unknown_type'),
-    ('{"type": null}', 'unknown_type'),
-    ('{"type": 7}', 'unknown_type'),
-    ('{"type": ["ECHO"]}', 'unknown_type'),
-    ('{"type": {"ECHO": 1}}', 'unknown_type'),
-    ('{"type": ""}', 'unknown_type'),
-    ('{"type": "' + 'x' * 100000 + '"}', 'unknown_type'),
-    ('{"type": "REGEX_' + 'x' * 100000 + '"}', 'unknown_type'),
-    ('{"type": "NO_SUCH"}', 'unknown_type'),
-])
+@pytest.mark.parametrize(
+    'frame, code',
+    [
+        ('{"type": ', 'invalid_json'),
+        ('', 'invalid_json'),
+        ('[' * 100000, 'invalid_json'),
+        ('{"type": "ECHO", "n": NaN}', 'invalid_json'),
+        ('{"type": "ECHO", "n": -Infinity}', 'invalid_json'),
+        ('{"type": "ECHO", "n": {"deep": [1e999]}}', 'invalid_json'),
+        ('{"type": "ECHO", "ref": -1e999}', 'invalid_json'),
+        (r'{"type": "ECHO", "text": "\ud800"}', 'invalid_json'),
+        (r'{"type": "ECHO", "text": "a\u0000b"}', 'invalid_json'),
+        ('{"type": "ECHO", "text": "a\0b"}', 'invalid_json'),
+        (b'\x00\x01', 'invalid_message'),
+        (b'{"type": "ECHO"}', 'invalid_message'),
+        ('[{"type": "ECHO"}]', 'invalid_message'),
+        ('42', 'invalid_message'),
+        ('"ECHO"', 'invalid_message'),
+        ('null', 'invalid_message'),
+        ('{}', 'unknown_type'),
+        ('{"type": null}', 'unknown_type'),
+        ('{"type": 7}', 'unknown_type'),
+        ('{"type": ["ECHO"]}', 'unknown_type'),
+        ('{"type": {"ECHO": 1}}', 'unknown_type'),
+        ('{"type": ""}', 'unknown_type'),
+        ('{"type": "' + 'x' * 100000 + '"}', 'unknown_type'),
+        ('{"type": "REGEX_' + 'x' * 100000 + '"}', 'unknown_type'),
+        ('{"type": "NO_SUCH"}', 'unknown_type'),
+    ],
+)
 @both_ways
 def test_a_bad_frame_is_answered_with_its_code_and_the_connection_goes_on(connection, frame, code):
-    error, = connection.send(frame)
+    (error,) = connection.send(frame)
     assert error['type'] == 'ERROR'
     assert error['code'] == code
     assert error['details']
@@ -124,7 +128,7 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_parsed(connection, setti
     frame = json.dumps({'type': 'ECHO', 'text': 'x' * (1024 * 1024)})
     with monkeypatch.context() as patch:
         patch.setattr('sockets.messages.json', None)
-        error, = connection.send(frame)
+        (error,) = connection.send(frame)
     assert error['code'] == 'too_large'
     settings.SOCKETS = {'MAX_MESSAGE_SIZE': 40}
     assert connection.send('{"type": "ECHO", "t": "%s"}' % ('é' * 6)) == [{'type': 'ECHO', 't': 'é' * 6}]
@@ -140,11 +144,12 @@ def test_an_error_carries_the_ref_of_the_frame_it_answers(connection):
 @pytest.mark.parametrize('debug', [False, True])
 @both_ways
 def test_a_function_that_raises_is_logged_and_tells_the_client_nothing_but_in_debug(
-        connection, monkeypatch, settings, caplog, debug):
+    connection, monkeypatch, settings, caplog, debug
+):
     settings.DEBUG = debug
     monkeypatch.setattr(Handler, 'raises', Boom('the secret'))
     with caplog.at_level(logging.ERROR, 'sockets'):
-        error, = connection.send({'type': 'RAISE', 'ref': 'r'})
+        (error,) = connection.send({'type': 'RAISE', 'ref': 'r'})
     assert (error['code'], error['ref']) == ('server_error', 'r')
     assert ('the secret' in json.dumps(error)) is debug
     assert ('fail' in error.get('traceback', '')) is debug
@@ -152,8 +157,9 @@ def test_a_function_that_raises_is_logged_and_tells_the_client_nothing_but_in_de
     assert connection.send({'type': 'ECHO'}) == [{'type': 'ECHO'}]
 
 
-@pytest.mark.parametrize('exception', [
-    ResponseLater(), ImproperlyConfigured(), RecursionError(), KeyError('x'), MemoryError()])
+@pytest.mark.parametrize(
+    'exception', [ResponseLater(), ImproperlyConfigured(), RecursionError(), KeyError('x'), MemoryError()]
+)
 @both_ways
 def test_any_other_exception_of_a_function_is_a_server_error(connection, monkeypatch, exception):
     monkeypatch.setattr(Handler, 'raises', exception)
@@ -163,8 +169,9 @@ def test_any_other_exception_of_a_function_is_a_server_error(connection, monkeyp
 @both_ways
 def test_a_frame_error_of_a_function_is_told_to_the_client(connection, monkeypatch):
     monkeypatch.setattr(Handler, 'raises', FrameError('invalid_content', 'No.', errors={'text': ['Too long.']}))
-    assert connection.send({'type': 'RAISE', 'ref': 1}) == [{
-        'type': 'ERROR', 'code': 'invalid_content', 'details': 'No.', 'errors': {'text': ['Too long.']}, 'ref': 1}]
+    assert connection.send({'type': 'RAISE', 'ref': 1}) == [
+        {'type': 'ERROR', 'code': 'invalid_content', 'details': 'No.', 'errors': {'text': ['Too long.']}, 'ref': 1}
+    ]
 
 
 @both_ways
@@ -176,8 +183,10 @@ def test_deny_connection_in_a_route_closes_with_4403_and_the_worker_lives(connec
     assert close == {'close': 4403}
 
 
-@pytest.mark.parametrize('exception, code', [(WebsocketCloseException(), 1000), (WebsocketCloseException(4242), 4242),
-                                             (WebsocketCloseException(1005), 1011)])
+@pytest.mark.parametrize(
+    'exception, code',
+    [(WebsocketCloseException(), 1000), (WebsocketCloseException(4242), 4242), (WebsocketCloseException(1005), 1011)],
+)
 @both_ways
 def test_channels_close_exception_closes_with_its_code(connection, monkeypatch, exception, code):
     monkeypatch.setattr(Handler, 'raises', exception)
@@ -200,8 +209,9 @@ def test_a_result_that_is_not_a_dict_is_ignored(connection, monkeypatch, returne
     assert connection.send({'type': 'RETURN', 'ref': 0}) == [{'type': 'ACK', 'ref': 0}]
 
 
-@pytest.mark.parametrize('returned', [
-    {'x': object()}, {'x': float('nan')}, {(1, 2): 3}, {'x': {1, 2}}, {'x': b'bytes'}])
+@pytest.mark.parametrize(
+    'returned', [{'x': object()}, {'x': float('nan')}, {(1, 2): 3}, {'x': {1, 2}}, {'x': b'bytes'}]
+)
 @both_ways
 def test_a_reply_that_json_cannot_encode_is_a_server_error(connection, monkeypatch, returned, caplog):
     monkeypatch.setattr(Handler, 'returns', returned)
@@ -234,14 +244,17 @@ def test_a_path_that_a_row_cannot_hold_is_refused(connect, bystander, caplog):
     assert Socket.objects.count() == 1
 
 
-@pytest.mark.parametrize('address, ip', [
-    ('2001:db8::1', '2001:db8::1'),
-    ('fe80::1%eth0', 'fe80::1'),
-    ('::ffff:192.0.2.7', '192.0.2.7'),
-    ('192.0.2.1', '192.0.2.1'),
-    ('not an address', None),
-    (None, None),
-])
+@pytest.mark.parametrize(
+    'address, ip',
+    [
+        ('2001:db8::1', '2001:db8::1'),
+        ('fe80::1%eth0', 'fe80::1'),
+        ('::ffff:192.0.2.7', '192.0.2.7'),
+        ('192.0.2.1', '192.0.2.1'),
+        ('not an address', None),
+        (None, None),
+    ],
+)
 def test_any_client_address_connects_and_is_kept_if_it_is_one(connect, bystander, address, ip):
     connection = connect(Handler, address=address)
     assert connection.messages() == [{'accept': True}]
@@ -263,45 +276,55 @@ def test_only_what_a_trusted_proxy_wrote_is_trusted(connect, settings):
     assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == '192.0.2.1'
 
 
-@pytest.mark.parametrize('header, headers, ip', [
-    ('X-Real-IP', [('x-real-ip', '203.0.113.10'), ('x-forwarded-for', '6.6.6.6')], '203.0.113.10'),
-    ('x-REAL-ip', [('X-Real-IP', '203.0.113.10:4711')], '203.0.113.10'),
-    ('X-Real-IP', [('x-forwarded-for', '6.6.6.6')], '192.0.2.1'),
-    # META would have them in one, and no proxy strips the second.
-    ('X-Real-IP', [('x_real_ip', '6.6.6.6'), ('x-real-ip', '203.0.113.10')], '203.0.113.10'),
-    ('X-Real-IP', [('x_real_ip', '6.6.6.6')], '192.0.2.1'),
-    ('X-Forwarded-For', [('x-forwarded-for', '203.0.113.10'), ('x_forwarded_for', '6.6.6.6')], '203.0.113.10'),
-    # What comes twice: the proxy added a line of its own, or passed on what it should have replaced.
-    ('X-Forwarded-For', [('x-forwarded-for', '6.6.6.6'), ('x-forwarded-for', '203.0.113.10')], '203.0.113.10'),
-    ('X-Real-IP', [('x-real-ip', '6.6.6.6'), ('x-real-ip', '203.0.113.10')], None),
-])
+@pytest.mark.parametrize(
+    'header, headers, ip',
+    [
+        ('X-Real-IP', [('x-real-ip', '203.0.113.10'), ('x-forwarded-for', '6.6.6.6')], '203.0.113.10'),
+        ('x-REAL-ip', [('X-Real-IP', '203.0.113.10:4711')], '203.0.113.10'),
+        ('X-Real-IP', [('x-forwarded-for', '6.6.6.6')], '192.0.2.1'),
+        # META would have them in one, and no proxy strips the second.
+        ('X-Real-IP', [('x_real_ip', '6.6.6.6'), ('x-real-ip', '203.0.113.10')], '203.0.113.10'),
+        ('X-Real-IP', [('x_real_ip', '6.6.6.6')], '192.0.2.1'),
+        ('X-Forwarded-For', [('x-forwarded-for', '203.0.113.10'), ('x_forwarded_for', '6.6.6.6')], '203.0.113.10'),
+        # What comes twice: the proxy added a line of its own, or passed on what it should have replaced.
+        ('X-Forwarded-For', [('x-forwarded-for', '6.6.6.6'), ('x-forwarded-for', '203.0.113.10')], '203.0.113.10'),
+        ('X-Real-IP', [('x-real-ip', '6.6.6.6'), ('x-real-ip', '203.0.113.10')], None),
+    ],
+)
 def test_the_header_that_the_proxy_writes_is_named_and_no_other_counts(connect, settings, header, headers, ip):
     settings.SOCKETS = {'TRUSTED_PROXIES': ['192.0.2.1'], 'CLIENT_ADDRESS_HEADER': header}
 
     class Client(Connection):
         def _handshake(self):
-            return dict(super()._handshake(), headers=[
-                [name.encode(), value.encode()] for name, value in [('host', 'testserver'), *headers]])
+            return dict(
+                super()._handshake(),
+                headers=[[name.encode(), value.encode()] for name, value in [('host', 'testserver'), *headers]],
+            )
+
     connection = Client('/page/', handler=Handler)
     assert connection.send({'type': 'HELLO'})[-1]['user_ip'] == ip
 
 
-@pytest.mark.parametrize('scheme, headers, origin, opens', [
-    (None, {}, 'http://example.com', True),
-    ('wss', {}, 'http://example.com', False),
-    ('wss', {}, 'https://example.com', True),
-    (None, {'x-forwarded-proto': 'https'}, 'http://example.com', False),
-    (None, {'x-forwarded-proto': 'https'}, 'https://example.com', True),
-    (None, {'x-forwarded-proto': 'http'}, 'http://example.com', True),
-    (None, {'host': 'example.com:8443'}, 'https://example.com', False),
-    (None, {'host': 'example.com:8443'}, 'https://example.com:8443', True),
-])
+@pytest.mark.parametrize(
+    'scheme, headers, origin, opens',
+    [
+        (None, {}, 'http://example.com', True),
+        ('wss', {}, 'http://example.com', False),
+        ('wss', {}, 'https://example.com', True),
+        (None, {'x-forwarded-proto': 'https'}, 'http://example.com', False),
+        (None, {'x-forwarded-proto': 'https'}, 'https://example.com', True),
+        (None, {'x-forwarded-proto': 'http'}, 'http://example.com', True),
+        (None, {'host': 'example.com:8443'}, 'https://example.com', False),
+        (None, {'host': 'example.com:8443'}, 'https://example.com:8443', True),
+    ],
+)
 def test_a_page_without_tls_or_at_another_port_is_foreign(connect, settings, scheme, headers, origin, opens, caplog):
     settings.SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')
 
     class Client(Connection):
         def _handshake(self):
             return dict(super()._handshake(), **({} if scheme is None else {'scheme': scheme}))
+
     connection = Client('/page/', handler=Handler, headers={'host': 'example.com', **headers, 'origin': origin})
     assert connection.messages() == [{'accept': True} if opens else {'close': 4403}]
     assert opens or "add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here" in caplog.text
@@ -336,6 +359,7 @@ def test_an_expired_session_is_an_anonymous_client(connect, login, alice):
     from datetime import timedelta
 
     from django.utils import timezone
+
     cookies = login(alice)
     Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
     connection = connect(Handler, cookies=cookies)
@@ -350,9 +374,11 @@ def test_a_connection_whose_session_is_flushed_is_told_to_reconnect(connect, log
     browser = Browser()
     browser.cookies.load(cookies)
     browser.logout()
-    reconnect, = connection.messages()
+    (reconnect,) = connection.messages()
     assert json.loads(reconnect['text']) == {
-        'type': 'RECONNECT', 'details': 'Your session is gone. Come back with a new one.'}
+        'type': 'RECONNECT',
+        'details': 'Your session is gone. Come back with a new one.',
+    }
     assert reconnect['close'] == 4401
     # The stolen cookie opens nothing any more.
     assert connect(Handler, cookies=cookies).send({'type': 'WHO'})[-1]['user'] == ''
@@ -362,8 +388,14 @@ def test_a_connection_whose_session_is_flushed_is_told_to_reconnect(connect, log
 @pytest.mark.parametrize('sent', ['WHO', 'PING', 'HELLO', 'PATH'])
 @pytest.mark.parametrize('login_required', [True, False])
 def test_a_connection_whose_row_is_gone_is_asked_to_come_back(connect, login, alice, bystander, sent, login_required):
-    handler = type('Members', (Handler,), {'login_required': login_required, 'routes': (
-        *Handler.routes, ('PATH', lambda socket: {'path': socket.request.path}))})
+    handler = type(
+        'Members',
+        (Handler,),
+        {
+            'login_required': login_required,
+            'routes': (*Handler.routes, ('PATH', lambda socket: {'path': socket.request.path})),
+        },
+    )
     connection = connect(handler, '/members/', cookies=login(alice))
     connection.messages()
     # By SQL, or by a process that took our server for dead. 4401 would be final.
@@ -371,7 +403,10 @@ def test_a_connection_whose_row_is_gone_is_asked_to_come_back(connect, login, al
     connection._put('websocket.receive', text=json.dumps({'type': sent, 'ref': 1}))
     reconnect, close = connection.messages()
     assert json.loads(reconnect['text']) == {
-        'type': 'RECONNECT', 'details': 'This connection is no longer known. Please come back.', 'ref': 1}
+        'type': 'RECONNECT',
+        'details': 'This connection is no longer known. Please come back.',
+        'ref': 1,
+    }
     assert close == {'close': 1012}
 
 
@@ -475,7 +510,11 @@ def test_a_ref_that_cannot_be_given_back_costs_the_ref_and_not_the_answer(connec
 
     connection = connect(Loose)
     connection.messages()
-    for frame in ('{"type": "ECHO", "ref": 1e999}', '{"type": "RAISE", "ref": NaN}', '{"type": "NOTHING", "ref": 1e999}'):
-        answer, = connection.send(frame)
+    for frame in (
+        '{"type": "ECHO", "ref": 1e999}',
+        '{"type": "RAISE", "ref": NaN}',
+        '{"type": "NOTHING", "ref": 1e999}',
+    ):
+        (answer,) = connection.send(frame)
         assert answer['code'] == 'server_error' and 'ref' not in answer
     assert connection.send({'type': 'ECHO'}) == [{'type': 'ECHO'}]

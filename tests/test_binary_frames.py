@@ -1,4 +1,5 @@
 """Binary frames on their way through a handler: routes for bytes, their options, their size, their answers."""
+
 import json
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ from django.contrib.auth.models import Permission
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, signals, SocketRouter
+from sockets import RoutedSocketHandler, SocketRouter, signals
 from sockets.access import limits
 from sockets.connection.envelopes import unwrap, wrap
 from sockets.declaration import handler_classes
@@ -40,8 +41,10 @@ def answers(connection, frame):
     """Send a binary frame and return what comes back: contents and bytes."""
     connection.messages()
     connection._put('websocket.receive', bytes=frame)
-    return [json.loads(message['text']) if 'text' in message else message.get('bytes', message)
-            for message in connection.messages()]
+    return [
+        json.loads(message['text']) if 'text' in message else message.get('bytes', message)
+        for message in connection.messages()
+    ]
 
 
 def test_binary_frames_go_to_the_function_for_bytes_with_the_arguments_of_the_url(connect):
@@ -61,7 +64,7 @@ def test_a_request_with_bytes_gets_one_answer_with_its_ref_whatever_that_is(conn
     assert answers(page, wrap(b'nothing', 'a2')) == [{'type': 'ACK', 'ref': 'a2'}]
     assert answers(page, wrap(b'bytes', 'a3')) == [wrap(b'\0\1', 'a3')]
     assert answers(page, wrap(b'view', 'a4')) == [wrap(b'ab', 'a4')]
-    failed, = answers(page, wrap(b'fail', 'a5'))
+    (failed,) = answers(page, wrap(b'fail', 'a5'))
     assert (failed['code'], failed['ref']) == ('server_error', 'a5')
     assert answers(page, b'bytes') == [b'\0\1']
     assert answers(page, b'nothing') == []
@@ -77,8 +80,9 @@ def test_a_request_in_json_that_is_answered_with_bytes_has_its_ref(connect):
 
 
 def test_a_function_sees_the_envelope_beside_the_data(connect):
-    page = connect(handler_with(lambda socket, data: {
-        'type': 'SEEN', 'envelope': socket.envelope, 'same': socket.content == data}))
+    page = connect(
+        handler_with(lambda socket, data: {'type': 'SEEN', 'envelope': socket.envelope, 'same': socket.content == data})
+    )
     for frame, envelope in ((b'\0{"ref":null,"resent":true}\0data', {'ref': None, 'resent': True}), (b'data', {})):
         assert answers(page, frame) == [{'type': 'SEEN', 'envelope': envelope, 'same': True}]
 
@@ -94,7 +98,7 @@ def test_bytes_that_look_like_an_envelope_are_sent_in_one(connect):
 
 def test_a_request_with_bytes_is_refused_with_its_ref_where_no_function_takes_bytes(connect):
     page = connect(RoutedSocketHandler)
-    refused, = answers(page, wrap(b'data', 'a1'))
+    (refused,) = answers(page, wrap(b'data', 'a1'))
     assert (refused['code'], refused['ref']) == ('invalid_message', 'a1')
     assert answers(page, b'data')[0]['code'] == 'invalid_message'
 
@@ -108,7 +112,7 @@ def test_a_broken_envelope_is_refused(connect):
 
 def test_to_a_handler_with_a_decoder_of_its_own_there_are_no_envelopes(connect):
     class Own(RoutedSocketHandler):
-        routes = ('ECHO', lambda socket, content: content),
+        routes = (('ECHO', lambda socket, content: content),)
 
         def decode(self, text, data):
             return {'type': 'ECHO', 'length': len(data)}
@@ -126,10 +130,13 @@ def test_the_options_of_a_route_count_for_bytes(connect, alice, login, monkeypat
             raise ValueError('That is half a picture.')
         return data * 2
 
-    for options in ({'login_required': True}, {'permission': 'sockets.delete_socket'},
-                    {'permission': ['sockets.delete_socket', 'sockets.none']}):
+    for options in (
+        {'login_required': True},
+        {'permission': 'sockets.delete_socket'},
+        {'permission': ['sockets.delete_socket', 'sockets.none']},
+    ):
         page = connect(handler_with(**options))
-        refused, = answers(page, wrap(b'ab', 'a1'))
+        (refused,) = answers(page, wrap(b'ab', 'a1'))
         assert (refused['code'], refused['ref']) == ('not_allowed', 'a1')
         if 'sockets.none' not in options.get('permission', ()):
             page = connect(handler_with(**options), cookies=login(alice))
@@ -137,7 +144,7 @@ def test_the_options_of_a_route_count_for_bytes(connect, alice, login, monkeypat
 
     page = connect(handler_with(form=whole))
     assert answers(page, b'ab') == [{'type': 'TAKEN', 'size': 4}]
-    refused, = answers(page, wrap(b'abc', 'a1'))
+    (refused,) = answers(page, wrap(b'abc', 'a1'))
     assert (refused['code'], refused['details'], refused['ref']) == ('invalid_content', 'That is half a picture.', 'a1')
 
     page = connect(handler_with(rate='1/m'))
@@ -154,7 +161,7 @@ def test_pictures_have_a_size_of_their_own(connect, settings):
     assert answers(page, b'x' * 1000) == [{'type': 'TAKEN', 'size': 1000}]
     # The envelope is none of the data, and who sends too much is told so as the answer.
     assert answers(page, wrap(b'x' * 1000, 'a1')) == [{'type': 'TAKEN', 'size': 1000, 'ref': 'a1'}]
-    refused, = answers(page, wrap(b'x' * 1001, 'a2'))
+    (refused,) = answers(page, wrap(b'x' * 1001, 'a2'))
     assert (refused['code'], refused['ref']) == ('too_large', 'a2')
     assert refused['details'] == 'A frame has at most 1000 bytes.'
     # JSON has not, nor has what nobody takes.
@@ -186,6 +193,7 @@ def test_message_handled_and_the_middleware_hear_of_bytes(connect):
 
     def receiver(socket, route, outcome, **kwargs):
         heard.append((route, outcome))
+
     signals.message_handled.connect(receiver)
     try:
         page = connect(Watched)
@@ -238,10 +246,18 @@ class OfRouterOfRouter(View):
         return b'another router'
 
 
-@pytest.mark.parametrize('handler, function, needs_login', [
-    (WithMethod, b'method', False), (WithRoute, b'route', True), (Replaced, b'replaced', False),
-    (Overridden, b'overridden', False), (Renamed, b'renamed', True), (OfRouter.socket.Handler, b'router', False),
-    (OfRouterOfRouter.socket.Handler, b'another router', False)])
+@pytest.mark.parametrize(
+    'handler, function, needs_login',
+    [
+        (WithMethod, b'method', False),
+        (WithRoute, b'route', True),
+        (Replaced, b'replaced', False),
+        (Overridden, b'overridden', False),
+        (Renamed, b'renamed', True),
+        (OfRouter.socket.Handler, b'router', False),
+        (OfRouterOfRouter.socket.Handler, b'another router', False),
+    ],
+)
 def test_what_is_defined_last_takes_the_bytes_and_an_override_keeps_the_options(handler, function, needs_login):
     route = handler._route_table.binary
     assert route.function(None, b'', {}) == function
@@ -249,15 +265,21 @@ def test_what_is_defined_last_takes_the_bytes_and_an_override_keeps_the_options(
     assert route.function in handler_classes.functions(handler)
 
 
-@pytest.mark.parametrize('misuse, words', [
-    (lambda: SocketRouter().bytes('PICTURE'), 'is not a function'),
-    (lambda: SocketRouter().bytes(lambda: None), 'takes no argument'),
-    (lambda: SocketRouter().bytes(nonsense=1), 'nonsense'),
-    (lambda: SocketRouter().bytes(form=SimpleNamespace(is_valid=1, __call__=1)), 'form'),
-    (lambda: [router.bytes(lambda socket: 1) for router in [SocketRouter()] for _ in range(2)], 'function for bytes'),
-    (lambda: Route(str, 'x'), "@socket.route\\('TYPE'\\)"),
-    (lambda: Route(bytearray, 'x'), "@socket.route\\('TYPE'\\)"),
-])
+@pytest.mark.parametrize(
+    'misuse, words',
+    [
+        (lambda: SocketRouter().bytes('PICTURE'), 'is not a function'),
+        (lambda: SocketRouter().bytes(lambda: None), 'takes no argument'),
+        (lambda: SocketRouter().bytes(nonsense=1), 'nonsense'),
+        (lambda: SocketRouter().bytes(form=SimpleNamespace(is_valid=1, __call__=1)), 'form'),
+        (
+            lambda: [router.bytes(lambda socket: 1) for router in [SocketRouter()] for _ in range(2)],
+            'function for bytes',
+        ),
+        (lambda: Route(str, 'x'), "@socket.route\\('TYPE'\\)"),
+        (lambda: Route(bytearray, 'x'), "@socket.route\\('TYPE'\\)"),
+    ],
+)
 def test_misuse_is_a_type_error(misuse, words):
     with pytest.raises(TypeError, match=words):
         misuse()
@@ -265,14 +287,18 @@ def test_misuse_is_a_type_error(misuse, words):
 
 def test_a_form_of_fields_is_refused_for_bytes():
     from django import forms
+
     with pytest.raises(TypeError, match='their form is a function of the data'):
         SocketRouter().bytes(form=forms.Form)
 
 
 def test_two_functions_for_bytes_in_one_class_are_an_error_that_names_both():
     with pytest.raises(ImproperlyConfigured, match=r"Both has on_bytes\(\) and <Route '\(bytes\)' -> .*>: remove one"):
-        type('Both', (RoutedSocketHandler,), {
-            'routes': ((bytes, lambda socket, data: None),), 'on_bytes': lambda self, data: None})
+        type(
+            'Both',
+            (RoutedSocketHandler,),
+            {'routes': ((bytes, lambda socket, data: None),), 'on_bytes': lambda self, data: None},
+        )
     with pytest.raises(ImproperlyConfigured, match='Bad.on_bytes: .* takes no argument'):
         type('Bad', (RoutedSocketHandler,), {'on_bytes': lambda: None})
 

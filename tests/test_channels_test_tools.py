@@ -1,5 +1,5 @@
 from channels import route_class
-from channels.test import apply_routes, ChannelTestCase, WSClient
+from channels.test import ChannelTestCase, WSClient, apply_routes
 
 from sockets import RoutedSocketHandler
 from sockets.models import Socket
@@ -37,6 +37,7 @@ class ChannelsOwnTestTools(ChannelTestCase):
 
     def test_a_client_that_is_logged_in(self):
         from django.contrib.auth import get_user_model
+
         user = get_user_model().objects.create_user('bob')
         with apply_routes([ClassicHandler.as_route(path='^/page/$', attrs={'login_required': True})]):
             ws = WSClient()
@@ -51,6 +52,7 @@ class ChannelsOwnTestTools(ChannelTestCase):
 
     def test_channels_own_ways_to_know_the_user(self):
         from django.contrib.auth import get_user_model
+
         user = get_user_model().objects.create_user('bob')
 
         class WithHttpUser(ClassicHandler):

@@ -26,105 +26,135 @@ def ids(messages):
     return [message.id for message in messages]
 
 
-@pytest.mark.parametrize('app, id', [
-    ('channels', 'sockets.E001'), ('django.contrib.sessions', 'sockets.E002'), ('django.contrib.auth', 'sockets.E003')])
+@pytest.mark.parametrize(
+    'app, id',
+    [
+        ('channels', 'sockets.E001'),
+        ('django.contrib.sessions', 'sockets.E002'),
+        ('django.contrib.auth', 'sockets.E003'),
+    ],
+)
 def test_an_app_that_is_not_installed_is_named(monkeypatch, app, id):
     assert checks.check_installed() == []
     monkeypatch.setattr(apps, 'is_installed', lambda name: name != app)
-    message, = checks.check_installed()
+    (message,) = checks.check_installed()
     assert message.id == id
-    assert message.hint == 'Add {!r} to INSTALLED_APPS.'.format(app)
+    assert message.hint == f'Add {app!r} to INSTALLED_APPS.'
 
 
-@pytest.mark.parametrize('name, id', [('SessionMiddleware', 'sockets.W001'),
-                                      ('AuthenticationMiddleware', 'sockets.W002')])
+@pytest.mark.parametrize(
+    'name, id', [('SessionMiddleware', 'sockets.W001'), ('AuthenticationMiddleware', 'sockets.W002')]
+)
 def test_middleware_that_is_missing_is_named(settings, name, id):
     settings.MIDDLEWARE = [path for path in settings.MIDDLEWARE if not path.endswith(name)]
-    message, = checks.check_installed()
+    (message,) = checks.check_installed()
     assert message.id == id and name in message.hint
 
 
-@pytest.mark.parametrize('sockets, id, word', [
-    ({'MAX_MESAGE_SIZE': 5}, 'sockets.E006', "'MAX_MESSAGE_SIZE'"),
-    ({'max_message_size': 5}, 'sockets.E006', "'MAX_MESSAGE_SIZE'"),
-    ({'NONSENSE': 5}, 'sockets.E006', 'MAX_MESSAGE_SIZE'),
-    ({'MAX_MESSAGE_SIZE': '1MB'}, 'sockets.E007', 'bytes'),
-    ({'MAX_MESSAGE_SIZE': 0}, 'sockets.E007', 'bytes'),
-    ({'SEND_TIMEOUT': None}, 'sockets.E007', 'seconds'),
-    ({'MAX_FRAMES_PER_SECOND': float('inf')}, 'sockets.E007', 'None'),
-    ({'IDENTITY_MAX_AGE': None}, 'sockets.E007', 'or 0'),
-    ({'IDENTITY_MAX_AGE': -1}, 'sockets.E007', 'or 0'),
-    ({'IDENTITY_MAX_AGE': False}, 'sockets.E007', 'or 0'),
-    ({'ALLOWED_ORIGINS': 'example.com'}, 'sockets.E007', 'list'),
-    ({'REQUIRE_ORIGIN': 'yes'}, 'sockets.E007', 'True'),
-    ({'TRUSTED_PROXIES': ['proxy.local']}, 'sockets.E007', '10.0.0.0/8'),
-    ({'TRUSTED_PROXIES': '10.0.0.1'}, 'sockets.E007', '10.0.0.0/8'),
-    ({'CLIENT_ADDRESS_HEADER': 'HTTP_X_REAL_IP'}, 'sockets.E007', 'hyphens'),
-    ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP:'}, 'sockets.E007', "'X-Real-IP'"),
-    ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP\n'}, 'sockets.E007', "'X-Real-IP'"),
-    ({'CLIENT_ADDRESS_HEADER': ['X-Real-IP']}, 'sockets.E007', "'X-Real-IP'"),
-    ({'CLIENT_ADDRESS_HEADER': 'Forwarded'}, 'sockets.E007', 'Forwarded is not understood'),
-    ({'ROOT_PATH_HEADER': 'X_Script_Name'}, 'sockets.E007', 'X-Script-Name'),
-    ({'ROOT_PATH_HEADER': ''}, 'sockets.E007', 'X-Script-Name'),
-    ({'MAX_BODY_SIZE': 0}, 'sockets.E007', 'bytes'),
-    ({'CHANNEL_LAYER': None}, 'sockets.E007', 'CHANNEL_LAYERS'),
-    ('everything', 'sockets.E007', 'SOCKETS = {'),
-])
+@pytest.mark.parametrize(
+    'sockets, id, word',
+    [
+        ({'MAX_MESAGE_SIZE': 5}, 'sockets.E006', "'MAX_MESSAGE_SIZE'"),
+        ({'max_message_size': 5}, 'sockets.E006', "'MAX_MESSAGE_SIZE'"),
+        ({'NONSENSE': 5}, 'sockets.E006', 'MAX_MESSAGE_SIZE'),
+        ({'MAX_MESSAGE_SIZE': '1MB'}, 'sockets.E007', 'bytes'),
+        ({'MAX_MESSAGE_SIZE': 0}, 'sockets.E007', 'bytes'),
+        ({'SEND_TIMEOUT': None}, 'sockets.E007', 'seconds'),
+        ({'MAX_FRAMES_PER_SECOND': float('inf')}, 'sockets.E007', 'None'),
+        ({'IDENTITY_MAX_AGE': None}, 'sockets.E007', 'or 0'),
+        ({'IDENTITY_MAX_AGE': -1}, 'sockets.E007', 'or 0'),
+        ({'IDENTITY_MAX_AGE': False}, 'sockets.E007', 'or 0'),
+        ({'ALLOWED_ORIGINS': 'example.com'}, 'sockets.E007', 'list'),
+        ({'REQUIRE_ORIGIN': 'yes'}, 'sockets.E007', 'True'),
+        ({'TRUSTED_PROXIES': ['proxy.local']}, 'sockets.E007', '10.0.0.0/8'),
+        ({'TRUSTED_PROXIES': '10.0.0.1'}, 'sockets.E007', '10.0.0.0/8'),
+        ({'CLIENT_ADDRESS_HEADER': 'HTTP_X_REAL_IP'}, 'sockets.E007', 'hyphens'),
+        ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP:'}, 'sockets.E007', "'X-Real-IP'"),
+        ({'CLIENT_ADDRESS_HEADER': 'X-Real-IP\n'}, 'sockets.E007', "'X-Real-IP'"),
+        ({'CLIENT_ADDRESS_HEADER': ['X-Real-IP']}, 'sockets.E007', "'X-Real-IP'"),
+        ({'CLIENT_ADDRESS_HEADER': 'Forwarded'}, 'sockets.E007', 'Forwarded is not understood'),
+        ({'ROOT_PATH_HEADER': 'X_Script_Name'}, 'sockets.E007', 'X-Script-Name'),
+        ({'ROOT_PATH_HEADER': ''}, 'sockets.E007', 'X-Script-Name'),
+        ({'MAX_BODY_SIZE': 0}, 'sockets.E007', 'bytes'),
+        ({'CHANNEL_LAYER': None}, 'sockets.E007', 'CHANNEL_LAYERS'),
+        ('everything', 'sockets.E007', 'SOCKETS = {'),
+    ],
+)
 def test_a_setting_that_makes_no_sense_is_named_with_its_remedy(settings, sockets, id, word):
     settings.SOCKETS = sockets
-    message, = checks.check_settings()
+    (message,) = checks.check_settings()
     assert message.id == id and word in message.hint
 
 
 def test_sensible_settings_pass(settings):
     assert checks.check_settings() == []
-    settings.SOCKETS = {'MAX_MESSAGE_SIZE': 100, 'SEND_TIMEOUT': 0.5, 'ALLOWED_ORIGINS': ['.example.com'],
-                        'REQUIRE_ORIGIN': True, 'TRUSTED_PROXIES': ['10.0.0.0/8', 'unix', '::1'],
-                        'CLIENT_ADDRESS_HEADER': 'CF-Connecting-IP',
-                        'ROOT_PATH_HEADER': 'X-Script-Name', 'MAX_BODY_SIZE': None,
-                        'CHANNEL_LAYER': 'default', 'IDENTITY_MAX_AGE': 0}
+    settings.SOCKETS = {
+        'MAX_MESSAGE_SIZE': 100,
+        'SEND_TIMEOUT': 0.5,
+        'ALLOWED_ORIGINS': ['.example.com'],
+        'REQUIRE_ORIGIN': True,
+        'TRUSTED_PROXIES': ['10.0.0.0/8', 'unix', '::1'],
+        'CLIENT_ADDRESS_HEADER': 'CF-Connecting-IP',
+        'ROOT_PATH_HEADER': 'X-Script-Name',
+        'MAX_BODY_SIZE': None,
+        'CHANNEL_LAYER': 'default',
+        'IDENTITY_MAX_AGE': 0,
+    }
     assert checks.check_settings() == []
 
 
 def test_proxies_that_are_trusted_without_a_header_are_asked_for_its_name(settings):
     settings.SOCKETS = {'TRUSTED_PROXIES': ['127.0.0.1']}
-    message, = checks.check_proxies()
+    (message,) = checks.check_proxies()
     assert message.id == 'sockets.W013' and "SOCKETS['CLIENT_ADDRESS_HEADER']" in message.hint
-    for given in ({}, 'everything', {'TRUSTED_PROXIES': ['127.0.0.1'], 'CLIENT_ADDRESS_HEADER': 'X-Real-IP'},
-                  {'CLIENT_ADDRESS_HEADER': 'X-Real-IP'}):
+    for given in (
+        {},
+        'everything',
+        {'TRUSTED_PROXIES': ['127.0.0.1'], 'CLIENT_ADDRESS_HEADER': 'X-Real-IP'},
+        {'CLIENT_ADDRESS_HEADER': 'X-Real-IP'},
+    ):
         settings.SOCKETS = given
         assert checks.check_proxies() == []
 
 
 def test_a_missing_channel_layer_is_named(settings):
     settings.CHANNEL_LAYERS = {}
-    message, = engine_checks.check_routing()
+    (message,) = engine_checks.check_routing()
     assert message.id == 'sockets.E004' and 'CHANNEL_LAYERS = {' in message.hint
 
 
-@pytest.mark.parametrize('config, word', [
-    ({'BACKEND': 'nowhere.Layer', 'ROUTING': []}, 'nowhere.Layer'),
-    ({'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': 'nowhere.routing'}, 'nowhere'),
-    ({'BACKEND': 'asgiref.inmemory.ChannelLayer'}, 'ROUTING'),
-    ({'BACKEND': 'sockets.layers.RedisChannelLayer', 'CONFIG': {'services': ['master']}, 'ROUTING': []}, 'Sentinel'),
-    ({'BACKEND': 'asgiref.inmemory.ChannelLayer', 'CONFIG': {'capasity': 1}, 'ROUTING': []}, 'capasity'),
-])
+@pytest.mark.parametrize(
+    'config, word',
+    [
+        ({'BACKEND': 'nowhere.Layer', 'ROUTING': []}, 'nowhere.Layer'),
+        ({'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': 'nowhere.routing'}, 'nowhere'),
+        ({'BACKEND': 'asgiref.inmemory.ChannelLayer'}, 'ROUTING'),
+        (
+            {'BACKEND': 'sockets.layers.RedisChannelLayer', 'CONFIG': {'services': ['master']}, 'ROUTING': []},
+            'Sentinel',
+        ),
+        ({'BACKEND': 'asgiref.inmemory.ChannelLayer', 'CONFIG': {'capasity': 1}, 'ROUTING': []}, 'capasity'),
+    ],
+)
 def test_a_channel_layer_that_cannot_be_used_is_explained(settings, config, word):
     settings.CHANNEL_LAYERS = {'broken': config}
     settings.SOCKETS = {'CHANNEL_LAYER': 'broken'}
-    message, = engine_checks.check_routing()
+    (message,) = engine_checks.check_routing()
     assert message.id == 'sockets.E005' and word in message.msg
 
 
 @pytest.fixture
 def only(monkeypatch):
     """A function that checks a routing as if the project had only the given routers and handler classes."""
+
     def check(routing, routers=(), handlers=()):
         from asgiref.inmemory import ChannelLayer
+
         monkeypatch.setattr(handler_checks, 'attached_routers', set(routers))
         monkeypatch.setattr(handler_checks, '_leaves', lambda known: [(h, h.__name__) for h in handlers])
         with sandbox(ChannelLayer(), routing):
             return [*checks.check_handlers(), *engine_checks.check_routing()]
+
     return check
 
 
@@ -133,7 +163,7 @@ def test_a_view_whose_handler_is_in_no_routing_is_named(only):
         __module__ = 'shop.views'
         socket = SocketRouter()
 
-    message, = only([], [Page.socket])
+    (message,) = only([], [Page.socket])
     assert message.id == 'sockets.W003'
     assert 'route_class(Page.socket.Handler, path=' in message.hint
     assert only([route_class(Page.socket.Handler)], [Page.socket]) == []
@@ -145,7 +175,7 @@ def test_a_handler_class_in_no_routing_is_named(only):
     class Lonely(RoutedSocketHandler):
         pass
 
-    message, = only([], handlers=[Lonely])
+    (message,) = only([], handlers=[Lonely])
     assert message.id == 'sockets.W003' and 'Lonely' in message.msg
     assert only([route_class(Lonely)], handlers=[Lonely]) == []
 
@@ -162,9 +192,20 @@ def test_a_handler_that_serves_a_stream_is_routed_with_its_demultiplexer(only):
     assert not {handler for handler, _ in handler_checks._leaves({})} & {*Whole._streams.values(), SocketDemultiplexer}
 
 
-@pytest.mark.parametrize('module, is_named', [
-    ('shop.handlers', True), ('latest.contest', True), ('shop.attest', True), ('shop.tests', False),
-    ('shop.test_live', False), ('tests.shop', False), ('shop.tests.handlers', False), ('shop.live_test', False), ('conftest', False)])
+@pytest.mark.parametrize(
+    'module, is_named',
+    [
+        ('shop.handlers', True),
+        ('latest.contest', True),
+        ('shop.attest', True),
+        ('shop.tests', False),
+        ('shop.test_live', False),
+        ('tests.shop', False),
+        ('shop.tests.handlers', False),
+        ('shop.live_test', False),
+        ('conftest', False),
+    ],
+)
 def test_what_a_test_module_defines_need_not_be_routed(only, monkeypatch, module, is_named):
     class Page(View):
         __module__ = module
@@ -187,7 +228,7 @@ def test_middleware_that_is_none_is_named(only, settings):
         middleware = ['no.such.thing']
 
     assert only([route_class(Plain)]) == []
-    message, = only([route_class(Broken)])
+    (message,) = only([route_class(Broken)])
     assert message.id == 'sockets.E011' and 'no.such.thing' in message.msg
     settings.SOCKETS = {'MIDDLEWARE': ['tests.test_checks.nothing']}
     assert 'tests.test_checks.nothing' in only([route_class(Plain)])[0].msg
@@ -197,7 +238,7 @@ def test_a_foreign_key_that_would_keep_a_row_is_named(monkeypatch):
     assert checks.check_relations() == []
     field = Membership._meta.get_field('socket')
     monkeypatch.setattr(field, 'db_constraint', True)
-    message, = checks.check_relations()
+    (message,) = checks.check_relations()
     assert message.id == 'sockets.W011' and 'sockets.Membership.socket' in message.msg
 
 
@@ -218,7 +259,7 @@ def test_a_url_argument_that_on_bytes_needs_is_named_too(only):
         def on_bytes(self, data, pk):
             pass
 
-    message, = only([route_class(Files, path='^/files/$')])
+    (message,) = only([route_class(Files, path='^/files/$')])
     assert message.id == 'sockets.E008' and "on_bytes() needs 'pk'" in message.msg
     assert only([route_class(Files, path=r'^/files/(?P<pk>\d+)/$')]) == []
 
@@ -252,11 +293,13 @@ def test_every_router_of_a_view_is_known_to_the_check():
 @pytest.fixture
 def findings(settings, monkeypatch):
     """A function that returns the ids of what all checks say about a layer, which nobody has made before."""
+
     def check(backend='sockets.layers.InMemoryChannelLayer', routing=(), deploy=False, **config):
         monkeypatch.setattr(channel_layers, 'backends', {})
         monkeypatch.setattr(handler_checks, '_unrouted', lambda routed: [])
         settings.CHANNEL_LAYERS = {'default': {'BACKEND': backend, 'CONFIG': config, 'ROUTING': routing}}
         return ids(run_checks(tags=['sockets'], include_deployment_checks=deploy))
+
     return check
 
 
@@ -265,34 +308,38 @@ PROMPT = {'connection_kwargs': {'socket_timeout': 10}}
 SENTINEL = {'hosts': [('localhost', 1)], 'services': ['master']}
 
 
-@pytest.mark.parametrize('backend, config, found', [
-    ('asgiref.inmemory.ChannelLayer', {}, ['sockets.W005']),
-    # It looks at no channel_capacity.
-    ('asgiref.inmemory.ChannelLayer', ROOMY, ['sockets.W005']),
-    ('asgiref.inmemory.ChannelLayer', {'capacity': 10000}, []),
-    ('asgi_redis.RedisChannelLayer', PROMPT, ['sockets.W005']),
-    ('asgi_redis.RedisChannelLayer', dict(PROMPT, channel_capacity={'websocket.*': 10000}), ['sockets.W005']),
-    ('asgi_redis.RedisChannelLayer', dict(ROOMY, **PROMPT), []),
-    ('asgi_redis.RedisChannelLayer', ROOMY, ['sockets.W012']),
-    ('asgi_redis.RedisChannelLayer', dict(ROOMY, connection_kwargs={'socket_keepalive': True}), ['sockets.W012']),
-    ('asgi_redis.RedisSentinelChannelLayer', SENTINEL, ['sockets.W005']),
-    ('asgi_redis.RedisSentinelChannelLayer', dict(SENTINEL, **ROOMY), []),
-    ('sockets.layers.InMemoryChannelLayer', {}, []),
-    ('sockets.layers.RedisChannelLayer', {}, []),
-    ('sockets.layers.RedisChannelLayer', {'group_expiry': 3600}, ['sockets.W006']),
-    ('sockets.layers.RedisChannelLayer', {'group_expiry': 86400}, []),
-    ('sockets.layers.RedisChannelLayer', {'group_expiry': 100000}, []),
-])
+@pytest.mark.parametrize(
+    'backend, config, found',
+    [
+        ('asgiref.inmemory.ChannelLayer', {}, ['sockets.W005']),
+        # It looks at no channel_capacity.
+        ('asgiref.inmemory.ChannelLayer', ROOMY, ['sockets.W005']),
+        ('asgiref.inmemory.ChannelLayer', {'capacity': 10000}, []),
+        ('asgi_redis.RedisChannelLayer', PROMPT, ['sockets.W005']),
+        ('asgi_redis.RedisChannelLayer', dict(PROMPT, channel_capacity={'websocket.*': 10000}), ['sockets.W005']),
+        ('asgi_redis.RedisChannelLayer', dict(ROOMY, **PROMPT), []),
+        ('asgi_redis.RedisChannelLayer', ROOMY, ['sockets.W012']),
+        ('asgi_redis.RedisChannelLayer', dict(ROOMY, connection_kwargs={'socket_keepalive': True}), ['sockets.W012']),
+        ('asgi_redis.RedisSentinelChannelLayer', SENTINEL, ['sockets.W005']),
+        ('asgi_redis.RedisSentinelChannelLayer', dict(SENTINEL, **ROOMY), []),
+        ('sockets.layers.InMemoryChannelLayer', {}, []),
+        ('sockets.layers.RedisChannelLayer', {}, []),
+        ('sockets.layers.RedisChannelLayer', {'group_expiry': 3600}, ['sockets.W006']),
+        ('sockets.layers.RedisChannelLayer', {'group_expiry': 86400}, []),
+        ('sockets.layers.RedisChannelLayer', {'group_expiry': 100000}, []),
+    ],
+)
 def test_a_layer_with_little_room_or_short_lived_groups_is_pointed_out(findings, backend, config, found):
     assert findings(backend, **config) == found
 
 
 def test_the_remedy_for_little_room_can_be_typed(findings):
     for backend, config, words in (
-            ('asgiref.inmemory.ChannelLayer', {}, ["'sockets.layers.InMemoryChannelLayer'", "'capacity': 10000"]),
-            ('asgi_redis.RedisChannelLayer', PROMPT, ["'sockets.layers.RedisChannelLayer'", str(ROOMY)[1:-1]])):
+        ('asgiref.inmemory.ChannelLayer', {}, ["'sockets.layers.InMemoryChannelLayer'", "'capacity': 10000"]),
+        ('asgi_redis.RedisChannelLayer', PROMPT, ["'sockets.layers.RedisChannelLayer'", str(ROOMY)[1:-1]]),
+    ):
         findings(backend, **config)
-        message, = engine_checks.check_layer()
+        (message,) = engine_checks.check_layer()
         assert all(word in message.hint for word in words)
     # Ours would refuse it.
     findings('asgi_redis.RedisSentinelChannelLayer', **SENTINEL)
@@ -306,7 +353,7 @@ def test_a_msgpack_that_the_stock_layer_cannot_use_is_named_with_the_line_to_typ
     monkeypatch.setattr(msgpack, 'unpackb', lambda packed, raw=False: unpackb(packed, raw=raw))
     monkeypatch.setattr(msgpack, 'version', (1, 0, 8))
     assert findings('asgi_redis.RedisChannelLayer', **ROOMY, **PROMPT) == ['sockets.E010']
-    message, = engine_checks.check_layer()
+    (message,) = engine_checks.check_layer()
     assert "argument 'encoding'" in message.msg and 'msgpack 1.0.8' in message.msg
     assert 'pip uninstall -y msgpack; pip install --force-reinstall' in message.hint
     assert findings('sockets.layers.RedisChannelLayer') == []
@@ -319,28 +366,31 @@ def test_an_in_memory_layer_in_production_is_pointed_out_by_check_deploy(finding
     assert findings('sockets.layers.RedisChannelLayer', deploy=True) == []
 
 
-@pytest.mark.parametrize('debug, hosts, sockets, found', [
-    (False, [], {}, ['sockets.W008']),
-    (True, [], {}, []),
-    (False, ['example.com'], {}, []),
-    (False, ['.example.com'], {}, []),
-    (False, ['[::1]'], {}, []),
-    (False, ['*'], {}, []),
-    (False, ['https://example.com'], {}, ['sockets.W008']),
-    (False, ['example.com:8000'], {}, ['sockets.W008']),
-    (False, ['example.com'], {'ALLOWED_ORIGINS': []}, ['sockets.W008']),
-    (False, ['example.com'], {'ALLOWED_ORIGINS': ['example.com:8000', 'example.org:80']}, ['sockets.W008']),
-    (False, ['example.com'], {'ALLOWED_ORIGINS': ['http://localhost:3000']}, []),
-    (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'example.org']}, []),
-    (False, [], {'ALLOWED_ORIGINS': ['*']}, []),
-    (False, [], {'ALLOWED_ORIGINS': ['null']}, []),
-    (False, [], {'ALLOWED_ORIGINS': ['file://']}, []),
-    (False, [], {'ALLOWED_ORIGINS': ['example.com', 'null', 'file://', 'capacitor://localhost']}, []),
-    (False, [], {'ALLOWED_ORIGINS': ['example.com', 'file://*']}, ['sockets.W008']),
-    (False, [], {'ALLOWED_ORIGINS': ['example.com', 'example.com:8000', '*.example.org']}, ['sockets.W008']),
-    # That is said by another check.
-    (False, [], {'ALLOWED_ORIGINS': 'example.com'}, ['sockets.E007']),
-])
+@pytest.mark.parametrize(
+    'debug, hosts, sockets, found',
+    [
+        (False, [], {}, ['sockets.W008']),
+        (True, [], {}, []),
+        (False, ['example.com'], {}, []),
+        (False, ['.example.com'], {}, []),
+        (False, ['[::1]'], {}, []),
+        (False, ['*'], {}, []),
+        (False, ['https://example.com'], {}, ['sockets.W008']),
+        (False, ['example.com:8000'], {}, ['sockets.W008']),
+        (False, ['example.com'], {'ALLOWED_ORIGINS': []}, ['sockets.W008']),
+        (False, ['example.com'], {'ALLOWED_ORIGINS': ['example.com:8000', 'example.org:80']}, ['sockets.W008']),
+        (False, ['example.com'], {'ALLOWED_ORIGINS': ['http://localhost:3000']}, []),
+        (False, ['example.com'], {'ALLOWED_ORIGINS': ['https://example.com', 'example.org']}, []),
+        (False, [], {'ALLOWED_ORIGINS': ['*']}, []),
+        (False, [], {'ALLOWED_ORIGINS': ['null']}, []),
+        (False, [], {'ALLOWED_ORIGINS': ['file://']}, []),
+        (False, [], {'ALLOWED_ORIGINS': ['example.com', 'null', 'file://', 'capacitor://localhost']}, []),
+        (False, [], {'ALLOWED_ORIGINS': ['example.com', 'file://*']}, ['sockets.W008']),
+        (False, [], {'ALLOWED_ORIGINS': ['example.com', 'example.com:8000', '*.example.org']}, ['sockets.W008']),
+        # That is said by another check.
+        (False, [], {'ALLOWED_ORIGINS': 'example.com'}, ['sockets.E007']),
+    ],
+)
 def test_hosts_that_refuse_every_page_are_pointed_out(findings, settings, debug, hosts, sockets, found):
     settings.DEBUG, settings.ALLOWED_HOSTS, settings.SOCKETS = debug, hosts, sockets
     assert findings() == found
@@ -352,7 +402,7 @@ def test_a_routing_that_names_a_view_is_told_its_handler(findings):
 
     assert findings(routing={'websocket.connect': Page.socket.Handler}) == []
     assert findings(routing={'websocket.connect': Page}) == ['sockets.E009']
-    message, = engine_checks.check_routing()
+    (message,) = engine_checks.check_routing()
     assert message.hint == 'Write route_class(Page.socket.Handler, path=...).' and message.obj is Page
 
 
@@ -363,30 +413,33 @@ class Base(RoutedSocketHandler):
         pass
 
 
-@pytest.mark.parametrize('patterns, hidden', [
-    (['SUB'], []),
-    (['SUB', 'SUB'], ["'SUB'"]),
-    (['SUB', re.compile('S')], ["'SUB'"]),
-    (['SUB', re.compile('S$')], []),
-    (['SUB', re.compile('s')], []),
-    # The last one wins, so this one is reached.
-    ([re.compile('S'), 'SUB'], []),
-    ([re.compile('S.*'), re.compile('S.*')], ["'S.*'"]),
-    ([re.compile('S.*'), re.compile('S.*', re.IGNORECASE)], []),
-    ([re.compile('^SUB$'), 'SUB'], ["'^SUB$'"]),
-    ([re.compile('^SUB$', re.IGNORECASE), 'SUB'], []),
-    (['SUB', 'MUL', 'SUB', re.compile('.')], ["'SUB'", "'MUL'", "'SUB'"]),
-    # What a class has from its bases it may take over.
-    (['ADD'], []),
-    ([re.compile('.')], []),
-    (['ADD', 'ADD'], ["'ADD'"]),
-])
+@pytest.mark.parametrize(
+    'patterns, hidden',
+    [
+        (['SUB'], []),
+        (['SUB', 'SUB'], ["'SUB'"]),
+        (['SUB', re.compile('S')], ["'SUB'"]),
+        (['SUB', re.compile('S$')], []),
+        (['SUB', re.compile('s')], []),
+        # The last one wins, so this one is reached.
+        ([re.compile('S'), 'SUB'], []),
+        ([re.compile('S.*'), re.compile('S.*')], ["'S.*'"]),
+        ([re.compile('S.*'), re.compile('S.*', re.IGNORECASE)], []),
+        ([re.compile('^SUB$'), 'SUB'], ["'^SUB$'"]),
+        ([re.compile('^SUB$', re.IGNORECASE), 'SUB'], []),
+        (['SUB', 'MUL', 'SUB', re.compile('.')], ["'SUB'", "'MUL'", "'SUB'"]),
+        # What a class has from its bases it may take over.
+        (['ADD'], []),
+        ([re.compile('.')], []),
+        (['ADD', 'ADD'], ["'ADD'"]),
+    ],
+)
 def test_a_route_that_another_one_of_its_class_hides_is_named(only, patterns, hidden):
     handler = type('Handler', (Base,), {'routes': (*Base.routes, *((pattern, 'on_add') for pattern in patterns))})
     messages = only([route_class(handler)])
     assert ids(messages) == ['sockets.W009'] * len(hidden)
     for message, pattern in zip(messages, hidden):
-        assert message.msg.startswith('<Route {} -> Base.on_add> of Handler can never match'.format(pattern))
+        assert message.msg.startswith(f'<Route {pattern} -> Base.on_add> of Handler can never match')
 
 
 def test_a_view_may_take_over_what_another_view_answers_but_not_twice(only):
@@ -409,7 +462,7 @@ def test_a_view_may_take_over_what_another_view_answers_but_not_twice(only):
             pass
 
     assert only([route_class(Page.socket.Handler)]) == []
-    message, = only([route_class(Twice.socket.Handler)])
+    (message,) = only([route_class(Twice.socket.Handler)])
     assert message.id == 'sockets.W009' and message.obj is Twice.socket.Handler
     assert 'Twice.on_add>' in message.msg and 'Twice.on_add_again>' in message.msg
 
@@ -418,29 +471,33 @@ def to(path=None, handler=RoutedSocketHandler):
     return route_class(handler, **({} if path is None else {'path': path}))
 
 
-@pytest.mark.parametrize('routing, hidden', [
-    ([to('^/a/$'), to('^/b/$')], []),
-    ([to('^/a/$'), to('^/a/$')], ["'^/a/$'"]),
-    ([to('^/a'), to('^/a/$')], ["'^/a/$'"]),
-    ([to('^/a/$'), to('^/a')], []),
-    ([to(r'^/(?P<n>\d+)/$'), to('^/5/$')], ["'^/5/$'"]),
-    ([to(), to('^/a/$')], ["'^/a/$'"]),
-    ([to('^/a/$'), to()], []),
-    ([include([to('^b/$')], path='^/a/'), include([to('^b/$')], path='^/a/')], ["'^/a/' + '^b/$'"]),
-    ([include([to('^b/$')], path='^/a/'), include([to('^b/$')], path='^/c/')], []),
-    ([to('^/a/'), include([to('^b/$')], path='^/a/')], ["'^/a/' + '^b/$'"]),
-    ([include([to()], path='^/a/'), to('^/a/$')], []),
-    # It takes the frames, not the connect.
-    ([route('websocket.receive', len, path='^/a/$'), to('^/a/$')], []),
-    ([to('a/$')], ["'a/$'"]), ([to('^a/$')], ["'^a/$'"]),
-    ([to('a?/$'), to('^b|/c')], []),
-    ([include([to('^b/$')], path='^a/')], ["'^a/' + '^b/$'"]),
-])
+@pytest.mark.parametrize(
+    'routing, hidden',
+    [
+        ([to('^/a/$'), to('^/b/$')], []),
+        ([to('^/a/$'), to('^/a/$')], ["'^/a/$'"]),
+        ([to('^/a'), to('^/a/$')], ["'^/a/$'"]),
+        ([to('^/a/$'), to('^/a')], []),
+        ([to(r'^/(?P<n>\d+)/$'), to('^/5/$')], ["'^/5/$'"]),
+        ([to(), to('^/a/$')], ["'^/a/$'"]),
+        ([to('^/a/$'), to()], []),
+        ([include([to('^b/$')], path='^/a/'), include([to('^b/$')], path='^/a/')], ["'^/a/' + '^b/$'"]),
+        ([include([to('^b/$')], path='^/a/'), include([to('^b/$')], path='^/c/')], []),
+        ([to('^/a/'), include([to('^b/$')], path='^/a/')], ["'^/a/' + '^b/$'"]),
+        ([include([to()], path='^/a/'), to('^/a/$')], []),
+        # It takes the frames, not the connect.
+        ([route('websocket.receive', len, path='^/a/$'), to('^/a/$')], []),
+        ([to('a/$')], ["'a/$'"]),
+        ([to('^a/$')], ["'^a/$'"]),
+        ([to('a?/$'), to('^b|/c')], []),
+        ([include([to('^b/$')], path='^a/')], ["'^a/' + '^b/$'"]),
+    ],
+)
 def test_a_path_that_cannot_match_is_named(only, routing, hidden):
     messages = only(routing)
     assert ids(messages) == ['sockets.W010'] * len(hidden)
     for message, path in zip(messages, hidden):
-        assert message.msg.startswith('The path {} of RoutedSocketHandler can never match'.format(path))
+        assert message.msg.startswith(f'The path {path} of RoutedSocketHandler can never match')
 
 
 @pytest.mark.parametrize('backend', STOCK_LAYERS + OUR_LAYERS + ['asgi_redis.RedisSentinelChannelLayer'])
@@ -456,12 +513,12 @@ def test_no_check_asks_a_database_or_redis(findings, settings, monkeypatch, back
 
 def test_the_list_of_checks_in_the_documentation_is_complete():
     files = [*(ROOT / 'sockets/checks').glob('*.py'), *(ROOT / 'sockets/engines').glob('*/checks.py')]
-    known = {id for path in files for id in re.findall(r"sockets\.[EW]\d{3}", path.read_text())}
+    known = {id for path in files for id in re.findall(r'sockets\.[EW]\d{3}', path.read_text())}
     told = re.findall(r'^\| `(sockets\.[EW]\d{3})` \|', (ROOT / 'docs/checks.md').read_text(), re.MULTILINE)
     assert sorted(known) == sorted(told)
 
 
-SETTINGS = '''
+SETTINGS = """
     SECRET_KEY = 'x'
     DEBUG = True
     ROOT_URLCONF = 'project'
@@ -469,8 +526,8 @@ SETTINGS = '''
     MIDDLEWARE = ['django.contrib.sessions.middleware.SessionMiddleware',
                   'django.contrib.auth.middleware.AuthenticationMiddleware']
     CHANNEL_LAYERS = {layers}
-'''
-PROJECT = '''
+"""
+PROJECT = """
     from django.conf.urls import url
     from django.views.generic import View
     from channels import route_class
@@ -485,33 +542,49 @@ PROJECT = '''
 
     urlpatterns = [url('^mypage/$', MyPage.as_view())]
     routing = [{routing}]
-'''
+"""
 APPS = ['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions', 'channels', 'sockets']
 LAYERS = {'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': 'project.routing'}}
 ROUTED = "route_class(MyPage.socket.Handler, path='^/mypage/$')"
 
 
-@pytest.mark.parametrize('installed, layers, routing, words', [
-    (APPS, LAYERS, ROUTED, ['no issues']),
-    pytest.param(APPS[:-1], LAYERS, ROUTED, ["add 'sockets' to INSTALLED_APPS"], marks=pytest.mark.skipif(
-        sys.version_info >= (3, 12), reason="without us, Channels' own ready() fails here")),
-    (APPS[:3] + APPS[4:], LAYERS, ROUTED, ['sockets.E001', "Add 'channels' to INSTALLED_APPS"]),
-    (APPS[:2] + APPS[3:], LAYERS, ROUTED, ['sockets.E002', "Add 'django.contrib.sessions' to INSTALLED_APPS"]),
-    (APPS, {}, ROUTED, ['sockets.E004', 'Add CHANNEL_LAYERS']),
-    (APPS, LAYERS, '', ['sockets.W003', 'Add route_class(MyPage.socket.Handler, path=']),
-])
+@pytest.mark.parametrize(
+    'installed, layers, routing, words',
+    [
+        (APPS, LAYERS, ROUTED, ['no issues']),
+        pytest.param(
+            APPS[:-1],
+            LAYERS,
+            ROUTED,
+            ["add 'sockets' to INSTALLED_APPS"],
+            marks=pytest.mark.skipif(
+                sys.version_info >= (3, 12), reason="without us, Channels' own ready() fails here"
+            ),
+        ),
+        (APPS[:3] + APPS[4:], LAYERS, ROUTED, ['sockets.E001', "Add 'channels' to INSTALLED_APPS"]),
+        (APPS[:2] + APPS[3:], LAYERS, ROUTED, ['sockets.E002', "Add 'django.contrib.sessions' to INSTALLED_APPS"]),
+        (APPS, {}, ROUTED, ['sockets.E004', 'Add CHANNEL_LAYERS']),
+        (APPS, LAYERS, '', ['sockets.W003', 'Add route_class(MyPage.socket.Handler, path=']),
+    ],
+)
 def test_manage_py_check_names_the_step_that_was_forgotten(tmp_path, installed, layers, routing, words):
     (tmp_path / 'settings.py').write_text(textwrap.dedent(SETTINGS).format(apps=installed, layers=layers))
     (tmp_path / 'project.py').write_text(textwrap.dedent(PROJECT).format(routing=routing))
     process = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'django', 'check', '--settings', 'settings'], cwd=str(tmp_path),
-        env={'PYTHONPATH': '{}:{}'.format(tmp_path, ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        [sys.executable, '-W', 'ignore', '-m', 'django', 'check', '--settings', 'settings'],
+        cwd=str(tmp_path),
+        env={'PYTHONPATH': f'{tmp_path}:{ROOT}'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     for word in words:
         assert word in process.stdout.decode()
 
 
-@pytest.mark.parametrize('engine, age, found', [
-    ('postgresql', 0, ['sockets.W004']), ('mysql', None, []), ('postgresql', 60, []), ('sqlite3', 0, [])])
+@pytest.mark.parametrize(
+    'engine, age, found',
+    [('postgresql', 0, ['sockets.W004']), ('mysql', None, []), ('postgresql', 60, []), ('sqlite3', 0, [])],
+)
 def test_a_worker_that_connects_to_the_database_for_every_frame_is_pointed_out(settings, engine, age, found):
     settings.DATABASES = {'default': {'ENGINE': 'django.db.backends.' + engine, 'CONN_MAX_AGE': age}}
     assert ids(checks.check_database()) == found
@@ -520,9 +593,18 @@ def test_a_worker_that_connects_to_the_database_for_every_frame_is_pointed_out(s
     assert ids(checks.check_database()) == (['sockets.W004'] if engine != 'sqlite3' else [])
 
 
-@pytest.mark.parametrize('name', ['PURGE_INTERVAL', 'MAX_CONNECTIONS_PER_USER', 'MAX_CONNECTIONS_PER_ADDRESS',
-                                  'MAX_FRAMES_PER_SECOND', 'MAX_BAD_FRAMES', 'HANDSHAKE_TIMEOUT',
-                                  'MAX_HANDLING_TIME'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'PURGE_INTERVAL',
+        'MAX_CONNECTIONS_PER_USER',
+        'MAX_CONNECTIONS_PER_ADDRESS',
+        'MAX_FRAMES_PER_SECOND',
+        'MAX_BAD_FRAMES',
+        'HANDSHAKE_TIMEOUT',
+        'MAX_HANDLING_TIME',
+    ],
+)
 def test_a_limit_is_a_number_or_none(settings, name):
     for value, expected in ((None, []), (5, []), (0, ['sockets.E007']), ('5', ['sockets.E007'])):
         settings.SOCKETS = {name: value}

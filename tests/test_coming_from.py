@@ -1,4 +1,5 @@
 """Runs the blocks of docs/coming-from.md, and does what the page says of them."""
+
 import json
 import re
 import sys
@@ -11,8 +12,8 @@ from django.contrib.auth.models import Group, Permission
 from django.db.models import signals
 
 from sockets import testing
-from sockets.operations import description
 from sockets.models import Socket
+from sockets.operations import description
 from sockets.testing import SocketClient
 
 PAGE = (Path(__file__).resolve().parent.parent / 'docs/coming-from.md').read_text()
@@ -20,8 +21,15 @@ BLOCKS = re.findall(r'^```python\n# ([^\n]*)\n(.*?)^```$', PAGE, re.MULTILINE | 
 
 # What does not run beside this version of Django or Channels: its blocks are only compiled.
 THEIRS = ['Channels 2 to 4', 'djwebsockets 0.9', 'chanx 2', 'djangochannelsrestframework 1', 'python-socketio 5']
-OURS = ['before/consumers.py', 'after/handlers.py', 'chat/views.py', 'lobby/views.py', 'poker/views.py',
-        'staff/views.py', 'talk/views.py']
+OURS = [
+    'before/consumers.py',
+    'after/handlers.py',
+    'chat/views.py',
+    'lobby/views.py',
+    'poker/views.py',
+    'staff/views.py',
+    'talk/views.py',
+]
 
 pytestmark = pytest.mark.django_db
 
@@ -34,11 +42,12 @@ def page(monkeypatch):
     monkeypatch.setattr(BindingMetaclass, 'binding_classes', [])
 
     def run(path):
-        name = path[:-len('.py')].replace('/', '.')
+        name = path[: -len('.py')].replace('/', '.')
         module = types.ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)
         exec(compile(dict(BLOCKS)[path], path, 'exec'), module.__dict__)
         return module
+
     with testing.sandbox():
         yield run
     monkeypatch.undo()
@@ -67,7 +76,10 @@ def test_channels_1_before(page, alice):
     group.refresh_from_db()
     group.delete()
     assert [(frame['payload']['action'], frame['payload']['data']['name']) for frame in client.received()] == [
-        ('create', 'a'), ('update', 'b'), ('delete', 'b')]
+        ('create', 'a'),
+        ('update', 'b'),
+        ('delete', 'b'),
+    ]
 
 
 def test_channels_1_after(page, alice):
@@ -85,14 +97,18 @@ def test_channels_1_after(page, alice):
     created, refused, renamed, invalid, deleted = [frame['payload'] for frame in client.received()]
     assert (refused['code'], sorted(invalid['errors'])) == ('not_allowed', ['name', 'pk'])
     assert [(content['action'], content['name']) for content in (created, renamed, deleted)] == [
-        ('create', 'a'), ('update', 'b'), ('delete', 'b')]
+        ('create', 'a'),
+        ('update', 'b'),
+        ('delete', 'b'),
+    ]
 
 
 def test_the_chat_of_the_channels_2_tutorial(page):
     handler = page('chat/views.py').Chat.socket.Handler
     one, two, other = [
-        SocketClient('/ws/chat/{}/'.format(room), handler=handler, pattern=r'^/ws/chat/(?P<room_name>\w+)/$').connect()
-        for room in ('lobby', 'lobby', 'kitchen')]
+        SocketClient(f'/ws/chat/{room}/', handler=handler, pattern=r'^/ws/chat/(?P<room_name>\w+)/$').connect()
+        for room in ('lobby', 'lobby', 'kitchen')
+    ]
     one.send_json({'message': 'hello'})
     assert (one.received(), two.received(), other.received()) == ([{'message': 'hello'}], [{'message': 'hello'}], [])
 
@@ -103,8 +119,12 @@ def test_djwebsockets(page, alice):
     two.send_text('hi, all')
     two.send_text('HI')
     assert two.close_code == 4403
-    assert one.received() == ['alice has come', 'AnonymousUser has come', 'AnonymousUser: hi, all',
-                              'AnonymousUser has gone']
+    assert one.received() == [
+        'alice has come',
+        'AnonymousUser has come',
+        'AnonymousUser: hi, all',
+        'AnonymousUser has gone',
+    ]
 
 
 def test_chanx(page, alice):

@@ -9,8 +9,8 @@ from django.core.management.base import SystemCheckError
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, presence
-from sockets.operations import doctor
 from sockets.models import Socket
+from sockets.operations import doctor
 
 pytestmark = pytest.mark.django_db
 
@@ -20,15 +20,18 @@ def run(capsys):
     def run(*args):
         call_command('sockets', *args)
         return capsys.readouterr().out
+
     return run
 
 
 @pytest.fixture
 def hall(connect, login, alice):
     """Two connections of alice, one of nobody, at two paths."""
-    connections = [connect(RoutedSocketHandler, '/a/', cookies=login(alice)),
-                   connect(RoutedSocketHandler, '/b/', cookies=login(alice)),
-                   connect(RoutedSocketHandler, '/b/')]
+    connections = [
+        connect(RoutedSocketHandler, '/a/', cookies=login(alice)),
+        connect(RoutedSocketHandler, '/b/', cookies=login(alice)),
+        connect(RoutedSocketHandler, '/b/'),
+    ]
     for connection in connections:
         connection.messages()
     return connections
@@ -53,8 +56,9 @@ def test_it_lists_everything_as_json_for_scripts(run, hall, alice):
 
 def test_what_it_lists_costs_a_number_of_queries_that_does_not_grow(run, db, django_assert_max_num_queries):
     for n in range(50):
-        Socket.objects.create(channel_name='server{}!a'.format(n), path='/{}/'.format(n),
-                              user=get_user_model().objects.create_user('user{}'.format(n)))
+        Socket.objects.create(
+            channel_name=f'server{n}!a', path=f'/{n}/', user=get_user_model().objects.create_user(f'user{n}')
+        )
     with django_assert_max_num_queries(6):
         printed = run()
     assert 'user49' in printed
@@ -64,23 +68,42 @@ def test_nobody_is_connected(run, db):
     assert run() == '0 connections, 0 users, 0 servers\n'
 
 
-@pytest.mark.parametrize('filters, told', [
-    (['--path', '/b/'], [1, 2]), (['--user', 'alice'], [0, 1]), (['--all'], [0, 1, 2]), (['--path', '/nowhere/'], []),
-    (['--user', 'alice', '--path', '/b/'], [1]), (['--server', 'daphne.response.t'], [0, 1, 2]),
-    (['--server', 'daphne.response.other!'], []), (['--address', '192.0.2.1'], [0, 1, 2]), (['--inactive'], [])])
+@pytest.mark.parametrize(
+    'filters, told',
+    [
+        (['--path', '/b/'], [1, 2]),
+        (['--user', 'alice'], [0, 1]),
+        (['--all'], [0, 1, 2]),
+        (['--path', '/nowhere/'], []),
+        (['--user', 'alice', '--path', '/b/'], [1]),
+        (['--server', 'daphne.response.t'], [0, 1, 2]),
+        (['--server', 'daphne.response.other!'], []),
+        (['--address', '192.0.2.1'], [0, 1, 2]),
+        (['--inactive'], []),
+    ],
+)
 def test_it_sends_to_those_who_are_meant_and_closes_them(run, hall, filters, told):
-    assert run('send', '{"type": "NEWS"}', *filters) == 'Handed to {} connections.\n'.format(len(told))
+    assert run('send', '{"type": "NEWS"}', *filters) == f'Handed to {len(told)} connections.\n'
     assert [bool(connection.received()) for connection in hall] == [n in told for n in range(3)]
-    assert run('close', '--code', '4000', *filters) == 'Closed {} connections.\n'.format(len(told))
+    assert run('close', '--code', '4000', *filters) == f'Closed {len(told)} connections.\n'
     assert [connection.messages() for connection in hall] == [[{'close': 4000}] * (n in told) for n in range(3)]
 
 
-@pytest.mark.parametrize('args, said', [
-    (['send', '{"type": "NEWS"}'], 'Say whom'), (['close'], 'or --all'), (['send', '--all'], 'This is not JSON'),
-    (['send', 'NEWS', '--all'], '{"type": "BACK_SOON"}'), (['send', '[]', '--all'], 'A message is a dict'),
-    (['close', '--all', '--code', '1006'], '1006 is not a close code'), (['list', 'x'], "list takes no 'x'"),
-    (['--user', 'nobody'], "There is no user 'nobody'"), (['purge', '--every', '0'], '--every takes'),
-    (['destroy'], 'destroy')])
+@pytest.mark.parametrize(
+    'args, said',
+    [
+        (['send', '{"type": "NEWS"}'], 'Say whom'),
+        (['close'], 'or --all'),
+        (['send', '--all'], 'This is not JSON'),
+        (['send', 'NEWS', '--all'], '{"type": "BACK_SOON"}'),
+        (['send', '[]', '--all'], 'A message is a dict'),
+        (['close', '--all', '--code', '1006'], '1006 is not a close code'),
+        (['list', 'x'], "list takes no 'x'"),
+        (['--user', 'nobody'], "There is no user 'nobody'"),
+        (['purge', '--every', '0'], '--every takes'),
+        (['destroy'], 'destroy'),
+    ],
+)
 def test_misuse_is_one_sentence(run, db, layer, args, said):
     with pytest.raises(CommandError, match='(?s)' + said.replace('{', r'\{').replace('[', r'\[')):
         run(*args)
@@ -88,7 +111,7 @@ def test_misuse_is_one_sentence(run, db, layer, args, said):
 
 def test_a_project_with_errors_is_spoken_to_by_the_doctor_only(run, db, settings, monkeypatch):
     settings.SOCKETS = {'MAX_MESAGE_SIZE': 5}
-    monkeypatch.setattr(doctor, 'examine_database', lambda: [])
+    monkeypatch.setattr(doctor, 'examine_database', list)
     with pytest.raises(SystemCheckError, match='sockets.E006'):
         call_command('sockets', skip_checks=False)
     with pytest.raises(SystemExit):
@@ -96,14 +119,14 @@ def test_a_project_with_errors_is_spoken_to_by_the_doctor_only(run, db, settings
 
 
 def test_it_purges_once(run, hall):
-    Socket.objects.filter(path='/a/').update(
-        active=False, last_ping=timezone.now() - timedelta(minutes=6))
+    Socket.objects.filter(path='/a/').update(active=False, last_ping=timezone.now() - timedelta(minutes=6))
     assert run('purge') == 'Removed 1 rows.\n'
     assert run('purge') == 'Removed 0 rows.\n'
 
 
 def test_it_purges_again_and_again_and_survives_trouble(run, db, monkeypatch, capsys):
     from sockets.management.commands import sockets as command
+
     results = [2, KeyError('away'), 0, 1, KeyboardInterrupt()]
 
     def purge():
@@ -111,6 +134,7 @@ def test_it_purges_again_and_again_and_survives_trouble(run, db, monkeypatch, ca
         if isinstance(result, BaseException):
             raise result
         return result
+
     monkeypatch.setattr(presence, 'purge', purge)
     waits = []
     monkeypatch.setattr(command, 'time', SimpleNamespace(sleep=waits.append))
@@ -126,7 +150,7 @@ def test_what_clients_chose_commands_no_terminal_and_forges_no_line(run, db):
     nasty = '/\x1b[2J\x9b31m\r\n  /forged/  7\u2028\u202e\x7fé/'
     user = get_user_model().objects.create_user('mallory\x1b]0;title\x07\nroot')
     for n in range(2):
-        Socket.objects.create(channel_name='a\x1bb!{}'.format(n), path=nasty, user=user)
+        Socket.objects.create(channel_name=f'a\x1bb!{n}', path=nasty, user=user)
     printed = run()
     assert all(char.isprintable() for line in printed.split('\n') for char in line)
     assert r'/\x1b[2J\x9b31m\r\n  /forged/  7\u2028\u202e\x7fé/' in printed
@@ -135,6 +159,7 @@ def test_what_clients_chose_commands_no_terminal_and_forges_no_line(run, db):
     assert json.loads(run('--json'))['connections'][0]['path'] == nasty
     assert '\x1b' not in run('--json')
     from sockets.management.commands.sockets import printable
+
     assert printable('\0\ud800') == r'\x00\ud800' and printable('Łódź 東京 😀 \\') == 'Łódź 東京 😀 \\'
 
 

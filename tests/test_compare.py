@@ -1,4 +1,5 @@
 """Holds docs/compare.md to what it says: a yes of ours is a test, a no has its reason."""
+
 import re
 from pathlib import Path
 
@@ -14,8 +15,10 @@ PAGE = (DOCS / 'compare.md').read_text()
 ROWS = [[cell.strip() for cell in line.strip('|').split('|')] for line in PAGE.splitlines() if line.startswith('| ')]
 CELLS = [row[1] for row in ROWS if row[0]]
 PROOFS = {number: (path, name) for number, path, name in re.findall(r'^\[(\d+)\]: (\S+) "(.+)"$', PAGE, re.MULTILINE)}
-REASONS = {heading.lower().replace(' ', '-'): text
-           for heading, text in re.findall(r'^### (.+)\n\n((?:.+\n)+)', PAGE, re.MULTILINE)}
+REASONS = {
+    heading.lower().replace(' ', '-'): text
+    for heading, text in re.findall(r'^### (.+)\n\n((?:.+\n)+)', PAGE, re.MULTILINE)
+}
 
 
 def test_every_cell_says_something():
@@ -32,7 +35,8 @@ def test_a_cell_of_ours_is_a_yes_with_a_proof_or_a_no_with_a_reason():
     assert all(bool(proof) != bool(reason) for proof, reason in zip(proofs, reasons))
     assert [proof.group(1) for proof in proofs if proof] == list(PROOFS)
     assert [reason.group(1) for reason in reasons if reason] and {
-        reason.group(1) for reason in reasons if reason} == set(REASONS)
+        reason.group(1) for reason in reasons if reason
+    } == set(REASONS)
 
 
 @pytest.mark.parametrize('path, name', list(PROOFS.values()), ids=[name for _, name in PROOFS.values()])

@@ -31,6 +31,7 @@ def serializer():
     class Bet(serializers.Serializer):
         amount = serializers.IntegerField(min_value=1)
         chips = Chip(many=True, required=False)
+
     return Bet
 
 
@@ -40,6 +41,7 @@ def model():
     class Bet(pydantic.BaseModel):
         amount: int
         chips: list = []
+
     return Bet
 
 
@@ -83,16 +85,23 @@ def test_a_django_form_refuses_a_value_that_is_not_a_date(text):
 
 
 # Those of django.forms that a class of forms can have as they are.
-FIELDS = [field() for field in vars(forms).values() if isinstance(field, type) and issubclass(field, forms.Field)
-          and field.__module__ == 'django.forms.fields'
-          and field not in (forms.ComboField, forms.MultiValueField, forms.FilePathField, forms.RegexField)]
-FIELDS += [forms.RegexField('.'), forms.ModelChoiceField(Permission.objects.all()),
-           forms.ModelMultipleChoiceField(Permission.objects.all())]
+FIELDS = [
+    field()
+    for field in vars(forms).values()
+    if isinstance(field, type)
+    and issubclass(field, forms.Field)
+    and field.__module__ == 'django.forms.fields'
+    and field not in (forms.ComboField, forms.MultiValueField, forms.FilePathField, forms.RegexField)
+]
+FIELDS += [
+    forms.RegexField('.'),
+    forms.ModelChoiceField(Permission.objects.all()),
+    forms.ModelMultipleChoiceField(Permission.objects.all()),
+]
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize('value', [5, 1.5, True, [1], {'a': 1}, [[1]], [{}], 10 ** 30, [10 ** 30]],
-                         ids=repr)
+@pytest.mark.parametrize('value', [5, 1.5, True, [1], {'a': 1}, [[1]], [{}], 10**30, [10**30]], ids=repr)
 @pytest.mark.parametrize('field', FIELDS, ids=lambda field: type(field).__name__)
 def test_no_json_value_crashes_a_field_of_django(field, value):
     # Fields such as that of dates called strip() on a number, and the client got server_error.
@@ -109,7 +118,7 @@ def test_a_number_too_large_for_the_database_does_not_crash_a_serializer():
     class Give(serializers.Serializer):
         permission = serializers.PrimaryKeyRelatedField(queryset=Permission.objects.all())
 
-    assert refusal(Give, {'permission': 10 ** 30}).errors == {'__all__': ['A number is out of range.']}
+    assert refusal(Give, {'permission': 10**30}).errors == {'__all__': ['A number is out of range.']}
 
 
 def test_a_serializer_gives_its_validated_data_and_its_errors_however_nested(settings):
@@ -171,9 +180,13 @@ def test_a_function_gets_what_its_form_makes_of_the_content(connect, handler):
     table.received()
     raw = {'type': 'BET', 'amount': '5', 'ref': 1, 'resent': True}
     assert table.send(raw) == [{'type': 'TAKEN', 'clean': {'amount': 5, 'note': ''}, 'raw': raw, 'ref': 1}]
-    error, = table.send({'type': 'BET', 'amount': 'x', 'ref': 2})
+    (error,) = table.send({'type': 'BET', 'amount': 'x', 'ref': 2})
     assert (error['type'], error['code'], error['ref'], list(error['errors'])) == (
-        'ERROR', 'invalid_content', 2, ['amount'])
+        'ERROR',
+        'invalid_content',
+        2,
+        ['amount'],
+    )
 
 
 @pytest.mark.parametrize('handler', [Table.socket.Handler, Tables])

@@ -13,8 +13,10 @@ async def where():
 
 def test_a_coroutine_runs_on_the_thread_that_calls_it_and_each_thread_keeps_its_loop():
     found = []
-    threads = [threading.Thread(target=lambda: found.extend([coroutines.run(where()), coroutines.run(where())]))
-               for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: found.extend([coroutines.run(where()), coroutines.run(where())]))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
         thread.join()

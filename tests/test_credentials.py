@@ -1,4 +1,5 @@
 """What proves who a client is: in no row, in no dump, and found where its own request is at hand."""
+
 import io
 import json
 from importlib import import_module
@@ -44,7 +45,7 @@ def nothing_said():
 
 
 def reads(connection, where, name, **fields):
-    reply, = connection.send({'type': where, 'name': name, **fields})
+    (reply,) = connection.send({'type': where, 'name': name, **fields})
     return reply['value']
 
 
@@ -55,25 +56,58 @@ def stripped(**content):
     return kept
 
 
-@pytest.mark.parametrize('header', [
-    'Authorization', 'Proxy-Authorization', 'X-Auth-Token', 'x-api-key', 'X-Forwarded-Access-Token', 'X-Session-Id',
-    'Cf-Access-Jwt-Assertion', 'X-Amzn-Oidc-Data', 'X-Goog-Iap-Jwt-Assertion', 'Sec-WebSocket-Protocol'])
+@pytest.mark.parametrize(
+    'header',
+    [
+        'Authorization',
+        'Proxy-Authorization',
+        'X-Auth-Token',
+        'x-api-key',
+        'X-Forwarded-Access-Token',
+        'X-Session-Id',
+        'Cf-Access-Jwt-Assertion',
+        'X-Amzn-Oidc-Data',
+        'X-Goog-Iap-Jwt-Assertion',
+        'Sec-WebSocket-Protocol',
+    ],
+)
 def test_a_header_that_is_a_credential_is_left_out(header):
     assert stripped(headers=[['accept', '*/*'], [header, 'Bearer ' + SECRET]])['headers'] == [['accept', '*/*']]
 
 
-@pytest.mark.parametrize('name', ['token', 'access_token', 'Token', 'api_key', 'jwt', 'sig', 'ticket', 'p%61ssword',
-                                  'X-Amz-Signature'])
-@pytest.mark.parametrize('query, kept', [
-    ('a=1&{}={}&b=2', 'a=1&b=2'), ('{}={}', ''), ('a=1;{}={}', 'a=1'), ('{0}={1}&{0}={1}', ''), ('{0}&a={0}', 'a={0}')])
+@pytest.mark.parametrize(
+    'name', ['token', 'access_token', 'Token', 'api_key', 'jwt', 'sig', 'ticket', 'p%61ssword', 'X-Amz-Signature']
+)
+@pytest.mark.parametrize(
+    'query, kept',
+    [
+        ('a=1&{}={}&b=2', 'a=1&b=2'),
+        ('{}={}', ''),
+        ('a=1;{}={}', 'a=1'),
+        ('{0}={1}&{0}={1}', ''),
+        ('{0}&a={0}', 'a={0}'),
+    ],
+)
 def test_a_query_parameter_that_is_a_credential_is_left_out(name, query, kept):
     assert stripped(query_string=query.format(name, SECRET))['query_string'] == kept.format(name)
 
 
-@pytest.mark.parametrize('name', ['sessionid', 'csrftoken', 'access_token', 'jwt', 'PHPSESSID', 'connect.sid',
-                                  'laravel_session', '_oauth2_proxy', 'remember_token'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'sessionid',
+        'csrftoken',
+        'access_token',
+        'jwt',
+        'PHPSESSID',
+        'connect.sid',
+        'laravel_session',
+        '_oauth2_proxy',
+        'remember_token',
+    ],
+)
 def test_a_cookie_that_is_a_credential_is_left_out(name):
-    cookies = 'theme=dark; {}={}; lang=de'.format(name, SECRET)
+    cookies = f'theme=dark; {name}={SECRET}; lang=de'
     assert stripped(headers=[['cookie', cookies]])['headers'] == [['cookie', 'theme=dark; lang=de']]
 
 
@@ -84,8 +118,12 @@ def test_what_was_stripped_once_says_so_when_it_is_stripped_again():
 
 
 def test_no_row_keeps_a_credential(connect):
-    connect(Reader, '/page/?token=' + SECRET, headers={'Authorization': SECRET},
-            cookies={'sessionid': SECRET, 'theme': 'dark'})
+    connect(
+        Reader,
+        '/page/?token=' + SECRET,
+        headers={'Authorization': SECRET},
+        cookies={'sessionid': SECRET, 'theme': 'dark'},
+    )
     text = Socket.objects.get().handshake
     assert SECRET not in text and 'theme=dark' in text
 
@@ -100,8 +138,9 @@ def test_everything_but_credentials_stays_as_it_was(connect):
 
 def test_a_function_in_another_process_does_not_find_it_and_one_line_is_logged(connect, caplog):
     # As a worker does whose daphne is another process.
-    connection = connect(Reader, '/page/?token={0}&room=tea'.format(SECRET), cookies={'jwt': SECRET},
-                         headers={'Authorization': SECRET})
+    connection = connect(
+        Reader, f'/page/?token={SECRET}&room=tea', cookies={'jwt': SECRET}, headers={'Authorization': SECRET}
+    )
     for _ in range(2):
         for where, name in (('META', 'HTTP_AUTHORIZATION'), ('GET', 'token'), ('COOKIES', 'jwt')):
             assert reads(connection, where, name) is None
@@ -139,6 +178,7 @@ def test_a_process_that_holds_the_request_does_not_ask_the_database_for_it(db, d
 def test_a_process_forgets_a_request_with_its_connection():
     class Holder:
         request_info = {'path': '/'}
+
     holder = Holder()
     credentials.hold('a!1', holder)
     assert credentials.held('a!1') == {'path': '/'}
@@ -148,8 +188,7 @@ def test_a_process_forgets_a_request_with_its_connection():
 
 def test_a_setting_names_the_credentials_of_a_site(connect, settings):
     settings.SOCKETS = {'CREDENTIALS': ['X-Visitor', 'pass_*']}
-    connect(Reader, '/page/?pass_code={0}&token=mine'.format(SECRET),
-            headers={'x-visitor': SECRET, 'x-visitors': 'ours'})
+    connect(Reader, f'/page/?pass_code={SECRET}&token=mine', headers={'x-visitor': SECRET, 'x-visitors': 'ours'})
     text = Socket.objects.get().handshake
     assert SECRET not in text and 'mine' in text and 'ours' in text
     settings.SOCKETS = {'CREDENTIALS': []}
@@ -161,8 +200,11 @@ def test_a_setting_names_the_credentials_of_a_site(connect, settings):
 
 def test_the_migration_takes_credentials_out_of_rows_that_are_there(connect):
     migration = import_module('sockets.migrations.0007_credentials')
-    kept = {'path': '/', 'query_string': 'token={}&room=tea'.format(SECRET),
-            'headers': [['authorization', SECRET], ['cookie', 'jwt={}; theme=dark'.format(SECRET)], ['accept', '*/*']]}
+    kept = {
+        'path': '/',
+        'query_string': f'token={SECRET}&room=tea',
+        'headers': [['authorization', SECRET], ['cookie', f'jwt={SECRET}; theme=dark'], ['accept', '*/*']],
+    }
     plain = json.dumps({'path': '/', 'query_string': 'room=tea', 'headers': [['accept', '*/*']]})
     connections = [connect(Reader) for _ in range(4)]
     for connection, text in zip(connections, [json.dumps(kept), plain, '', 'no JSON']):
@@ -183,8 +225,16 @@ def test_a_dump_of_a_site_with_open_connections_holds_none_and_can_be_loaded_els
     assert connection and Membership.objects.count() == 1
     fixture = tmp_path / 'site.json'
     # As people do: sessions are nobody else's, and a row's session was missing where it was loaded.
-    call_command('dumpdata', '--exclude', 'sessions', '--exclude', 'contenttypes', '--exclude', 'auth.permission',
-                 output=str(fixture))
+    call_command(
+        'dumpdata',
+        '--exclude',
+        'sessions',
+        '--exclude',
+        'contenttypes',
+        '--exclude',
+        'auth.permission',
+        output=str(fixture),
+    )
     found = {entry['model'] for entry in json.loads(fixture.read_text())}
     assert 'auth.user' in found and not {model for model in found if model.startswith(('sockets', 'sessions'))}
     Socket.objects.all().remove(), Session.objects.all().delete(), type(alice).objects.all().delete()

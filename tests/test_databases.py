@@ -1,4 +1,5 @@
 """A primary and a replica that is read-only and behind: what the library reads and writes, it reads on the primary."""
+
 import json
 from datetime import timedelta
 from io import StringIO
@@ -7,7 +8,8 @@ from unittest import mock
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.admin import site
-from django.contrib.auth import SESSION_KEY, get_user_model, login as log_in
+from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth import login as log_in
 from django.contrib.sessions.models import Session
 from django.core.management import call_command
 from django.db import DatabaseError, connections, router
@@ -15,11 +17,10 @@ from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler, databases, presence
+from sockets import RoutedSocketHandler, databases, engine, presence
 from sockets.access import revocation
-from sockets import engine
-from sockets.operations import doctor
 from sockets.models import Membership, Socket
+from sockets.operations import doctor
 
 from .conftest import OUR_LAYERS
 
@@ -81,8 +82,12 @@ class Page(RoutedSocketHandler):
         self.join('tea')
 
     def on_look(self, content):
-        return {'path': self.request.path, 'rooms': self.rooms, 'user': self.user.get_username(),
-                'key': self.session.session_key}
+        return {
+            'path': self.request.path,
+            'rooms': self.rooms,
+            'user': self.user.get_username(),
+            'key': self.session.session_key,
+        }
 
     def on_change(self, content):
         self.join('cake')
@@ -99,6 +104,7 @@ def cookies(transactional_db):
     user = get_user_model().objects.create_user('alice')
     request = HttpRequest()
     from django.contrib.sessions.backends.db import SessionStore
+
     request.session = SessionStore()
     log_in(request, user, backend='django.contrib.auth.backends.ModelBackend')
     request.session.save()
@@ -130,16 +136,18 @@ def test_the_replica_of_these_tests_takes_no_writes_and_has_no_rows(mine):
 
 
 def test_a_connection_lives_without_the_replica(mine, cookies, replica):
-    session_key, = cookies.values()
+    (session_key,) = cookies.values()
     assert mine.send({'type': 'HELLO'})[0]['user_id'] == get_user_model().objects.using('default').get().pk
     assert mine.send({'type': 'LOOK', 'ref': 1}) == [
-        {'path': '/page/', 'rooms': ['tea'], 'user': 'alice', 'key': session_key, 'ref': 1}]
+        {'path': '/page/', 'rooms': ['tea'], 'user': 'alice', 'key': session_key, 'ref': 1}
+    ]
     assert mine.send({'type': 'CHANGE', 'ref': 2}) == [{'type': 'ACK', 'ref': 2}]
     assert mine.send({'type': 'PING', 'ref': 3}) == [{'type': 'ACK', 'ref': 3}]
     assert mine.send({'type': 'LOOK'})[0]['rooms'] == ['cake']
     assert Session.objects.using('default').get().get_decoded()['changed'] is True
     primary().update(active=False, last_ping=timezone.now() - timedelta(hours=1))
     from sockets.connection.memory import memories
+
     memories.forget(mine.name)
     mine.send({'type': 'LOOK'})
     assert primary().get().active
@@ -149,23 +157,31 @@ def test_a_connection_lives_without_the_replica(mine, cookies, replica):
     assert replica.captured_queries == []
 
 
-@pytest.mark.parametrize('end, code, said', [
-    (lambda: primary().revoke('Gone.'), 4401, 'Gone.'),
-    (lambda: get_user_model().objects.using('default').get().sockets.revoke('Gone.'), 4401, 'Gone.'),
-    (lambda: Socket.objects.revoke('Gone.'), 4401, 'Gone.'),
-    (lambda: Socket.objects.all()[:5].revoke('Gone.'), 4401, 'Gone.'),
-    (lambda: Socket.objects.in_room('tea').revoke('Gone.'), 4401, 'Gone.'),
-    (lambda: Session.objects.using('default').get().delete(), 4401, 'session is gone'),
-    (lambda: get_user_model().objects.using('default').get().delete(), 4401, 'session is gone'),
-    (lambda: primary().get().delete(), 4401, 'session is gone'),
-    (lambda: (Session.objects.update(expire_date=timezone.now()), presence.purge()), 4401, 'expired'),
-    (lambda: (get_user_model().objects.update(is_active=False), presence.Housekeeper().look()), 4401, 'not active'),
-    (lambda: (Socket.objects.mark_inactive(), Socket.objects.purge_inactive(in_last_mins=-1)), 1000, 'sign of life'),
-    (lambda: revocation.log_out(Socket.objects.all()), 4401, 'logged out'),
-], ids=range(12))
+@pytest.mark.parametrize(
+    'end, code, said',
+    [
+        (lambda: primary().revoke('Gone.'), 4401, 'Gone.'),
+        (lambda: get_user_model().objects.using('default').get().sockets.revoke('Gone.'), 4401, 'Gone.'),
+        (lambda: Socket.objects.revoke('Gone.'), 4401, 'Gone.'),
+        (lambda: Socket.objects.all()[:5].revoke('Gone.'), 4401, 'Gone.'),
+        (lambda: Socket.objects.in_room('tea').revoke('Gone.'), 4401, 'Gone.'),
+        (lambda: Session.objects.using('default').get().delete(), 4401, 'session is gone'),
+        (lambda: get_user_model().objects.using('default').get().delete(), 4401, 'session is gone'),
+        (lambda: primary().get().delete(), 4401, 'session is gone'),
+        (lambda: (Session.objects.update(expire_date=timezone.now()), presence.purge()), 4401, 'expired'),
+        (lambda: (get_user_model().objects.update(is_active=False), presence.Housekeeper().look()), 4401, 'not active'),
+        (
+            lambda: (Socket.objects.mark_inactive(), Socket.objects.purge_inactive(in_last_mins=-1)),
+            1000,
+            'sign of life',
+        ),
+        (lambda: revocation.log_out(Socket.objects.all()), 4401, 'logged out'),
+    ],
+    ids=range(12),
+)
 def test_every_end_of_a_connection_is_written_to_the_primary(mine, replica, end, code, said):
     end()
-    message, = mine.messages()
+    (message,) = mine.messages()
     assert message['close'] == code and said in json.loads(message['text'])['details']
     assert [(name, user) for name, user, _ in Page.ended] == [(mine.name, 'alice')]
     assert not primary().exists() and not Membership.objects.using('default').exists()
@@ -186,6 +202,7 @@ def test_rows_of_the_dead_the_silent_and_of_no_room_go(mine, replica, monkeypatc
 
 def test_a_login_takes_the_connections_of_its_session_along(mine, cookies, replica):
     from django.contrib.sessions.backends.db import SessionStore
+
     with databases.on_primary():
         session = SessionStore(*cookies.values())
         assert SESSION_KEY in session
@@ -231,7 +248,8 @@ def test_commands_the_admin_and_the_doctor_look_at_the_primary(mine, replica):
     said = doctor.examine_database()
     assert '1 connections' in said[0].text
     assert [(finding.ok, finding.text) for finding in said[1:]] == [
-        (None, "A project's own Socket.objects reads from 'replica', and rows are written to 'default'.")]
+        (None, "A project's own Socket.objects reads from 'replica', and rows are written to 'default'.")
+    ]
 
 
 class KeepsRowsElsewhere:

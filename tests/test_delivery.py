@@ -24,7 +24,7 @@ def test_the_last_message_of_a_frame_is_left_to_a_layer_that_can_send_it_later(c
     later = []
     layer = Patient()
     delivery.send_last(layer, 'a!1', MESSAGE)
-    (channel, message, on_failure), = later
+    ((channel, message, on_failure),) = later
     assert (channel, message) == ('a!1', MESSAGE) and layer.receive_many(['a!']) == (None, None)
     # It was full, and may have room now.
     on_failure(layer.ChannelFull(channel))

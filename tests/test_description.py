@@ -9,8 +9,8 @@ from django.core.management import call_command
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
-from sockets.operations import description
 from sockets.multiplexing import SocketDemultiplexer
+from sockets.operations import description
 from sockets.testing import SocketClient, sandbox
 
 
@@ -99,7 +99,9 @@ def describe(*options):
 
 
 def test_text_names_each_path_route_and_option():
-    assert describe() == '''\
+    assert (
+        describe()
+        == """\
 /table/{table}/  tests.test_description.TableSocketHandler
     The websocket of Table.
   BET                Bets on a colour. (login required, 30/m)
@@ -113,7 +115,8 @@ def test_text_names_each_path_route_and_option():
 /talk/  tests.test_description.TalkSocketHandler
     The websocket of Talk.
   (any other type)  Says it to all.
-'''
+"""
+    )
 
 
 def test_asyncapi_has_a_channel_for_each_path_and_a_message_for_each_route():
@@ -129,12 +132,16 @@ def test_asyncapi_has_a_channel_for_each_path_and_a_message_for_each_route():
     assert table['messages']['MOVE_UP_DOWN']['payload']['properties']['type']['pattern'] == '^(?:MOVE_(UP|DOWN)$)'
     assert document['channels']['Quiet']['address'] == '/api/quiet/'
     assert {key for operation in document['operations'].values() for key in operation} == {
-        'action', 'channel', 'messages'}
+        'action',
+        'channel',
+        'messages',
+    }
 
 
 def test_typescript_has_an_interface_for_each_path():
     text = describe('--typescript')
-    assert '''\
+    assert (
+        """\
 /** /table/{table}/ */
 export interface TableMessages {
   receives: Record<string, any>;
@@ -144,7 +151,9 @@ export interface TableMessages {
     [type: string]: {fields: any; reply: any};
   };
 }
-''' in text
+"""
+        in text
+    )
     assert 'export interface TalkMessages' in text and 'export interface QuietMessages' in text
 
 
@@ -155,7 +164,9 @@ def others():
 
 
 def test_text_names_what_a_handler_sends_and_that_it_takes_bytes(others):
-    assert describe() == '''\
+    assert (
+        describe()
+        == """\
 /room/  tests.test_description.RoomSocketHandler
     The websocket of Room.
   SAY
@@ -169,7 +180,8 @@ def test_text_names_what_a_handler_sends_and_that_it_takes_bytes(others):
 
 /files/  tests.test_description.Files
   (binary frames)  Takes a picture.
-'''
+"""
+    )
 
 
 def test_asyncapi_has_what_a_handler_sends_apart_from_what_it_takes(others):
@@ -185,14 +197,18 @@ def test_asyncapi_has_what_a_handler_sends_apart_from_what_it_takes(others):
     assert sorted(sent) == ['ACK', 'ERROR', 'GOT_HELLO', 'RECONNECT', 'SAID', 'SAY']
     taken = [message['$ref'].rpartition('/')[2] for message in operations['Room.receive']['messages']]
     assert sorted(taken) == ['HELLO', 'PING', 'SAY2']
-    assert files['bytes'] == {'payload': {'type': 'string', 'format': 'binary'}, 'summary': 'Takes a picture.',
-                              'contentType': 'application/octet-stream'}
+    assert files['bytes'] == {
+        'payload': {'type': 'string', 'format': 'binary'},
+        'summary': 'Takes a picture.',
+        'contentType': 'application/octet-stream',
+    }
     assert files['ERROR'] == {'$ref': '#/components/messages/ERROR'}
 
 
 def test_typescript_has_both_directions(others):
     text = describe('--typescript')
-    assert '''\
+    assert (
+        """\
 /** /room/ */
 export interface RoomMessages {
   receives: {
@@ -204,14 +220,18 @@ export interface RoomMessages {
     "SAY": {fields: Record<string, any>; reply: any};
   };
 }
-''' in text
+"""
+        in text
+    )
     assert '/** /files/ takes binary frames, too */' in text
 
 
 def test_streams_are_described_each_with_its_handler():
     with sandbox(routing=[route_class(Everything, path='^/all/$')]):
         text, document = describe(), json.loads(describe('--asyncapi'))
-    assert text == '''\
+    assert (
+        text
+        == """\
 /all/  tests.test_description.Everything
   stream table  tests.test_description.TableSocketHandler
       The websocket of Table.
@@ -229,7 +249,8 @@ def test_streams_are_described_each_with_its_handler():
     sends ERROR  Somebody said something.
         text: string
         colour?: "red"
-'''
+"""
+    )
     messages = document['channels']['Everything']['messages']
     assert messages['table_BET']['payload']['properties']['stream'] == {'const': 'table'}
     assert messages['table_BET']['payload']['properties']['payload']['required'] == ['type', 'amount']
@@ -246,19 +267,25 @@ def test_a_stream_is_not_described_as_taking_binary_frames(db):
         assert client.request_bytes(b'a picture')['code'] == 'invalid_message'
 
 
-@pytest.mark.parametrize('schema, type', [
-    ({'type': 'array', 'items': {'type': 'integer'}}, 'Array<number>'),
-    ({'type': ['boolean', 'null']}, 'boolean | null'),
-    ({'anyOf': [{'type': 'string'}, {'const': 3}]}, 'string | 3'),
-    ({'type': 'object'}, 'Record<string, any>'),
-    ({'enum': ['a', 'b']}, '"a" | "b"'),
-    ({}, 'any')])
+@pytest.mark.parametrize(
+    'schema, type',
+    [
+        ({'type': 'array', 'items': {'type': 'integer'}}, 'Array<number>'),
+        ({'type': ['boolean', 'null']}, 'boolean | null'),
+        ({'anyOf': [{'type': 'string'}, {'const': 3}]}, 'string | 3'),
+        ({'type': 'object'}, 'Record<string, any>'),
+        ({'enum': ['a', 'b']}, '"a" | "b"'),
+        ({}, 'any'),
+    ],
+)
 def test_a_schema_is_a_type(schema, type):
     assert description.typescript(schema) == type
 
 
-@pytest.mark.parametrize('pattern, path', [
-    (r'^/room/(?P<room>\w+)/$', '/room/{room}/'), ('^/a/$', '/a/'), (r'^/(?P<a>x|y)/(?P<b>\d+)$', '/{a}/{b}')])
+@pytest.mark.parametrize(
+    'pattern, path',
+    [(r'^/room/(?P<room>\w+)/$', '/room/{room}/'), ('^/a/$', '/a/'), (r'^/(?P<a>x|y)/(?P<b>\d+)$', '/{a}/{b}')],
+)
 def test_a_pattern_is_a_path_with_names(pattern, path):
     assert description.address(pattern)[0] == path
 

@@ -15,10 +15,10 @@ from django.utils import timezone
 
 from sockets import presence
 from sockets.engines.channels1.channel_layer import channel_layer
-from sockets.operations import doctor
 from sockets.layers import InMemoryChannelLayer, RedisChannelLayer
 from sockets.layers.leases import FileLeases
 from sockets.models import Socket
+from sockets.operations import doctor
 from sockets.testing import sandbox
 
 
@@ -48,7 +48,10 @@ def test_a_part_that_does_not_answer_is_a_finding_within_seconds(monkeypatch):
     examined = found(doctor.examine())
     assert time.monotonic() - began < 1
     assert examined['database'] == (
-        False, 'No answer within 0.05 s.', "Start the database, or correct DATABASES['default'].")
+        False,
+        'No answer within 0.05 s.',
+        "Start the database, or correct DATABASES['default'].",
+    )
     assert examined['layer'][:2] == (False, "KeyError: 'no\\nhost'") and 'Start Redis' in examined['layer'][2]
     assert examined['worker'][:2] == examined['server'][:2] == (None, 'Not tried.')
 
@@ -65,10 +68,10 @@ def test_what_the_checks_find_is_told_with_its_remedy(settings):
 
 
 def test_tables_that_are_not_there_are_named(db):
-    (app, last), = MigrationLoader(connection).graph.leaf_nodes('sockets')
+    ((app, last),) = MigrationLoader(connection).graph.leaf_nodes('sockets')
     MigrationRecorder(connection).record_unapplied(app, last)
-    (name, ok, text, remedy), = doctor.examine_database()
-    assert ok is False and text == 'Not migrated: sockets.{}.'.format(last)
+    ((name, ok, text, remedy),) = doctor.examine_database()
+    assert ok is False and text == f'Not migrated: sockets.{last}.'
     assert remedy == 'Type: python manage.py migrate'
 
 
@@ -79,7 +82,7 @@ def test_a_redis_that_throws_messages_away_is_bad(redis_url):
             client.config_set('maxmemory-policy', 'allkeys-lru')
             assert doctor.examine_layer()[0].ok is True
             client.config_set('maxmemory', '1gb')
-            (name, ok, text, remedy), = doctor.examine_layer()
+            ((name, ok, text, remedy),) = doctor.examine_layer()
             assert ok is False and 'throws messages away (allkeys-lru)' in text and 'noeviction' in remedy
         finally:
             client.config_set('maxmemory', 0), client.config_set('maxmemory-policy', 'noeviction')
@@ -121,7 +124,7 @@ def test_two_processes_with_an_in_memory_layer_are_bad(db, tmp_path):
         processes.hold('one!')
         assert doctor.examine_servers()[0][1:] == (True, 'one! (1 connections).', '')
         processes.hold('two!')
-        (name, ok, text, remedy), = doctor.examine_servers()
+        ((name, ok, text, remedy),) = doctor.examine_servers()
         assert ok is False and text.startswith('2 processes') and 'sockets.layers.RedisChannelLayer' in remedy
 
 
@@ -160,7 +163,7 @@ def answering(*replies):
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield 'ws://127.0.0.1:{}/page/?a=1'.format(listening.getsockname()[1]), heard
+        yield f'ws://127.0.0.1:{listening.getsockname()[1]}/page/?a=1', heard
         thread.join(5)
 
 
@@ -173,56 +176,75 @@ UPGRADED = b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n'
 ANSWER = text_frame(b'{"type": "GOT_HELLO", "ref": "sockets.doctor"}')
 
 
-@pytest.mark.parametrize('replies, ok, text', [
-    ([UPGRADED, ANSWER], True, 'answers in'),
-    # A greeting, one that is long, and a ping.
-    ([UPGRADED + text_frame(b'{}'), text_frame(b'{"a": "%s"}' % (200 * b'x')) + b'\x89\x00' + ANSWER], True,
-     'answers in'),
-    ([UPGRADED, b'\x88\x02' + (4401).to_bytes(2, 'big')], True, 'asks for a login'),
-    ([UPGRADED, b'\x88\x02' + (1011).to_bytes(2, 'big')], False, 'closes with 1011'),
-    ([UPGRADED, b'\x81'], False, 'ConnectionError: It has closed the connection.'),
-    ([b'HTTP/1.1 403 Forbidden\r\n\r\n'], False, 'is refused with HTTP 403'),
-    ([b'HTTP/1.1 404 Not Found\r\n\r\n'], False, 'answers with HTTP 404, as a page would'),
-    ([b'+PONG\r\n'], False, 'ConnectionError: It does not speak HTTP.'),
-    ([b''], False, 'ConnectionError: It does not speak HTTP.'),
-])
+@pytest.mark.parametrize(
+    'replies, ok, text',
+    [
+        ([UPGRADED, ANSWER], True, 'answers in'),
+        # A greeting, one that is long, and a ping.
+        (
+            [UPGRADED + text_frame(b'{}'), text_frame(b'{"a": "%s"}' % (200 * b'x')) + b'\x89\x00' + ANSWER],
+            True,
+            'answers in',
+        ),
+        ([UPGRADED, b'\x88\x02' + (4401).to_bytes(2, 'big')], True, 'asks for a login'),
+        ([UPGRADED, b'\x88\x02' + (1011).to_bytes(2, 'big')], False, 'closes with 1011'),
+        ([UPGRADED, b'\x81'], False, 'ConnectionError: It has closed the connection.'),
+        ([b'HTTP/1.1 403 Forbidden\r\n\r\n'], False, 'is refused with HTTP 403'),
+        ([b'HTTP/1.1 404 Not Found\r\n\r\n'], False, 'answers with HTTP 404, as a page would'),
+        ([b'+PONG\r\n'], False, 'ConnectionError: It does not speak HTTP.'),
+        ([b''], False, 'ConnectionError: It does not speak HTTP.'),
+    ],
+)
 def test_a_websocket_is_tried(replies, ok, text):
     with answering(*replies) as (url, heard):
-        finding, = doctor._try('websocket', lambda: doctor.examine_socket(url), 'Remedy.')
+        (finding,) = doctor._try('websocket', lambda: doctor.examine_socket(url), 'Remedy.')
     assert finding.ok is ok and text in finding.text and bool(finding.remedy) is not ok
-    host = url[len('ws://'):url.index('/page/')].encode()
+    host = url[len('ws://') : url.index('/page/')].encode()
     assert heard[0].startswith(b'GET /page/?a=1 HTTP/1.1\r\nHost: %s\r\nOrigin: http://%s\r\n' % (host, host))
 
 
-@pytest.mark.parametrize('address, target', [
-    ('/page/#a', '/page/'), ('', '/'), ('?a=1#b', '/?a=1'), ('//other.example/x/', '//other.example/x/'),
-    ('//other.example/x/?a=//b', '//other.example/x/?a=//b')])
+@pytest.mark.parametrize(
+    'address, target',
+    [
+        ('/page/#a', '/page/'),
+        ('', '/'),
+        ('?a=1#b', '/?a=1'),
+        ('//other.example/x/', '//other.example/x/'),
+        ('//other.example/x/?a=//b', '//other.example/x/?a=//b'),
+    ],
+)
 def test_a_socket_is_asked_for_at_the_path_that_was_given(address, target):
     # Of a path that begins with two slashes, two more were made.
     with answering(UPGRADED, ANSWER) as (url, heard):
-        host = url[len('ws://'):url.index('/page/')]
-        doctor.examine_socket('ws://name:word@{}{}'.format(host, address))
-    head = 'GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: http://{}\r\n'.format(target, host, host)
+        host = url[len('ws://') : url.index('/page/')]
+        doctor.examine_socket(f'ws://name:word@{host}{address}')
+    head = f'GET {target} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n'
     assert heard[0].decode().startswith(head)
 
 
 @pytest.mark.parametrize('url', ['http://127.0.0.1/', 'ws:///page/', '127.0.0.1:8000'])
 def test_a_wrong_address_is_reported(url):
-    (name, ok, text, remedy), = doctor.examine_socket(url)
+    ((name, ok, text, remedy),) = doctor.examine_socket(url)
     assert ok is False and 'is not the address' in text and 'ws://' in remedy
 
 
 @pytest.mark.parametrize('oks, code', [([True, None], 0), ([True, False, True], 1)])
 def test_the_command_prints_a_line_for_each_and_fails_if_one_is_bad(monkeypatch, capsys, oks, code):
-    monkeypatch.setattr(doctor, 'examine', lambda url: [
-        doctor.Finding('part', ok, 'Text\n  of {}.'.format(url), 'Remedy' if ok is False else '') for ok in oks])
+    monkeypatch.setattr(
+        doctor,
+        'examine',
+        lambda url: [doctor.Finding('part', ok, f'Text\n  of {url}.', 'Remedy' if ok is False else '') for ok in oks],
+    )
     if code:
         with pytest.raises(SystemExit) as exit:
             call_command('sockets', 'doctor', '--url', 'ws://x')
         assert exit.value.code == code
     else:
         call_command('sockets', 'doctor', '--url', 'ws://x')
-    lines = {True: 'ok   part          Text of ws://x.', None: '--   part          Text of ws://x.',
-             False: 'BAD  part          Text of ws://x. -> Remedy'}
+    lines = {
+        True: 'ok   part          Text of ws://x.',
+        None: '--   part          Text of ws://x.',
+        False: 'BAD  part          Text of ws://x. -> Remedy',
+    }
     # A line each, and nobody sees colours in a file.
     assert capsys.readouterr().out.splitlines() == [lines[ok] for ok in oks]

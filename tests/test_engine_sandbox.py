@@ -1,4 +1,5 @@
 """What ``sockets.testing`` asks of an engine, asked directly."""
+
 import pytest
 from channels import channel_layers, route, route_class
 from django.core.exceptions import ImproperlyConfigured
@@ -9,8 +10,12 @@ from sockets.models import Socket
 
 pytestmark = pytest.mark.django_db
 
-HANDSHAKE = {'headers': [[b'host', b'testserver']], 'query_string': b'', 'client': ['127.0.0.1', 50000],
-             'server': ['127.0.0.1', 80]}
+HANDSHAKE = {
+    'headers': [[b'host', b'testserver']],
+    'query_string': b'',
+    'client': ['127.0.0.1', 50000],
+    'server': ['127.0.0.1', 80],
+}
 
 
 class Echo(RoutedSocketHandler):
@@ -52,14 +57,17 @@ def test_a_refusal_is_a_close_before_the_accept():
         assert take(server, connection) == [(None, None, 4403)]
 
 
-@pytest.mark.parametrize('message, expected', [
-    ({'accept': True}, (True, None, None)),
-    ({'accept': False}, (False, None, None)),
-    ({'text': 'x', 'close': True}, (True, 'x', 1000)),
-    ({'accept': False, 'bytes': b'x'}, (True, b'x', None)),
-    ({'close': 4401}, (None, None, 4401)),
-    ({'text': '', 'bytes': b'', 'close': False}, (None, None, None)),
-])
+@pytest.mark.parametrize(
+    'message, expected',
+    [
+        ({'accept': True}, (True, None, None)),
+        ({'accept': False}, (False, None, None)),
+        ({'text': 'x', 'close': True}, (True, 'x', 1000)),
+        ({'accept': False, 'bytes': b'x'}, (True, b'x', None)),
+        ({'close': 4401}, (None, None, 4401)),
+        ({'text': '', 'bytes': b'', 'close': False}, (None, None, None)),
+    ],
+)
 def test_a_message_is_read_as_daphne_reads_it(message, expected):
     with Sandbox(routing=[]) as server:
         assert server.connection('/').read(message) == expected
@@ -78,7 +86,10 @@ def test_what_goes_to_many_is_noted_and_sent_all_the_same():
         Socket.objects.send_json({'type': 'LATER'})
         assert noted == [([connection.name], '{"type":"NEWS"}', None), ([connection.name], None, 4000)]
         assert [code or frame for _, frame, code in take(server, connection)] == [
-            '{"type":"NEWS"}', 4000, '{"type":"LATER"}']
+            '{"type":"NEWS"}',
+            4000,
+            '{"type":"LATER"}',
+        ]
 
 
 def test_what_was_there_before_is_put_back_also_when_a_layer_cannot_be_made(settings, monkeypatch):

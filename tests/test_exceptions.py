@@ -10,8 +10,9 @@ def test_the_hierarchy_is_the_one_that_is_drawn():
         match = re.match(r'([ |]*)\+-- (\w+)', line)
         if match:
             drawn[match.group(2)] = len(match.group(1))
-    assert set(drawn) == {name for name, cls in inspect.getmembers(exceptions, inspect.isclass)
-                          if cls.__module__ == 'sockets.exceptions'}
+    assert set(drawn) == {
+        name for name, cls in inspect.getmembers(exceptions, inspect.isclass) if cls.__module__ == 'sockets.exceptions'
+    }
     for name, indent in drawn.items():
         base = exceptions.SocketsError if indent > min(drawn.values()) else Exception
         assert issubclass(getattr(exceptions, name), base)

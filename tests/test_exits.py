@@ -1,4 +1,5 @@
 """What is no Exception, raised where a project's code runs: its client is told, and the worker goes on."""
+
 import asyncio
 
 import pytest
@@ -17,9 +18,11 @@ class Unheard(BaseException):
     """What a library may have of its own."""
 
 
-exits = pytest.mark.parametrize('raised', [
-    SystemExit('the secret'), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), Unheard()],
-    ids=lambda raised: type(raised).__name__)
+exits = pytest.mark.parametrize(
+    'raised',
+    [SystemExit('the secret'), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), Unheard()],
+    ids=lambda raised: type(raised).__name__,
+)
 
 
 @pytest.fixture
@@ -29,6 +32,7 @@ def heard():
 
     def listen(outcome, **kwargs):
         outcomes.append(outcome)
+
     signals.message_handled.connect(listen)
     yield outcomes
     signals.message_handled.disconnect(listen)
@@ -76,7 +80,7 @@ def goes_on(connection):
 def test_a_function_that_exits_is_answered_with_an_error(connect, heard, raised, sent, caplog):
     connection = connect(fragile(raised))
     connection.messages()
-    answer, = connection.send({'type': sent, 'ref': 1})
+    (answer,) = connection.send({'type': sent, 'ref': 1})
     assert (answer['type'], answer['code'], answer['ref']) == ('ERROR', 'server_error', 1)
     assert 'secret' not in str(answer) and 'raised in a frame' in caplog.text
     assert goes_on(connection) and heard == ['server_error', 'ok']
@@ -111,10 +115,12 @@ def test_functions_of_a_view_and_middleware_that_exit_are_treated_alike(connect,
             if socket.event == 'receive' and content['type'] == 'STOP':
                 raise raised
             return next(socket, content)
+
         return handle
 
     class Base(Fragile):
         pass
+
     Base.middleware = [middleware]
 
     class Page(View):
@@ -126,7 +132,7 @@ def test_functions_of_a_view_and_middleware_that_exit_are_treated_alike(connect,
 
     connection = connect(Page.socket.Handler)
     connection.messages()
-    answer, = connection.send({'type': 'STOP', 'ref': 1})
+    (answer,) = connection.send({'type': 'STOP', 'ref': 1})
     assert (answer['code'], answer['ref']) == ('server_error', 1) and goes_on(connection)
     assert heard == ['server_error', 'ok']
     connection.disconnect()
@@ -137,6 +143,7 @@ def test_functions_of_a_view_and_middleware_that_exit_are_treated_alike(connect,
 def test_a_receiver_of_a_signal_that_exits_is_treated_alike(connect, raised, caplog):
     def receive(**kwargs):
         raise raised
+
     for signal in (signals.socket_connected, signals.message_handled, signals.socket_disconnected):
         signal.connect(receive)
     try:
@@ -162,10 +169,11 @@ def test_a_decoder_or_an_encoder_that_exits_is_treated_alike(connect, heard, rai
         if content['type'] == 'RECONNECT' or 'raise' in content:
             raise raised
         return super(Fragile, self).encode(content)
+
     connection = connect(fragile(raised, decode=decode, encode=encode))
     connection.messages()
     assert connection.send(b'raise')[0]['code'] == 'server_error'
-    answer, = connection.send({'type': 'ECHO', 'raise': 1, 'ref': 1})
+    (answer,) = connection.send({'type': 'ECHO', 'raise': 1, 'ref': 1})
     assert (answer['code'], answer['ref']) == ('server_error', 1) and goes_on(connection)
     assert heard == ['server_error', 'server_error', 'ok']
     # What says why may be lost, the close is not.
@@ -186,7 +194,7 @@ def test_an_error_that_cannot_be_told_is_a_server_error(connect, heard, settings
     settings.DEBUG = True
     for raised in (FrameError('invalid_content', errors={'x': object()}), FrameError(object()), Mute()):
         connection = connect(fragile(raised))
-        answer, = [answer for answer in connection.send({'type': 'RAISE', 'ref': 1})]
+        (answer,) = connection.send({'type': 'RAISE', 'ref': 1})
         assert (answer['code'], answer['ref']) == ('server_error', 1)
         assert connect(fragile(raised, 'connect')).messages()[-1] == {'close': 1011}
     assert heard == ['server_error'] * 3

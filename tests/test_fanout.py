@@ -17,6 +17,7 @@ MESSAGE = {'text': '{}'}
 @pytest.fixture
 def small_layer(settings):
     """A layer whose mailboxes hold 3 messages, and that counts what it was asked to send."""
+
     class Layer(ChannelLayer):
         tries = 0
 
@@ -41,7 +42,7 @@ def test_a_full_mailbox_is_waited_for_and_nothing_is_lost(small_layer):
 
     reader = threading.Thread(target=read)
     reader.start()
-    names = ['server!{}'.format(n) for n in range(50)]
+    names = [f'server!{n}' for n in range(50)]
     assert fanout.send_many(names, MESSAGE) == 50
     reader.join()
     assert received == names
@@ -58,7 +59,7 @@ def test_a_slow_server_gets_everything_as_long_as_it_takes_something(small_layer
     reader = threading.Thread(target=read)
     reader.start()
     # 5 of them wait for 0.5 s in all, and no one for the 0.2 s that a server may take nothing.
-    assert fanout.send_many(['server!{}'.format(n) for n in range(8)], MESSAGE) == 8
+    assert fanout.send_many([f'server!{n}' for n in range(8)], MESSAGE) == 8
     reader.join()
 
 
@@ -68,12 +69,12 @@ def test_messages_to_a_server_that_takes_nothing_are_dropped_and_logged_once(sma
 
     told = []
     signals.messages_dropped.connect(listen)
-    names = ['dead!{}'.format(n) for n in range(10)] + ['alive!1', 'alive!2']
+    names = [f'dead!{n}' for n in range(10)] + ['alive!1', 'alive!2']
     started = time.monotonic()
     with caplog.at_level(logging.ERROR, 'sockets'):
         assert fanout.send_many(names, MESSAGE) == 3 + 2
     assert 0.2 <= time.monotonic() - started < 2
-    record, = caplog.records
+    (record,) = caplog.records
     assert '7 messages' in record.getMessage() and 'dead! (7)' in record.getMessage()
     assert 'alive' not in record.getMessage()
     assert told == [{'dead!': 7}]
@@ -142,6 +143,7 @@ def test_expired_messages_are_announced_as_dropped():
     def listen(servers, **kwargs):
         told.append(servers)
         heard.set()
+
     signals.messages_dropped.connect(listen)
     layer = InMemoryChannelLayer(expiry=0.05)
     layer.send('server!1', MESSAGE), layer.send('server!2', MESSAGE), layer.send('background', {})

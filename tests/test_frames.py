@@ -1,4 +1,5 @@
 """Our reader of frames, beside autobahn's: the same of any bytes, however they are cut."""
+
 import tracemalloc
 
 import pytest
@@ -6,7 +7,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sockets.engines.channels1.frames import BINARY, CLOSE, CONTINUATION, FrameReader, PING, PONG, TEXT, Violation
+from sockets.engines.channels1.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameReader, Violation
 
 from .wire import frame
 
@@ -85,30 +86,59 @@ class Autobahn(WebSocketServerProtocol):
 
 
 payloads = st.one_of(
-    st.binary(max_size=8), st.text(max_size=8).map(lambda text: text.encode('utf-8', 'surrogatepass')),
-    st.binary(min_size=120, max_size=130), st.sampled_from([b'x' * 70000, b'x' * LIMIT, 'ü€'.encode()[1:]]))
+    st.binary(max_size=8),
+    st.text(max_size=8).map(lambda text: text.encode('utf-8', 'surrogatepass')),
+    st.binary(min_size=120, max_size=130),
+    st.sampled_from([b'x' * 70000, b'x' * LIMIT, 'ü€'.encode()[1:]]),
+)
 masks = st.sampled_from([b'\0\0\0\0', b'\x12\x34\x56\x78', b'\xff\x00\xff\x00'])
-good = st.builds(frame, payloads.filter(lambda payload: len(payload) < 126),
-                 st.sampled_from([TEXT, TEXT, BINARY, PING, PONG]), st.just(True), masks)
+good = st.builds(
+    frame,
+    payloads.filter(lambda payload: len(payload) < 126),
+    st.sampled_from([TEXT, TEXT, BINARY, PING, PONG]),
+    st.just(True),
+    masks,
+)
 closes = st.builds(
     lambda code, reason, mask: frame(code.to_bytes(2, 'big') + reason, CLOSE, True, mask),
-    st.one_of(st.sampled_from([1000, 1001, 1004, 1005, 1006, 1011, 1012, 1014, 1015, 2999, 3000, 4999, 5000]),
-              st.integers(0, 65535)), st.one_of(st.just(b''), st.binary(max_size=5), st.just('ü'.encode())), masks)
+    st.one_of(
+        st.sampled_from([1000, 1001, 1004, 1005, 1006, 1011, 1012, 1014, 1015, 2999, 3000, 4999, 5000]),
+        st.integers(0, 65535),
+    ),
+    st.one_of(st.just(b''), st.binary(max_size=5), st.just('ü'.encode())),
+    masks,
+)
 fragmented = st.builds(
     lambda parts, opcode, mask: b''.join(
         frame(part, CONTINUATION if index else opcode, index == len(parts) - 1, mask)
-        for index, part in enumerate(parts)),
+        for index, part in enumerate(parts)
+    ),
     st.lists(payloads.filter(lambda payload: len(payload) < 300), min_size=2, max_size=4),
-    st.sampled_from([TEXT, BINARY]), masks)
-any_frame = st.builds(frame, payloads, st.integers(0, 15), st.booleans(), st.one_of(masks, masks, st.none()),
-                      st.sampled_from([0, 0, 0, 0, 1, 4]))
+    st.sampled_from([TEXT, BINARY]),
+    masks,
+)
+any_frame = st.builds(
+    frame,
+    payloads,
+    st.integers(0, 15),
+    st.booleans(),
+    st.one_of(masks, masks, st.none()),
+    st.sampled_from([0, 0, 0, 0, 1, 4]),
+)
 # The length in more bytes than it needs, or more of it than there is.
-long_way = st.builds(lambda first, size: bytes([first, 0xFE]) + size.to_bytes(2, 'big') + bytes(4 + size),
-                     st.sampled_from([0x81, 0x82, 0x89]), st.sampled_from([0, 125, 126]))
-longest_way = st.builds(lambda first, size: bytes([first, 0xFF]) + size.to_bytes(8, 'big') + bytes(4),
-                        st.sampled_from([0x81, 0x82, 0x88]), st.sampled_from([0, 65535, 65536, 2 ** 63 - 1, 2 ** 63]))
-streams = st.lists(st.one_of(good, good, fragmented, closes, any_frame, long_way, longest_way, st.binary(max_size=20)),
-                   max_size=6).map(b''.join)
+long_way = st.builds(
+    lambda first, size: bytes([first, 0xFE]) + size.to_bytes(2, 'big') + bytes(4 + size),
+    st.sampled_from([0x81, 0x82, 0x89]),
+    st.sampled_from([0, 125, 126]),
+)
+longest_way = st.builds(
+    lambda first, size: bytes([first, 0xFF]) + size.to_bytes(8, 'big') + bytes(4),
+    st.sampled_from([0x81, 0x82, 0x88]),
+    st.sampled_from([0, 65535, 65536, 2**63 - 1, 2**63]),
+)
+streams = st.lists(
+    st.one_of(good, good, fragmented, closes, any_frame, long_way, longest_way, st.binary(max_size=20)), max_size=6
+).map(b''.join)
 
 
 @settings(max_examples=500, deadline=None)
@@ -158,7 +188,7 @@ def test_fragments_take_no_more_room_than_what_they_hold_and_tiny_frames_are_not
     tracemalloc.start()
     try:
         for begin in range(0, len(data), 65536):
-            reader.feed(data[begin:begin + 65536])
+            reader.feed(data[begin : begin + 65536])
             while reader.read():
                 pass
         assert tracemalloc.get_traced_memory()[1] < 4 * size

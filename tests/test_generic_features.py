@@ -1,4 +1,5 @@
 """What Channels' generic consumers can do, on our handlers."""
+
 import functools
 
 import pytest
@@ -36,10 +37,12 @@ Handler = Page.socket.Handler
 @pytest.fixture
 def routed(layer):
     """A function that routes a consumer, as the only one."""
+
     def put(route):
         router = channel_layers['default'].router
         router.root.routing.insert(0, route)
         router.channels = router.root.channel_names()
+
     return put
 
 
@@ -85,6 +88,7 @@ def test_get_handler_wraps_each_message(connect):
         def wrapped(message, **kwargs):
             seen.append(message.channel.name)
             return function(message, **kwargs)
+
         return wrapped
 
     class Noted(Handler):
@@ -145,6 +149,7 @@ def test_every_hook_and_frame_finds_the_user_and_the_session_on_its_message(conn
         def handle(socket, content):
             note('around ' + socket.event, socket)
             return next(socket, content)
+
         return handle
 
     class Old(RoutedSocketHandler):
@@ -165,11 +170,16 @@ def test_every_hook_and_frame_finds_the_user_and_the_session_on_its_message(conn
 
         def connection_groups(self, **kwargs):
             note('groups', self)
-            return ['of-{}'.format(self.message.user.pk)]
+            return [f'of-{self.message.user.pk}']
 
     class Page(View):
-        socket = SocketRouter(handler=type('Asks', (Old,), {attribute: True, 'middleware': [middleware]} if attribute else {
-            'middleware': [middleware]}))
+        socket = SocketRouter(
+            handler=type(
+                'Asks',
+                (Old,),
+                {attribute: True, 'middleware': [middleware]} if attribute else {'middleware': [middleware]},
+            )
+        )
         on_open = socket.connect(lambda socket, message: note('view connect', socket))
         on_close = socket.disconnect(lambda socket, message: note('view disconnect', socket))
 
@@ -186,19 +196,36 @@ def test_every_hook_and_frame_finds_the_user_and_the_session_on_its_message(conn
     assert {user for _, user, _ in seen} == {alice}
     # A stream has no groups and no binary frames of its own.
     assert {where for where, _, _ in seen} == {
-        'around connect', 'connect', 'view connect', 'around receive', 'route', 'default', 'around disconnect',
-        'disconnect', 'view disconnect', *(['bytes', 'groups'] if is_alone else [])}
+        'around connect',
+        'connect',
+        'view connect',
+        'around receive',
+        'route',
+        'default',
+        'around disconnect',
+        'disconnect',
+        'view disconnect',
+        *(['bytes', 'groups'] if is_alone else []),
+    }
     assert [n for where, _, n in seen if where == 'route'] == [None, 5]
     assert [n for where, _, n in seen if where == 'disconnect'] == [5]
 
 
 @pytest.mark.parametrize('attribute', ASKS)
-def test_what_is_on_a_message_costs_no_query_until_it_is_touched(connect, alice, login, attribute,
-                                                                 django_assert_num_queries):
-    handler = type('Old', (RoutedSocketHandler,), {
-        attribute or 'unused': True, 'routes': (
-            ('NOTHING', lambda socket: {'type': 'DONE'}),
-            ('ASK', lambda socket: {'user': socket.message.user.pk, 'session': bool(socket.message.http_session)}))})
+def test_what_is_on_a_message_costs_no_query_until_it_is_touched(
+    connect, alice, login, attribute, django_assert_num_queries
+):
+    handler = type(
+        'Old',
+        (RoutedSocketHandler,),
+        {
+            attribute or 'unused': True,
+            'routes': (
+                ('NOTHING', lambda socket: {'type': 'DONE'}),
+                ('ASK', lambda socket: {'user': socket.message.user.pk, 'session': bool(socket.message.http_session)}),
+            ),
+        },
+    )
     page = connect(handler, cookies=login(alice))
     sessions = Session.objects.count()
     page.send({'type': 'NOTHING'})
@@ -212,9 +239,22 @@ def test_what_is_on_a_message_costs_no_query_until_it_is_touched(connect, alice,
 
 
 def test_a_stranger_is_an_anonymous_user_without_a_session(connect):
-    handler = type('Old', (RoutedSocketHandler,), {'routes': (('ASK', lambda socket: {
-        'known': socket.message.user.is_authenticated, 'session': socket.message.http_session is not None,
-        'channel_session': hasattr(socket.message, 'channel_session')}),)})
+    handler = type(
+        'Old',
+        (RoutedSocketHandler,),
+        {
+            'routes': (
+                (
+                    'ASK',
+                    lambda socket: {
+                        'known': socket.message.user.is_authenticated,
+                        'session': socket.message.http_session is not None,
+                        'channel_session': hasattr(socket.message, 'channel_session'),
+                    },
+                ),
+            )
+        },
+    )
     page = connect(handler)
     assert page.send({'type': 'ASK'}) == [{'known': False, 'session': False, 'channel_session': False}]
 
@@ -233,14 +273,14 @@ def test_what_somebody_has_put_on_a_message_stays_there(connect):
 def test_the_groups_of_a_user_are_left_when_somebody_else_ends_the_connection(connect, alice, login):
     class Grouped(Handler):
         def connection_groups(self, **kwargs):
-            return ['of-{}'.format(self.message.user.pk)]
+            return [f'of-{self.message.user.pk}']
 
     page = connect(Grouped, cookies=login(alice))
     row = Socket.objects.get()
     assert row.remove()
     disconnect.end(row, 1012, None)
     page.messages()
-    Group('of-{}'.format(alice.pk)).send({'text': '{}'}, immediately=True)
+    Group(f'of-{alice.pk}').send({'text': '{}'}, immediately=True)
     assert page.received() == []
 
 
@@ -249,7 +289,7 @@ def test_group_send_and_the_groups_of_a_connection(connect):
         def connection_groups(self, **kwargs):
             return ['of-{}'.format(kwargs['room'])]
 
-    tea, milk = [connect(Grouped, '/{}/'.format(room), pattern=r'^/(?P<room>\w+)/$') for room in ('tea', 'milk')]
+    tea, milk = [connect(Grouped, f'/{room}/', pattern=r'^/(?P<room>\w+)/$') for room in ('tea', 'milk')]
     tea.messages(), milk.messages()
     Grouped.group_send('of-tea', text='{"type": "TEA"}')
     assert (tea.received(), milk.received()) == ([{'type': 'TEA'}], [])

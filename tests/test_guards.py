@@ -1,4 +1,5 @@
 """A view that asks its visitors for something, and its socket."""
+
 import functools
 import json
 
@@ -7,7 +8,10 @@ from channels import route_class
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import login_required, permission_required, user_passes_test
 from django.contrib.auth.mixins import (
-    AccessMixin, LoginRequiredMixin, PermissionRequiredMixin, UserPassesTestMixin,
+    AccessMixin,
+    LoginRequiredMixin,
+    PermissionRequiredMixin,
+    UserPassesTestMixin,
 )
 from django.contrib.auth.models import Permission
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
@@ -67,17 +71,37 @@ VIEWS = [
     (lambda: guarded(get=method_decorator(login_required)(lambda self, request: None)), 4401, None, {}),
     (lambda: guarded(PermissionRequiredMixin, permission_required=CHANGE), 4403, 4403, CHANGE),
     (lambda: guarded(LoginRequiredMixin, PermissionRequiredMixin, permission_required=(CHANGE,)), 4401, 4403, CHANGE),
-    (lambda: guarded(PermissionRequiredMixin, has_permission=lambda self: self.request.user.is_staff), 4403, 4403, STAFF),
+    (
+        lambda: guarded(PermissionRequiredMixin, has_permission=lambda self: self.request.user.is_staff),
+        4403,
+        4403,
+        STAFF,
+    ),
     (lambda: guarded(PermissionRequiredMixin, get_permission_required=lambda self: (CHANGE,)), 4403, 4403, CHANGE),
     (lambda: guarded(decorate=on_dispatch(permission_required(CHANGE))), 4403, 4403, CHANGE),
     (lambda: guarded(decorate=on_dispatch(permission_required(CHANGE, raise_exception=True))), 4403, 4403, CHANGE),
     (lambda: guarded(decorate=on_dispatch(staff_member_required)), 4403, 4403, STAFF),
     (lambda: guarded(decorate=on_dispatch(user_passes_test(lambda user: user.is_staff))), 4403, 4403, STAFF),
     (lambda: guarded(UserPassesTestMixin, test_func=lambda self: self.request.user.is_staff), 4403, 4403, STAFF),
-    (lambda: guarded(UserPassesTestMixin, mine=lambda self: self.request.user.is_staff,
-                     get_test_func=lambda self: self.mine), 4403, 4403, STAFF),
-    (lambda: guarded(UserPassesTestMixin, test_func=lambda self: self.kwargs['name'] == 'tea' and (
-        self.request.path == '/tea/' and self.request.user.is_staff)), 4403, 4403, STAFF),
+    (
+        lambda: guarded(
+            UserPassesTestMixin, mine=lambda self: self.request.user.is_staff, get_test_func=lambda self: self.mine
+        ),
+        4403,
+        4403,
+        STAFF,
+    ),
+    (
+        lambda: guarded(
+            UserPassesTestMixin,
+            test_func=lambda self: (
+                self.kwargs['name'] == 'tea' and (self.request.path == '/tea/' and self.request.user.is_staff)
+            ),
+        ),
+        4403,
+        4403,
+        STAFF,
+    ),
 ]
 
 
@@ -89,7 +113,8 @@ def close_of(connection):
 @pytest.mark.django_db
 @both_ways
 def test_a_socket_that_takes_over_the_guard_of_its_view_accepts_the_same_users(
-        connect, login, alice, make, stranger, alices, key):
+    connect, login, alice, make, stranger, alices, key
+):
     open_ = functools.partial(connect, make().socket.Handler, '/tea/', pattern=r'^/(?P<name>\w+)/$')
     # All of them were open to everybody.
     assert close_of(open_()) == stranger
@@ -108,7 +133,11 @@ def test_a_socket_that_takes_over_the_guard_of_its_view_accepts_the_same_users(
     page._put('websocket.receive', text='{"type": "PEEK", "ref": 1}')
     told, close = page.messages()
     assert json.loads(told['text']) == {
-        'type': 'ERROR', 'code': 'not_allowed', 'details': 'You may not use this socket.', 'ref': 1}
+        'type': 'ERROR',
+        'code': 'not_allowed',
+        'details': 'You may not use this socket.',
+        'ref': 1,
+    }
     assert close == {'close': 4403}
 
 
@@ -117,6 +146,7 @@ def test_a_socket_that_takes_over_the_guard_of_its_view_accepts_the_same_users(
 def test_a_test_that_raises_or_fails_refuses(connect, refuse):
     def test_func(self):
         raise refuse
+
     assert close_of(connect(guarded(UserPassesTestMixin, test_func=test_func).socket.Handler)) == 4403
     assert close_of(connect(guarded(UserPassesTestMixin, test_func=lambda self: 1 / 0).socket.Handler)) is not None
     assert close_of(connect(guarded(UserPassesTestMixin).socket.Handler)) is not None
@@ -128,9 +158,14 @@ async def never(*args):
     return False
 
 
-@pytest.mark.parametrize('make', [
-    lambda: guarded(UserPassesTestMixin, test_func=never), lambda: guarded(PermissionRequiredMixin, has_permission=never),
-    lambda: guarded(decorate=on_dispatch(user_passes_test(never)))])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: guarded(UserPassesTestMixin, test_func=never),
+        lambda: guarded(PermissionRequiredMixin, has_permission=never),
+        lambda: guarded(decorate=on_dispatch(user_passes_test(never))),
+    ],
+)
 @pytest.mark.django_db
 def test_an_async_test_is_run_before_its_result_is_used(connect, make):
     assert close_of(connect(make().socket.Handler)) == 4403
@@ -186,21 +221,25 @@ def homemade(function):
     @functools.wraps(function)
     def wrapped(request, *args, **kwargs):
         return function(request, *args, **kwargs)
+
     return wrapped
 
 
-@pytest.mark.parametrize('make, word', [
-    (lambda: guarded(), 'has no mixin or decorator'),
-    (lambda: guarded(TemplateView), 'has no mixin or decorator'),
-    (lambda: guarded(ManagerRequiredMixin), 'ManagerRequiredMixin'),
-    (lambda: guarded(LoginRequiredMixin, dispatch=dispatch), r'dispatch\(\)'),
-    (lambda: guarded(LoginRequiredMixin, decorate=on_dispatch(homemade)), r'homemade'),
-    # It was left out without a word.
-    (lambda: guarded(LoginRequiredMixin, get=method_decorator(homemade)(lambda self, request: None)), r'homemade'),
-    (lambda: guarded(LoginRequiredMixin, get=homemade(lambda self, request: None)), r'lambda'),
-    (lambda: guarded(type('GroupRequiredMixin', (), {'group_required': 'staff'})), 'GroupRequiredMixin'),
-    (lambda: guarded(permission_classes=[type('IsAuthenticated', (), {})]), 'IsAuthenticated'),
-])
+@pytest.mark.parametrize(
+    'make, word',
+    [
+        (lambda: guarded(), 'has no mixin or decorator'),
+        (lambda: guarded(TemplateView), 'has no mixin or decorator'),
+        (lambda: guarded(ManagerRequiredMixin), 'ManagerRequiredMixin'),
+        (lambda: guarded(LoginRequiredMixin, dispatch=dispatch), r'dispatch\(\)'),
+        (lambda: guarded(LoginRequiredMixin, decorate=on_dispatch(homemade)), r'homemade'),
+        # It was left out without a word.
+        (lambda: guarded(LoginRequiredMixin, get=method_decorator(homemade)(lambda self, request: None)), r'homemade'),
+        (lambda: guarded(LoginRequiredMixin, get=homemade(lambda self, request: None)), r'lambda'),
+        (lambda: guarded(type('GroupRequiredMixin', (), {'group_required': 'staff'})), 'GroupRequiredMixin'),
+        (lambda: guarded(permission_classes=[type('IsAuthenticated', (), {})]), 'IsAuthenticated'),
+    ],
+)
 def test_what_cannot_be_taken_over_is_an_error_and_leaves_nothing_open(make, word):
     with pytest.raises(ImproperlyConfigured, match=word):
         make().socket.Handler
@@ -214,6 +253,7 @@ def test_a_router_on_no_view_has_no_guard_to_take_over():
 def test_a_page_asks_for_nothing_whatever_it_does():
     def get(self, request, more=homemade):
         return super(Page, self).get(request, more)
+
     Page = guarded(LoginRequiredMixin, get=method_decorator(never_cache)(get))
     assert Page.socket.Handler.login_required
 
@@ -223,7 +263,8 @@ def test_a_dispatch_that_only_passes_on_asks_for_nothing():
         socket = SocketRouter(guard='view')
 
         def dispatch(self, *args, **kwargs):
-            return super(Page, self).dispatch(*args, **kwargs)
+            return super().dispatch(*args, **kwargs)
+
     assert Page.socket.Handler.login_required
 
 
@@ -238,34 +279,47 @@ def found(monkeypatch):
     def check(*views, routing=None):
         monkeypatch.setattr(handlers, 'attached_routers', {view.socket for view in views})
         monkeypatch.setattr(handlers, '_leaves', lambda known: [])
-        routing = [route_class(view.socket.Handler, path='^/{}/$'.format(n)) for n, view in enumerate(views)
-                   ] if routing is None else routing
+        routing = (
+            [route_class(view.socket.Handler, path=f'^/{n}/$') for n, view in enumerate(views)]
+            if routing is None
+            else routing
+        )
         with sandbox(ChannelLayer(), routing):
             return handlers.check_handlers()
+
     return check
 
 
 @pytest.mark.parametrize('guard', [None, False])
-@pytest.mark.parametrize('bases, decorate, attributes, named', [
-    ((LoginRequiredMixin,), None, {}, 'LoginRequiredMixin'),
-    ((OldLoginRequiredMixin,), None, {}, 'login_required'),
-    ((PermissionRequiredMixin,), None, {'permission_required': CHANGE}, 'PermissionRequiredMixin'),
-    ((UserPassesTestMixin,), None, {'test_func': lambda self: True}, 'UserPassesTestMixin'),
-    ((), on_dispatch(login_required), {}, 'login_required'),
-    ((), on_dispatch(permission_required(CHANGE)), {}, 'permission_required'),
-    ((), None, {'get': method_decorator(login_required)(lambda self, request: None)}, 'login_required'),
-    ((ManagerRequiredMixin,), None, {}, 'ManagerRequiredMixin'),
-    ((type('LoginRequiredMixin', (), {}),), None, {}, 'LoginRequiredMixin'),
-    ((), None, {'permission_classes': [type('IsAdminUser', (), {})]}, 'IsAdminUser'),
-])
-def test_a_guarded_page_with_an_open_socket_is_named_unless_that_is_meant(found, guard, bases, decorate, attributes, named):
+@pytest.mark.parametrize(
+    'bases, decorate, attributes, named',
+    [
+        ((LoginRequiredMixin,), None, {}, 'LoginRequiredMixin'),
+        ((OldLoginRequiredMixin,), None, {}, 'login_required'),
+        ((PermissionRequiredMixin,), None, {'permission_required': CHANGE}, 'PermissionRequiredMixin'),
+        ((UserPassesTestMixin,), None, {'test_func': lambda self: True}, 'UserPassesTestMixin'),
+        ((), on_dispatch(login_required), {}, 'login_required'),
+        ((), on_dispatch(permission_required(CHANGE)), {}, 'permission_required'),
+        ((), None, {'get': method_decorator(login_required)(lambda self, request: None)}, 'login_required'),
+        ((ManagerRequiredMixin,), None, {}, 'ManagerRequiredMixin'),
+        ((type('LoginRequiredMixin', (), {}),), None, {}, 'LoginRequiredMixin'),
+        ((), None, {'permission_classes': [type('IsAdminUser', (), {})]}, 'IsAdminUser'),
+    ],
+)
+def test_a_guarded_page_with_an_open_socket_is_named_unless_that_is_meant(
+    found, guard, bases, decorate, attributes, named
+):
     view = guarded(*bases, decorate=decorate, guard=guard, **attributes)
     messages = found(view)
     assert [message.id for message in messages] == ([] if guard is False else ['sockets.W016'])
     for message in messages:
-        assert message.obj is view and 'The page of Page asks for {}, and its socket'.format(named) in message.msg
-        line = "guard=False" if named in ('ManagerRequiredMixin', 'IsAdminUser') or (
-            bases and bases[0].__module__ == __name__ and 'Old' not in bases[0].__name__) else "guard='view'"
+        assert message.obj is view and f'The page of Page asks for {named}, and its socket' in message.msg
+        line = (
+            'guard=False'
+            if named in ('ManagerRequiredMixin', 'IsAdminUser')
+            or (bases and bases[0].__module__ == __name__ and 'Old' not in bases[0].__name__)
+            else "guard='view'"
+        )
         assert line in message.hint
 
 
@@ -279,7 +333,7 @@ def test_a_socket_as_guarded_as_its_page_is_not_named(found):
     assert found(login, permission, open_, *taken_over) == []
     # A login is less than a permission or a test.
     less = guarded(PermissionRequiredMixin, permission_required=CHANGE, guard=None, handler=members)
-    message, = found(less)
+    (message,) = found(less)
     assert "SocketRouter(handler=Members, guard='view')" in message.hint
     # What the routing leads to may be closed by a subclass, or by a demultiplexer.
     plain = guarded(LoginRequiredMixin, guard=None)
@@ -293,7 +347,7 @@ def test_a_socket_as_guarded_as_its_page_is_not_named(found):
 def test_a_subclass_that_is_guarded_and_shares_an_open_socket_is_named(found):
     page = guarded(guard=None)
     sub = type('Sub', (LoginRequiredMixin, page), {})
-    message, = found(page)
+    (message,) = found(page)
     assert message.obj is sub and "socket = SocketRouter(handler=Page.socket.Handler, guard='view')" in message.hint
     own = type('Own', (LoginRequiredMixin, page), {'socket': SocketRouter(handler=page.socket.Handler, guard='view')})
     assert [message.obj for message in found(page, own)] == [sub]
@@ -312,17 +366,22 @@ def test_a_view_that_is_decorated_in_the_urlconf_is_named(found, settings):
     import types
 
     from django.conf.urls import include, url
+
     page, plain = guarded(guard=None), guarded(guard=None)
     urls = types.ModuleType('guarded_urls')
-    urls.urlpatterns = [url('^a/', include([url('^b/$', login_required(page.as_view()))])), url('^c/$', plain.as_view())]
+    urls.urlpatterns = [
+        url('^a/', include([url('^b/$', login_required(page.as_view()))])),
+        url('^c/$', plain.as_view()),
+    ]
     settings.ROOT_URLCONF = 'guarded_urls'
     sys.modules['guarded_urls'] = urls
     try:
-        message, = found(page, plain)
+        (message,) = found(page, plain)
         assert message.obj is page and "name='dispatch')" in message.hint and 'login_required' in message.msg
         login = guarded(guard=None, handler=type('Members', (RoutedSocketHandler,), {'login_required': True}))
         urls.urlpatterns.append(url('^d/$', login_required(login.as_view())))
         from django.urls import clear_url_caches
+
         clear_url_caches()
         assert [message.obj for message in found(page, plain, login)] == [page]
     finally:
@@ -375,8 +434,11 @@ def test_a_subclass_that_overrides_a_routed_function_by_its_plain_name_is_named(
             pass
 
     assert names_of(found(Base, Own)) == [
-        ('sockets.W017', 'Shares.on_say'), ('sockets.W017', 'Shares.on_shout'),
-        ('sockets.W017', 'Own.on_shout'), ('sockets.W017', 'Own.on_open')]
+        ('sockets.W017', 'Shares.on_say'),
+        ('sockets.W017', 'Shares.on_shout'),
+        ('sockets.W017', 'Own.on_shout'),
+        ('sockets.W017', 'Own.on_open'),
+    ]
     message = found(Base)[0]
     assert 'that is Base.on_say()' in message.msg and message.obj is Shares
     assert 'socket = SocketRouter(handler=Base.socket.Handler)' in message.hint
@@ -389,6 +451,7 @@ def test_a_handler_class_that_overrides_a_function_in_its_routes_is_named(found)
     class ByFunction(RoutedSocketHandler):
         def on_bet(self, content):
             pass
+
         routes = (('BET', on_bet),)
 
     class ByName(RoutedSocketHandler):
@@ -396,7 +459,7 @@ def test_a_handler_class_that_overrides_a_function_in_its_routes_is_named(found)
         routes = (('BET', 'on_bet'),)
 
     sub, fine = (type('Sub', (base,), {'on_bet': lambda self, content: None}) for base in (ByFunction, ByName))
-    message, = found(routing=[route_class(sub, path='^/a/$'), route_class(fine, path='^/b/$')])
+    (message,) = found(routing=[route_class(sub, path='^/a/$'), route_class(fine, path='^/b/$')])
     assert names_of([message]) == [('sockets.W017', 'Sub.on_bet')]
     assert "('TYPE', 'on_bet')" in message.hint
     assert guards.overridden(ByFunction, ByFunction) is not None and not list(guards.overridden(ByFunction, ByFunction))

@@ -1,4 +1,5 @@
 import datetime
+import json
 import re
 
 import pytest
@@ -9,11 +10,11 @@ from django.db import DatabaseError, DataError
 from django.utils import timezone
 from django.views.generic import View
 
-from sockets import messages, RoutedSocketHandler, SocketRouter, signals
+from sockets import RoutedSocketHandler, SocketRouter, messages, signals
 from sockets.models import Socket, SocketQuerySet
 
 from .client import Connection
-from .conftest import both_ways, STOCK_LAYERS
+from .conftest import STOCK_LAYERS, both_ways
 
 pytestmark = pytest.mark.django_db
 
@@ -73,7 +74,7 @@ def test_a_frame_with_a_ref_gets_exactly_one_frame_with_it(connect):
     assert poker.send({'type': 'PUSH', 'ref': 'd'}) == [{'n': 1}, {'type': 'N', 'n': 2}, {'n': 3, 'ref': 'd'}]
     # Not one that the function made up.
     assert poker.send({'type': 'NOTES', 'ref': 'f'}) == [{'ref': 'f', 'own': True}]
-    error, = poker.send({'type': 'UNKNOWN', 'ref': 'e'})
+    (error,) = poker.send({'type': 'UNKNOWN', 'ref': 'e'})
     assert (error['type'], error['ref']) == ('ERROR', 'e')
 
 
@@ -94,14 +95,17 @@ def test_the_last_of_equal_routes_wins_over_those_of_the_base(connect):
     assert connect(Last).send({'type': 'BET'}) == [{'bet': 'last'}]
 
 
-@pytest.mark.parametrize('routes, words', [
-    ((('BET', 'on_bett'),), ['Broken', "'BET'", 'on_bett']),
-    ((('BET', 7),), ['Broken', 'BET']),
-    (('BET',), ['Broken', 'BET']),
-    (((None, 'on_ping'),), ['Broken', 'on_ping']),
-    ((('BET', lambda: None),), ['Broken', 'BET', 'no argument']),
-    ((('', 'on_ping'),), ['Broken']),
-])
+@pytest.mark.parametrize(
+    'routes, words',
+    [
+        ((('BET', 'on_bett'),), ['Broken', "'BET'", 'on_bett']),
+        ((('BET', 7),), ['Broken', 'BET']),
+        (('BET',), ['Broken', 'BET']),
+        (((None, 'on_ping'),), ['Broken', 'on_ping']),
+        ((('BET', lambda: None),), ['Broken', 'BET', 'no argument']),
+        ((('', 'on_ping'),), ['Broken']),
+    ],
+)
 def test_a_route_to_a_missing_method_is_an_error_when_its_class_is_made(routes, words):
     with pytest.raises(ImproperlyConfigured) as error:
         type('Broken', (RoutedSocketHandler,), {'routes': routes})
@@ -114,12 +118,18 @@ def test_hello_tells_a_client_who_it_is(connect, login, alice):
     poker = connect(Poker, cookies=login(alice))
     poker.received()
     before = timezone.now()
-    answer, = poker.send({'type': 'HELLO', 'ref': 1})
+    (answer,) = poker.send({'type': 'HELLO', 'ref': 1})
     row = Socket.objects.get(channel_name=poker.name)
     assert abs(answer.pop('TIMESTAMP') / 1000 - before.timestamp()) < 60
-    assert answer == {'type': 'GOT_HELLO', 'ref': 1, 'user_id': alice.pk, 'socket_id': row.pk, 'path': '/page/',
-                      'user_ip': '192.0.2.1',
-                      'last_ping': row.last_ping.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}
+    assert answer == {
+        'type': 'GOT_HELLO',
+        'ref': 1,
+        'user_id': alice.pk,
+        'socket_id': row.pk,
+        'path': '/page/',
+        'user_ip': '192.0.2.1',
+        'last_ping': row.last_ping.isoformat(timespec='milliseconds').replace('+00:00', 'Z'),
+    }
 
 
 @both_ways
@@ -158,8 +168,10 @@ def test_a_row_stands_for_an_open_connection(connect, login, alice, settings):
 
 def test_the_row_is_there_before_the_client_can_send(connect, monkeypatch):
     rows = []
-    monkeypatch.setattr('sockets.engines.channels1.connection.Connection.put',
-                        lambda self, message, is_last=False: rows.append(Socket.objects.count()))
+    monkeypatch.setattr(
+        'sockets.engines.channels1.connection.Connection.put',
+        lambda self, message, is_last=False: rows.append(Socket.objects.count()),
+    )
     connect(Poker)
     assert rows == [1]
 
@@ -173,8 +185,13 @@ def count(django_assert_num_queries, db):
 @both_ways
 def test_a_frame_that_touches_neither_user_nor_row_runs_no_query(connect, count):
     poker = connect(Poker)
-    for content in ({'type': 'BET', 'amount': 1}, {'type': 'NOTHING', 'ref': 1}, {'type': 'UNKNOWN'},
-                    {'type': 'ACTION_X'}, {'type': 'CLOSE'}):
+    for content in (
+        {'type': 'BET', 'amount': 1},
+        {'type': 'NOTHING', 'ref': 1},
+        {'type': 'UNKNOWN'},
+        {'type': 'ACTION_X'},
+        {'type': 'CLOSE'},
+    ):
         with count(0):
             poker.send(content)
 
@@ -217,7 +234,7 @@ def test_connecting_runs_few_queries(connect, count, login, alice):
 @both_ways
 def test_the_user_is_as_in_a_request(connect, login, alice):
     assert connect(Poker).send({'type': 'WHO'})[0]['user'] == ''
-    answer, = connect(Poker, cookies=login(alice)).send({'type': 'WHO'})
+    (answer,) = connect(Poker, cookies=login(alice)).send({'type': 'WHO'})
     assert (answer['user'], answer['staff']) == ('alice', False)
     assert answer['row'] == Socket.objects.get(user=alice).pk
 
@@ -321,10 +338,10 @@ def test_a_connect_that_accepts_in_the_classic_way_has_a_row(connect):
         def connect(self, message, **kwargs):
             assert self.socket is None
             message.reply_channel.send({'accept': True})
-            self.send(text='{"row": %d}' % self.socket.pk)
+            self.send(text=json.dumps({'row': self.socket.pk}))
 
     classic = connect(Classic)
-    assert classic.messages() == [{'accept': True}, {'text': '{"row": %d}' % Socket.objects.get().pk}]
+    assert classic.messages() == [{'accept': True}, {'text': json.dumps({'row': Socket.objects.get().pk})}]
 
 
 @both_ways
@@ -349,6 +366,7 @@ def test_a_connect_that_sends_first_is_accepted_first(connect):
 
 def _deny(handler):
     from channels.exceptions import DenyConnection
+
     raise DenyConnection()
 
 
@@ -361,12 +379,15 @@ def test_a_value_that_a_column_refuses_does_not_end_the_worker(connect, monkeypa
     assert 'value too long' in caplog.text and 'Traceback' not in caplog.text
 
 
-@pytest.mark.parametrize('refuse, sent', [
-    (lambda handler: handler.message.reply_channel.send({'accept': False}), [{'accept': False}]),
-    (lambda handler: handler.message.reply_channel.send({'close': True}), [{'close': True}]),
-    (lambda handler: handler.close(), [{'close': 1000}]),
-    (_deny, [{'close': 4403}]),
-])
+@pytest.mark.parametrize(
+    'refuse, sent',
+    [
+        (lambda handler: handler.message.reply_channel.send({'accept': False}), [{'accept': False}]),
+        (lambda handler: handler.message.reply_channel.send({'close': True}), [{'close': True}]),
+        (lambda handler: handler.close(), [{'close': 1000}]),
+        (_deny, [{'close': 4403}]),
+    ],
+)
 @both_ways
 def test_a_connect_that_refuses_leaves_no_row_and_no_hooks(connect, refuse, sent):
     class Refusing(Poker):
@@ -507,6 +528,7 @@ def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, set
     settings.SOCKETS = {'SEND_TIMEOUT': 0.05}
     poker = connect(Poker)
     from channels import channel_layers
+
     layer = channel_layers['default']
     for _ in range(layer.capacity):
         layer.send(poker.name, {'text': '{}'})
@@ -542,12 +564,21 @@ def test_a_ref_of_any_kind_is_returned_as_it_is(connect):
 
 # What opened the connection.
 
+
 def on_request(socket):
     request = socket.request
-    return {'type': 'REQUEST', 'path': request.path, 'get': request.GET.dict(), 'cookies': request.COOKIES,
-            'agent': request.META['HTTP_USER_AGENT'], 'address': request.META['REMOTE_ADDR'],
-            'user': request.user.get_username(), 'language': request.session.get('language'),
-            'host': request.get_host(), 'method': request.method}
+    return {
+        'type': 'REQUEST',
+        'path': request.path,
+        'get': request.GET.dict(),
+        'cookies': request.COOKIES,
+        'agent': request.META['HTTP_USER_AGENT'],
+        'address': request.META['REMOTE_ADDR'],
+        'user': request.user.get_username(),
+        'language': request.session.get('language'),
+        'host': request.get_host(),
+        'method': request.method,
+    }
 
 
 @pytest.mark.django_db(transaction=True)
@@ -569,8 +600,12 @@ def test_the_request_that_opened_a_connection_is_there_in_every_hook_and_frame(c
             seen.append(on_request(socket))
 
     cookies = {'colour': 'red', **login(alice), 'flavour': 'löwe'}
-    page = connect(Page.socket.Handler, '/page/?a=1&b=%C3%A4', cookies=cookies, headers={
-        'user-agent': 'Löwe', 'host': 'chat.example.com'})
+    page = connect(
+        Page.socket.Handler,
+        '/page/?a=1&b=%C3%A4',
+        cookies=cookies,
+        headers={'user-agent': 'Löwe', 'host': 'chat.example.com'},
+    )
     page.received()
     seen += page.send({'type': 'REQUEST'})
     page.disconnect()
@@ -579,7 +614,12 @@ def test_the_request_that_opened_a_connection_is_there_in_every_hook_and_frame(c
     assert seen[0] == seen[1] == seen[2]
     assert seen[0]['get'] == {'a': '1', 'b': 'ä'} and seen[0]['cookies']['flavour']
     assert {key: seen[0][key] for key in ('path', 'address', 'user', 'host', 'method')} == {
-        'path': '/page/', 'address': '192.0.2.1', 'user': 'alice', 'host': 'chat.example.com', 'method': 'GET'}
+        'path': '/page/',
+        'address': '192.0.2.1',
+        'user': 'alice',
+        'host': 'chat.example.com',
+        'method': 'GET',
+    }
 
 
 @both_ways
@@ -597,10 +637,11 @@ def test_the_request_costs_two_queries_and_only_those_who_ask_for_it(connect, co
 
 # Frames that are no JSON objects.
 
+
 class Pickled(RoutedSocketHandler):
     """Speaks a language of its own: ``type;n``."""
 
-    routes = ('ADD', lambda socket, content: {'type': 'SUM', 'n': content['n'] + 1}),
+    routes = (('ADD', lambda socket, content: {'type': 'SUM', 'n': content['n'] + 1}),)
 
     def decode(self, text, data):
         type, n = data.decode().split(';')
@@ -613,8 +654,12 @@ class Pickled(RoutedSocketHandler):
 def test_a_handler_may_have_a_decoder_and_an_encoder_of_its_own(connect):
     handler = connect(Pickled)
     handler.messages()
-    for frame, came in ((b'ADD;1', b'SUM;2'), (b'NONE;1', b'ERROR;unknown_type'), (b'nonsense', b'ERROR;invalid_json'),
-                        (b'x' * 1024 * 1024 + b';1', b'ERROR;too_large')):
+    for frame, came in (
+        (b'ADD;1', b'SUM;2'),
+        (b'NONE;1', b'ERROR;unknown_type'),
+        (b'nonsense', b'ERROR;invalid_json'),
+        (b'x' * 1024 * 1024 + b';1', b'ERROR;too_large'),
+    ):
         handler._put('websocket.receive', bytes=frame)
         assert handler.messages() == [{'bytes': came}]
 
@@ -642,10 +687,16 @@ def test_binary_frames_go_to_on_bytes_and_its_result_comes_back(connect):
     assert other.send(b'abc')[0]['code'] == 'invalid_message'
 
 
-@pytest.mark.parametrize('on_bytes', [
-    lambda self, data, pk: data + pk.encode(), lambda self, pk, data: data + pk.encode(),
-    lambda self, data, **kwargs: data + kwargs['pk'].encode(), lambda self, blob, pk: blob + pk.encode(),
-    lambda self, data: data + self.kwargs['pk'].encode()])
+@pytest.mark.parametrize(
+    'on_bytes',
+    [
+        lambda self, data, pk: data + pk.encode(),
+        lambda self, pk, data: data + pk.encode(),
+        lambda self, data, **kwargs: data + kwargs['pk'].encode(),
+        lambda self, blob, pk: blob + pk.encode(),
+        lambda self, data: data + self.kwargs['pk'].encode(),
+    ],
+)
 def test_on_bytes_gets_the_arguments_that_it_names(connect, on_bytes):
     handler = type('Files', (RoutedSocketHandler,), {'on_bytes': on_bytes})
     connection = connect(handler, '/file/7/', pattern=r'^/file/(?P<pk>\d+)/$')
@@ -680,7 +731,7 @@ def test_text_and_bytes_are_sent_as_they_are(connect):
 
 def test_a_row_without_a_handshake_has_a_request_that_knows_its_path(connect):
     class Page(RoutedSocketHandler):
-        routes = ('ASK', lambda socket: {'path': socket.request.path, 'cookies': socket.request.COOKIES}),
+        routes = (('ASK', lambda socket: {'path': socket.request.path, 'cookies': socket.request.COOKIES}),)
 
     page = connect(Page)
     page.received()

@@ -1,4 +1,5 @@
 """The request for a websocket, on bytes."""
+
 import pytest
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import alsoProvides
@@ -22,9 +23,21 @@ def test_a_line_ends_at_crlf_and_nowhere_else(separator):
     assert found[b'x-foo'] == b'a' + separator + b'X-Forwarded-For: 6.6.6.6'
 
 
-@pytest.mark.parametrize('line', [
-    b'X-Foo: a' + bytes([control]) + b'X-Forwarded-For: 6.6.6.6' for control in (*range(9), *range(10, 32), 127)
-] + [b'X-Foo', b': a', b'X Foo: a', b'X-Foo : a', b' X-Foo: a', b'\tfolded', b'X\xc3\x85: a', b'X-\x00: a', b'(x): a'])
+@pytest.mark.parametrize(
+    'line',
+    [b'X-Foo: a' + bytes([control]) + b'X-Forwarded-For: 6.6.6.6' for control in (*range(9), *range(10, 32), 127)]
+    + [
+        b'X-Foo',
+        b': a',
+        b'X Foo: a',
+        b'X-Foo : a',
+        b' X-Foo: a',
+        b'\tfolded',
+        b'X\xc3\x85: a',
+        b'X-\x00: a',
+        b'(x): a',
+    ],
+)
 def test_what_is_no_header_is_refused(line):
     with pytest.raises(BadRequest) as caught:
         headers(line)
@@ -32,8 +45,9 @@ def test_what_is_no_header_is_refused(line):
 
 
 def test_values_are_bytes_without_the_space_around_them():
-    found = headers(b'Cookie: \t sessionid=abc; name=\xc3\x85sa\xff\t ', b'X-Empty:', b'X-Tab: a\tb',
-                    b'x-any: !#$%&"\\')
+    found = headers(
+        b'Cookie: \t sessionid=abc; name=\xc3\x85sa\xff\t ', b'X-Empty:', b'X-Tab: a\tb', b'x-any: !#$%&"\\'
+    )
     assert found[b'cookie'] == b'sessionid=abc; name=\xc3\x85sa\xff'
     assert found[b'x-empty'] == b'' and found[b'x-tab'] == b'a\tb' and found[b'x-any'] == b'!#$%&"\\'
 
@@ -43,10 +57,16 @@ def test_lines_of_one_name_become_one():
     assert headers(b'X-Foo: 1', b'X-foo: 2')[b'x-foo'] == b'1, 2'
 
 
-@pytest.mark.parametrize('lines', [
-    [b'Host: other'], [b'Origin: http://a', b'Origin: http://b'], [b'Origin: http://a,http://b'],
-    [b'Sec-WebSocket-Version: 13'], [b'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=='],
-])
+@pytest.mark.parametrize(
+    'lines',
+    [
+        [b'Host: other'],
+        [b'Origin: http://a', b'Origin: http://b'],
+        [b'Origin: http://a,http://b'],
+        [b'Sec-WebSocket-Version: 13'],
+        [b'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=='],
+    ],
+)
 def test_what_must_be_there_once_is_refused_twice(lines):
     with pytest.raises(BadRequest):
         headers(*lines)
@@ -59,23 +79,47 @@ def test_what_is_compared_is_ascii(name):
         headers(name + b': \xc3\x85', head=b'\r\n'.join(lines))
 
 
-@pytest.mark.parametrize('first, status', [
-    (b'POST / HTTP/1.1', 405), (b'GET / HTTP/1.0', 505), (b'GET /', 400), (b'GET  / HTTP/1.1', 400), (b'', 400),
-    (b'GET /a b HTTP/1.1', 400), (b'GET /#a HTTP/1.1', 400), (b'GET /\x00 HTTP/1.1', 400),
-    (b'GET /?\x1c HTTP/1.1', 400), (b'GET a HTTP/1.1', 400), (b'GET * HTTP/1.1', 400),
-    (b'GET http:/// HTTP/1.1', 400), (b'GET http://[ HTTP/1.1', 400), (b'GET ftp://a/ HTTP/1.1', 400),
-])
+@pytest.mark.parametrize(
+    'first, status',
+    [
+        (b'POST / HTTP/1.1', 405),
+        (b'GET / HTTP/1.0', 505),
+        (b'GET /', 400),
+        (b'GET  / HTTP/1.1', 400),
+        (b'', 400),
+        (b'GET /a b HTTP/1.1', 400),
+        (b'GET /#a HTTP/1.1', 400),
+        (b'GET /\x00 HTTP/1.1', 400),
+        (b'GET /?\x1c HTTP/1.1', 400),
+        (b'GET a HTTP/1.1', 400),
+        (b'GET * HTTP/1.1', 400),
+        (b'GET http:/// HTTP/1.1', 400),
+        (b'GET http://[ HTTP/1.1', 400),
+        (b'GET ftp://a/ HTTP/1.1', 400),
+    ],
+)
 def test_a_bad_first_line_is_refused(first, status):
     with pytest.raises(BadRequest) as caught:
         Handshake(first + b'\r\nHost: localhost')
     assert caught.value.status == status
 
 
-@pytest.mark.parametrize('target, path', [
-    (b'/page/', '/page/'), (b'/page/?a=/b?c', '/page/'), (b'/r%C3%A5d/', '/råd/'), (b'/a%20b/', '/a b/'),
-    (b'//page/', '//page/'), (b'/page/;x', '/page/;x'), (b'http://localhost/page/?a', '/page/'),
-    (b'ws://localhost', '/'), (b'/%ff/', '/\ufffd/'), (b'/?\xc3\xa5', '/'), (b'/%2541/', '/%41/'),
-])
+@pytest.mark.parametrize(
+    'target, path',
+    [
+        (b'/page/', '/page/'),
+        (b'/page/?a=/b?c', '/page/'),
+        (b'/r%C3%A5d/', '/råd/'),
+        (b'/a%20b/', '/a b/'),
+        (b'//page/', '//page/'),
+        (b'/page/;x', '/page/;x'),
+        (b'http://localhost/page/?a', '/page/'),
+        (b'ws://localhost', '/'),
+        (b'/%ff/', '/\ufffd/'),
+        (b'/?\xc3\xa5', '/'),
+        (b'/%2541/', '/%41/'),
+    ],
+)
 def test_the_path_is_what_comes_before_the_query(target, path):
     # autobahn took "//page/" for a host, and ";x" for none of it.
     assert Handshake(b'GET ' + target + b' HTTP/1.1\r\nHost: localhost').path == path
@@ -85,25 +129,29 @@ def test_the_path_is_what_comes_before_the_query(target, path):
 def test_a_path_with_a_control_character_is_refused(code):
     # "$" of a regular expression matches before a newline.
     with pytest.raises(BadRequest):
-        Handshake('GET /page/%{} HTTP/1.1\r\nHost: localhost'.format(code).encode())
+        Handshake(f'GET /page/%{code} HTTP/1.1\r\nHost: localhost'.encode())
 
 
 # The whole way, through autobahn.
 
-@pytest.mark.parametrize('change, status', [
-    (lambda request: request.replace(b'/page/', b'/page/%0a'), 400),
-    (lambda request: request + b'X-Foo: a\x1eb\r\n', 400),
-    (lambda request: request + b'X-Foo\r\n', 400),
-    (lambda request: request.replace(b'GET', b'POST'), 405),
-    (lambda request: request.replace(b'Version: 13', b'Version: 12'), 400),
-    (lambda request: request.replace(b'Host: localhost\r\n', b''), 400),
-    (lambda request: request.replace(b'Host: localhost', b'Host: localhost:port'), 400),
-    (lambda request: request.replace(b'AA==', b'AA'), 400),
-    (lambda request: request + b'Origin: http://[\r\n', 400),
-    (lambda request: request + b'Origin:\r\n', 400),
-    (lambda request: request + b'Origin: http://a:99999\r\n', 400),
-    (lambda request: request + b'Sec-WebSocket-Protocol: a, a\r\n', 400),
-])
+
+@pytest.mark.parametrize(
+    'change, status',
+    [
+        (lambda request: request.replace(b'/page/', b'/page/%0a'), 400),
+        (lambda request: request + b'X-Foo: a\x1eb\r\n', 400),
+        (lambda request: request + b'X-Foo\r\n', 400),
+        (lambda request: request.replace(b'GET', b'POST'), 405),
+        (lambda request: request.replace(b'Version: 13', b'Version: 12'), 400),
+        (lambda request: request.replace(b'Host: localhost\r\n', b''), 400),
+        (lambda request: request.replace(b'Host: localhost', b'Host: localhost:port'), 400),
+        (lambda request: request.replace(b'AA==', b'AA'), 400),
+        (lambda request: request + b'Origin: http://[\r\n', 400),
+        (lambda request: request + b'Origin:\r\n', 400),
+        (lambda request: request + b'Origin: http://a:99999\r\n', 400),
+        (lambda request: request + b'Sec-WebSocket-Protocol: a, a\r\n', 400),
+    ],
+)
 def test_who_is_refused_gets_an_answer_and_leaves_nothing_behind(change, status):
     wire = Wire()
     wire.receive(change(REQUEST) + b'\r\n')
@@ -117,14 +165,25 @@ def test_the_connect_message_is_what_daphne_sends():
     wire = Wire()
     wire.protocol._raw_query_string = b'a=1'
     wire.receive(REQUEST + b'Cookie: a=\xc3\x85\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n')
-    (channel, message), = wire.layer.sent
+    ((channel, message),) = wire.layer.sent
     assert channel == 'websocket.connect'
     assert message.pop('headers') == [
-        (b'host', b'localhost'), (b'upgrade', b'websocket'), (b'connection', b'Upgrade'),
-        (b'sec-websocket-key', b'AAAAAAAAAAAAAAAAAAAAAA=='), (b'sec-websocket-version', b'13'),
-        (b'cookie', b'a=\xc3\x85')]
-    assert message == {'reply_channel': wire.name, 'path': '/page/', 'query_string': b'a=1', 'order': 0,
-                       'client': ['192.0.2.1', 1234], 'server': ['127.0.0.1', 8000], 'scheme': 'ws'}
+        (b'host', b'localhost'),
+        (b'upgrade', b'websocket'),
+        (b'connection', b'Upgrade'),
+        (b'sec-websocket-key', b'AAAAAAAAAAAAAAAAAAAAAA=='),
+        (b'sec-websocket-version', b'13'),
+        (b'cookie', b'a=\xc3\x85'),
+    ]
+    assert message == {
+        'reply_channel': wire.name,
+        'path': '/page/',
+        'query_string': b'a=1',
+        'order': 0,
+        'client': ['192.0.2.1', 1234],
+        'server': ['127.0.0.1', 8000],
+        'scheme': 'ws',
+    }
 
 
 def test_a_connect_that_came_over_tls_says_so():
@@ -152,9 +211,17 @@ def test_nobody_believes_a_client_that_says_that_it_came_over_tls(name):
     assert wire.layer.sent[0][1]['scheme'] == 'ws'
 
 
-@pytest.mark.parametrize('offered, chosen', [
-    (b'', None), (b'chat', b'chat'), (b'other, chat', b'chat'), (b'other', None), (b'ch%61t', None), (b'"chat', None),
-])
+@pytest.mark.parametrize(
+    'offered, chosen',
+    [
+        (b'', None),
+        (b'chat', b'chat'),
+        (b'other, chat', b'chat'),
+        (b'other', None),
+        (b'ch%61t', None),
+        (b'"chat', None),
+    ],
+)
 def test_a_subprotocol_is_taken_as_it_is_written(offered, chosen):
     # daphne unquoted it, and autobahn refused in a place where nobody heard it.
     wire = Wire(ws_protocols=['chat'])
@@ -189,6 +256,7 @@ def test_a_request_that_is_sent_again_connects_once():
 
 def test_frames_that_come_too_early_wait_for_the_handshake():
     from .wire import frame
+
     wire = Wire()
     wire.receive(REQUEST + b'\r\n' + frame(b'1')[:4])
     wire.receive(frame(b'1')[4:] + frame(b'2'))

@@ -1,4 +1,5 @@
 """Runs the blocks of docs/how-to/handlers.md, and does what the page says of them."""
+
 import hashlib
 import re
 import sys
@@ -63,16 +64,24 @@ def test_who_sent_it_and_how_to_say_no(page, alice):
     assert client.request('NAME', name='alice') == {'type': 'NAMED', 'name': 'alice'}
     assert client.request('NAME', name='bob')['errors'] == {'name': ['This is not your name.']}
     assert client.request('SIT', number='2') == {'type': 'SAT', 'number': 2, 'table': '/seats/'}
-    assert [(answer['code'], answer['details']) for answer in (
-        client.request('SIT', number=number) for number in (9, 1, 'x'))] == [
-        ('not_found', 'There is no such seat.'), ('not_allowed', "This is the dealer's."),
-        ('invalid_content', "invalid literal for int() with base 10: 'x'")]
+    assert [
+        (answer['code'], answer['details'])
+        for answer in (client.request('SIT', number=number) for number in (9, 1, 'x'))
+    ] == [
+        ('not_found', 'There is no such seat.'),
+        ('not_allowed', "This is the dealer's."),
+        ('invalid_content', "invalid literal for int() with base 10: 'x'"),
+    ]
 
 
 def test_a_frame_is_refused(page):
     seats = SocketClient('/seats/', handler=page('theatre.views').Seats.socket.Handler).connect()
-    assert seats.request('TAKE', seat=12) == {'type': 'ERROR', 'code': 'seat_taken', 'details': 'This seat is taken.',
-                                              'errors': {'seat': ['Choose another one.']}}
+    assert seats.request('TAKE', seat=12) == {
+        'type': 'ERROR',
+        'code': 'seat_taken',
+        'details': 'This seat is taken.',
+        'errors': {'seat': ['Choose another one.']},
+    }
     assert seats.request('TAKE', seat=13) == {'type': 'TAKEN_BY_YOU'}
 
 
@@ -108,7 +117,9 @@ def test_a_form_says_where_its_errors_are():
     assert list(errors(Chips, {'chips': [{'colour': 'red'}, {}]})['chips'][1]) == ['colour']
     pydantic = pytest.importorskip('pydantic')
     one = type('One', (pydantic.BaseModel,), {'__annotations__': {'colour': str}, '__module__': __name__})
-    chips = type('Many', (pydantic.BaseModel,), {'__annotations__': {'chips': typing.List[one]}, '__module__': __name__})
+    chips = type(
+        'Many', (pydantic.BaseModel,), {'__annotations__': {'chips': typing.List[one]}, '__module__': __name__}
+    )
     assert list(errors(chips, {'chips': [{'colour': 'red'}, {}]})) == ['chips.1.colour']
 
 
@@ -154,7 +165,10 @@ def test_who_arrives_and_who_leaves(page, alice, django_user_model):
 def test_async_functions(page, alice):
     client = SocketClient('/w/', handler=page('weather.views').Weather.socket.Handler).connect()
     assert client.request('FORECAST', cities=['Rome', 'Oslo']) == {
-        'type': 'FORECAST', 'users': 1, 'forecasts': [{'city': 'Rome', 'degrees': 4}, {'city': 'Oslo', 'degrees': 4}]}
+        'type': 'FORECAST',
+        'users': 1,
+        'forecasts': [{'city': 'Rome', 'degrees': 4}, {'city': 'Oslo', 'degrees': 4}],
+    }
 
 
 def test_middleware(page, monkeypatch):
@@ -168,14 +182,21 @@ def test_middleware(page, monkeypatch):
 
 
 def test_the_request(page, alice):
-    client = SocketClient('/page/?page=2', user=alice, headers={'accept-language': 'de'},
-                          handler=page('pages.views').Page.socket.Handler).connect()
-    assert client.request('WHERE_FROM') == {'type': 'WHERE_FROM', 'host': 'testserver', 'language': 'de', 'page': '2',
-                                            'cookies': ['sessionid']}
+    client = SocketClient(
+        '/page/?page=2', user=alice, headers={'accept-language': 'de'}, handler=page('pages.views').Page.socket.Handler
+    ).connect()
+    assert client.request('WHERE_FROM') == {
+        'type': 'WHERE_FROM',
+        'host': 'testserver',
+        'language': 'de',
+        'page': '2',
+        'cookies': ['sessionid'],
+    }
 
 
 def test_frames_that_are_no_json(page):
     import msgpack
+
     files = page('files.handlers')
     client = SocketClient('/f/', handler=files.FileHandler).connect()
     client.send_bytes(b'x')
@@ -219,11 +240,13 @@ def test_several_handlers_over_one_connection(page):
     client.send_json({'stream': 'chat', 'payload': {'type': 'GO', 'ref': 1}})
     assert client.received() == [
         {'stream': 'weather', 'payload': {'type': 'FORECAST', 'forecasts': [], 'users': 0}},
-        {'stream': 'chat', 'payload': {'type': 'ACK', 'ref': 1}}]
+        {'stream': 'chat', 'payload': {'type': 'ACK', 'ref': 1}},
+    ]
 
 
 def test_tell_pages_what_was_saved(page):
     from django.db.models.signals import post_delete, post_save
+
     client = SocketClient('/groups/', handler=page('pages.views').Page.socket.Handler).connect()
     try:
         group = Group.objects.create(name='a')

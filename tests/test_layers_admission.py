@@ -1,4 +1,5 @@
 """A storm against a clock of our own: who is let in when, and how much of the server's time is lost."""
+
 import heapq
 import itertools
 import random
@@ -73,9 +74,19 @@ def storm(count, threads, seconds, within=5):
     return found
 
 
-@pytest.mark.parametrize('count, threads, seconds', [
-    (1500, 2, 0.002), (1500, 2, 0.01), (1500, 2, 0.03), (1500, 2, 0.1), (5000, 2, 0.01), (1500, 8, 0.1), (1500, 32, 0.1),
-    (20000, 2, 0.01)])
+@pytest.mark.parametrize(
+    'count, threads, seconds',
+    [
+        (1500, 2, 0.002),
+        (1500, 2, 0.01),
+        (1500, 2, 0.03),
+        (1500, 2, 0.1),
+        (5000, 2, 0.01),
+        (1500, 8, 0.1),
+        (1500, 32, 0.1),
+        (20000, 2, 0.01),
+    ],
+)
 def test_all_are_in_as_soon_as_the_threads_can_serve_them(count, threads, seconds):
     ended = storm(count, threads, lambda: seconds)
     assert len(ended.waits) == count

@@ -1,4 +1,5 @@
 """What a server asks of a layer before it stops, and what a worker thread tells it."""
+
 import time
 
 import pytest
@@ -14,12 +15,13 @@ WORKER = ['websocket.connect', 'websocket.receive', 'websocket.disconnect']
 def test_a_connection_is_drained_when_its_frames_are_done_and_answered(make_layer, reactor, hosts):  # noqa: F811
     layer, worker = make_layer(hosts), make_layer(hosts)
     # Nothing stops the reader of a layer.
-    prefix = 'draining{}!'.format(hosts)
+    prefix = f'draining{hosts}!'
     server = Server(reactor, layer, prefix)
-    names = ['{}{}'.format(prefix, n) for n in range(20)]
+    names = [f'{prefix}{n}' for n in range(20)]
 
     def drained():
         return set(in_thread(lambda: layer.drained_connections(prefix, names)))
+
     assert drained() == set(names)
     # It waits ...
     server.send('websocket.receive', frame(0, names[0]))
@@ -39,6 +41,7 @@ def test_a_connection_is_drained_when_its_frames_are_done_and_answered(make_laye
         worker.send_later(names[0], {'text': 'last'}, lambda error: None)
         worker.release()
         return drained(), len(server.received)
+
     assert in_thread(work) == (set(names), 101)
     assert server.received[-1] == (names[0], {'text': 'last'})
 
@@ -68,6 +71,7 @@ def test_a_thread_that_ends_gives_its_connection_away_at_once(make_layer, hosts)
         assert take(other) is None
         layer.release()
         return n
+
     assert in_thread(one) == 0
     assert in_thread(lambda: take(other)) == 1
 

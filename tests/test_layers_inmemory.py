@@ -152,12 +152,16 @@ def test_a_slow_reader_fills_its_own_mailbox_and_can_still_be_closed(layer):
     assert layer.send_many(['server!slow'] * 3 + ['server!fast'], {'text': '{}'}) == ['server!slow']
     layer.send('server!slow', {'close': 1008})
     assert [layer.receive(['server!']) for _ in range(4)] == [
-        ('server!slow', {'text': '{}'}), ('server!slow', {'text': '{}'}), ('server!fast', {'text': '{}'}),
-        ('server!slow', {'close': 1008})]
+        ('server!slow', {'text': '{}'}),
+        ('server!slow', {'text': '{}'}),
+        ('server!fast', {'text': '{}'}),
+        ('server!slow', {'close': 1008}),
+    ]
 
 
 def test_a_deferred_fires_when_a_message_comes(layer, monkeypatch):
     from twisted.internet import reactor
+
     monkeypatch.setattr(reactor, 'callFromThread', lambda function, *args: function(*args))
     results = []
     layer.send('server!a', {'n': 1})
@@ -171,6 +175,7 @@ def test_a_deferred_fires_when_a_message_comes(layer, monkeypatch):
 
 def test_runworker_is_refused_a_layer_that_it_cannot_share():
     from channels.asgi import ChannelLayerWrapper
+
     assert ChannelLayerWrapper(InMemoryChannelLayer(), 'default', []).local_only()
 
 
@@ -230,7 +235,7 @@ def test_a_thread_that_others_can_do_without_leaves_them_the_frames_that_have_ju
     worker.start()
     assert taken.wait(5)
     for n in range(1, 4):
-        layer.send('websocket.receive', frame(n, 'server!{}'.format(n)))
+        layer.send('websocket.receive', frame(n, f'server!{n}'))
     assert layer.receive(['websocket.receive'], block=True) == (None, None)
     # Frames only, and not for long.
     layer.send('plain', {})
@@ -274,7 +279,7 @@ def crowd(layer, count, server='server!'):
     """Send a connect of each of so many clients; return those that were told to come back, and when."""
     told = {}
     for n in range(count):
-        name = '{}{}'.format(server, n)
+        name = f'{server}{n}'
         try:
             layer.send('websocket.connect', frame(n, name))
         except layer.ChannelFull as error:
@@ -319,6 +324,7 @@ def test_a_listener_that_is_told_what_has_expired_may_use_the_layer(monkeypatch)
     def listen(servers):
         layer.send('log', {'expired': servers})
         told.set()
+
     monkeypatch.setattr(dropped, 'listeners', {listen})
     layer.send('background', {})
     time.sleep(0.6)

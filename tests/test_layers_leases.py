@@ -7,19 +7,20 @@ from sockets.layers.leases import FileLeases
 
 from .servers import ROOT
 
-HOLD = '''
+HOLD = """
 import sys
 from sockets.layers.leases import FileLeases
 leases = FileLeases(sys.argv[1])
 leases.hold('server!')
 print(leases.dead(['server!', 'other!']), flush=True)
 sys.stdin.read()
-'''
+"""
 
 
 def test_a_server_is_dead_when_its_process_is_and_not_before(tmp_path):
-    holder = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path)], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, cwd=str(ROOT))
+    holder = subprocess.Popen(
+        [sys.executable, '-c', HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=str(ROOT)
+    )
     assert holder.stdout.readline() == b'[]\n'
     leases = FileLeases(str(tmp_path))
     leases.hold('mine!')
@@ -42,6 +43,7 @@ def test_a_process_without_connections_also_finds_dead_servers_but_only_those_wi
 def test_where_files_cannot_be_locked_no_server_is_found_dead(tmp_path, monkeypatch, caplog):
     def flock(file, operation):
         raise OSError('no locks available')
+
     monkeypatch.setattr(leases.fcntl, 'flock', flock)
     FileLeases(str(tmp_path)).hold('mine!')
     assert 'mine! has no lease' in caplog.text and not list(tmp_path.iterdir())

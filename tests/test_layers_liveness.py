@@ -4,8 +4,8 @@ import time
 import pytest
 
 from sockets.layers import liveness
-from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN
 from sockets.layers.liveness import Liveness, uptime
+from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 """The order of frames, under whatever happens: hypothesis plays the connections, the workers and the clock."""
+
 import collections
 
 import pytest
@@ -44,8 +45,12 @@ class Order(RuleBasedStateMachine):
             assert not is_control and len(self.expected[connection]) >= CAPACITY
             return
         expected = self.expected[connection]
-        if kind == 'websocket.disconnect' and connection not in self.busy and expected and \
-                expected[0][0] == 'websocket.connect':
+        if (
+            kind == 'websocket.disconnect'
+            and connection not in self.busy
+            and expected
+            and expected[0][0] == 'websocket.connect'
+        ):
             # It has gone before anybody heard of it.
             assert line is None
             return expected.clear()
@@ -56,8 +61,9 @@ class Order(RuleBasedStateMachine):
     def receive(self, kinds):
         queued, claim = self.boxes.take(kinds, self.now, 'worker')
         if queued is None:
-            waiting = [c for c, frames in self.expected.items()
-                       if frames and c not in self.busy and frames[0][0] in kinds]
+            waiting = [
+                c for c, frames in self.expected.items() if frames and c not in self.busy and frames[0][0] in kinds
+            ]
             assert waiting == []
             return
         connection = queued.message['reply_channel']
@@ -166,7 +172,11 @@ def test_messages_to_connections_are_counted_per_connection_and_per_server():
     boxes.put('server!slow', {'close': 1000}, 0, is_control=True)
     boxes.put('other!fast', {}, 0)
     assert [boxes.take(['server!'], 0)[0].channel for _ in range(4)] == [
-        'server!slow', 'server!slow', 'server!fast', 'server!slow']
+        'server!slow',
+        'server!slow',
+        'server!fast',
+        'server!slow',
+    ]
     boxes.put('server!slow', {}, 0)
 
 
@@ -255,7 +265,8 @@ def test_a_close_does_not_expire_with_the_messages_before_it():
     boxes.close('server!a', 0)
     boxes.sweep(2 * EXPIRY)
     assert [queued.message for queued in boxes.take_all('server!', 2 * EXPIRY)] == [
-        {'text': 'RECONNECT', 'close': 4401}]
+        {'text': 'RECONNECT', 'close': 4401}
+    ]
     # Where nobody serves, it goes some day.
     boxes.put('server!a', {'close': 4401}, 0, is_control=True)
     boxes.sweep(1 + CLOSE_EXPIRY)
@@ -302,9 +313,9 @@ def test_frames_go_before_connects_but_not_for_ever():
     boxes = mailboxes()
     taken = []
     for n in range(4):
-        frame(boxes, n, 'server!new{}'.format(n), CONNECT)
+        frame(boxes, n, f'server!new{n}', CONNECT)
     for n in range(10):
-        frame(boxes, n, 'server!old{}'.format(n))
+        frame(boxes, n, f'server!old{n}')
         queued, _ = boxes.take(FRAMES, 1 + n / 10)
         taken.append(queued.channel == CONNECT)
     assert taken == [True, False, False, False, False] * 2

@@ -11,7 +11,7 @@ from asgiref import conformance
 from django.core.exceptions import ImproperlyConfigured
 from twisted.internet import threads
 
-from sockets.layers import RedisChannelLayer, redis_leases, liveness, upkeep
+from sockets.layers import RedisChannelLayer, liveness, redis_leases, upkeep
 from sockets.layers.mailboxes import FRAMES
 from sockets.layers.redis import OutOfMemory
 from sockets.layers.scripts import DEAD, FINE, GONE, UNKNOWN, VERSION
@@ -37,7 +37,8 @@ class Conformance:
     @pytest.fixture(autouse=True)
     def make_layer(self, shards):
         type(self).channel_layer = RedisChannelLayer(
-            hosts=shards[self.hosts], expiry=1, group_expiry=2, capacity=5, server_capacity=5, **self.options)
+            hosts=shards[self.hosts], expiry=1, group_expiry=2, capacity=5, server_capacity=5, **self.options
+        )
         self.channel_layer.flush()
 
 
@@ -62,8 +63,10 @@ class ThreeShardsEncrypted(ThreeShards):
 @pytest.fixture
 def make_layer(shards):
     """A function that makes a layer as another process would have it."""
+
     def make(hosts=1, **options):
         return RedisChannelLayer(hosts=shards[:hosts], prefix='test:', **options)
+
     make().flush(), make(3).flush()
     return make
 
@@ -82,6 +85,7 @@ def commands(redis_url):
         total = client.info()['total_commands_processed'] - 1 - count.before
         count.before += total + 1
         return total
+
     count.before = 0
     count()
     return count
@@ -121,8 +125,11 @@ def test_frames_of_a_connection_are_handled_in_order_by_any_number_of_workers(ma
                 handled.setdefault(connection, []).append(message['n'])
 
     # Two processes with two threads each.
-    threads = [threading.Thread(target=work, args=(layer,)) for layer in (make_layer(hosts), make_layer(hosts))
-               for _ in range(2)]
+    threads = [
+        threading.Thread(target=work, args=(layer,))
+        for layer in (make_layer(hosts), make_layer(hosts))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for n in range(40):
@@ -156,7 +163,7 @@ def test_a_worker_is_woken_by_a_message_on_any_shard(make_layer):
         if n % 2:
             sender.send('plain', {'sent': time.monotonic()})
         else:
-            sender.send('websocket.receive', frame(n, 'server!{}'.format(n), sent=time.monotonic()))
+            sender.send('websocket.receive', frame(n, f'server!{n}', sent=time.monotonic()))
     thread.join(20)
     assert sorted(delays)[6] < 0.02
 
@@ -204,7 +211,7 @@ def test_a_worker_that_takes_its_time_keeps_its_connection(make_layer):
 
 def test_a_fan_out_is_one_command_per_server_and_not_per_socket(make_layer, layer, commands):
     readers = [make_layer(), make_layer()]
-    names = ['one!{}'.format(n) for n in range(900)] + ['two!{}'.format(n) for n in range(900)]
+    names = [f'one!{n}' for n in range(900)] + [f'two!{n}' for n in range(900)]
     layer.send('warm', {})
     commands()
     assert layer.send_many(names, {'text': 'x' * 1000}) == []
@@ -222,11 +229,11 @@ def test_a_fan_out_is_one_command_per_server_and_not_per_socket(make_layer, laye
 @pytest.mark.parametrize('options', [{}, {'symmetric_encryption_keys': ['secret']}])
 def test_a_fan_out_reaches_sockets_on_every_shard(make_layer, options):
     sender, reader = make_layer(3, **options), make_layer(3, **options)
-    names = ['server{}!{}'.format(server, n) for server in range(6) for n in range(3)]
+    names = [f'server{server}!{n}' for server in range(6) for n in range(3)]
     assert sender.send_many(names + ['plain'], {'text': 'hi'}) == []
     for server in range(6):
         for n in range(3):
-            assert reader.receive(['server{}!'.format(server)]) == ('server{}!{}'.format(server, n), {'text': 'hi'})
+            assert reader.receive([f'server{server}!']) == (f'server{server}!{n}', {'text': 'hi'})
     assert any(reader.receive(['plain'])[0] == 'plain' for _ in range(3))
 
 
@@ -243,6 +250,7 @@ def test_a_server_that_is_full_refuses_and_can_still_be_told_to_close(make_layer
 @pytest.fixture
 def writes(monkeypatch):
     """What layers have written to their Redis in this thread: a list, an entry for each time."""
+
     def send_packed_command(connection, command):
         # Servers of other tests go on.
         if threading.current_thread() is threading.main_thread():
@@ -259,14 +267,14 @@ def test_the_last_message_of_a_frame_is_sent_when_its_thread_asks_for_more(make_
     worker, server, failures = make_layer(hosts), make_layer(hosts), []
     for n in range(10):
         # Of servers on each of the shards.
-        name = 'server{}!a'.format(n)
+        name = f'server{n}!a'
         worker.send('websocket.receive', frame(n, name))
         while worker.receive(['websocket.receive'])[0] is None:
             pass
         worker.send_later(name, {'text': str(n)}, failures.append)
-        assert server.receive(['server{}!'.format(n)]) == (None, None)
+        assert server.receive([f'server{n}!']) == (None, None)
         worker.receive(['websocket.receive'])
-        assert server.receive(['server{}!'.format(n)]) == (name, {'text': str(n)})
+        assert server.receive([f'server{n}!']) == (name, {'text': str(n)})
     assert failures == []
 
 
@@ -348,8 +356,11 @@ def test_a_flood_fills_its_own_mailbox_and_its_end_still_arrives(make_layer):
         channel, message = layer.receive(['websocket.connect', 'websocket.receive', 'websocket.disconnect'])
         received.append((message['reply_channel'], channel, message.get('code')))
     assert [entry[1:] for entry in received if entry[0] == 'server!a'] == [
-        ('websocket.connect', None), ('websocket.receive', None), ('websocket.receive', None),
-        ('websocket.disconnect', 1013)]
+        ('websocket.connect', None),
+        ('websocket.receive', None),
+        ('websocket.receive', None),
+        ('websocket.disconnect', 1013),
+    ]
 
 
 class Server:
@@ -383,8 +394,12 @@ def test_a_server_gets_what_other_processes_send_to_its_connections(make_layer, 
     other.send('serving!a', {'text': 'before it asked'})
     other.send_many(['serving!a', 'serving!b'], {'text': large})
     other.send('serving!b', {'text': 'after'})
-    assert server.has(4) == [('serving!a', {'text': 'before it asked'}), ('serving!a', {'text': large}),
-                             ('serving!b', {'text': large}), ('serving!b', {'text': 'after'})]
+    assert server.has(4) == [
+        ('serving!a', {'text': 'before it asked'}),
+        ('serving!a', {'text': large}),
+        ('serving!b', {'text': large}),
+        ('serving!b', {'text': 'after'}),
+    ]
 
 
 def test_the_server_that_holds_a_flooding_client_closes_it(make_layer, reactor):
@@ -513,7 +528,7 @@ def test_nothing_of_a_connection_stays_behind(layer, redis_url, key):
         layer.send('websocket.receive', frame(n))
     for _ in range(4):
         layer.receive(['websocket.receive'])
-    assert not redis.Redis.from_url(redis_url).exists('test:{}:'.format(VERSION) + key)
+    assert not redis.Redis.from_url(redis_url).exists(f'test:{VERSION}:' + key)
 
 
 def test_a_process_with_the_stock_layer_or_another_version_does_not_mix_with_ours(redis_url, monkeypatch):
@@ -557,6 +572,7 @@ def test_of_a_connection_that_is_told_to_close_only_the_disconnect_is_received(m
             if channel is None:
                 return taken
             taken.append((message['reply_channel'], message['n']))
+
     assert sorted(in_thread(take_all)) == [('server!a', 3), ('server!b', 0), ('server!b', 1)]
     # Its name is free again, and nothing of it is left.
     assert not [key for index in range(hosts) for key in layer.connection(index).keys('*server!a')]
@@ -605,8 +621,7 @@ def test_a_server_that_redis_does_not_know_has_some_time_for_its_first_heartbeat
     assert looks >= 6
 
 
-def test_a_server_that_reads_sends_heartbeats_and_a_restarted_redis_learns_of_it_again(
-        make_layer, quick, reactor):
+def test_a_server_that_reads_sends_heartbeats_and_a_restarted_redis_learns_of_it_again(make_layer, quick, reactor):
     server, other = make_layer(), make_layer()
     threads.blockingCallFromThread(reactor, server.deliver_to, 'reads!', print)
     for _ in range(10):
@@ -655,8 +670,9 @@ def test_a_sign_of_life_is_answered_with_what_was_made_of_the_silence(make_layer
 
 @pytest.mark.parametrize('hosts', [1, 3])
 def test_no_frame_of_a_dead_server_is_put_or_taken_on_any_shard_but_the_ends_of_its_connections_are(
-        make_layer, quick, hosts):
-    server, connections = make_layer(hosts), ['server!{}'.format(n) for n in range(12)]
+    make_layer, quick, hosts
+):
+    server, connections = make_layer(hosts), [f'server!{n}' for n in range(12)]
     for connection in connections:
         server.send('websocket.receive', frame(0, connection))
         server.send('websocket.receive', frame(0, connection.replace('server', 'other')))
@@ -674,9 +690,11 @@ def test_no_frame_of_a_dead_server_is_put_or_taken_on_any_shard_but_the_ends_of_
             nothing += message is None
             taken += [] if message is None else [(message['reply_channel'], message['n'])]
         return taken
+
     assert sorted(in_thread(take_all)) == sorted(
-        [(connection, 2) for connection in connections] +
-        [(connection.replace('server', 'other'), 0) for connection in connections])
+        [(connection, 2) for connection in connections]
+        + [(connection.replace('server', 'other'), 0) for connection in connections]
+    )
 
 
 def eventually(until):
@@ -688,13 +706,14 @@ def eventually(until):
 
 @pytest.mark.parametrize('locally', [True, False])
 def test_a_server_that_was_found_dead_closes_its_connections_and_serves_again_when_its_rows_are_gone(
-        make_layer, reactor, quick, monkeypatch, locally):
+    make_layer, reactor, quick, monkeypatch, locally
+):
     layer = make_layer()
     if locally:
         layer.serve_locally()
     layer.set_close_message({'text': 'come back', 'close': 1012})
     # The servers of other tests go on.
-    name = 'silent{}!'.format(locally)
+    name = f'silent{locally}!'
     a, b, c = name + 'a', name + 'b', name + 'c'
     server = Server(reactor, layer, name)
     worker = layer if locally else make_layer()
@@ -716,9 +735,14 @@ def test_a_server_that_was_found_dead_closes_its_connections_and_serves_again_wh
     server.send('websocket.receive', frame(2, a))
     for connection in (a, b):
         server.send('websocket.disconnect', frame(3, connection))
+
     def take_all():
-        return sorted((message['reply_channel'], message['n']) for message in (
-            worker.receive(list(FRAMES))[1] for _ in range(8)) if message and message['n'])
+        return sorted(
+            (message['reply_channel'], message['n'])
+            for message in (worker.receive(list(FRAMES))[1] for _ in range(8))
+            if message and message['n']
+        )
+
     assert in_thread(take_all) == [(a, 3), (b, 3)]
     # Their rows may still be there.
     time.sleep(0.2)
@@ -731,7 +755,8 @@ def test_a_server_that_was_found_dead_closes_its_connections_and_serves_again_wh
 
 
 def test_a_process_that_was_stopped_hands_no_frame_to_a_route_before_a_heartbeat_is_answered(
-        make_layer, reactor, monkeypatch):
+    make_layer, reactor, monkeypatch
+):
     layer = make_layer()
     layer.serve_locally()
     server = Server(reactor, layer, 'stopped!')
@@ -763,8 +788,10 @@ def test_a_shard_that_is_away_keeps_no_server_on_another_one_alive(shards, quick
     with servers.redis_server(tmp_path) as url:
         layer = RedisChannelLayer(hosts=[shards[0], url], prefix='two:')
         layer.flush()
-        here, there = (next(name for name in ('server{}!'.format(n) for n in range(50))
-                            if layer.consistent_hash(name) == index) for index in (0, 1))
+        here, there = (
+            next(name for name in (f'server{n}!' for n in range(50)) if layer.consistent_hash(name) == index)
+            for index in (0, 1)
+        )
         layer._leases.renew(here), layer._leases.renew(there)
     found = set()
     eventually(lambda: found.update(layer.dead_servers()) or here in found)
@@ -787,7 +814,7 @@ def test_a_redis_that_is_new_says_so_until_it_has_been_told_of_all_servers(make_
 @pytest.mark.parametrize('hosts', [1, 3])
 def test_a_close_waits_for_its_server_as_long_as_it_takes(make_layer, reactor, hosts):
     # The servers of other tests go on.
-    a, b = ('waits{}!{}'.format(hosts, name) for name in 'ab')
+    a, b = (f'waits{hosts}!{name}' for name in 'ab')
     sender = make_layer(hosts, expiry=1)
     sender.send_many([a, b], {'text': 'expires'})
     sender.send_many([a, b], {'text': 'RECONNECT', 'close': 4401})
@@ -795,7 +822,7 @@ def test_a_close_waits_for_its_server_as_long_as_it_takes(make_layer, reactor, h
     sender.send_many([a], {'text': 'expires'})
     sender.send('websocket.receive', frame(0, a))
     time.sleep(2.5)
-    server = Server(reactor, make_layer(hosts, expiry=1), 'waits{}!'.format(hosts))
+    server = Server(reactor, make_layer(hosts, expiry=1), f'waits{hosts}!')
     assert server.has(2) == [(name, {'text': 'RECONNECT', 'close': 4401}) for name in (a, b)]
     sender.send('websocket.receive', frame(1, a))
     assert in_thread(lambda: [sender.receive(['websocket.receive'])[1] for _ in range(4)]) == [None] * 4
@@ -804,7 +831,7 @@ def test_a_close_waits_for_its_server_as_long_as_it_takes(make_layer, reactor, h
 @pytest.mark.parametrize('hosts', [1, 3])
 def test_connections_of_which_a_frame_waits_or_is_handled_anywhere_are_not_idle(make_layer, hosts):
     layer, worker = make_layer(hosts), make_layer(hosts)
-    names = ['server!{}'.format(n) for n in range(9)]
+    names = [f'server!{n}' for n in range(9)]
     for name in names[:6]:
         layer.send('websocket.receive', frame(0, name))
     taken = in_thread(lambda: worker.receive(['websocket.receive']))[1]['reply_channel']
@@ -813,7 +840,7 @@ def test_connections_of_which_a_frame_waits_or_is_handled_anywhere_are_not_idle(
 
 
 def test_no_server_is_found_dead_because_redis_is_away(tmp_path):
-    layer = RedisChannelLayer(hosts=['redis://127.0.0.1:{}/0'.format(servers.free_port())])
+    layer = RedisChannelLayer(hosts=[f'redis://127.0.0.1:{servers.free_port()}/0'])
     assert layer.dead_servers(['server!']) == []
 
 
@@ -827,7 +854,8 @@ def test_what_waits_and_what_was_dropped_is_counted(make_layer, hosts):
     layer.note_dropped({'server!': 3}), layer.note_dropped({'server!': 1, 'other!': 1})
     assert layer.statistics() == {
         'waiting': {'background': 1, 'server!': 1, 'frames of connections': 1},
-        'dropped': {'server!': 4, 'other!': 1}}
+        'dropped': {'server!': 4, 'other!': 1},
+    }
 
 
 @pytest.mark.parametrize('hosts', [1, 3])
@@ -869,7 +897,7 @@ def test_a_process_that_ends_in_good_order_lets_its_connections_go(make_layer):
 def test_a_process_that_ends_cleanly_sends_its_last_messages(make_layer, hosts):
     for n in range(6):
         layer, server = make_layer(hosts), make_layer(hosts)
-        name = 'server{}!a'.format(n)
+        name = f'server{n}!a'
         layer.send('websocket.receive', frame(0, name))
         while layer.receive(['websocket.receive'])[0] is None:
             pass
@@ -877,18 +905,19 @@ def test_a_process_that_ends_cleanly_sends_its_last_messages(make_layer, hosts):
         layer._claims.end_all()
         # Nobody waits for what Redis says.
         until = time.monotonic() + 5
-        while server.receive(['server{}!'.format(n)]) != (name, {'text': 'last'}):
+        while server.receive([f'server{n}!']) != (name, {'text': 'last'}):
             assert time.monotonic() < until
 
 
 def test_a_layer_that_is_not_used_any_more_leaves_no_thread_behind(make_layer, quick):
     def threads_of_layers():
         return {thread for thread in threading.enumerate() if thread.name == 'sockets-leases'}
+
     before = threads_of_layers()
     layers = [make_layer()]
     layers[0].send('websocket.receive', frame(0))
     assert in_thread(lambda: layers[0].receive(['websocket.receive']))[1]['n'] == 0
-    thread, = threads_of_layers() - before
+    (thread,) = threads_of_layers() - before
     layers.clear()
     gc.collect()
     thread.join(5)
@@ -909,7 +938,7 @@ def told(layer, count, server):
     found = []
     for n in range(count):
         try:
-            layer.send('websocket.connect', frame(n, '{}{}'.format(server, n)))
+            layer.send('websocket.connect', frame(n, f'{server}{n}'))
         except layer.ChannelFull as error:
             found.append(error.retry_after)
     return found
@@ -957,10 +986,10 @@ def test_a_connect_that_no_worker_took_in_time_is_dropped(make_layer):
 def test_a_worker_takes_frames_before_connects_but_not_for_ever(make_layer, monkeypatch):
     server, worker = make_layer(), make_layer()
     for n in range(3):
-        server.send('websocket.connect', frame(n, 'new!{}'.format(n)))
+        server.send('websocket.connect', frame(n, f'new!{n}'))
     taken = []
     for n in range(6):
-        server.send('websocket.receive', frame(n, 'old!{}'.format(n)))
+        server.send('websocket.receive', frame(n, f'old!{n}'))
         taken.append(worker.receive(sorted(FRAMES))[0])
         if n == 3:
             time.sleep(0.5)
@@ -973,15 +1002,15 @@ def test_a_server_turns_a_client_away_for_which_there_is_no_room(make_layer, rea
     server = Server(reactor, layer, 'full!')
     for n in range(110):
         try:
-            server.send('websocket.connect', frame(n, 'full!{}'.format(n)))
+            server.send('websocket.connect', frame(n, f'full!{n}'))
         except layer.ChannelFull as error:
-            server.received.append(('full!{}'.format(n), {'retry': error.retry_after}))
+            server.received.append((f'full!{n}', {'retry': error.retry_after}))
     # At once, or when the server hears of it.
     found = server.has(9)
     assert 8 <= len(found) < 10 and all(message['retry'] >= 1 for _, message in found)
     assert 'full!109' in dict(found)
     # Nobody says that those have ended: they are not remembered.
-    assert layer._servers.connections == {'full!{}'.format(n) for n in range(110)} - set(dict(found))
+    assert layer._servers.connections == {f'full!{n}' for n in range(110)} - set(dict(found))
 
 
 @pytest.mark.parametrize('hosts', [1, 3])

@@ -1,4 +1,5 @@
 """What a Redis that is away or hangs costs, with one and with three of them."""
+
 import gc
 import logging
 import os
@@ -28,7 +29,7 @@ class Three:
     def __init__(self, directory):
         self.directory = directory
         self.ports = [servers.free_port() for _ in range(3)]
-        self.urls = ['redis://127.0.0.1:{}/0'.format(port) for port in self.ports]
+        self.urls = [f'redis://127.0.0.1:{port}/0' for port in self.ports]
         self.stacks = [ExitStack() for _ in self.ports]
         for index in range(3):
             self.start(index)
@@ -56,6 +57,7 @@ def three(tmp_path):
 @pytest.fixture
 def hung(redis_url):
     """A function that has the Redis of the tests hang while a ``with`` block runs."""
+
     class Hung:
         def __init__(self):
             self.pid = redis.Redis.from_url(redis_url).info()['process_id']
@@ -65,6 +67,7 @@ def hung(redis_url):
 
         def __exit__(self, *raised):
             os.kill(self.pid, signal.SIGCONT)
+
     return Hung
 
 
@@ -106,10 +109,17 @@ def test_a_call_to_a_redis_that_hangs_ends_with_the_time_out_and_the_next_fails_
     assert caplog.text.count('Redis is away, trying again: Timeout') == caplog.text.count('Redis is back after') == 1
 
 
-@pytest.mark.parametrize('hosts, options, timeout', [
-    (1, {}, 10), (3, {}, 1.5), (1, {'timeout': 3}, 3), (3, {'timeout': 3}, 3),
-    (1, {'timeout': 3, 'connection_kwargs': {'socket_timeout': 2}}, 2),
-    (1, {'connection_kwargs': {'socket_keepalive': True}}, 10)])
+@pytest.mark.parametrize(
+    'hosts, options, timeout',
+    [
+        (1, {}, 10),
+        (3, {}, 1.5),
+        (1, {'timeout': 3}, 3),
+        (3, {'timeout': 3}, 3),
+        (1, {'timeout': 3, 'connection_kwargs': {'socket_timeout': 2}}, 2),
+        (1, {'connection_kwargs': {'socket_keepalive': True}}, 10),
+    ],
+)
 def test_every_connection_to_redis_has_the_time_out(hosts, options, timeout):
     layer = RedisChannelLayer(hosts=['redis://localhost:1/0'] * hosts, **options)
     for index in range(hosts):
@@ -213,7 +223,7 @@ def test_a_shard_that_is_away_affects_only_its_own_part(three, fault, caplog):
         _, found = worker.receive(EVERYTHING, block=True)
     # Layers of other tests miss theirs.
     away = [text for text in caplog.messages if 'Redis is away' in text and any(str(n) in text for n in three.ports)]
-    assert len(away) == 2 and all('(shard 2 of 3, 127.0.0.1:{})'.format(three.ports[1]) in text for text in away)
+    assert len(away) == 2 and all(f'(shard 2 of 3, 127.0.0.1:{three.ports[1]})' in text for text in away)
 
 
 def test_a_frame_that_is_done_while_its_shard_is_away_is_ended_when_that_is_back(three, monkeypatch):
@@ -244,12 +254,13 @@ def test_a_frame_that_is_done_while_its_shard_is_away_is_ended_when_that_is_back
         while found is None and time.monotonic() < deadline:
             _, found = other.receive(EVERYTHING, block=True)
         return found['n']
+
     assert in_thread(take) == 1
 
 
 def test_the_last_message_of_a_frame_for_a_shard_that_went_away_comes_back_with_the_reason(three):
     worker, errors = RedisChannelLayer(hosts=three.urls), []
-    home = next(name for name in ('far{}!'.format(n) for n in range(99)) if worker.consistent_hash(name) == 1)
+    home = next(name for name in (f'far{n}!' for n in range(99)) if worker.consistent_hash(name) == 1)
     worker.send('websocket.receive', frame(1, on_shard(worker, 0)))
     while worker.receive(EVERYTHING)[0] is None:
         pass
@@ -316,8 +327,10 @@ def test_a_fan_out_serves_its_own_connections_and_other_shards_before_it_fails(t
     layer.serve_locally()
     own = Server(reactor, layer, on_shard(layer, 0, 'own') + '!')
     wait_for(lambda: own.prefix in layer._servers.names)
-    prefixes = [next(name for name in ('far{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == index)
-                for index in range(3)]
+    prefixes = [
+        next(name for name in (f'far{n}!' for n in range(99)) if layer.consistent_hash(name) == index)
+        for index in range(3)
+    ]
     three.kill(1)
     names = [prefixes[1] + 'x', prefixes[1] + 'y', prefixes[0] + 'x', own.prefix + 'x', prefixes[2] + 'x']
     with pytest.raises(redis.exceptions.ConnectionError) as raised:
@@ -331,7 +344,7 @@ def test_a_fan_out_serves_its_own_connections_and_other_shards_before_it_fails(t
 def test_connections_are_closed_and_found_idle_whatever_other_shard_is_away(three, reactor):
     # One of them on the shard that is away kept all of a server from being closed, and from being looked after.
     layer, server_layer = RedisChannelLayer(hosts=three.urls), RedisChannelLayer(hosts=three.urls)
-    prefix = next(name for name in ('closing{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 0)
+    prefix = next(name for name in (f'closing{n}!' for n in range(99)) if layer.consistent_hash(name) == 0)
     server = Server(reactor, server_layer, prefix)
     wait_for(lambda: prefix in server_layer._servers.names)
     names = [on_shard(layer, index, prefix) for index in range(3)]
@@ -378,7 +391,7 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
         server.send('page?a', {'is_there': True})
         for n in range(20):
             # More than a socket holds.
-            server.send('websocket.receive', frame(2 + n, 'reactor!c{}'.format(n), text=big))
+            server.send('websocket.receive', frame(2 + n, f'reactor!c{n}', text=big))
         answers = dict(server.has(23))
         wait_for(lambda: layer._ring.shards[0].is_down)
         # And at once, from here on.
@@ -439,9 +452,10 @@ def test_what_waits_for_a_redis_that_hangs_is_not_copied_with_each_frame(redis_u
 
     def post():
         began = time.process_time()
-        for n in range(20000):
+        for _ in range(20000):
             poster.post('put_frame', ['copied:', 'a', 'websocket.receive', 1, 1, '', '', 1], answers.append)
         return time.process_time() - began
+
     with hung():
         assert threads.blockingCallFromThread(reactor, post) < 8
     wait_for(lambda: len(answers) == 20001)
@@ -462,6 +476,7 @@ def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_fram
         if is_clock_due:
             poster.shard.clock.measured -= 100
         layer.send(channel, message)
+
     # On the reactor, to which nothing must be raised.
     threads.blockingCallFromThread(reactor, lose, 'websocket.receive', frame(1, 'writes!b'))
     assert server.has(1) == [('writes!b', {'close': 1013})]
@@ -482,7 +497,7 @@ def test_all_callbacks_that_wait_for_a_lost_redis_are_called_though_one_of_them_
 
 def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, reactor):
     layer = RedisChannelLayer(hosts=three.urls, timeout=0.5)
-    prefix = next(name for name in ('page{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 0)
+    prefix = next(name for name in (f'page{n}!' for n in range(99)) if layer.consistent_hash(name) == 0)
     server = Server(reactor, layer, prefix)
     wait_for(lambda: prefix in layer._servers.names)
     for n in range(3):
@@ -508,7 +523,7 @@ def test_a_page_that_a_shard_did_not_take_in_time_is_taken_by_another(three, rea
 
 def test_a_server_whose_own_shard_is_away_accepts_no_clients_and_closes_those_that_send(three, reactor):
     layer = RedisChannelLayer(hosts=three.urls)
-    prefix = next(name for name in ('home{}!'.format(n) for n in range(99)) if layer.consistent_hash(name) == 1)
+    prefix = next(name for name in (f'home{n}!' for n in range(99)) if layer.consistent_hash(name) == 1)
     server = Server(reactor, layer, prefix)
     wait_for(lambda: prefix in layer._servers.names)
     name = on_shard(layer, 0, prefix)
@@ -575,11 +590,20 @@ def test_what_expires_on_its_way_to_a_worker_is_counted_and_told_once(redis_url,
     assert layer.statistics() == {'waiting': {}, 'dropped': {'background': 1, 'some!': 2}}
 
 
-@pytest.mark.parametrize('reply', [b':1\r\n', b'$-1\r\n', b'$3\r\na\r\n\r\n', b'+OK\r\n', b'*0\r\n', b'*-1\r\n',
-                                   b'*2\r\n$1\r\n1\r\n*1\r\n:2\r\n'])
+@pytest.mark.parametrize(
+    'reply',
+    [b':1\r\n', b'$-1\r\n', b'$3\r\na\r\n\r\n', b'+OK\r\n', b'*0\r\n', b'*-1\r\n', b'*2\r\n$1\r\n1\r\n*1\r\n:2\r\n'],
+)
 def test_a_reply_is_read_when_all_of_it_is_there(reply):
-    values = {b':1\r\n': 1, b'$-1\r\n': None, b'$3\r\na\r\n\r\n': b'a\r\n', b'+OK\r\n': b'OK', b'*0\r\n': [],
-              b'*-1\r\n': None, b'*2\r\n$1\r\n1\r\n*1\r\n:2\r\n': [b'1', [2]]}
+    values = {
+        b':1\r\n': 1,
+        b'$-1\r\n': None,
+        b'$3\r\na\r\n\r\n': b'a\r\n',
+        b'+OK\r\n': b'OK',
+        b'*0\r\n': [],
+        b'*-1\r\n': None,
+        b'*2\r\n$1\r\n1\r\n*1\r\n:2\r\n': [b'1', [2]],
+    }
     for end in range(len(reply)):
         assert posting.parse(b'xx' + reply[:end], 2) is None
     assert posting.parse(b'xx' + reply + b':2\r\n', 2) == (values[reply], 2 + len(reply))
@@ -594,10 +618,10 @@ def test_a_shard_that_is_not_used_any_more_is_not_probed_for_ever(caplog):
     # What is logged holds the exception, and that the layer.
     caplog.set_level(logging.CRITICAL, 'sockets')
     before = set(threading.enumerate())
-    layer = RedisChannelLayer(hosts=['redis://127.0.0.1:{}/0'.format(servers.free_port())])
+    layer = RedisChannelLayer(hosts=[f'redis://127.0.0.1:{servers.free_port()}/0'])
     with pytest.raises(redis.exceptions.ConnectionError):
         layer.send('plain', {})
-    watcher, = [thread for thread in set(threading.enumerate()) - before if thread.name == 'sockets-shard']
+    (watcher,) = [thread for thread in set(threading.enumerate()) - before if thread.name == 'sockets-shard']
     del layer
     gc.collect()
     watcher.join(5)

@@ -1,4 +1,5 @@
 """What a client may do too much of: connections, frames, rubbish. The settings are SOCKETS' MAX_..."""
+
 import json
 from types import SimpleNamespace
 
@@ -34,7 +35,10 @@ def test_one_user_has_as_many_connections_as_it_may(connect, settings, login, al
     accept, error, close = third.messages()
     assert accept == {'accept': True} and close == {'close': 4429}
     assert json.loads(error['text']) == {
-        'type': 'ERROR', 'code': 'rate_limited', 'details': 'You have 2 connections; close one first.'}
+        'type': 'ERROR',
+        'code': 'rate_limited',
+        'details': 'You have 2 connections; close one first.',
+    }
     assert Socket.objects.count() == 2
     third.disconnect(4429), first.disconnect()
     assert connect(Talkative, cookies=login(alice)).messages() == [{'accept': True}]
@@ -59,29 +63,52 @@ def test_frames_beyond_the_rate_are_answered_with_an_error_that_carries_their_re
     connection.messages(), other.messages()
     frames = [connection.send({'type': 'ECHO', 'ref': n})[0] for n in range(6)]
     assert frames[:4] == [{'type': 'ECHO', 'ref': n} for n in range(4)]
-    assert frames[4] == {'type': 'ERROR', 'code': 'rate_limited', 'details': 'At most 2 frames a second.',
-                         'retry_after': 0.5, 'ref': 4}
+    assert frames[4] == {
+        'type': 'ERROR',
+        'code': 'rate_limited',
+        'details': 'At most 2 frames a second.',
+        'retry_after': 0.5,
+        'ref': 4,
+    }
     assert other.send({'type': 'ECHO'}) == [{'type': 'ECHO'}]
     clock[0] += 1
     assert [connection.send({'type': 'ECHO'})[0]['type'] for _ in range(3)] == ['ECHO', 'ECHO', 'ERROR']
 
 
-@pytest.mark.parametrize('frame, options, code', [
-    ('rubbish', {}, 4400), ('{"type": "ECHO", "n": 1e999}', {}, 4400), ({'type': 'NOBODY'}, {}, 4400), (b'bytes', {}, 4400),
-    ([], {}, 4400),
-    ({'type': 'ECHO', 'text': 'x' * 99}, {'MAX_MESSAGE_SIZE': 60}, 4400),
-    ({'type': 'ECHO'}, {'MAX_FRAMES_PER_SECOND': 0.1}, 4429)])
+@pytest.mark.parametrize(
+    'frame, options, code',
+    [
+        ('rubbish', {}, 4400),
+        ('{"type": "ECHO", "n": 1e999}', {}, 4400),
+        ({'type': 'NOBODY'}, {}, 4400),
+        (b'bytes', {}, 4400),
+        ([], {}, 4400),
+        ({'type': 'ECHO', 'text': 'x' * 99}, {'MAX_MESSAGE_SIZE': 60}, 4400),
+        ({'type': 'ECHO'}, {'MAX_FRAMES_PER_SECOND': 0.1}, 4429),
+    ],
+)
 @both_ways
-def test_a_client_that_sends_only_bad_frames_or_does_not_slow_down_is_closed(connect, settings, clock, frame, options, code):
+def test_a_client_that_sends_only_bad_frames_or_does_not_slow_down_is_closed(
+    connect, settings, clock, frame, options, code
+):
     settings.SOCKETS = dict(options, MAX_BAD_FRAMES=3)
     connection = connect(Talkative)
     good = {'type': 'ECHO'}
     # A good one makes up for a bad one; then it is two of three that are bad.
-    for n, frame in enumerate([good] + [frame, good, frame, good, frame, frame, good] * (code == 4400) + (
-            [frame] * 3 if code == 4429 else [frame, frame])):
+    for n, sent in enumerate(
+        [good]
+        + [frame, good, frame, good, frame, frame, good] * (code == 4400)
+        + ([frame] * 3 if code == 4429 else [frame, frame])
+    ):
         assert {'close': code} not in connection.messages(), n
-        connection._put('websocket.receive', **({'bytes': frame} if isinstance(frame, bytes) else {
-            'text': frame if isinstance(frame, str) else json.dumps(frame)}))
+        connection._put(
+            'websocket.receive',
+            **(
+                {'bytes': sent}
+                if isinstance(sent, bytes)
+                else {'text': sent if isinstance(sent, str) else json.dumps(sent)}
+            ),
+        )
     assert connection.messages()[-1] == {'close': code}
 
 
@@ -144,6 +171,7 @@ def test_message_handled_is_sent_for_each_frame(connect, login):
     def listen(socket, route, duration, outcome, **kwargs):
         assert 0 <= duration < 5
         heard.append((route, outcome))
+
     connection = connect(Talkative)
     signals.message_handled.connect(listen)
     for frame in ({'type': 'ECHO'}, {'type': 'FAIL'}, {'type': 'NOBODY'}, 'bad'):
@@ -157,9 +185,15 @@ def test_an_end_that_is_not_ordinary_is_one_line_in_the_log_with_what_an_operato
     row = Socket.objects.get(channel_name=connection.name)
     caplog.set_level('INFO', 'sockets')
     other.disconnect(1001), connection.disconnect(1006)
-    record, = [record for record in caplog.records if record.name == 'sockets']
+    (record,) = [record for record in caplog.records if record.name == 'sockets']
     assert (record.user_id, record.path, record.code, record.reason, record.server, record.socket_id) == (
-        alice.pk, '/page/', 1006, None, 'daphne.response.test!', row.pk)
+        alice.pk,
+        '/page/',
+        1006,
+        None,
+        'daphne.response.test!',
+        row.pk,
+    )
     assert 0 <= record.age < 10 and 0 <= record.silence < 10
     assert 'alice' not in record.getMessage() and '192.0.2.1' not in record.getMessage()
 
@@ -167,9 +201,18 @@ def test_an_end_that_is_not_ordinary_is_one_line_in_the_log_with_what_an_operato
 @both_ways
 def test_a_route_has_a_rate_of_its_own_whatever_the_others_may(connect, settings, clock):
     settings.SOCKETS = {'MAX_FRAMES_PER_SECOND': 1}
-    handler = type('Rated', (Talkative,), {'routes': (
-        *Talkative.routes, Route('FAST', lambda socket, content: content, rate=3), Route('SLOW', 'on_slow', rate=0.5)),
-        'on_slow': lambda socket, content: content})
+    handler = type(
+        'Rated',
+        (Talkative,),
+        {
+            'routes': (
+                *Talkative.routes,
+                Route('FAST', lambda socket, content: content, rate=3),
+                Route('SLOW', 'on_slow', rate=0.5),
+            ),
+            'on_slow': lambda socket, content: content,
+        },
+    )
     connection = connect(handler)
     connection.messages()
     for type_, taken in (('FAST', 3), ('SLOW', 1), ('ECHO', 2)):
@@ -177,7 +220,10 @@ def test_a_route_has_a_rate_of_its_own_whatever_the_others_may(connect, settings
         assert answers == [type_] * taken + ['ERROR']
     clock[0] += 1
     assert [connection.send({'type': type_})[0]['type'] for type_ in ('FAST', 'SLOW', 'ECHO')] == [
-        'FAST', 'ERROR', 'ECHO']
+        'FAST',
+        'ERROR',
+        'ECHO',
+    ]
 
 
 @both_ways
@@ -215,8 +261,13 @@ def test_the_refusal_says_the_rate_as_it_was_written_and_when_to_come_again(conn
     # It was one at once, and 'At most 0.16666666666666666 frames a second.'
     answers = [connection.send({'type': 'SAY', 'ref': n})[0] for n in range(12)]
     assert answers[:10] == [{'type': 'SAID', 'ref': n} for n in range(10)]
-    assert answers[11] == {'type': 'ERROR', 'code': 'rate_limited', 'details': 'At most 10/m.', 'retry_after': 6.0,
-                           'ref': 11}
+    assert answers[11] == {
+        'type': 'ERROR',
+        'code': 'rate_limited',
+        'details': 'At most 10/m.',
+        'retry_after': 6.0,
+        'ref': 11,
+    }
     clock[0] += answers[11]['retry_after']
     assert [connection.send({'type': 'SAY'})[0]['type'] for _ in range(2)] == ['SAID', 'ERROR']
     assert connection.send({'type': 'LOOK'}) == connection.send({'type': 'LOOK'}) == [{'type': 'SEEN'}]
@@ -242,13 +293,14 @@ def said(connection, times=1):
 @both_ways
 def test_a_rate_per_user_counts_all_connections_of_a_user_and_anonymous_ones_one_by_one(connect, login, alice, clock):
     bob = get_user_model().objects.create_user('bob')
-    tab, other_tab, page = (connect(handler.socket.Handler, cookies=login(alice))
-                            for handler in (Counted, Counted, Elsewhere))
+    tab, other_tab, page = (
+        connect(handler.socket.Handler, cookies=login(alice)) for handler in (Counted, Counted, Elsewhere)
+    )
     for connection in (tab, other_tab, page):
         connection.messages()
     # A second tab doubled it.
     assert said(tab, 2) == [True, True] and said(other_tab, 2) == [True, False] and said(page) == said(tab) == [False]
-    refusal, = page.send({'type': 'SAY'})
+    (refusal,) = page.send({'type': 'SAY'})
     assert refusal['details'] == 'At most 3/m per user.' and 19 < refusal['retry_after'] <= 20
     tab.disconnect()
     # Nor does another connect help.
@@ -259,8 +311,7 @@ def test_a_rate_per_user_counts_all_connections_of_a_user_and_anonymous_ones_one
 
 
 @both_ways
-def test_frames_that_are_refused_per_user_run_no_query(connect, login, alice, clock,
-                                                                      django_assert_num_queries):
+def test_frames_that_are_refused_per_user_run_no_query(connect, login, alice, clock, django_assert_num_queries):
     tab = connect(Counted.socket.Handler, cookies=login(alice))
     assert said(tab, 3) == [True] * 3
     with django_assert_num_queries(0):
@@ -268,10 +319,10 @@ def test_frames_that_are_refused_per_user_run_no_query(connect, login, alice, cl
 
 
 @pytest.mark.parametrize('layer', OUR_LAYERS[1:], indirect=True)
-def test_while_redis_cannot_count_the_process_does_and_logs_it_once(
-        connect, login, alice, caplog, monkeypatch, layer):
+def test_while_redis_cannot_count_the_process_does_and_logs_it_once(connect, login, alice, caplog, monkeypatch, layer):
     def take_token(*args):
         raise ConnectionError('Redis is away')
+
     tab, other_tab = (connect(Counted.socket.Handler, cookies=login(alice)) for _ in range(2))
     with monkeypatch.context() as patch:
         patch.setattr(type(layer), 'take_token', take_token)
@@ -291,12 +342,25 @@ def test_a_connection_whose_row_is_gone_is_not_counted_as_anonymous(connect, log
     tab._put('websocket.receive', text='{"type": "SAY"}')
     tab.messages()
     from sockets.connection.memory import memories
+
     assert memories.get(tab.name).user is None
 
 
-@pytest.mark.parametrize('options', [
-    {'rate': '5/d'}, {'rate': 'often'}, {'rate': '0/s'}, {'rate': 0}, {'rate': -1}, {'rate': True},
-    {'rate': float('nan')}, {'rate': float('inf')}, {'rate': '5/s', 'per': 'users'}, {'per': 'user'}])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'rate': '5/d'},
+        {'rate': 'often'},
+        {'rate': '0/s'},
+        {'rate': 0},
+        {'rate': -1},
+        {'rate': True},
+        {'rate': float('nan')},
+        {'rate': float('inf')},
+        {'rate': '5/s', 'per': 'users'},
+        {'per': 'user'},
+    ],
+)
 def test_a_rate_that_makes_no_sense_is_an_error_at_import(options):
     with pytest.raises(TypeError, match="A route's rate is|A rate is counted|has no rate"):
         SocketRouter().route('MOVE', **options)

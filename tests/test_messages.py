@@ -20,28 +20,54 @@ def test_what_is_encoded_is_decoded_again():
 def test_content_is_encoded_as_django_does():
     when = datetime.datetime(2026, 11, 21, 12, 0, tzinfo=datetime.timezone.utc)
     key = uuid.uuid4()
-    text = messages.encode({
-        'when': when, 'day': when.date(), 'key': key, 'amount': decimal.Decimal('1.10'), 'lazy': gettext_lazy('yes'),
-        'took': datetime.timedelta(seconds=90)})
-    assert json.loads(text) == {'when': '2026-11-21T12:00:00Z', 'day': '2026-11-21', 'key': str(key),
-                                'amount': '1.10', 'lazy': 'yes', 'took': 'P0DT00H01M30S'}
+    text = messages.encode(
+        {
+            'when': when,
+            'day': when.date(),
+            'key': key,
+            'amount': decimal.Decimal('1.10'),
+            'lazy': gettext_lazy('yes'),
+            'took': datetime.timedelta(seconds=90),
+        }
+    )
+    assert json.loads(text) == {
+        'when': '2026-11-21T12:00:00Z',
+        'day': '2026-11-21',
+        'key': str(key),
+        'amount': '1.10',
+        'lazy': 'yes',
+        'took': 'P0DT00H01M30S',
+    }
 
 
-@pytest.mark.parametrize('content', [
-    {'x': object()}, {'x': float('inf')}, {('a',): 1}, {'x': b''}, ['type'], 'text', None,
-    {'x': datetime.time(1, tzinfo=datetime.timezone.utc)}])
+@pytest.mark.parametrize(
+    'content',
+    [
+        {'x': object()},
+        {'x': float('inf')},
+        {('a',): 1},
+        {'x': b''},
+        ['type'],
+        'text',
+        None,
+        {'x': datetime.time(1, tzinfo=datetime.timezone.utc)},
+    ],
+)
 def test_what_cannot_be_encoded_is_a_type_error(content):
     with pytest.raises(TypeError):
         messages.encode(content)
 
 
-@pytest.mark.parametrize('text', [
-    '[' * 100000,
-    '{"a":' * 100000,
-    '{"type":"T","a":' + '[{"":' * 100 + '0' + '}]' * 100 + '}',
-    '{"type":"T","a":' + '["]",' * 200 + '0' + ']' * 200 + '}',
-    '{"type":"T","a":' + '["\\"]",' * 200 + '0' + ']' * 200 + '}',
-])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '[' * 100000,
+        '{"a":' * 100000,
+        '{"type":"T","a":' + '[{"":' * 100 + '0' + '}]' * 100 + '}',
+        '{"type":"T","a":' + '["]",' * 200 + '0' + ']' * 200 + '}',
+        '{"type":"T","a":' + '["\\"]",' * 200 + '0' + ']' * 200 + '}',
+    ],
+)
 def test_content_nested_too_deeply_to_decode_is_refused_before_it_is_decoded(text, monkeypatch):
     # Python 3.8 once ended with "Cannot recover from stack overflow".
     monkeypatch.setattr(messages, '_DECODER', None)
@@ -49,13 +75,16 @@ def test_content_nested_too_deeply_to_decode_is_refused_before_it_is_decoded(tex
         messages.decode(text)
 
 
-@pytest.mark.parametrize('value', [
-    '[' * 199 + ']' * 199,
-    '[' + '{"a":[1]},' * 1000 + '0]',
-    '"' + '[' * 1000 + '"',
-    '["\\"' + '[{' * 1000 + '"]',
-    '["\\\\",[],"' + '[{' * 1000 + '"]',
-])
+@pytest.mark.parametrize(
+    'value',
+    [
+        '[' * 199 + ']' * 199,
+        '[' + '{"a":[1]},' * 1000 + '0]',
+        '"' + '[' * 1000 + '"',
+        '["\\"' + '[{' * 1000 + '"]',
+        '["\\\\",[],"' + '[{' * 1000 + '"]',
+    ],
+)
 def test_many_brackets_are_not_deep(value):
     assert messages.decode('{"type":"T","a":' + value + '}')['type'] == 'T'
 
@@ -88,8 +117,9 @@ def test_a_number_of_a_million_digits_is_refused_and_not_calculated():
     assert error.value.code == messages.INVALID_JSON
 
 
-@pytest.mark.parametrize('number', [
-    '1e999', '-1e999', '1E+309', '1' * 310 + '.0', '0.1e310', '17976931348623159' + '0' * 293 + '.5'])
+@pytest.mark.parametrize(
+    'number', ['1e999', '-1e999', '1E+309', '1' * 310 + '.0', '0.1e310', '17976931348623159' + '0' * 293 + '.5']
+)
 @pytest.mark.parametrize('text', ['{"n": %s}', '{"ref": %s}', '{"a": [{"b": [0, %s]}]}'])
 def test_a_number_that_json_cannot_give_back_is_refused(number, text):
     # It became infinity, which failed in whatever answered with it.
@@ -98,9 +128,11 @@ def test_a_number_that_json_cannot_give_back_is_refused(number, text):
     assert error.value.code == messages.INVALID_JSON and len(error.value.details) < 80
 
 
-@pytest.mark.parametrize('number', ['1e308', '-1.7976931348623157e308', '1e-999', '-0.0', '1' * 400, '12e3', '1' * 4300])
+@pytest.mark.parametrize(
+    'number', ['1e308', '-1.7976931348623157e308', '1e-999', '-0.0', '1' * 400, '12e3', '1' * 4300]
+)
 def test_a_number_that_json_can_give_back_is_taken(number):
-    content = messages.decode('{"n": %s, "text": "1e999"}' % number)
+    content = messages.decode('{"n": ' + number + ', "text": "1e999"}')
     assert messages.decode(messages.encode(content)) == content
 
 
@@ -111,8 +143,10 @@ def test_the_digits_of_an_integer_are_limited_on_pythons_that_do_not_do_so():
 
 
 def test_the_envelope_needs_neither_the_orm_nor_channels():
-    program = 'import sys, sockets.messages, sockets.routes; print([m for m in sys.modules if m in (' \
-              '"django.db", "django.db.models", "channels")])'
+    program = (
+        'import sys, sockets.messages, sockets.routes; print([m for m in sys.modules if m in ('
+        '"django.db", "django.db.models", "channels")])'
+    )
     assert subprocess.check_output([sys.executable, '-c', program]).strip() == b'[]'
 
 

@@ -22,16 +22,19 @@ def audit(next):
     def handle(socket, content):
         seen.append((socket.event, content and content.get('type')))
         return next(socket, content)
+
     return handle
 
 
 def upper(next):
     """Changes the content on its way in, and the answer on its way out."""
+
     def handle(socket, content):
         if socket.event != 'receive':
             return next(socket, content)
         answer = next(socket, {**content, 'text': content.get('text', '').upper()})
         return {**answer, 'through': 'upper'} if answer else answer
+
     return handle
 
 
@@ -57,6 +60,7 @@ class Doorman:
 @pytest.fixture
 def handler():
     """A handler class of its own, whose middleware has not been made yet."""
+
     class Base(RoutedSocketHandler):
         middleware = [Doorman, upper]
 
@@ -74,6 +78,7 @@ def handler():
         @socket.disconnect
         def on_close(socket):
             seen.append('closed')
+
     return Club.socket.Handler
 
 
@@ -81,13 +86,20 @@ def test_middleware_sees_all_and_may_change_answer_and_refuse(connect, handler, 
     settings.SOCKETS = {'MIDDLEWARE': ['tests.test_middleware.audit']}
     club = connect(handler)
     assert club.messages() == [{'accept': True}]
-    assert club.send({'type': 'SAY', 'text': 'hi'}) == [
-        {'type': 'SAID', 'text': 'HI', 'raw': 'hi', 'through': 'upper'}]
+    assert club.send({'type': 'SAY', 'text': 'hi'}) == [{'type': 'SAID', 'text': 'HI', 'raw': 'hi', 'through': 'upper'}]
     assert club.send({'type': 'DOOR', 'ref': 1}) == [{'type': 'OPEN', 'ref': 1}]
     assert club.send({'type': 'BRIBE'})[0]['details'] == 'Not with me.'
     club.disconnect()
-    assert seen == ['made', ('connect', None), 'opened', ('receive', 'SAY'), ('receive', 'DOOR'), ('receive', 'BRIBE'),
-                    ('disconnect', None), 'closed']
+    assert seen == [
+        'made',
+        ('connect', None),
+        'opened',
+        ('receive', 'SAY'),
+        ('receive', 'DOOR'),
+        ('receive', 'BRIBE'),
+        ('disconnect', None),
+        'closed',
+    ]
 
 
 @pytest.mark.parametrize('mood', ['angry', 'silent'])
@@ -107,9 +119,15 @@ def test_middleware_is_made_once_for_each_handler_class(connect, handler):
     assert seen.count('made') == 2
 
 
-@pytest.mark.parametrize('entry, word', [
-    ('no.such.module', 'no.such.module'), ('tests.test_middleware.nothing', 'nothing'), (lambda: 1, 'def middleware'),
-    (lambda next: None, 'which is not a function of')])
+@pytest.mark.parametrize(
+    'entry, word',
+    [
+        ('no.such.module', 'no.such.module'),
+        ('tests.test_middleware.nothing', 'nothing'),
+        (lambda: 1, 'def middleware'),
+        (lambda next: None, 'which is not a function of'),
+    ],
+)
 def test_middleware_that_is_none_is_named(entry, word):
     with pytest.raises(ImproperlyConfigured, match=word):
         middleware.chain([entry], print)

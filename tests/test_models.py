@@ -8,14 +8,13 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, messages, signals
-from sockets.models import removal, Socket
+from sockets.models import Socket, removal
 
 pytestmark = pytest.mark.django_db
 
 
 def rows(count, server='daphne.response.a!', **fields):
-    return [Socket.objects.create(channel_name='{}{}'.format(server, n), path='/page/', **fields)
-            for n in range(count)]
+    return [Socket.objects.create(channel_name=f'{server}{n}', path='/page/', **fields) for n in range(count)]
 
 
 def test_everyone_of_a_queryset_gets_the_message(connect, alice, login):
@@ -38,12 +37,17 @@ def test_one_connection_gets_a_message(connect):
     row = Socket.objects.get()
     assert (row.send_json({'a': 1}), row.send_action('B', b=2), row.close(4242)) == (1, 1, 1)
     assert connection.messages() == [
-        {'accept': True}, {'text': '{"a":1}'}, {'text': '{"type":"B","b":2}'}, {'close': 4242}]
+        {'accept': True},
+        {'text': '{"a":1}'},
+        {'text': '{"type":"B","b":2}'},
+        {'close': 4242},
+    ]
 
 
 @pytest.mark.parametrize('count', [0, 1, 5])
 def test_fan_out_is_one_query_and_one_encode_for_any_number_of_rows(
-        layer, count, django_assert_num_queries, monkeypatch):
+    layer, count, django_assert_num_queries, monkeypatch
+):
     rows(count)
     encoded = []
     encode = messages.encode
@@ -110,6 +114,7 @@ def test_cleaning_up_asks_and_an_answer_keeps_the_connection(connect):
 
 def test_purging_removes_closes_and_tells_those_that_stay_silent(connect):
     from sockets import signals
+
     ended = []
 
     def on_disconnect(sender, socket, code, **kwargs):
@@ -123,7 +128,7 @@ def test_purging_removes_closes_and_tells_those_that_stay_silent(connect):
     signals.socket_disconnected.connect(on_disconnect)
     assert Socket.objects.purge_inactive(in_last_mins=10) == 0
     assert Socket.objects.purge_inactive() == 1
-    message, = gone.messages()
+    (message,) = gone.messages()
     assert (json.loads(message['text'])['type'], message['close']) == ('RECONNECT', 1000)
     assert alive.messages() == recent.messages() == []
     assert ended == [(gone.name, None)]
@@ -133,7 +138,7 @@ def test_purging_removes_closes_and_tells_those_that_stay_silent(connect):
 
 
 def test_only_one_of_several_is_told_that_it_removed_a_row(db):
-    row, = rows(1)
+    (row,) = rows(1)
     again = Socket.objects.get()
     assert row.remove() is True
     assert again.remove() is False
@@ -157,6 +162,7 @@ def test_of_many_rows_that_two_remove_each_is_told_of_its_own(db, monkeypatch):
     def while_another_does(rows, *args):
         assert Socket.objects.get(pk=made[3].pk).remove()
         return remove(rows, *args)
+
     monkeypatch.setattr(removal, 'remove', while_another_does)
     assert {row.pk for row in Socket.objects.all().remove()} == {row.pk for row in made} - {made[3].pk}
     assert not Socket.objects.exists()
@@ -171,8 +177,16 @@ def test_a_row_goes_with_its_user_and_with_its_session(connect, login, alice):
     assert Socket.objects.count() == 0
 
 
-PATHS = ['/room/tea/', '/ROOM/TEA/', '/room/Tea/', '/room/tea', '/room/te\u00e1/', '/room/tea/ ', '/room/te%/',
-         '/room/t_a/']
+PATHS = [
+    '/room/tea/',
+    '/ROOM/TEA/',
+    '/room/Tea/',
+    '/room/tea',
+    '/room/te\u00e1/',
+    '/room/tea/ ',
+    '/room/te%/',
+    '/room/t_a/',
+]
 
 
 @pytest.mark.parametrize('path', PATHS)

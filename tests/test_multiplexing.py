@@ -58,11 +58,14 @@ def on(stream, **payload):
 
 def test_each_stream_has_its_handler_and_all_share_the_connection(all_):
     assert [json.loads(message['text']) for message in all_.messages() if 'text' in message] == [
-        on('chat', type='WELCOME'), on('again', type='WELCOME')]
+        on('chat', type='WELCOME'),
+        on('again', type='WELCOME'),
+    ]
     row = Socket.objects.get()
     assert all_.send(on('chat', type='SAY', text='hi')) == [on('chat', type='SAID', text='hi', room='tea', id=row.pk)]
     assert all_.send(on('again', type='SAY', text='hi', ref=1)) == [
-        on('again', type='SAID', text='hi', room='tea', id=row.pk, ref=1)]
+        on('again', type='SAID', text='hi', room='tea', id=row.pk, ref=1)
+    ]
     assert all_.send(on('chat', type='COUNT')) == [on('chat', type='COUNT', n=1)]
     assert all_.send(on('again', type='COUNT')) == [on('again', type='COUNT', n=2)]
     all_.disconnect()
@@ -71,15 +74,18 @@ def test_each_stream_has_its_handler_and_all_share_the_connection(all_):
 
 def test_errors_are_sent_on_their_stream_and_those_of_the_envelope_without_one(all_, caplog):
     all_.received()
-    answer, = all_.send(on('chat', type='NONE', ref=1))
+    (answer,) = all_.send(on('chat', type='NONE', ref=1))
     assert (answer['stream'], answer['payload']['code'], answer['payload']['ref']) == ('chat', 'unknown_type', 1)
-    answer, = all_.send(on('secret', type='FAIL'))
+    (answer,) = all_.send(on('secret', type='FAIL'))
     assert (answer['stream'], answer['payload']['code']) == ('secret', 'server_error')
-    assert 'Secret at \'/all/tea/\' raised' in caplog.text
+    assert "Secret at '/all/tea/' raised" in caplog.text
     for content, code in (
-            ({'stream': 'none', 'payload': {}}, 'unknown_type'), ({'stream': [], 'payload': {}}, 'unknown_type'),
-            ({'stream': 'chat', 'payload': 'x'}, 'invalid_message'), ({'stream': 'chat'}, 'invalid_message')):
-        answer, = all_.send({**content, 'ref': 2})
+        ({'stream': 'none', 'payload': {}}, 'unknown_type'),
+        ({'stream': [], 'payload': {}}, 'unknown_type'),
+        ({'stream': 'chat', 'payload': 'x'}, 'invalid_message'),
+        ({'stream': 'chat'}, 'invalid_message'),
+    ):
+        (answer,) = all_.send({**content, 'ref': 2})
         assert (answer['type'], answer['code'], answer['ref']) == ('ERROR', code, 2)
 
 
@@ -115,6 +121,7 @@ def noisy(name, fail=None, **attributes):
 
     def disconnect(self, message, **kwargs):
         seen.append(('close', name, self.socket.path))
+
     return type(name, (RoutedSocketHandler,), dict(attributes, connect=connect, disconnect=disconnect))
 
 
@@ -133,6 +140,7 @@ def test_a_stream_may_refuse_before_the_accept_and_its_middleware_too(connect):
 
     def deny(self, message, **kwargs):
         raise DenyConnection()
+
     for handler in (noisy('silent', middleware=[swallow]), type('Denying', (RoutedSocketHandler,), {'connect': deny})):
         refused = connect(room(it=handler))
         assert refused.messages() == [{'close': 4403}]
@@ -174,8 +182,9 @@ def test_a_frame_takes_one_token_of_the_rate_that_holds_on_its_stream(connect, s
     assert connection.send({'type': 'PING', 'ref': 1})[0]['code'] == 'rate_limited'
 
 
-@pytest.mark.parametrize('bad', [on('none', type='PING'), {'stream': 'one', 'payload': 1}, {'stream': []},
-                                 on('one', type='NONE')])
+@pytest.mark.parametrize(
+    'bad', [on('none', type='PING'), {'stream': 'one', 'payload': 1}, {'stream': []}, on('one', type='NONE')]
+)
 def test_bad_payloads_and_unknown_streams_close_in_the_end(connect, settings, bad):
     settings.SOCKETS = {'MAX_BAD_FRAMES': 3}
     connection = connect(room(one=RoutedSocketHandler))
@@ -191,6 +200,7 @@ def test_message_handled_is_sent_for_the_frame_of_a_stream(all_):
 
     def listen(route, outcome, **kwargs):
         heard.append((route, outcome))
+
     signals.message_handled.connect(listen)
     for content in (on('chat', type='COUNT'), on('secret', type='FAIL'), on('chat', type='NONE'), on('none', type='X')):
         all_.send(content)

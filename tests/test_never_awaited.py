@@ -1,4 +1,5 @@
 """What is ``async def`` is run to its end or refused by name; nothing is answered, or let in, without having run."""
+
 import asyncio
 import contextlib
 import functools
@@ -8,12 +9,13 @@ import pytest
 from django import forms
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection as database, transaction
+from django.db import connection as database
+from django.db import transaction
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.generic import View
 
-from sockets import contracts, RoutedSocketHandler, signals, SocketRouter
+from sockets import RoutedSocketHandler, SocketRouter, contracts, signals
 from sockets.connection import calls
 from sockets.exceptions import FrameError
 from sockets.execution import coroutines
@@ -25,8 +27,11 @@ from sockets.testing import sandbox
 from .conftest import both_ways
 
 # A coroutine that nobody awaits is a warning that Python gives when it throws it away.
-pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings('error::pytest.PytestUnraisableExceptionWarning'),
-              pytest.mark.filterwarnings('error::RuntimeWarning')]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.filterwarnings('error::pytest.PytestUnraisableExceptionWarning'),
+    pytest.mark.filterwarnings('error::RuntimeWarning'),
+]
 
 seen = []
 
@@ -46,6 +51,7 @@ def wrapped(function):
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         return function(*args, **kwargs)
+
     return wrapper
 
 
@@ -53,6 +59,7 @@ def awaiting(function):
     @functools.wraps(function)
     async def wrapper(*args, **kwargs):
         return await function(*args, **kwargs)
+
     return wrapper
 
 
@@ -83,7 +90,8 @@ HIDDEN = {
     'a callable': Wrapping(function),
     'lru_cache': functools.lru_cache(maxsize=None)(function),
     'a context manager': contextlib.ContextDecorator.__call__(
-        type('C', (contextlib.ContextDecorator,), {'_recreate_cm': lambda self: self})(), function),
+        type('C', (contextlib.ContextDecorator,), {'_recreate_cm': lambda self: self})(), function
+    ),
     'a partial of it': functools.partial(wrapped(function)),
     'a method': HalfWrapped().method,
     'a __call__': HalfWrapped(),
@@ -105,16 +113,18 @@ def test_an_async_function_behind_a_plain_decorator_is_refused_at_import_with_th
 
 @pytest.mark.parametrize('name', ['connect', 'receive', 'disconnect', 'on_bytes', 'default_route', 'on_hello'])
 def test_an_async_method_behind_a_plain_decorator_is_refused_too(name):
-    with pytest.raises(ImproperlyConfigured, match=r'(?s){}.*Write def'.format(name)):
+    with pytest.raises(ImproperlyConfigured, match=rf'(?s){name}.*Write def'):
         type('Handler', (RoutedSocketHandler,), {name: wrapped(function)})
 
 
-@pytest.mark.parametrize('name', [
-    'decode', 'encode', 'accept', 'send_json', 'connection_groups', 'raw_receive', 'user', 'channel_name'])
+@pytest.mark.parametrize(
+    'name', ['decode', 'encode', 'accept', 'send_json', 'connection_groups', 'raw_receive', 'user', 'channel_name']
+)
 def test_what_is_not_awaited_cannot_be_async(name):
     async def method(self, *args, **kwargs):
         pass
-    with pytest.raises(ImproperlyConfigured, match=r'Handler\.{}\(\) is an async def.*write def'.format(name)):
+
+    with pytest.raises(ImproperlyConfigured, match=rf'Handler\.{name}\(\) is an async def.*write def'):
         type('Handler', (RoutedSocketHandler,), {name: property(method) if name == 'user' else method})
 
 
@@ -126,17 +136,18 @@ def test_a_def_over_the_async_def_of_a_base_is_refused(name):
     def over(self, content, **kwargs):
         # Which would let everybody in, as what this returns is lost.
         getattr(super(Handler, self), name)(content, **kwargs)
+
     routes = [('X', 'on_x')] if name == 'on_x' else []
     Guarded = type('Guarded', (RoutedSocketHandler,), {name: method, 'routes': routes})
-    with pytest.raises(ImproperlyConfigured, match=r'{}\(\) is a def over the async def of Guarded'.format(name)):
+    with pytest.raises(ImproperlyConfigured, match=rf'{name}\(\) is a def over the async def of Guarded'):
         Handler = type('Handler', (Guarded,), {name: over})
 
 
-@pytest.mark.parametrize('function', [
-    lambda socket, content: (yield), pytest.param('async', id='async')])
+@pytest.mark.parametrize('function', [lambda socket, content: (yield), pytest.param('async', id='async')])
 def test_a_generator_is_refused(function):
     async def produce(socket, content):
         yield {'type': 'NEVER'}
+
     with pytest.raises(TypeError, match='has a yield'):
         Function(produce if function == 'async' else function, 'content')
     with pytest.raises(ImproperlyConfigured, match='has a yield'):
@@ -152,6 +163,7 @@ def old_style(socket, content):
 def unseen(function):
     def wrapper(*args, **kwargs):
         return function(*args, **kwargs)
+
     return wrapper
 
 
@@ -168,8 +180,9 @@ UNSEEN = {
 @pytest.mark.parametrize('handed_back', UNSEEN.values(), ids=UNSEEN)
 @both_ways
 def test_a_coroutine_that_is_returned_is_run(connect, handed_back):
-    handler = type('Handler', (RoutedSocketHandler,), {
-        'routes': [('X', handed_back)], 'default_route': unseen(function)})
+    handler = type(
+        'Handler', (RoutedSocketHandler,), {'routes': [('X', handed_back)], 'default_route': unseen(function)}
+    )
     connection = connect(handler)
     connection.received()
     assert connection.send({'type': 'X', 'ref': 1}) == [{'type': 'RAN', 'ref': 1}]
@@ -184,7 +197,9 @@ def test_a_generator_that_is_returned_is_an_error_and_not_an_ack(connect, caplog
     def chunks(socket, content):
         async def produce():
             yield {'type': 'NEVER'}
+
         return produce()
+
     connection = connect(type('Handler', (RoutedSocketHandler,), {'routes': [('X', lazily), ('Y', chunks)]}))
     connection.received()
     assert [connection.send({'type': type, 'ref': 1})[0]['code'] for type in 'XY'] == ['server_error'] * 2
@@ -250,6 +265,7 @@ def test_binary_frames_go_to_async_functions_whose_async_forms_have_agreed(conne
         if data == b'bad':
             raise ValueError('Not this one.')
         return data.upper()
+
     connection = connect(Pictures.socket.Handler, '/picture/7/', pattern=r'^/picture/(?P<pk>\d+)/$')
     connection.messages()
     connection._put('websocket.receive', bytes=b'abc')
@@ -271,6 +287,7 @@ def test_an_async_connect_of_a_mixin_refuses_too(connect):
 
     class Guarded(Guard, RoutedSocketHandler):
         pass
+
     assert connect(Guarded).messages() == [{'close': 4403}]
 
 
@@ -282,10 +299,12 @@ def test_an_async_connect_of_a_stream_refuses_the_whole_connection(connect):
     connection = connect(everything, '/page/?key=right')
     assert connection.messages() == [{'accept': True}]
     assert connection.send({'stream': 'async', 'payload': {'type': 'ADD', 'n': 1, 'ref': 1}}) == [
-        {'stream': 'async', 'payload': {'type': 'SUM', 'n': 2, 'rows': 1, 'ref': 1}}]
+        {'stream': 'async', 'payload': {'type': 'SUM', 'n': 2, 'rows': 1, 'ref': 1}}
+    ]
 
 
 # Forms.
+
 
 async def check(data):
     await asyncio.sleep(0)
@@ -297,11 +316,16 @@ async def check(data):
 @pytest.mark.parametrize('form', [check, lambda data: check(data), functools.partial(check), unseen(check)])
 @both_ways
 def test_an_async_form_validates(connect, form):
-    connection = connect(type('Handler', (RoutedSocketHandler,), {
-        'routes': [Route('BET', lambda socket, content: {'n': content + 1}, form=form)]}))
+    connection = connect(
+        type(
+            'Handler',
+            (RoutedSocketHandler,),
+            {'routes': [Route('BET', lambda socket, content: {'n': content + 1}, form=form)]},
+        )
+    )
     connection.received()
     assert connection.send({'type': 'BET', 'amount': '1'}) == [{'n': 2}]
-    answer, = connection.send({'type': 'BET', 'ref': 1})
+    (answer,) = connection.send({'type': 'BET', 'ref': 1})
     assert (answer['code'], answer['details']) == ('invalid_content', 'How much?')
 
 
@@ -338,22 +362,35 @@ def pydantic_model():
         @validator('amount')
         async def check_amount(cls, value):
             raise ValueError('Not now.')
+
     return Bet
 
 
 def annotated_model():
     pydantic = pytest.importorskip('pydantic', minversion='2')
-    return pydantic.create_model('Bet', amount=(pydantic.conint(gt=0), ...), __validators__={
-        'check_amount': pydantic.model_validator(mode='after')(method)})
+    return pydantic.create_model(
+        'Bet',
+        amount=(pydantic.conint(gt=0), ...),
+        __validators__={'check_amount': pydantic.model_validator(mode='after')(method)},
+    )
 
 
-@pytest.mark.parametrize('make', [
-    lambda: form_class(clean_amount=method), lambda: form_class(clean=method), lambda: form_class(is_valid=method),
-    lambda: form_class(clean=wrapped(method)), lambda: form_class(n=forms.CharField(validators=[not_now])),
-    lambda: form_class(n=type('Field', (forms.CharField,), {'clean': method})()),
-    lambda: rest_framework(validate=method), lambda: rest_framework(validate_amount=method), within_a_serializer,
-    pydantic_model, annotated_model,
-])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: form_class(clean_amount=method),
+        lambda: form_class(clean=method),
+        lambda: form_class(is_valid=method),
+        lambda: form_class(clean=wrapped(method)),
+        lambda: form_class(n=forms.CharField(validators=[not_now])),
+        lambda: form_class(n=type('Field', (forms.CharField,), {'clean': method})()),
+        lambda: rest_framework(validate=method),
+        lambda: rest_framework(validate_amount=method),
+        within_a_serializer,
+        pydantic_model,
+        annotated_model,
+    ],
+)
 def test_a_class_of_forms_whose_checks_would_not_run_is_refused(make):
     with pytest.raises(TypeError, match='async def'):
         Route('BET', function, form=make())
@@ -376,14 +413,22 @@ def test_a_function_that_makes_a_form_has_it_asked():
 def test_a_permission_that_comes_back_as_a_coroutine_is_asked(connect, alice, login, monkeypatch):
     async def has_perms(self, permissions):
         return self.username == 'bob'
+
     monkeypatch.setattr(type(alice), 'has_perms', has_perms)
-    connection = connect(type('Handler', (RoutedSocketHandler,), {
-        'routes': [Route('X', lambda socket: {'type': 'DONE'}, permission='sockets.x')]}), cookies=login(alice))
+    connection = connect(
+        type(
+            'Handler',
+            (RoutedSocketHandler,),
+            {'routes': [Route('X', lambda socket: {'type': 'DONE'}, permission='sockets.x')]},
+        ),
+        cookies=login(alice),
+    )
     connection.received()
     assert connection.send({'type': 'X', 'ref': 1})[0]['code'] == 'not_allowed'
 
 
 # Middleware.
+
 
 async def async_factory(next):
     return next
@@ -392,6 +437,7 @@ async def async_factory(next):
 def async_handle(next):
     async def handle(socket, content):
         return next(socket, content)
+
     return handle
 
 
@@ -412,11 +458,15 @@ def test_an_async_middleware_is_refused_by_name_and_by_the_check(entry):
     if entry is async_factory:
         with pytest.raises(ImproperlyConfigured, match='async_factory.* is an async def.*write def'):
             type('Handler', (RoutedSocketHandler,), {'middleware': [entry]})
-    Handler = type('Handler', (RoutedSocketHandler,), {
-        'middleware': ['{}.{}'.format(__name__, entry.__name__)], '__module__': 'site_wide.handlers'})
-    with pytest.raises(ImproperlyConfigured, match='(?i){}.*write def'.format(entry.__name__)):
+    Handler = type(
+        'Handler',
+        (RoutedSocketHandler,),
+        {'middleware': [f'{__name__}.{entry.__name__}'], '__module__': 'site_wide.handlers'},
+    )
+    with pytest.raises(ImproperlyConfigured, match=f'(?i){entry.__name__}.*write def'):
         calls.chain(Handler)
     from channels import route_class
+
     with sandbox(routing=[route_class(Handler, path='^/x/$')]):
         assert [error.id for error in run_checks(tags=['sockets']) if error.is_serious()] == ['sockets.E011']
 
@@ -427,6 +477,7 @@ def test_a_coroutine_of_a_middleware_is_run_before_the_middleware_around_it_goes
         async def later(socket, content):
             await asyncio.sleep(0)
             return next(socket, content)
+
         return lambda socket, content: later(socket, content)
 
     def outer(next):
@@ -434,13 +485,16 @@ def test_a_coroutine_of_a_middleware_is_run_before_the_middleware_around_it_goes
             answer = next(socket, content)
             seen.append((socket.event, answer))
             return answer
+
         return handle
 
     async def echo(socket, content):
         await asyncio.sleep(0)
         return content
-    connection = connect(type('Handler', (RoutedSocketHandler,), {
-        'middleware': [outer, inner], 'routes': [('ECHO', echo)]}))
+
+    connection = connect(
+        type('Handler', (RoutedSocketHandler,), {'middleware': [outer, inner], 'routes': [('ECHO', echo)]})
+    )
     assert connection.messages() == [{'accept': True}]
     assert connection.send({'type': 'ECHO'}) == [{'type': 'ECHO'}]
     assert seen == [('connect', None), ('receive', {'type': 'ECHO'})]
@@ -450,7 +504,9 @@ def test_a_middleware_can_refuse_within_a_coroutine(connect):
     def guard(next):
         async def refuse():
             raise FrameError('not_allowed', 'No.')
+
         return lambda socket, content: refuse()
+
     assert connect(type('Handler', (RoutedSocketHandler,), {'middleware': [guard]})).messages() == [{'close': 4403}]
 
 
@@ -459,6 +515,7 @@ def test_an_async_receiver_of_a_signal_is_run(connect, caplog):
         await asyncio.sleep(0)
         seen.append(outcome)
         raise KeyError('no')
+
     signals.message_handled.connect(receive)
     try:
         connect(RoutedSocketHandler).send({'type': 'PING'})
@@ -473,6 +530,7 @@ def test_atomic_around_what_is_run_is_a_transaction():
         with transaction.atomic():
             seen.append(database.in_atomic_block)
             return {'type': 'DONE'}
+
     assert coroutines.settle(write()) == {'type': 'DONE'} and seen == [True]
 
 
@@ -492,4 +550,5 @@ def test_a_loop_within_a_loop_runs_and_leaves_the_outer_one_running():
 
     async def fail():
         raise KeyError('no')
+
     assert coroutines.run(outer()) == 'task'

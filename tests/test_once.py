@@ -1,4 +1,5 @@
 """A queryset may find a connection twice. Whatever is done with it is done to the connection once."""
+
 import json
 from datetime import timedelta
 
@@ -9,8 +10,7 @@ from django.db import connection
 from django.db.models import Count
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler
-from sockets import engine
+from sockets import RoutedSocketHandler, engine
 from sockets.models import Membership, Socket
 
 from .conftest import OUR_LAYERS
@@ -25,13 +25,15 @@ def by_groups():
 # Each finds alice's connection, and not the other one, and finds it twice where nobody looks after that.
 TWICE = {
     'a join': by_groups,
-    'two joins': lambda: Socket.objects.filter(user__groups__name='red') | Socket.objects.filter(
-        user__groups__name='blue'),
+    'two joins': lambda: (
+        Socket.objects.filter(user__groups__name='red') | Socket.objects.filter(user__groups__name='blue')
+    ),
     'rooms and a join': lambda: Socket.objects.in_room('tea') | by_groups(),
     'the table of the rooms': lambda: Socket.objects.filter(memberships__name__in=['tea', 'cake']),
     'an order': lambda: Socket.objects.filter(user__isnull=False).order_by('user__groups__name'),
-    'an order and distinct': lambda: Socket.objects.filter(user__isnull=False).order_by(
-        '-user__groups__name').distinct(),
+    'an order and distinct': lambda: (
+        Socket.objects.filter(user__isnull=False).order_by('-user__groups__name').distinct()
+    ),
     'a slice': lambda: by_groups()[:5],
     'a slice of an order': lambda: by_groups().order_by('-user__groups__name')[:2],
     'a union': lambda: Socket.objects.in_room('tea').union(Socket.objects.in_room('cake')),
@@ -39,8 +41,9 @@ TWICE = {
     'only some columns': lambda: by_groups().only('path'),
     'without a column': lambda: by_groups().defer('user'),
     'an order by related': lambda: by_groups().select_related('user'),
-    'of a user': lambda: get_user_model().objects.get(username='alice').sockets.filter(
-        user__groups__name__in=['red', 'blue']),
+    'of a user': lambda: (
+        get_user_model().objects.get(username='alice').sockets.filter(user__groups__name__in=['red', 'blue'])
+    ),
     'an aggregate': lambda: Socket.objects.annotate(n=Count('memberships')).filter(n=2),
     'extra': lambda: by_groups().extra(where=['1 = 1']),
 }
@@ -131,7 +134,7 @@ def test_a_connection_found_twice_is_removed_once_if_its_server_is_gone(alices, 
 @twice
 def test_a_connection_found_twice_is_revoked_once(alices, find):
     assert find().revoke('Gone.') == 1
-    message, = alices.messages()
+    (message,) = alices.messages()
     assert (json.loads(message['text'])['details'], message['close']) == ('Gone.', 4401)
     assert Socket.objects.get().user is None
 
@@ -148,7 +151,7 @@ def test_of_distinct_users_one_connection_each_is_meant(connect, alice, login):
 
 
 def test_many_are_treated_in_parts(layer):
-    names = ['daphne.response.a!{}'.format(n) for n in range(1203)]
+    names = [f'daphne.response.a!{n}' for n in range(1203)]
     Socket.objects.bulk_create([Socket(channel_name=name, path='/', server='daphne.response.a!') for name in names])
     found = Socket.objects.order_by('-pk')[:1201]
     assert (found.count(), found.mark_inactive(), found.cleanup_stale()) == (1201,) * 3
@@ -165,7 +168,7 @@ def test_one_query_counts_and_one_marks(layer, django_assert_num_queries):
 
 def test_other_counts_are_as_they_were(layer):
     for path in ('/a/', '/a/', '/b/'):
-        Socket.objects.create(channel_name='a!{}'.format(Socket.objects.count()), path=path)
+        Socket.objects.create(channel_name=f'a!{Socket.objects.count()}', path=path)
     assert Socket.objects.values('path').annotate(n=Count('pk')).count() == 2
     assert Socket.objects.values_list('path', flat=True).distinct().count() == 2
     assert Socket.objects.all()[1:].count() == 2

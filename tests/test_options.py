@@ -1,4 +1,5 @@
 """Options of a handler class: those that there are count, and those that there are not are refused."""
+
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from django.contrib.auth.models import Permission
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, signals, SocketRouter
+from sockets import RoutedSocketHandler, SocketRouter, signals
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer
 
@@ -67,6 +68,7 @@ def test_the_permission_of_a_handler_class_counts_at_each_frame(connect, alice, 
 
     def listen(outcome, **kwargs):
         outcomes.append(outcome)
+
     signals.message_handled.connect(listen)
     staff._put('websocket.receive', text='{"type": "LOOK", "ref": 2}')
     told, close = staff.messages()
@@ -106,7 +108,8 @@ def test_several_permissions_are_all_wanted_and_a_login_first_if_that_is_wanted_
     # A subclass may let others in.
     for nothing in ((), None, []):
         assert connect(type('Open', (several,), {'permission': nothing, 'login_required': False})).messages() == [
-            {'accept': True}]
+            {'accept': True}
+        ]
 
 
 @pytest.mark.django_db
@@ -119,12 +122,15 @@ def test_a_permission_given_in_a_routing_counts(connect):
 def test_an_async_has_perms_is_run_before_its_result_is_used(connect, alice, login, monkeypatch):
     async def has_perms(self, names):
         return False
+
     monkeypatch.setattr(type(alice), 'has_perms', has_perms)
     assert_refused(connect(Staff, cookies=login(alice)))
 
 
-@pytest.mark.parametrize('permission', ['staff', 'app.', '.may', '', True, 7, ['a.b', None], lambda self: 'a.b',
-                                        property(lambda self: 'a.b'), {'a.b': 1}])
+@pytest.mark.parametrize(
+    'permission',
+    ['staff', 'app.', '.may', '', True, 7, ['a.b', None], lambda self: 'a.b', property(lambda self: 'a.b'), {'a.b': 1}],
+)
 def test_a_wrong_permission_is_an_error_at_import(permission):
     with pytest.raises(ImproperlyConfigured, match=r"Members\.permission: A permission is a name like 'app.may_do"):
         type('Members', (RoutedSocketHandler,), {'permission': permission})
@@ -134,25 +140,38 @@ class BetForm(forms.Form):
     pass
 
 
-@pytest.mark.parametrize('attributes, remedy', [
-    ({'rate': 5}, "Route('TYPE', 'method_name', rate=...)"), ({'rate': '5/s'}, "SOCKETS['MAX_FRAMES_PER_SECOND']"),
-    ({'per': 'user'}, 'per=...'), ({'form': BetForm}, "@socket.route('TYPE', form=...)"),
-    ({'permissions': ['a.b']}, 'it is called permission.'), ({'permission_required': 'a.b'}, 'it is called permission.'),
-    ({'permission_classes': []}, 'it is called permission.'), ({'permision': 'a.b'}, 'it is called permission.'),
-    ({'login_requierd': True}, 'it is called login_required.'), ({'loginrequired': True}, 'it is called login_required.'),
-    ({'MAX_MESSAGE_SIZE': 100}, "SOCKETS['MAX_MESSAGE_SIZE']"), ({'max_bad_frames': 3}, "SOCKETS['MAX_BAD_FRAMES']"),
-    ({'require_login': True}, 'it is called login_required.'), ({'middlewares': []}, 'it is called middleware.'),
-    ({'requires_auth': True}, 'it is called login_required.'),
-    ({'require_permission': 'a.b'}, 'it is called permission.'), ({'middleware_classes': []}, 'it is called middleware.'),
-])
+@pytest.mark.parametrize(
+    'attributes, remedy',
+    [
+        ({'rate': 5}, "Route('TYPE', 'method_name', rate=...)"),
+        ({'rate': '5/s'}, "SOCKETS['MAX_FRAMES_PER_SECOND']"),
+        ({'per': 'user'}, 'per=...'),
+        ({'form': BetForm}, "@socket.route('TYPE', form=...)"),
+        ({'permissions': ['a.b']}, 'it is called permission.'),
+        ({'permission_required': 'a.b'}, 'it is called permission.'),
+        ({'permission_classes': []}, 'it is called permission.'),
+        ({'permision': 'a.b'}, 'it is called permission.'),
+        ({'login_requierd': True}, 'it is called login_required.'),
+        ({'loginrequired': True}, 'it is called login_required.'),
+        ({'MAX_MESSAGE_SIZE': 100}, "SOCKETS['MAX_MESSAGE_SIZE']"),
+        ({'max_bad_frames': 3}, "SOCKETS['MAX_BAD_FRAMES']"),
+        ({'require_login': True}, 'it is called login_required.'),
+        ({'middlewares': []}, 'it is called middleware.'),
+        ({'requires_auth': True}, 'it is called login_required.'),
+        ({'require_permission': 'a.b'}, 'it is called permission.'),
+        ({'middleware_classes': []}, 'it is called middleware.'),
+    ],
+)
 def test_an_attribute_that_only_looks_like_an_option_is_an_error_that_names_the_right_one(attributes, remedy):
-    name, = attributes
+    (name,) = attributes
     mixin = type('Mixin', (), attributes)
-    for make in (lambda: type('Members', (RoutedSocketHandler,), attributes),
-                 lambda: type('Members', (mixin, RoutedSocketHandler), {}),
-                 lambda: type('Members', (SocketDemultiplexer,), attributes),
-                 lambda: RoutedSocketHandler.as_route(attrs=attributes, path='^/$')):
-        with pytest.raises(ImproperlyConfigured, match=r'\.{} has no effect'.format(name)) as caught:
+    for make in (
+        lambda: type('Members', (RoutedSocketHandler,), attributes),
+        lambda: type('Members', (mixin, RoutedSocketHandler), {}),
+        lambda: type('Members', (SocketDemultiplexer,), attributes),
+        lambda: RoutedSocketHandler.as_route(attrs=attributes, path='^/$'),
+    ):
+        with pytest.raises(ImproperlyConfigured, match=rf'\.{name} has no effect') as caught:
             make()
         assert remedy in str(caught.value)
     with pytest.raises(AttributeError, match='attributes of a handler class'):
@@ -192,6 +211,7 @@ def test_methods_of_such_names_are_the_authors_own():
         @staticmethod
         def permission_classes():
             pass
+
     assert Own._route_table.match('RATE') is not None
 
 
@@ -203,6 +223,7 @@ def test_a_mixin_that_guards_views_is_refused_in_a_handler_class():
 def test_what_a_router_was_told_elsewhere_is_not_ignored():
     class Page(View):
         socket = SocketRouter()
+
     for name in ('login_required', 'permission', 'routes'):
         with pytest.raises(AttributeError, match=r'SocketRouter\(handler=ThatClass\)'):
             setattr(Page.socket, name, True)

@@ -1,4 +1,5 @@
 """Inputs of the same kinds as those that were mended, in other shapes."""
+
 import asyncio
 import functools
 
@@ -33,7 +34,9 @@ def no_prefix_is_left():
 @pytest.mark.parametrize('combine', ['union', 'intersection', 'difference'])
 def test_a_union_is_told_while_debugging(db, settings, combine):
     settings.DEBUG = True
-    with SocketClient('/page/', handler=RoutedSocketHandler) as one, SocketClient('/other/', handler=RoutedSocketHandler):
+    with SocketClient('/page/', handler=RoutedSocketHandler) as one, SocketClient(
+        '/other/', handler=RoutedSocketHandler
+    ):
         mine = Socket.objects.filter(path='/page/')
         other = Socket.objects.filter(path='/other/')
         found = getattr(mine, combine)(mine if combine == 'intersection' else other)
@@ -46,7 +49,7 @@ def test_a_union_is_told_while_debugging(db, settings, combine):
 def test_an_option_of_a_mixin_that_comes_too_late_is_an_error(option):
     mixin = type('Guarded', (), {option: 'a.b'})
     assert getattr(type('Right', (mixin, RoutedSocketHandler), {}), option) == 'a.b'
-    with pytest.raises(ImproperlyConfigured, match=r'Guarded\.{}.*class Wrong\(Guarded, \.\.\.\)'.format(option)):
+    with pytest.raises(ImproperlyConfigured, match=rf'Guarded\.{option}.*class Wrong\(Guarded, \.\.\.\)'):
         type('Wrong', (RoutedSocketHandler, mixin), {})
     # Who says so means it.
     type('Open', (RoutedSocketHandler, mixin), {option: ()})
@@ -60,6 +63,7 @@ def test_a_setup_that_refuses_a_page_refuses_its_guarded_socket(db, django_user_
             super().setup(request, *args, **kwargs)
             if not request.user.is_staff:
                 raise PermissionDenied()
+
     if not hasattr(View, 'setup'):
         pytest.skip('This Django has no setup().')
     for name, is_staff, code in (('guest', False, 4403), ('boss', True, None)):
@@ -74,25 +78,46 @@ def test_a_throttled_client_hears_how_long_and_a_422_is_invalid_content():
 
     class Unprocessable(exceptions.ValidationError):
         status_code = 422
+
     error = refusals.frame_error(Unprocessable({'amount': ['Too much.']}))
     assert (error.code, error.errors) == ('invalid_content', {'amount': ['Too much.']})
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize('forced, path, full', [
-    ('/shop', '/shopping/', '/shop/shopping/'), ('/shop', '/shop/', '/shop/'), ('/shop', '/shop', '/shop'),
-    ('/shop', '/shop/a/', '/shop/a/'), ('/shop/', '/item/', '/shop/item/'), ('/', '/item/', '/item/'),
-    ('/a', '/admin/', '/a/admin/'), (None, '/item/', '/item/')])
+@pytest.mark.parametrize(
+    'forced, path, full',
+    [
+        ('/shop', '/shopping/', '/shop/shopping/'),
+        ('/shop', '/shop/', '/shop/'),
+        ('/shop', '/shop', '/shop'),
+        ('/shop', '/shop/a/', '/shop/a/'),
+        ('/shop/', '/item/', '/shop/item/'),
+        ('/', '/item/', '/item/'),
+        ('/a', '/admin/', '/a/admin/'),
+        (None, '/item/', '/item/'),
+    ],
+)
 def test_a_page_is_found_that_begins_as_the_prefix_does(settings, forced, path, full):
     settings.ROOT_URLCONF, settings.FORCE_SCRIPT_NAME = __name__, forced
     with sandbox():
         layer = channel_layers['default']
-        page_consumers.PageConsumer()(Message({
-            'reply_channel': 'daphne.response.test!page', 'method': 'GET', 'path': path, 'root_path': '',
-            'headers': [[b'host', b'example.com']], 'query_string': b'a=1'}, 'http.request', layer))
+        page_consumers.PageConsumer()(
+            Message(
+                {
+                    'reply_channel': 'daphne.response.test!page',
+                    'method': 'GET',
+                    'path': path,
+                    'root_path': '',
+                    'headers': [[b'host', b'example.com']],
+                    'query_string': b'a=1',
+                },
+                'http.request',
+                layer,
+            )
+        )
         channel, reply = layer.receive(['daphne.response.test!'])
     taken = (forced or '').rstrip('/')
-    info = full[len(taken):] or '/'
+    info = full[len(taken) :] or '/'
     assert reply['content'].decode() == '{} {} {}'.format(full + '?a=1', info, info)
 
 
@@ -102,9 +127,19 @@ def test_static_files_are_found_below_a_prefix(settings, static_url):
     settings.ROOT_URLCONF, settings.FORCE_SCRIPT_NAME, settings.STATIC_URL = __name__, '/shop', static_url
     with sandbox():
         layer = channel_layers['default']
-        page_consumers.StaticFilesPageConsumer()(Message({
-            'reply_channel': 'daphne.response.test!page', 'method': 'GET', 'path': '/static/sockets/sockets.js',
-            'headers': [[b'host', b'example.com']], 'query_string': b''}, 'http.request', layer))
+        page_consumers.StaticFilesPageConsumer()(
+            Message(
+                {
+                    'reply_channel': 'daphne.response.test!page',
+                    'method': 'GET',
+                    'path': '/static/sockets/sockets.js',
+                    'headers': [[b'host', b'example.com']],
+                    'query_string': b'',
+                },
+                'http.request',
+                layer,
+            )
+        )
         channel, reply = layer.receive(['daphne.response.test!'])
     assert reply['status'] == 200 and b'class SocketRouter' in reply['content']
 
@@ -129,8 +164,11 @@ def test_an_async_def_behind_a_decorator_is_seen_through_a_partialmethod():
     routes = (('X', 'on_x'),)
     type('Fine', (RoutedSocketHandler,), {'routes': routes, 'on_x': functools.partialmethod(work)})
     with pytest.raises(ImproperlyConfigured, match='async def behind a decorator'):
-        type('Lost', (RoutedSocketHandler,), {
-            'routes': routes, 'on_x': functools.partialmethod(transaction.atomic(work))})
+        type(
+            'Lost',
+            (RoutedSocketHandler,),
+            {'routes': routes, 'on_x': functools.partialmethod(transaction.atomic(work))},
+        )
 
 
 def unseen(function):
@@ -151,8 +189,10 @@ def serializer_that(name):
     return type('Hidden', (serializers.Serializer,), {'a': serializers.CharField(), name: unseen(checked)})
 
 
-@pytest.mark.parametrize('make, name', [
-    (form_that, 'clean'), (form_that, 'clean_a'), (serializer_that, 'validate'), (serializer_that, 'validate_a')])
+@pytest.mark.parametrize(
+    'make, name',
+    [(form_that, 'clean'), (form_that, 'clean_a'), (serializer_that, 'validate'), (serializer_that, 'validate_a')],
+)
 @pytest.mark.filterwarnings('ignore:coroutine')
 def test_a_check_of_a_form_that_has_not_run_lets_nothing_through(make, name):
     with pytest.raises(TypeError, match='has not been run'):
@@ -168,7 +208,9 @@ def test_coroutines_in_a_list_and_generators_are_errors_and_not_acks():
 
 
 def test_delete_says_how_many_connections_that_were(db):
-    with SocketClient('/a/', handler=RoutedSocketHandler) as one, SocketClient('/b/', handler=RoutedSocketHandler) as two:
+    with SocketClient('/a/', handler=RoutedSocketHandler) as one, SocketClient(
+        '/b/', handler=RoutedSocketHandler
+    ) as two:
         Socket.objects.get(path='/a/').join('tea')
         assert Socket.objects.get(path='/b/').delete()[1]['sockets.Socket'] == 1
         total, of_models = Socket.objects.all().delete()

@@ -1,10 +1,9 @@
 import time
 
 import pytest
-from django.db import connections, DatabaseError
+from django.db import DatabaseError, connections
 
-from sockets import callbacks
-from sockets import RoutedSocketHandler
+from sockets import RoutedSocketHandler, callbacks
 from sockets.connection import overtime, timing
 from sockets.connection.endings import end
 from sockets.models import Socket, SocketQuerySet
@@ -62,10 +61,11 @@ def slow(connect):
 
 def test_a_function_that_hangs_ends_its_connection_once_and_says_where_it_is(slow, caplog):
     assert slow.send({'type': 'HANG', 'ref': 7}) == [
-        {'type': 'ERROR', 'code': 'server_error', 'details': 'This takes too long.', 'ref': 7}]
+        {'type': 'ERROR', 'code': 'server_error', 'details': 'This takes too long.', 'ref': 7}
+    ]
     assert not Socket.objects.exists() and Slow.ended == [1011]
-    record, = [record for record in caplog.records if record.levelname == 'ERROR']
-    assert 'Slow at \'/page/\' has been at a websocket.receive' in record.getMessage()
+    (record,) = [record for record in caplog.records if record.levelname == 'ERROR']
+    assert "Slow at '/page/' has been at a websocket.receive" in record.getMessage()
     assert 'in on_hang' in record.getMessage()
     # Its disconnect is what comes last, and finds nothing to do.
     slow.disconnect()
@@ -123,7 +123,8 @@ def test_the_time_of_a_function_within_another_counts_for_the_outer_one(connect,
     other = connect(Nested)
     connection.messages(), other.messages()
     assert [frame['type'] for frame in connection.send({'type': 'END', 'pk': Socket.objects.latest('pk').pk})] == [
-        'ERROR']
+        'ERROR'
+    ]
     assert not Socket.objects.exists()
     assert sum('MAX_HANDLING_TIME' in record.getMessage() for record in caplog.records) == 1
 
@@ -134,6 +135,7 @@ def test_the_database_is_told_again_where_it_is_away(slow, monkeypatch):
 
     def fail(self, *args):
         raise DatabaseError('away')
+
     monkeypatch.setattr(callbacks, 'try_again', again.append)
     monkeypatch.setattr(SocketQuerySet, 'remove', fail)
     slow.send({'type': 'HANG'})

@@ -5,12 +5,12 @@ from channels import channel_layers
 from channels.handler import ViewConsumer
 from channels.message import Message
 from channels.worker import Worker
-from django.http import HttpResponse, StreamingHttpResponse
 from django.conf.urls import url
+from django.http import HttpResponse, StreamingHttpResponse
 
 from sockets.engines.channels1 import page_consumers
-from sockets.layers import InMemoryChannelLayer
 from sockets.engines.channels1.page_consumers import PageConsumer, StaticFilesPageConsumer
+from sockets.layers import InMemoryChannelLayer
 
 # A page looks after the connections to the database, of which an earlier test may have left one.
 pytestmark = pytest.mark.django_db
@@ -50,8 +50,19 @@ def layer(settings):
 
 
 def serve(layer, path, method='GET'):
-    PageConsumer()(Message({'reply_channel': SERVER + 'page', 'path': path, 'method': method, 'headers': [
-        (b'host', b'example.com')], 'body': b''}, 'http.request', layer))
+    PageConsumer()(
+        Message(
+            {
+                'reply_channel': SERVER + 'page',
+                'path': path,
+                'method': method,
+                'headers': [(b'host', b'example.com')],
+                'body': b'',
+            },
+            'http.request',
+            layer,
+        )
+    )
 
 
 def sent(layer):
@@ -66,7 +77,7 @@ def sent(layer):
 class Answers:
     """A server that answers what it is asked; the client of its page leaves after ``stays`` questions."""
 
-    def __init__(self, layer, stays=10 ** 6):
+    def __init__(self, layer, stays=10**6):
         self.layer, self.stays, self.found, self.is_over = layer, stays, [], False
 
     def __enter__(self):
@@ -90,7 +101,7 @@ class Answers:
 
 def test_a_page_is_numbered_and_asks_nothing(layer):
     serve(layer, '/whole/')
-    first, = sent(layer)
+    (first,) = sent(layer)
     assert (first['status'], first['content'], first['more_content'], first['order']) == (200, b'whole', False, 0)
     serve(layer, '/stream/3/')
     assert [message['order'] for message in sent(layer)] == [0, 1, 2, 3]
@@ -143,14 +154,14 @@ def test_a_view_that_fails_before_it_has_said_anything_is_a_500(layer):
     # It was a 503 two minutes later.
     with pytest.raises(KeyError):
         serve(layer, '/broken/0/')
-    only, = sent(layer)
+    (only,) = sent(layer)
     assert only['status'] == 500 and b'as told' not in only['content']
 
 
 @pytest.mark.parametrize('path', ['/whole/', '/stream/100000/'])
 def test_a_head_runs_no_further_than_its_headers(layer, path):
     serve(layer, path, 'HEAD')
-    only, = sent(layer)
+    (only,) = sent(layer)
     assert (only['status'], only['content'], only['more_content']) == (200, b'', False)
     assert closed in ([], ['generator', 'response'])
 
@@ -162,8 +173,11 @@ def test_a_worker_serves_pages_this_way_unless_its_routing_has_a_consumer_of_its
     router = channel_layers['default'].router
     before = list(router.root.routing)
     try:
-        for consumer, kind in ((None, PageConsumer), (page_consumers.StaticFilesConsumer(), StaticFilesPageConsumer),
-                               (Own(), Own)):
+        for consumer, kind in (
+            (None, PageConsumer),
+            (page_consumers.StaticFilesConsumer(), StaticFilesPageConsumer),
+            (Own(), Own),
+        ):
             del router.root.routing[:]
             router.check_default(http_consumer=consumer)
             Worker(channel_layers['default'], signal_handlers=False).ready()

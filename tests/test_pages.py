@@ -9,7 +9,7 @@ from twisted.test.proto_helpers import StringTransport
 
 from sockets.engines.channels1 import pages
 from sockets.engines.channels1.connection import Connection
-from sockets.engines.channels1.pages import CHUNKS_AHEAD, ClientLeft, PAGE_BACKLOG, PageRequest, PIECE
+from sockets.engines.channels1.pages import CHUNKS_AHEAD, PAGE_BACKLOG, PIECE, ClientLeft, PageRequest
 
 
 class Transport(StringTransport):
@@ -166,6 +166,7 @@ def test_a_thread_waits_for_its_client_and_learns_that_it_has_left(server):
             request.wait_for_room()
         except ClientLeft:
             found.append('left')
+
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     thread.join(0.1)
@@ -179,7 +180,8 @@ def test_a_thread_waits_for_its_client_and_learns_that_it_has_left(server):
 
 
 def at(monkeypatch, seconds):
-    monkeypatch.setattr(pages.time, 'monotonic', lambda now=pages.time.monotonic(): now + seconds)
+    now = pages.time.monotonic()
+    monkeypatch.setattr(pages.time, 'monotonic', lambda: now + seconds)
 
 
 def test_a_long_page_lasts_while_its_client_reads_and_a_look_at_it_raises_nothing(server, monkeypatch):
@@ -234,9 +236,13 @@ def test_an_exception_of_one_connection_ends_no_look_at_another(server, caplog):
     assert 'Could not check the time-outs of a' in caplog.text
 
 
-@pytest.mark.parametrize('content', [
-    {'order': 2, 'content': b'x', 'more_content': False}, {'order': 1, 'broken': True},
-])
+@pytest.mark.parametrize(
+    'content',
+    [
+        {'order': 2, 'content': b'x', 'more_content': False},
+        {'order': 1, 'broken': True},
+    ],
+)
 def test_a_page_of_which_a_part_is_missing_is_cut_off_and_never_looks_whole(server, content):
     message = server.ask()
     server.reply(message, status=200, headers=[], content=b'x', more_content=True, order=0)
@@ -253,9 +259,14 @@ def test_a_page_of_another_length_than_it_says_is_the_last_of_its_connection(ser
     assert server.transport.disconnecting
 
 
-@pytest.mark.parametrize('head, status', [
-    (b'HEAD / HTTP/1.1', 200), (b'GET / HTTP/1.1', 204), (b'GET / HTTP/1.1', 304),
-])
+@pytest.mark.parametrize(
+    'head, status',
+    [
+        (b'HEAD / HTTP/1.1', 200),
+        (b'GET / HTTP/1.1', 204),
+        (b'GET / HTTP/1.1', 304),
+    ],
+)
 def test_nothing_follows_the_headers_of_a_response_without_a_body(server, head, status):
     # The first chunk was left out, the others were not.
     message = server.ask(head)
@@ -285,10 +296,15 @@ def test_a_client_that_does_not_read_the_end_is_not_waited_for_for_ever(server):
 
 # Requests.
 
-@pytest.mark.parametrize('headers, body', [
-    ([b'Content-Length: 11'], b''), ([b'Content-Length: 11', b'Expect: 100-continue'], b''),
-    ([b'Transfer-Encoding: chunked'], b'b\r\n01234567890\r\n0\r\n\r\n'),
-])
+
+@pytest.mark.parametrize(
+    'headers, body',
+    [
+        ([b'Content-Length: 11'], b''),
+        ([b'Content-Length: 11', b'Expect: 100-continue'], b''),
+        ([b'Transfer-Encoding: chunked'], b'b\r\n01234567890\r\n0\r\n\r\n'),
+    ],
+)
 def test_a_body_over_the_limit_is_refused_before_it_is_read(server, settings, headers, body):
     settings.SOCKETS = {'MAX_BODY_SIZE': 10}
     assert server.ask(b'POST / HTTP/1.1', *headers, body=body) is None
@@ -302,10 +318,15 @@ def test_a_body_within_the_limit_is_a_body(server, settings, limit):
     assert (message['body'], message['path'], message['query_string']) == (b'0123456789', '/form', b'a=1')
 
 
-@pytest.mark.parametrize('header', [
-    b'Daphne-Root-Path: /x', b'dAPHNE-root-PATH: /x', b'Daphne_Root_Path: /x',
-    b'Daphne-Root-Path: /x\r\nDaphne-Root-Path: /y',
-])
+@pytest.mark.parametrize(
+    'header',
+    [
+        b'Daphne-Root-Path: /x',
+        b'dAPHNE-root-PATH: /x',
+        b'Daphne_Root_Path: /x',
+        b'Daphne-Root-Path: /x\r\nDaphne-Root-Path: /y',
+    ],
+)
 @pytest.mark.parametrize('name', [None, 'X-Script-Name'])
 def test_nobody_believes_a_clients_root_path(server, settings, header, name):
     settings.SOCKETS = {'ROOT_PATH_HEADER': name}
@@ -314,18 +335,39 @@ def test_nobody_believes_a_clients_root_path(server, settings, header, name):
 
 
 @pytest.mark.parametrize('name', ['X-Script-Name', 'Daphne-Root-Path'])
-@pytest.mark.parametrize('value, root_path', [
-    (b'/x', '/x'), (b'/x/', '/x'), (b'/', ''), (b'/a/b-c', '/a/b-c'), (b'/caf%C3%A9', '/café'),
-])
+@pytest.mark.parametrize(
+    'value, root_path',
+    [
+        (b'/x', '/x'),
+        (b'/x/', '/x'),
+        (b'/', ''),
+        (b'/a/b-c', '/a/b-c'),
+        (b'/caf%C3%A9', '/café'),
+    ],
+)
 def test_the_header_that_a_setting_names_is_believed(server, settings, name, value, root_path):
     settings.SOCKETS = {'ROOT_PATH_HEADER': name}
     assert server.ask(b'GET / HTTP/1.1', name.encode() + b': ' + value)['root_path'] == root_path
 
 
-@pytest.mark.parametrize('value', [
-    b'x', b'', b'//evil.example', b'/x//y', b'/x y', b'/x%0ay', b'/%7f', b'/\xe9', b'/x\\y', b'/x?y', b'/%2fevil.example',
-    b'/%c2%85', b'/x\r\nX-Script-Name: /y',
-])
+@pytest.mark.parametrize(
+    'value',
+    [
+        b'x',
+        b'',
+        b'//evil.example',
+        b'/x//y',
+        b'/x y',
+        b'/x%0ay',
+        b'/%7f',
+        b'/\xe9',
+        b'/x\\y',
+        b'/x?y',
+        b'/%2fevil.example',
+        b'/%c2%85',
+        b'/x\r\nX-Script-Name: /y',
+    ],
+)
 def test_what_is_no_path_is_refused(server, settings, value):
     settings.SOCKETS = {'ROOT_PATH_HEADER': 'X-Script-Name'}
     assert server.ask(b'GET / HTTP/1.1', b'X-Script-Name: ' + value) is None
@@ -335,9 +377,16 @@ def test_what_is_no_path_is_refused(server, settings, value):
 @pytest.mark.parametrize('name, script_name', [(None, ''), ('X-Script-Name', '/a')])
 def test_a_websocket_gets_the_same_root_path(server, settings, name, script_name):
     settings.SOCKETS = {'ROOT_PATH_HEADER': name}
-    server.ask(b'GET /a/ws/ HTTP/1.1', b'Upgrade: websocket', b'Connection: Upgrade', b'Sec-WebSocket-Version: 13',
-               b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', b'Daphne-Root-Path: /x', b'X-Script-Name: /a')
-    (channel, content), = server.layer.sent
+    server.ask(
+        b'GET /a/ws/ HTTP/1.1',
+        b'Upgrade: websocket',
+        b'Connection: Upgrade',
+        b'Sec-WebSocket-Version: 13',
+        b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+        b'Daphne-Root-Path: /x',
+        b'X-Script-Name: /a',
+    )
+    ((channel, content),) = server.layer.sent
     assert channel == 'websocket.connect'
     connection = Connection(Message(content, channel, server.layer), {})
     again = connection.handshake_again(lambda: connection.handshake_text('sessionid'))

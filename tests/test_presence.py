@@ -5,15 +5,15 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from channels import channel_layers, DEFAULT_CHANNEL_LAYER
+from channels import DEFAULT_CHANNEL_LAYER, channel_layers
 from django.contrib.sessions.models import Session
-from django.db import connections, OperationalError
+from django.db import OperationalError, connections
 from django.utils import timezone
 
-from sockets import callbacks, engine, fanout, presence, RoutedSocketHandler, signals
+from sockets import RoutedSocketHandler, callbacks, engine, fanout, presence, signals
 from sockets.engines.channels1.channel_layer import channel_layer
 from sockets.execution import background
-from sockets.models import queryset, removal, Socket
+from sockets.models import Socket, queryset, removal
 from sockets.presence import start_housekeeper
 
 from .client import Connection
@@ -47,7 +47,7 @@ def dead(monkeypatch):
 
 
 def row(n, server='dead!', **fields):
-    return Socket.objects.create(channel_name='{}{}'.format(server, n), path='/room/x/', **fields)
+    return Socket.objects.create(channel_name=f'{server}{n}', path='/room/x/', **fields)
 
 
 def row_of(layer_name, n, **fields):
@@ -60,18 +60,20 @@ def test_a_row_knows_its_server(layer):
 
 
 def test_all_rows_of_a_dead_server_go_each_with_its_disconnect_function_and_its_signal_once(
-        connect, dead, alice, django_assert_num_queries):
+    connect, dead, alice, django_assert_num_queries
+):
     living = connect(Noted, '/room/x/', pattern=r'^/room/(?P<room>\w+)/$')
     row(1, user=alice), row(2)
     told = []
 
     def listen(socket, code, reason, **kwargs):
         told.append((socket.channel_name, code, reason))
+
     signals.socket_disconnected.connect(listen)
     dead.append('dead!')
     assert Socket.objects.purge_dead() == 2
     assert sorted(Noted.ended) == [('dead!1', 'alice', None, {'room': 'x'}), ('dead!2', '', None, {'room': 'x'})]
-    assert sorted(told) == [('dead!{}'.format(n), None, 'The server of this connection is gone.') for n in (1, 2)]
+    assert sorted(told) == [(f'dead!{n}', None, 'The server of this connection is gone.') for n in (1, 2)]
     assert dead == [] and Socket.objects.get().channel_name == living.name
     assert Socket.objects.purge_dead() == 0 and len(Noted.ended) == 2
 
@@ -92,6 +94,7 @@ def test_many_rows_go_in_parts_before_any_function_runs(layer, dead, monkeypatch
     def note_and_remove(rows, *args):
         parts.append(len(rows))
         return remove(rows, *args)
+
     monkeypatch.setattr(removal, 'remove', note_and_remove)
     monkeypatch.setattr(callbacks, 'end', lambda rows, details, code: parts.append(('end', len(rows))))
     for n in range(7):
@@ -106,6 +109,7 @@ def test_rows_whose_path_no_route_leads_to_go_with_their_signal(layer, dead):
 
     def listen(sender, socket, **kwargs):
         told.append((sender, socket.channel_name))
+
     signals.socket_disconnected.connect(listen)
     row(1)
     dead.append('dead!')
@@ -129,6 +133,7 @@ def test_connects_and_messages_look_for_the_dead_in_passing_but_not_all_the_time
 
 def test_nobody_looks_in_passing_who_is_told_not_to_or_is_in_a_transaction(layer, monkeypatch, settings):
     from django.db import transaction
+
     monkeypatch.setattr(presence, '_next_purge', [0])
     monkeypatch.setattr(type(Socket.objects), 'purge_dead', lambda self, at_most: pytest.fail('looked'))
     with transaction.atomic():
@@ -146,6 +151,7 @@ def test_nobody_waits_for_a_look_in_passing(layer, monkeypatch):
         looked.append(threading.current_thread())
         started.set()
         go_on.wait(10)
+
     monkeypatch.setattr(type(Socket.objects), 'purge_dead', purge_dead)
     monkeypatch.setattr(type(connections['default']), 'is_in_memory_db', lambda self: False, raising=False)
     # The sandbox has it done here.
@@ -208,6 +214,7 @@ def test_rows_of_an_older_version_go_by_their_silence(layer, monkeypatch):
 def test_a_purge_removes_the_silent_closes_the_expired_and_asks_the_quiet(connect, alice, login, dead):
     def minutes_ago(n):
         return timezone.now() - timedelta(minutes=n)
+
     quiet, silent, lively = (connect(Noted) for _ in range(3))
     expired = connect(Noted, cookies=login(alice))
     for connection in (quiet, silent, expired, lively):
@@ -283,7 +290,9 @@ def test_no_step_of_a_purge_keeps_the_others_from_running(layer, monkeypatch, br
                 raise ValueError('broken: ' + name)
             taken.append(name)
             return 1
+
         return take
+
     for name in STEPS:
         monkeypatch.setattr(type(Socket.objects) if name == 'purge_dead' else presence, name, step(name))
     with pytest.raises(ValueError, match=broken):
@@ -291,10 +300,12 @@ def test_no_step_of_a_purge_keeps_the_others_from_running(layer, monkeypatch, br
     assert sorted([*taken, broken]) == sorted(STEPS)
 
 
-@pytest.mark.parametrize('broken', [
-    'revoke_expired', 'revoke_inactive', 'ask_the_old', 'purge_lost', 'purge_dead', 'an end'])
+@pytest.mark.parametrize(
+    'broken', ['revoke_expired', 'revoke_inactive', 'ask_the_old', 'purge_lost', 'purge_dead', 'an end']
+)
 def test_no_step_of_the_housekeeper_keeps_the_others_from_running_and_each_trouble_is_said_once(
-        layer, monkeypatch, caplog, broken):
+    layer, monkeypatch, caplog, broken
+):
     taken = []
 
     def step(name):
@@ -302,7 +313,9 @@ def test_no_step_of_the_housekeeper_keeps_the_others_from_running_and_each_troub
             taken.append(name)
             if name == broken:
                 raise ValueError('broken: ' + name)
+
         return take
+
     names = ['revoke_expired', 'revoke_inactive', 'ask_the_old', 'purge_lost', 'purge_dead']
     for name in names:
         monkeypatch.setattr(type(Socket.objects) if name == 'purge_dead' else presence, name, step(name))
@@ -326,6 +339,7 @@ def test_a_disconnect_that_the_database_does_not_hear_of_is_told_again(connect, 
         if away and away.pop():
             raise OperationalError('away')
         return remove(self)
+
     monkeypatch.setattr(Socket, 'remove', fail)
     connection.disconnect(1001)
     housekeeper = presence.Housekeeper()
@@ -370,6 +384,7 @@ def test_a_close_that_the_layer_could_not_be_told_of_is_told_again_until_it_can_
         if 'close' in message and away and away.pop():
             raise ConnectionError('away')
         return send_many(names, message)
+
     monkeypatch.setattr(fanout, 'send_many', fail)
     Socket.objects.all().revoke('Gone.')
     housekeeper = presence.Housekeeper()
@@ -378,7 +393,7 @@ def test_a_close_that_the_layer_could_not_be_told_of_is_told_again_until_it_can_
         housekeeper.look()
         assert connection.messages() == []
     housekeeper.look()
-    message, = connection.messages()
+    (message,) = connection.messages()
     assert (json.loads(message['text'])['details'], message['close']) == ('Gone.', 4401)
     assert not presence._unfinished and len(Noted.ended) == 1
     assert caplog.text.count('trying until it is done: ConnectionError: away') == 1
@@ -416,11 +431,13 @@ def test_a_process_has_one_housekeeper_which_survives_what_goes_wrong(monkeypatc
     def look(self):
         looks.append(None)
         raise OperationalError('away')
+
     monkeypatch.setattr(presence.Housekeeper, 'look', look)
 
     def sleep(seconds):
         if len(looks) >= 5:
             raise SystemExit
+
     monkeypatch.setattr(presence, 'time', SimpleNamespace(sleep=sleep))
     start_housekeeper(), start_housekeeper()
     for thread in presence.threading.enumerate():
@@ -438,11 +455,12 @@ def test_a_live_server_loses_no_row_to_a_purge(layer, connect):
 
 
 def test_a_frame_keeps_a_row_alive_at_the_cost_of_one_write_in_a_while(connect, settings, monkeypatch):
-    from sockets.connection import connect as opening, frame
+    from sockets.connection import connect as opening
+    from sockets.connection import frame
+
     clock = [5000.0]
     for module in (opening, frame):
-        monkeypatch.setattr(module, 'time', SimpleNamespace(
-            monotonic=lambda: clock[0], perf_counter=time.perf_counter))
+        monkeypatch.setattr(module, 'time', SimpleNamespace(monotonic=lambda: clock[0], perf_counter=time.perf_counter))
     connection = connect(RoutedSocketHandler)
     long_ago = timezone.now() - timedelta(hours=1)
     Socket.objects.update(active=False, last_ping=long_ago)

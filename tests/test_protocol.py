@@ -1,9 +1,11 @@
 """daphne's end of a websocket, without a network."""
+
 import math
 
 import pytest
 
-from sockets.engines.channels1 import opening, protocol as protocol_module
+from sockets.engines.channels1 import opening
+from sockets.engines.channels1 import protocol as protocol_module
 from sockets.engines.channels1.factory import SocketFactory
 from sockets.engines.channels1.protocol import SocketProtocol
 from sockets.engines.channels1.reading import FRAMES_A_TURN
@@ -15,8 +17,9 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 def test_daphne_uses_it():
-    from daphne import http_protocol
     import daphne.server
+    from daphne import http_protocol
+
     assert http_protocol.HTTPFactory is daphne.server.HTTPFactory is SocketFactory
     assert http_protocol.HTTPFactory(None, send_channel='test!').ws_factory.protocol is SocketProtocol
 
@@ -26,16 +29,23 @@ def test_a_message_comes_in_and_one_goes_out():
     wire.receive(frame(b'hi') + frame(b'\xff', BINARY))
     assert wire.layer.sent == [
         ('websocket.receive', {'reply_channel': wire.name, 'path': '/page/', 'order': 1, 'text': 'hi'}),
-        ('websocket.receive', {'reply_channel': wire.name, 'path': '/page/', 'order': 2, 'bytes': b'\xff'})]
+        ('websocket.receive', {'reply_channel': wire.name, 'path': '/page/', 'order': 2, 'bytes': b'\xff'}),
+    ]
     wire.reply(text='hello')
     wire.reply(bytes=b'\x00')
     assert wire.frames() == [(TEXT, b'hello'), (BINARY, b'\x00')]
 
 
-@pytest.mark.parametrize('data, code', [
-    (frame(b'\xff'), 1007), (frame(b'x', mask=None), 1002), (frame(b'x', 3), 1002),
-    (frame(b'x', BINARY, fin=False) + frame(b'x' * 100, 0), 1009), (frame(b'\x03\xee', CLOSE), 1002),
-])
+@pytest.mark.parametrize(
+    'data, code',
+    [
+        (frame(b'\xff'), 1007),
+        (frame(b'x', mask=None), 1002),
+        (frame(b'x', 3), 1002),
+        (frame(b'x', BINARY, fin=False) + frame(b'x' * 100, 0), 1009),
+        (frame(b'\x03\xee', CLOSE), 1002),
+    ],
+)
 def test_a_violation_is_answered_with_a_close_and_nothing_after_it_is_handled(settings, data, code):
     settings.SOCKETS = {'MAX_MESSAGE_SIZE': 20}
     wire = Wire.open()
@@ -51,8 +61,12 @@ def test_a_binary_frame_may_be_larger_than_a_text_if_the_settings_say_so(setting
     wire = Wire.open()
     wire.receive(frame(b'x' * 800, BINARY) + frame(b'x' * 400, BINARY, fin=False) + frame(b'x' * 400, 0))
     assert wire.layer.messages() == [b'x' * 800] * 2
-    for data in (frame(b'x' * 801, BINARY), frame(b'x' * 400, BINARY, fin=False) + frame(b'x' * 401, 0),
-                 frame(b'x' * 81), frame(b'x', fin=False) + frame(b'x' * 80, 0)):
+    for data in (
+        frame(b'x' * 801, BINARY),
+        frame(b'x' * 400, BINARY, fin=False) + frame(b'x' * 401, 0),
+        frame(b'x' * 81),
+        frame(b'x', fin=False) + frame(b'x' * 80, 0),
+    ):
         wire = Wire.open()
         wire.receive(data)
         assert wire.frames()[0][1][:2] == b'\x03\xf1' and wire.layer.messages() == []
@@ -65,8 +79,11 @@ def test_a_binary_frame_may_be_larger_than_a_text_if_the_settings_say_so(setting
 
 # What the server closes.
 
-@pytest.mark.parametrize('code, sent', [(True, b'\x03\xe8'), (1000, b'\x03\xe8'), (4401, b'\x11\x31'),
-                                        (1011, b'\x03\xf3'), (1012, b'\x03\xf4restart')])
+
+@pytest.mark.parametrize(
+    'code, sent',
+    [(True, b'\x03\xe8'), (1000, b'\x03\xe8'), (4401, b'\x11\x31'), (1011, b'\x03\xf3'), (1012, b'\x03\xf4restart')],
+)
 def test_daphne_can_close_with_codes_that_autobahn_keeps_to_itself(code, sent):
     wire = Wire.open()
     wire.reply(close=code)
@@ -79,13 +96,21 @@ def test_an_invalid_close_code_closes_with_1011(code, caplog):
     wire = Wire.open()
     wire.reply(close=code)
     assert wire.frames() == [(CLOSE, b'\x03\xf3')]
-    assert '{!r} is not a close code'.format(code) in caplog.text
+    assert f'{code!r} is not a close code' in caplog.text
 
 
-@pytest.mark.parametrize('late', [
-    frame(b'late'), frame(b'late', BINARY), frame(b'la', fin=False) + frame(b'te', 0), frame(b'ping', PING),
-    frame(b'\xff'), frame(b'x', 3), frame(b'x' * 70000),
-])
+@pytest.mark.parametrize(
+    'late',
+    [
+        frame(b'late'),
+        frame(b'late', BINARY),
+        frame(b'la', fin=False) + frame(b'te', 0),
+        frame(b'ping', PING),
+        frame(b'\xff'),
+        frame(b'x', 3),
+        frame(b'x' * 70000),
+    ],
+)
 def test_what_comes_after_our_close_is_not_handled(late):
     # A frame that was executed and could not be answered was sent again by its client, to the next server.
     wire = Wire.open()
@@ -143,9 +168,17 @@ def test_a_connection_is_gone_when_its_client_closes_and_does_not_read():
     assert wire.is_closed and wire.layer.channels() == ['disconnect'] and wire.clock.getDelayedCalls() == []
 
 
-@pytest.mark.parametrize('told', [
-    {'accept': True}, {'accept': False}, {'close': True}, {'close': 1012}, {'text': 'late'}, {'retry': 1.0},
-])
+@pytest.mark.parametrize(
+    'told',
+    [
+        {'accept': True},
+        {'accept': False},
+        {'close': True},
+        {'close': 1012},
+        {'text': 'late'},
+        {'retry': 1.0},
+    ],
+)
 @pytest.mark.parametrize('first', [{'close': 4000}, {'accept': False}])
 def test_a_message_to_a_connection_that_is_ending_does_no_harm(told, first):
     wire = Wire()
@@ -172,6 +205,7 @@ def test_daphnes_check_of_its_time_outs_survives_a_connection_that_is_not_open_y
 
 # Messages of the layer.
 
+
 def test_empty_messages_arrive():
     wire = Wire.open()
     wire.reply(text='')
@@ -180,9 +214,14 @@ def test_empty_messages_arrive():
     assert wire.frames() == [(TEXT, b''), (BINARY, b''), (TEXT, b'x')]
 
 
-@pytest.mark.parametrize('message, words', [
-    ({'txt': 'x'}, "'txt'"), ({'text': 'x', 'status': 200}, "'status'"), ({'text': 'x', 'bytes': b'x'}, 'both'),
-])
+@pytest.mark.parametrize(
+    'message, words',
+    [
+        ({'txt': 'x'}, "'txt'"),
+        ({'text': 'x', 'status': 200}, "'status'"),
+        ({'text': 'x', 'bytes': b'x'}, 'both'),
+    ],
+)
 def test_a_message_that_makes_no_sense_raises(message, words):
     with pytest.raises(ValueError) as caught:
         Wire.open().reply(**message)
@@ -207,8 +246,13 @@ def test_daphne_handles_a_message_for_a_page_and_one_for_no_connection():
 
 
 def test_a_message_accepts_and_a_close_refuses():
-    for message, status in (({'accept': True}, 101), ({'text': 'x'}, 101), ({'text': ''}, 101),
-                            ({'accept': False}, 403), ({'close': True}, 403)):
+    for message, status in (
+        ({'accept': True}, 101),
+        ({'text': 'x'}, 101),
+        ({'text': ''}, 101),
+        ({'accept': False}, 403),
+        ({'close': True}, 403),
+    ):
         wire = Wire()
         wire.receive(REQUEST + b'\r\n')
         wire.reply(**message)
@@ -216,6 +260,7 @@ def test_a_message_accepts_and_a_close_refuses():
 
 
 # A client that does not read, and one that sends without end.
+
 
 def test_frames_are_handled_some_at_a_time_and_nothing_is_read_meanwhile():
     wire = Wire.open()
@@ -308,6 +353,7 @@ def test_too_many_frames_close_with_1013():
 
 # Pings.
 
+
 def silence(wire, seconds):
     """Let time pass as daphne does, which looks every two seconds."""
     for _ in range(seconds // 2):
@@ -319,7 +365,7 @@ def silence(wire, seconds):
 def test_a_silent_client_is_pinged_and_one_that_is_gone_is_found():
     wire = Wire.open()
     silence(wire, 24)
-    (opcode, payload), = wire.frames()
+    ((opcode, payload),) = wire.frames()
     assert opcode == PING
     wire.receive(frame(payload, PONG))
     silence(wire, 20)
@@ -332,14 +378,19 @@ def test_an_answer_that_takes_longer_than_the_interval_is_an_answer():
     # daphne sent the next ping, forgot the first one, and cut off whoever answered either.
     wire = Wire.open(ping_interval=4, ping_timeout=30)
     silence(wire, 16)
-    (_, payload), = wire.frames()
+    ((_, payload),) = wire.frames()
     wire.receive(frame(payload, PONG))
     wire.turns(25)
     assert not wire.is_closed
 
 
-@pytest.mark.parametrize('pieces', [[frame(b'x' * 100000, BINARY)[n:n + 2000] for n in range(0, 100000, 2000)],
-                                    [frame(b'x' * 2000, BINARY, fin=False), *[frame(b'x' * 2000, 0, fin=False)] * 49]])
+@pytest.mark.parametrize(
+    'pieces',
+    [
+        [frame(b'x' * 100000, BINARY)[n : n + 2000] for n in range(0, 100000, 2000)],
+        [frame(b'x' * 2000, BINARY, fin=False), *[frame(b'x' * 2000, 0, fin=False)] * 49],
+    ],
+)
 def test_a_client_that_sends_one_large_frame_over_a_slow_line_is_not_silent(pieces):
     # It answers a ping when the frame is through; before, it was cut off half-way, again and again.
     wire = Wire.open()
@@ -368,6 +419,7 @@ def test_a_client_that_is_not_read_because_it_reads_slowly_may_still_answer(answ
 
 
 # Turned away.
+
 
 def full(wire, **attributes):
     wire.layer.refused = ['websocket.connect']
@@ -425,7 +477,7 @@ def test_beyond_a_number_of_them_the_answer_is_503_with_the_time(monkeypatch, la
     second.receive(REQUEST + b'\r\n')
     if later:
         second.reply(retry=7.4)
-    assert second.status == 503 and 'Retry-After: {}\r\n'.format(math.ceil(7.4)).encode() in second.transport.sent
+    assert second.status == 503 and f'Retry-After: {math.ceil(7.4)}\r\n'.encode() in second.transport.sent
     second.transport.drain()
     assert second.is_closed and second.factory.reply_protocols == {} and second.factory.turned_away == 1
 
@@ -451,6 +503,7 @@ def test_the_time_for_a_handshake_is_the_settings_or_the_servers(settings, setti
 
 # What is written at once.
 
+
 class Transport:
     """What SocketProtocol needs of a TCP transport of Twisted's; it takes ``room`` bytes at once."""
 
@@ -461,21 +514,24 @@ class Transport:
     def writeSomeData(self, data):
         if isinstance(self.room, Exception):
             return self.room
-        self.at_once.append(data[:self.room])
-        return len(data[:self.room])
+        self.at_once.append(data[: self.room])
+        return len(data[: self.room])
 
     def write(self, data):
         self.later.append(data)
 
 
-@pytest.mark.parametrize('transport, at_once, later', [
-    (Transport(100), [b'frame'], []),
-    (Transport(2), [b'fr'], [b'ame']),
-    (Transport(0), [b''], [b'frame']),
-    (Transport(ConnectionError()), [], [b'frame']),
-    (Transport(100, dataBuffer=b'before'), [], [b'frame']),
-    (Transport(100, waiting=[b'before']), [], [b'frame']),
-])
+@pytest.mark.parametrize(
+    'transport, at_once, later',
+    [
+        (Transport(100), [b'frame'], []),
+        (Transport(2), [b'fr'], [b'ame']),
+        (Transport(0), [b''], [b'frame']),
+        (Transport(ConnectionError()), [], [b'frame']),
+        (Transport(100, dataBuffer=b'before'), [], [b'frame']),
+        (Transport(100, waiting=[b'before']), [], [b'frame']),
+    ],
+)
 def test_a_frame_is_written_at_once_unless_something_waits_before_it(transport, at_once, later):
     protocol = SocketProtocol()
     protocol.transport, protocol.send_queue = transport, []
@@ -502,6 +558,7 @@ def test_a_transport_that_is_not_tcp_itself_is_left_to_write_as_it_likes():
 
 
 # Pages share a little of it.
+
 
 @pytest.mark.parametrize('first', [b'GET /\xa2', b'GET /?\xc3\xa5', b'GET /page/?\xff', b'G\xa2 /'])
 @pytest.mark.parametrize('head', [b'Host: localhost\r\n', REQUEST.partition(b'\r\n')[2]])
@@ -537,4 +594,5 @@ def test_cookies_in_several_lines_are_as_many_cookies_as_in_one():
 
 def test_a_connection_is_not_described_for_a_log_that_nobody_reads():
     from autobahn.websocket import protocol
+
     assert protocol.pformat is str

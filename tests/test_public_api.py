@@ -2,6 +2,7 @@
 
 The texts below are that release. A line goes when a release note says so, and no test here asks the code for its names.
 """
+
 import inspect
 import re
 from importlib import import_module
@@ -209,16 +210,31 @@ MESSAGES = """
 """
 
 SETTINGS = {
-    'CHANNEL_LAYER': 'default', 'MAX_MESSAGE_SIZE': 1048576, 'MAX_BINARY_SIZE': None, 'SEND_TIMEOUT': 2.0,
-    'LAST_PING_RESOLUTION': 15, 'PURGE_INTERVAL': 10, 'MAX_CONNECTIONS_PER_USER': None,
-    'MAX_CONNECTIONS_PER_ADDRESS': None, 'MAX_FRAMES_PER_SECOND': None, 'MAX_BAD_FRAMES': 100,
-    'MAX_HANDLING_TIME': None, 'MIDDLEWARE': (), 'ALLOWED_ORIGINS': None, 'HANDSHAKE_TIMEOUT': None,
-    'REQUIRE_ORIGIN': False, 'TRUSTED_PROXIES': (), 'CLIENT_ADDRESS_HEADER': None, 'ROOT_PATH_HEADER': None, 'MAX_BODY_SIZE': 104857600,
+    'CHANNEL_LAYER': 'default',
+    'MAX_MESSAGE_SIZE': 1048576,
+    'MAX_BINARY_SIZE': None,
+    'SEND_TIMEOUT': 2.0,
+    'LAST_PING_RESOLUTION': 15,
+    'PURGE_INTERVAL': 10,
+    'MAX_CONNECTIONS_PER_USER': None,
+    'MAX_CONNECTIONS_PER_ADDRESS': None,
+    'MAX_FRAMES_PER_SECOND': None,
+    'MAX_BAD_FRAMES': 100,
+    'MAX_HANDLING_TIME': None,
+    'MIDDLEWARE': (),
+    'ALLOWED_ORIGINS': None,
+    'HANDSHAKE_TIMEOUT': None,
+    'REQUIRE_ORIGIN': False,
+    'TRUSTED_PROXIES': (),
+    'CLIENT_ADDRESS_HEADER': None,
+    'ROOT_PATH_HEADER': None,
+    'MAX_BODY_SIZE': 104857600,
 }
 CREDENTIALS = (
     '*authorization* *token* *secret* *password* *passwd* *credential* *jwt* *api-key* *apikey* *access-key* '
     '*assertion* *signature* sig auth *-auth *oauth* *oidc* ticket otp session *-session *session-id* *sessionid* '
-    '*sessid* sid *.sid sec-websocket-protocol')
+    '*sessid* sid *.sid sec-websocket-protocol'
+)
 
 # With the default of each.
 RUNSOCKETS = """
@@ -233,8 +249,9 @@ SOCKETS = """
 """
 ACTIONS = ['list', 'purge', 'send', 'close', 'doctor', 'describe']
 
-CHECKS = ['sockets.E{:03}'.format(number) for number in range(1, 13)] + [
-    'sockets.W{:03}'.format(number) for number in (*range(1, 14), 16, 17)]
+CHECKS = [f'sockets.E{number:03}' for number in range(1, 13)] + [
+    f'sockets.W{number:03}' for number in (*range(1, 14), 16, 17)
+]
 
 
 LINES = [line.strip() for line in re.sub(r'\n {8,}', ' ', NAMES).strip().splitlines()]
@@ -245,7 +262,7 @@ def find(path):
     parts = path.split('.')
     module = next(name for name in ('.'.join(parts[:end]) for end in range(len(parts) - 1, 0, -1)) if is_module(name))
     found, owner = import_module(module), None
-    for name in parts[module.count('.') + 1:]:
+    for name in parts[module.count('.') + 1 :]:
         owner = found if inspect.isclass(found) else None
         found = inspect.getattr_static(owner, name) if owner else getattr(found, name)
     return found, owner
@@ -270,14 +287,14 @@ def test_a_name_is_where_it_was_and_takes_what_it_took(line):
     if not is_called:
         return
     namespace = {}
-    exec('def function({}: pass'.format(arguments), namespace)
+    exec(f'def function({arguments}: pass', namespace)
     before = parameters_of(namespace['function'])
     now = parameters_of(found, is_method=owner is not None)
     assert {name: now.get(name) for name in before} == before
     # What was added comes after what there was, and may be left out.
     assert [name for name in now if name in before] == list(before)
     by_position = [name for name, (kind, _) in before.items() if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    assert list(now)[:len(by_position)] == by_position
+    assert list(now)[: len(by_position)] == by_position
     for name in set(now) - set(before):
         kind, default = now[name]
         assert default is not inspect.Parameter.empty or kind is inspect.Parameter.VAR_KEYWORD
@@ -300,9 +317,14 @@ def test_exceptions_say_what_they_did():
     error = exceptions.DeliveryFailed(1, 2, 'Away.')
     assert (error.delivered, error.total, error.why) == (1, 2, 'Away.')
     for name, base in [
-            ('FrameError', 'SocketsError'), ('ConnectionRevoked', 'SocketsError'), ('RowMissing', 'ConnectionRevoked'),
-            ('PermissionMissing', 'SocketsError'), ('TooManyConnections', 'SocketsError'),
-            ('MailboxFull', 'SocketsError'), ('DeliveryFailed', 'SocketsError')]:
+        ('FrameError', 'SocketsError'),
+        ('ConnectionRevoked', 'SocketsError'),
+        ('RowMissing', 'ConnectionRevoked'),
+        ('PermissionMissing', 'SocketsError'),
+        ('TooManyConnections', 'SocketsError'),
+        ('MailboxFull', 'SocketsError'),
+        ('DeliveryFailed', 'SocketsError'),
+    ]:
         assert issubclass(getattr(exceptions, name), getattr(exceptions, base))
     for name in ('ConnectionRevoked', 'RowMissing', 'PermissionMissing', 'TooManyConnections'):
         assert getattr(exceptions, name)('Gone.').details == 'Gone.'
@@ -331,7 +353,7 @@ def test_a_command_has_the_options_that_it_had(command, options):
 
 def test_the_command_has_the_actions_that_it_had():
     parser = load_command_class('sockets', 'sockets').create_parser('manage.py', 'sockets')
-    choices, = [action.choices for action in parser._actions if action.dest == 'action']
+    (choices,) = [action.choices for action in parser._actions if action.dest == 'action']
     assert set(ACTIONS) <= set(choices)
 
 
@@ -353,9 +375,18 @@ def test_the_row_has_the_permissions_and_relations_that_it_had():
     assert (Membership._meta.label, Membership._meta.db_table) == ('sockets.Membership', 'sockets_membership')
 
 
-@pytest.mark.parametrize('name', [
-    '0001_initial', '0002_socket_server', '0003_socket_admin', '0004_rooms', '0005_socket_layer', '0006_bytes',
-    '0007_credentials'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        '0001_initial',
+        '0002_socket_server',
+        '0003_socket_admin',
+        '0004_rooms',
+        '0005_socket_layer',
+        '0006_bytes',
+        '0007_credentials',
+    ],
+)
 def test_a_migration_that_projects_depend_on_is_called_what_it_was(name):
     assert import_module('sockets.migrations.' + name).Migration
 
@@ -374,8 +405,13 @@ def test_a_handler_is_a_consumer_of_channels():
     assert issubclass(RoutedSocketHandler, WebsocketConsumer) and issubclass(SocketDemultiplexer, RoutedSocketHandler)
     assert sockets.__version__
     assert [entry[0] for entry in RoutedSocketHandler.routes] == ['HELLO', 'PING']
-    assert (RoutedSocketHandler.login_required, RoutedSocketHandler.permission, RoutedSocketHandler.middleware,
-            RoutedSocketHandler.sends, RoutedSocketHandler.on_bytes) == (False, (), (), {}, None)
+    assert (
+        RoutedSocketHandler.login_required,
+        RoutedSocketHandler.permission,
+        RoutedSocketHandler.middleware,
+        RoutedSocketHandler.sends,
+        RoutedSocketHandler.on_bytes,
+    ) == (False, (), (), {}, None)
 
 
 class Shown(RoutedSocketHandler):
@@ -404,8 +440,14 @@ class Shown(RoutedSocketHandler):
 
     def on_ask(self, content):
         self.note('receive', self.message)
-        return {'type': 'TOLD', 'content': self.content, 'path': self.path, 'room': self.kwargs['room'],
-                'open': self.accepted and not self.closed, 'row': self.socket.pk}
+        return {
+            'type': 'TOLD',
+            'content': self.content,
+            'path': self.path,
+            'room': self.kwargs['room'],
+            'open': self.accepted and not self.closed,
+            'row': self.socket.pk,
+        }
 
     def default_route(self, content):
         try:
@@ -433,8 +475,16 @@ def test_a_handler_class_overrides_and_asks_what_it_did():
         assert client.received() == [{'type': 'PONG'}]
         row = Socket.objects.get().pk
         client.send('ASK', more=2)
-        assert client.received() == [{'type': 'TOLD', 'content': {'type': 'ASK', 'more': 2}, 'path': '/room/tea/',
-                                      'room': 'tea', 'open': True, 'row': row}]
+        assert client.received() == [
+            {
+                'type': 'TOLD',
+                'content': {'type': 'ASK', 'more': 2},
+                'path': '/room/tea/',
+                'room': 'tea',
+                'open': True,
+                'row': row,
+            }
+        ]
         assert client.request('WHAT') == {'type': 'SORRY', 'code': 'unknown_type'}
     assert Shown.seen == [(event, True, '/room/tea/', None) for event in ('connect', 'receive', 'disconnect')]
 
@@ -491,8 +541,11 @@ def test_signals_carry_what_they_did():
     def handled(sender, socket, route, duration, outcome, **kwargs):
         heard['handled'] = sender, route, outcome, duration >= 0
 
-    receivers = [(signals.socket_connected, connected), (signals.socket_disconnected, disconnected),
-                 (signals.message_handled, handled)]
+    receivers = [
+        (signals.socket_connected, connected),
+        (signals.socket_disconnected, disconnected),
+        (signals.message_handled, handled),
+    ]
     for signal, receiver in receivers:
         signal.connect(receiver)
     try:
@@ -501,5 +554,8 @@ def test_signals_carry_what_they_did():
     finally:
         for signal, receiver in receivers:
             signal.disconnect(receiver)
-    assert heard == {'connected': (RoutedSocketHandler, '/'), 'disconnected': (RoutedSocketHandler, 1000, None),
-                     'handled': (RoutedSocketHandler, 'PING', 'ok', True)}
+    assert heard == {
+        'connected': (RoutedSocketHandler, '/'),
+        'disconnected': (RoutedSocketHandler, 1000, None),
+        'handled': (RoutedSocketHandler, 'PING', 'ok', True),
+    }

@@ -13,4 +13,5 @@ def test_a_worker_says_who_it_is_unless_its_layer_reaches_nobody_else(layer):
     assert (message is None) == channel_layers['default'].local_only()
     assert message is None or message['process'] == os.getpid()
     assert [entry.consumer for entry in routing.routed('default')].count(questions.answer_doctor) == (
-        message is not None)
+        message is not None
+    )

@@ -5,17 +5,48 @@ import pytest
 from sockets.rates import Buckets, Rate, take
 
 
-@pytest.mark.parametrize('value, burst, per_second, words', [
-    (5, 5, 5, '5 frames a second'), (0.5, 1, 0.5, '0.5 frames a second'), ('5/s', 5, 5, '5/s'),
-    ('30/m', 30, 0.5, '30/m'), ('1.5/s', 1.5, 1.5, '1.5/s'), ('36/h', 36, 0.01, '36/h'), ('0.5/m', 1, 1 / 120, '0.5/m')])
+@pytest.mark.parametrize(
+    'value, burst, per_second, words',
+    [
+        (5, 5, 5, '5 frames a second'),
+        (0.5, 1, 0.5, '0.5 frames a second'),
+        ('5/s', 5, 5, '5/s'),
+        ('30/m', 30, 0.5, '30/m'),
+        ('1.5/s', 1.5, 1.5, '1.5/s'),
+        ('36/h', 36, 0.01, '36/h'),
+        ('0.5/m', 1, 1 / 120, '0.5/m'),
+    ],
+)
 def test_a_rate_is_so_many_at_once_refilled_over_the_unit(value, burst, per_second, words):
     rate = Rate(value)
     assert (rate.burst, rate.per_second, str(rate)) == (burst, per_second, words)
     assert str(Rate(value, per='user')) == words + ' per user'
 
 
-@pytest.mark.parametrize('value', ['5/d', '5/min', '/s', '5', '-1/s', '5/s\n', ' 5/s', '1e3/s', 'often', '0/s', 0, -1, True,
-                                   float('nan'), float('inf'), [], (5, 's'), b'5/s', None])
+@pytest.mark.parametrize(
+    'value',
+    [
+        '5/d',
+        '5/min',
+        '/s',
+        '5',
+        '-1/s',
+        '5/s\n',
+        ' 5/s',
+        '1e3/s',
+        'often',
+        '0/s',
+        0,
+        -1,
+        True,
+        float('nan'),
+        float('inf'),
+        [],
+        (5, 's'),
+        b'5/s',
+        None,
+    ],
+)
 def test_a_wrong_rate_is_an_error(value):
     with pytest.raises(TypeError, match="A route's rate is a number of frames a second, or a text like '30/m', not "):
         Rate(value)
@@ -57,7 +88,7 @@ def test_a_refused_frame_takes_no_token():
 def test_a_frame_is_let_through_after_the_wait_that_was_told(value):
     rate, now = Rate(value), 123456.789
     bucket = rate.burst, now
-    for n in range(200):
+    for _ in range(200):
         bucket, seconds = take(bucket, now, rate.per_second, rate.burst)
         if seconds:
             now += seconds
@@ -76,6 +107,7 @@ def test_buckets_are_shared_by_threads_and_forgotten_when_they_are_full_again():
     def send():
         for _ in range(20):
             taken.append(buckets.wait('alice', 0, rate.per_second, rate.burst) == 0)
+
     threads = [threading.Thread(target=send) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,5 @@
 """The pages of docs/reference/ say what the code says, and read as plain Markdown."""
+
 import importlib.machinery
 import importlib.util
 import re
@@ -41,12 +42,12 @@ def test_a_page_is_not_empty_as_plain_markdown(path):
 def test_a_mistake_in_a_mark_is_noticed(reference):
     for mark in ('members sockets.SocketRouter rout', 'members sockets.SocketRoute', 'modules sockets.exceptions'):
         with pytest.raises((AttributeError, KeyError)):
-            reference.filled('<!-- from the code: {} -->\n<!-- end -->'.format(mark))
+            reference.filled(f'<!-- from the code: {mark} -->\n<!-- end -->')
 
 
 def test_each_action_of_the_command_has_its_line():
     parser = load_command_class('sockets', 'sockets').create_parser('manage.py', 'sockets')
-    choices, = [action.choices for action in parser._actions if action.dest == 'action']
+    (choices,) = [action.choices for action in parser._actions if action.dest == 'action']
     page = (PAGES / 'commands.md').read_text(encoding='utf-8')
     actions = page.partition('## sockets')[2].partition('<!--')[0]
     assert sorted(re.findall(r'^\| `([a-z]+)` \|', actions, re.MULTILINE)) == sorted(choices)
@@ -80,9 +81,14 @@ def test_a_handler_class_has_no_public_name_that_no_page_explains(cls):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize('cls, frame', [
-    (Plain, {'type': 'PING'}), (Demultiplexer, {'type': 'PING'}),
-    (Demultiplexer, {'stream': 'plain', 'payload': {'type': 'PING'}})])
+@pytest.mark.parametrize(
+    'cls, frame',
+    [
+        (Plain, {'type': 'PING'}),
+        (Demultiplexer, {'type': 'PING'}),
+        (Demultiplexer, {'stream': 'plain', 'payload': {'type': 'PING'}}),
+    ],
+)
 def test_a_socket_has_no_public_name_that_no_page_explains(cls, frame):
     Plain.found.clear()
     with SocketClient('/', handler=cls) as client:
@@ -95,4 +101,8 @@ def test_a_socket_has_no_public_name_that_no_page_explains(cls, frame):
 def test_each_name_for_authors_is_one_of_a_socket():
     assert {name for name in names_for_authors() if not hasattr(Demultiplexer, name)} <= {
         # Of an instance.
-        'path', 'kwargs', 'message', 'stream'}
+        'path',
+        'kwargs',
+        'message',
+        'stream',
+    }

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from sockets import callbacks, RoutedSocketHandler
+from sockets import RoutedSocketHandler, callbacks
 from sockets.access import revocation
 from sockets.models import Socket
 
@@ -23,6 +23,7 @@ LOGGED_OUT = [{'type': 'RECONNECT', 'details': 'Your session is gone. Come back 
 def browser_of(engine, user=None, key=None):
     """Return a request of a browser whose session is kept by ``engine``."""
     from importlib import import_module
+
     request = HttpRequest()
     request.session = import_module('django.contrib.sessions.backends.' + engine).SessionStore(key)
     if user is not None:
@@ -39,24 +40,28 @@ def ends(connection):
     return [message['close'] for message in told]
 
 
-@pytest.mark.parametrize('take_away, details', [
-    (lambda user, request: logout(request), 'Your session is gone'),
-    (lambda user, request: request.session.delete(), 'Your session is gone'),
-    (lambda user, request: Session.objects.all().delete(), 'Your session is gone'),
-    (lambda user, request: user.delete(), 'Your session is gone'),
-    (lambda user, request: Socket.objects.all().delete(), 'Your session is gone'),
-    (lambda user, request: (setattr(user, 'is_active', False), user.save()), 'Your account is not active'),
-    (lambda user, request: (request.session.set_expiry(-1), request.session.save()), 'has expired'),
-    (lambda user, request: Socket.objects.revoke('Enough.'), 'Enough.'),
-])
+@pytest.mark.parametrize(
+    'take_away, details',
+    [
+        (lambda user, request: logout(request), 'Your session is gone'),
+        (lambda user, request: request.session.delete(), 'Your session is gone'),
+        (lambda user, request: Session.objects.all().delete(), 'Your session is gone'),
+        (lambda user, request: user.delete(), 'Your session is gone'),
+        (lambda user, request: Socket.objects.all().delete(), 'Your session is gone'),
+        (lambda user, request: (setattr(user, 'is_active', False), user.save()), 'Your account is not active'),
+        (lambda user, request: (request.session.set_expiry(-1), request.session.save()), 'has expired'),
+        (lambda user, request: Socket.objects.revoke('Enough.'), 'Enough.'),
+    ],
+)
 @both_ways
 def test_a_right_that_ends_closes_the_connection_and_runs_its_disconnect_function_once(
-        connect, settings, alice, take_away, details):
+    connect, settings, alice, take_away, details
+):
     request = browser_of('db', alice)
     mine = connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
     mine.messages()
     take_away(alice, request)
-    told, = mine.messages()
+    (told,) = mine.messages()
     assert told['close'] == 4401 and details in told['text']
     assert [(name, user, code) for name, user, code, _ in Noted.ended] == [(mine.name, 'alice', 4401)]
     assert not Socket.objects.exists()
@@ -69,8 +74,9 @@ def test_a_right_that_ends_closes_the_connection_and_runs_its_disconnect_functio
 def test_other_connections_stay(connect, settings, alice):
     bob = get_user_model().objects.create_user('bob')
     requests = [browser_of('db', user) for user in (alice, alice, bob)]
-    mine, elsewhere, his = (connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
-                            for request in requests)
+    mine, elsewhere, his = (
+        connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key}) for request in requests
+    )
     for connection in (mine, elsewhere, his):
         connection.messages()
     logout(requests[0])
@@ -125,8 +131,9 @@ def test_logging_out_ends_connections_whatever_keeps_the_session(connect, settin
     settings.SESSION_FILE_PATH = str(tmp_path)
     settings.CACHES = {'default': {'BACKEND': 'django.core.cache.backends.locmem.LocMemCache'}}
     here, there = browser_of(engine, alice), browser_of(engine, alice)
-    mine, elsewhere = (connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
-                       for request in (here, there))
+    mine, elsewhere = (
+        connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key}) for request in (here, there)
+    )
     mine.messages(), elsewhere.messages()
     assert Socket.objects.filter(user=alice).count() == 2
     logout(here)
@@ -137,10 +144,14 @@ def test_logging_out_ends_connections_whatever_keeps_the_session(connect, settin
 
 
 @both_ways
-def test_a_child_or_a_proxy_of_the_user_is_the_user(connect, login, alice):  # noqa: F811
+def test_a_child_or_a_proxy_of_the_user_is_the_user(connect, login, alice):
     from django.db.models.signals import post_save
-    proxy = type('Proxy', (get_user_model(),), {'__module__': 'tests.test_revocation', 'Meta': type(
-        'Meta', (), {'proxy': True, 'app_label': 'auth'})})
+
+    proxy = type(
+        'Proxy',
+        (get_user_model(),),
+        {'__module__': 'tests.test_revocation', 'Meta': type('Meta', (), {'proxy': True, 'app_label': 'auth'})},
+    )
     revocation.install()
     mine = connect(Noted, cookies=login(alice))
     mine.messages()
@@ -152,10 +163,13 @@ def test_a_child_or_a_proxy_of_the_user_is_the_user(connect, login, alice):  # n
 
 
 @both_ways
-def test_no_frame_reaches_a_route_after_the_right_has_ended(connect, login, alice, layer):  # noqa: F811
+def test_no_frame_reaches_a_route_after_the_right_has_ended(connect, login, alice, layer):
     heard = []
-    handler = type('Heard', (RoutedSocketHandler,), {
-        'login_required': True, 'routes': (('SAY', lambda socket, content: heard.append(content)),)})
+    handler = type(
+        'Heard',
+        (RoutedSocketHandler,),
+        {'login_required': True, 'routes': (('SAY', lambda socket, content: heard.append(content)),)},
+    )
     mine = connect(handler, cookies=login(alice))
     alice.is_active = False
     alice.save()
@@ -166,10 +180,12 @@ def test_no_frame_reaches_a_route_after_the_right_has_ended(connect, login, alic
 @both_ways
 def test_a_layer_that_is_away_keeps_no_disconnect_function_from_running(connect, monkeypatch, caplog):
     from sockets import fanout
+
     mine = connect(Noted)
 
     def fail(names, message):
         raise ConnectionError('away')
+
     monkeypatch.setattr(fanout, 'send_many', fail)
     assert Socket.objects.revoke() == 1
     assert [name for name, *_ in Noted.ended] == [mine.name]
@@ -184,8 +200,10 @@ def test_a_user_is_logged_out_of_every_session_that_can_be_searched(connect, set
     settings.CACHES = {'default': {'BACKEND': 'django.core.cache.backends.locmem.LocMemCache'}}
     bob = get_user_model().objects.create_user('bob')
     here, there, without, his = (browser_of(engine, user) for user in (alice, alice, alice, bob))
-    mine, elsewhere, bobs = (connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
-                             for request in (here, there, his))
+    mine, elsewhere, bobs = (
+        connect(Noted, cookies={settings.SESSION_COOKIE_NAME: request.session.session_key})
+        for request in (here, there, his)
+    )
     for connection in (mine, elsewhere, bobs):
         connection.messages()
     ended = revocation.log_out(Socket.objects.filter(channel_name=mine.name))
@@ -194,7 +212,8 @@ def test_a_user_is_logged_out_of_every_session_that_can_be_searched(connect, set
     assert ended == ({alice.pk}, theirs if searched else set(), 2, searched)
     assert ends(mine) == ends(elsewhere) == [4401] and ends(bobs) == []
     assert sorted((name, user) for name, user, _, _ in Noted.ended) == sorted(
-        (connection.name, 'alice') for connection in (mine, elsewhere))
+        (connection.name, 'alice') for connection in (mine, elsewhere)
+    )
     for request in (here, there, without, his):
         again = type(request.session)(request.session.session_key)
         assert ('_auth_user_id' in again) == (request is his or not searched)
@@ -204,8 +223,15 @@ def test_a_user_is_logged_out_of_every_session_that_can_be_searched(connect, set
 def test_an_anonymous_connection_is_logged_out_with_its_session(connect, settings, alice):
     request = browser_of('db')
     cookies = {settings.SESSION_COOKIE_NAME: request.session.session_key}
-    mine, other_tab, nobody, hers = (connect(Noted, cookies=each) for each in (
-        cookies, cookies, None, {settings.SESSION_COOKIE_NAME: browser_of('db', alice).session.session_key}))
+    mine, other_tab, nobody, hers = (
+        connect(Noted, cookies=each)
+        for each in (
+            cookies,
+            cookies,
+            None,
+            {settings.SESSION_COOKIE_NAME: browser_of('db', alice).session.session_key},
+        )
+    )
     for connection in (mine, other_tab, nobody, hers):
         connection.messages()
     ended = revocation.log_out(Socket.objects.filter(channel_name__in=[mine.name, nobody.name]))

@@ -40,6 +40,7 @@ def open_page(connect):
         page = connect(Page.socket.Handler, path, pattern=r'^/room/(?P<room>\w+)/$', **kwargs)
         page.received()
         return page
+
     return open_one
 
 
@@ -81,11 +82,15 @@ def test_who_ends_leaves_its_rooms_and_can_tell_them(open_page):
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize('end', [
-    lambda: Socket.objects.all().revoke(),
-    lambda: Socket.objects.all().delete(),
-    lambda: Session.objects.all().delete(),
-    lambda: (Socket.objects.mark_inactive(), Socket.objects.purge_inactive(in_last_mins=-1))])
+@pytest.mark.parametrize(
+    'end',
+    [
+        lambda: Socket.objects.all().revoke(),
+        lambda: Socket.objects.all().delete(),
+        lambda: Session.objects.all().delete(),
+        lambda: (Socket.objects.mark_inactive(), Socket.objects.purge_inactive(in_last_mins=-1)),
+    ],
+)
 def test_however_a_connection_ends_it_leaves_its_rooms(open_page, alice, login, end):
     open_page(cookies=login(alice))
     assert Socket.objects.in_room('tea').count() == 1
@@ -122,6 +127,7 @@ def test_what_a_process_that_died_has_left_in_a_room_is_swept(open_page):
 
 # The chat of the Channels 2 tutorial, with the messages of its own page.
 
+
 class TutorialChat(View):
     socket = SocketRouter()
 
@@ -136,8 +142,9 @@ class TutorialChat(View):
 
 def test_the_chat_of_the_channels_2_tutorial_in_a_few_lines(connect):
     one, two, other = [
-        connect(TutorialChat.socket.Handler, '/ws/chat/{}/'.format(room), pattern=r'^/ws/chat/(?P<room_name>\w+)/$')
-        for room in ('lobby', 'lobby', 'kitchen')]
+        connect(TutorialChat.socket.Handler, f'/ws/chat/{room}/', pattern=r'^/ws/chat/(?P<room_name>\w+)/$')
+        for room in ('lobby', 'lobby', 'kitchen')
+    ]
     for client in (one, two, other):
         client.messages()
     assert one.send(json.dumps({'message': 'hello'})) == [{'message': 'hello'}]

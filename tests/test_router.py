@@ -180,15 +180,20 @@ def test_connect_and_disconnect_functions_of_a_base_run_too_inside_out(connect, 
     # The base's were replaced without a word, and with them its checks.
     def come_and_go(handler, lot):
         del ran[:]
-        connect(handler, '/lot/{}/'.format(lot), pattern=r'^/lot/(?P<lot>\w+)/$').disconnect()
+        connect(handler, f'/lot/{lot}/', pattern=r'^/lot/(?P<lot>\w+)/$').disconnect()
         return ran[:]
 
-    assert come_and_go(LiveLot.socket.Handler, '7') == [
-        'lot opens', 'live lot opens', 'live lot closes', 'lot closes']
+    assert come_and_go(LiveLot.socket.Handler, '7') == ['lot opens', 'live lot opens', 'live lot closes', 'lot closes']
     # What one of them raises is logged, and keeps no other from running.
     assert 'ZeroDivisionError' in caplog.text
     assert come_and_go(BestLot.socket.Handler, '7') == [
-        'lot opens', 'live lot opens', 'best lot opens', 'best lot closes', 'live lot closes', 'lot closes']
+        'lot opens',
+        'live lot opens',
+        'best lot opens',
+        'best lot closes',
+        'live lot closes',
+        'lot closes',
+    ]
     assert come_and_go(Lot.socket.Handler, '7') == ['lot opens', 'lot closes']
     assert come_and_go(Quiet, '7') == ['live lot closes', 'lot closes']
     # Once the base has closed the connection, or refused it, nobody greets it.
@@ -199,7 +204,13 @@ def test_connect_and_disconnect_functions_of_a_base_run_too_inside_out(connect, 
 
 def test_the_functions_of_all_bases_are_checked_for_their_arguments():
     assert {function.function.__qualname__ for function in handler_classes.functions(BestLot.socket.Handler)} >= {
-        'Lot.on_open', 'LiveLot.on_open', 'BestLot.on_open', 'Lot.on_close', 'LiveLot.on_close', 'BestLot.on_close'}
+        'Lot.on_open',
+        'LiveLot.on_open',
+        'BestLot.on_open',
+        'Lot.on_close',
+        'LiveLot.on_close',
+        'BestLot.on_close',
+    }
 
 
 def test_decorators_return_the_function_unchanged():
@@ -207,6 +218,7 @@ def test_decorators_return_the_function_unchanged():
 
     def function(socket):
         pass
+
     assert router.connect(function) is router.disconnect(function) is router.default_route(function) is function
     assert router.route('X')(function) is router.bytes(function) is function
     assert SocketRouter().bytes(rate=1)(function) is function
@@ -230,16 +242,19 @@ def test_a_wrong_name_of_a_decorator_is_an_error_that_lists_the_decorators(name)
         assert '@socket.' + decorator in str(error.value)
 
 
-@pytest.mark.parametrize('misuse', [
-    lambda router: router.connect(),
-    lambda router: router.connect('PING'),
-    lambda router: router.connect(lambda: None),
-    lambda router: router.route('X')(lambda: None),
-    lambda router: router.route(lambda socket: None),
-    lambda router: router.route(None),
-    lambda router: router.route('X')('on_x'),
-    lambda router: [router.connect(lambda socket: None) for _ in range(2)],
-])
+@pytest.mark.parametrize(
+    'misuse',
+    [
+        lambda router: router.connect(),
+        lambda router: router.connect('PING'),
+        lambda router: router.connect(lambda: None),
+        lambda router: router.route('X')(lambda: None),
+        lambda router: router.route(lambda socket: None),
+        lambda router: router.route(None),
+        lambda router: router.route('X')('on_x'),
+        lambda router: [router.connect(lambda socket: None) for _ in range(2)],
+    ],
+)
 def test_wrong_use_of_a_decorator_raises_type_error_at_once(misuse):
     with pytest.raises(TypeError):
         misuse(SocketRouter())
@@ -273,12 +288,19 @@ class NewPage(Page):
     """A view that shares its base's websocket."""
 
 
-@pytest.mark.parametrize('consumer, name', [
-    (Page, 'Page'), (Page.socket, 'Page'), (Page.as_view(), 'Page'), (NewPage, 'NewPage'),
-    (__name__ + '.Page', 'Page')])
+@pytest.mark.parametrize(
+    'consumer, name',
+    [
+        (Page, 'Page'),
+        (Page.socket, 'Page'),
+        (Page.as_view(), 'Page'),
+        (NewPage, 'NewPage'),
+        (__name__ + '.Page', 'Page'),
+    ],
+)
 def test_a_view_in_a_routing_is_told_to_name_its_handler(consumer, name):
     for make in route_class, lambda consumer: route('websocket.connect', consumer):
-        with pytest.raises(ViewInRouting, match=r'names the view {0}, .* route_class\({0}.socket.H'.format(name)):
+        with pytest.raises(ViewInRouting, match=rf'names the view {name}, .* route_class\({name}.socket.H'):
             make(consumer)
 
 

@@ -21,10 +21,13 @@ def test_a_path_whose_frames_are_routed_is_accepted_as_channels_would(layer):
 
 
 def test_the_routing_is_walked_with_its_url_arguments(layer):
-    with sandbox(layer, [
-        include([route_class(RoutedSocketHandler, path=r'^(?P<room>\w+)/$')], path=r'^/(?P<site>\w+)/'),
-        route('http.request', len),
-    ]):
+    with sandbox(
+        layer,
+        [
+            include([route_class(RoutedSocketHandler, path=r'^(?P<room>\w+)/$')], path=r'^/(?P<site>\w+)/'),
+            route('http.request', len),
+        ],
+    ):
         room, page = routing.routed('default')[:2]
     assert (room.consumer, page.consumer, page.channels) == (RoutedSocketHandler, len, {'http.request'})
     assert [regexes['path'].pattern for regexes in room.conditions] == [r'^/(?P<site>\w+)/', r'^(?P<room>\w+)/$']

@@ -1,4 +1,5 @@
 """Rows, asked of the database and of workers."""
+
 import pytest
 from django.db import OperationalError
 
@@ -19,6 +20,7 @@ def answers(ask, name):
 @pytest.fixture
 def other_workers(monkeypatch):
     """Workers that have the database which this process has not."""
+
     def away(*args):
         raise OperationalError('away')
 
@@ -28,6 +30,7 @@ def other_workers(monkeypatch):
             patch.setattr(rows, '_QUESTIONS', answers_of)
             work()
         return layer.receive([name])[1]
+
     answers_of = dict(rows._QUESTIONS)
     monkeypatch.setattr(rows, '_QUESTIONS', dict.fromkeys(answers_of, away))
     monkeypatch.setattr(questions, '_wait_for', waiting)
@@ -42,8 +45,12 @@ def test_workers_say_what_the_database_would(connect, layer, request, caplog):
     request.getfixturevalue('other_workers')
     assert answers(ask, name) == told
     # Once a minute.
-    assert caplog.text.count('are asked of the workers, because the database cannot be reached from here: '
-                             'OperationalError: away') == 1
+    assert (
+        caplog.text.count(
+            'are asked of the workers, because the database cannot be reached from here: OperationalError: away'
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize('layer', [OUR_LAYERS[1]], indirect=True)

@@ -21,7 +21,10 @@ def test_a_django_form_is_a_schema_without_a_query(db, django_assert_num_queries
     with django_assert_num_queries(0):
         schema = schema_of(BetForm)
     assert schema == {
-        'type': 'object', 'description': 'A bet on one colour.', 'required': ['amount', 'colour'], 'properties': {
+        'type': 'object',
+        'description': 'A bet on one colour.',
+        'required': ['amount', 'colour'],
+        'properties': {
             'amount': {'type': 'integer', 'minimum': 1, 'maximum': 100, 'description': 'In chips.'},
             'colour': {'type': 'string', 'enum': ['r', 'b']},
             'tags': {'type': 'array', 'items': {'type': 'string', 'enum': ['a']}},
@@ -29,7 +32,8 @@ def test_a_django_form_is_a_schema_without_a_query(db, django_assert_num_queries
             'when': {'type': 'string', 'format': 'date-time'},
             'sure': {'type': 'boolean'},
             'mail': {'type': 'string', 'format': 'email', 'maxLength': 50},
-        }}
+        },
+    }
 
 
 def test_a_serializer_is_a_schema_however_nested():
@@ -45,8 +49,11 @@ def test_a_serializer_is_a_schema_however_nested():
         notes = serializers.ListField(child=serializers.CharField(max_length=5), required=False)
 
     schema = schema_of(Bet)
-    chip = {'type': 'object', 'required': ['colour'], 'properties': {
-        'colour': {'type': 'string', 'enum': ['red', 'black'], 'description': 'Colour'}}}
+    chip = {
+        'type': 'object',
+        'required': ['colour'],
+        'properties': {'colour': {'type': 'string', 'enum': ['red', 'black'], 'description': 'Colour'}},
+    }
     assert schema['required'] == ['amount']
     assert schema['properties']['chips'] == {'type': 'array', 'items': chip}
     assert schema['properties']['first'] == chip

@@ -1,4 +1,5 @@
 """What a handler declares that it sends: a mistake is told with DEBUG and in tests, and costs nothing without."""
+
 import datetime
 
 import pytest
@@ -48,8 +49,11 @@ class Both(SocketDemultiplexer):
     streams = {'room': Room.socket.Handler, 'silent': Silent.socket.Handler}
 
 
-ROUTING = [route_class(Room.socket.Handler, path='^/room/$'), route_class(Silent.socket.Handler, path='^/silent/$'),
-           route_class(Both, path='^/both/$')]
+ROUTING = [
+    route_class(Room.socket.Handler, path='^/room/$'),
+    route_class(Silent.socket.Handler, path='^/silent/$'),
+    route_class(Both, path='^/both/$'),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +84,18 @@ def test_what_is_declared_arrives_as_do_our_own_types():
 
 
 @pytest.mark.parametrize('kind', ['PUSH', 'ASK'])
-@pytest.mark.parametrize('frame, text', [
-    (UNDECLARED, "RoomSocketHandler sends the type 'SHOUTED', which its sends does not declare; it has 'LEFT', 'SAID'"),
-    (NO_TYPE, 'sends the type None'),
-    ({'type': ['SAID']}, 'sends the type'),
-    (UNFIT, "RoomSocketHandler sends 'SAID', which does not fit Said: text: This field is required")])
+@pytest.mark.parametrize(
+    'frame, text',
+    [
+        (
+            UNDECLARED,
+            "RoomSocketHandler sends the type 'SHOUTED', which its sends does not declare; it has 'LEFT', 'SAID'",
+        ),
+        (NO_TYPE, 'sends the type None'),
+        ({'type': ['SAID']}, 'sends the type'),
+        (UNFIT, "RoomSocketHandler sends 'SAID', which does not fit Said: text: This field is required"),
+    ],
+)
 def test_a_test_is_told_of_what_is_not_declared_or_does_not_fit(kind, frame, text):
     room = SocketClient('/room/').connect()
     with refused(text):
@@ -125,7 +136,7 @@ def test_with_debug_the_function_that_sends_is_told(settings, kind):
     assert room.request('ASK', frame={'type': 'LEFT'}) == {'type': 'LEFT'}
     error = room.request(kind, frame=UNDECLARED)
     assert error['code'] == 'server_error' and "'SHOUTED'" in error['details'] and 'traceback' in error
-    assert "does not fit Said" in room.request(kind, frame=UNFIT)['details']
+    assert 'does not fit Said' in room.request(kind, frame=UNFIT)['details']
 
 
 def test_with_debug_a_fan_out_raises_where_it_is_sent_and_nobody_gets_it(settings):
@@ -162,11 +173,15 @@ def test_a_router_adds_to_what_its_handler_declares():
     assert RoutedSocketHandler.sends == {}
 
 
-@pytest.mark.parametrize('sends, text', [
-    ([('SAID', Said)], "is a dict like {'SAID': SaidForm}"),
-    ({1: Said}, 'has the key 1'),
-    ({'': Said}, "has the key ''"),
-    ({'SAID': {'text': str}}, 'is a class of forms')])
+@pytest.mark.parametrize(
+    'sends, text',
+    [
+        ([('SAID', Said)], "is a dict like {'SAID': SaidForm}"),
+        ({1: Said}, 'has the key 1'),
+        ({'': Said}, "has the key ''"),
+        ({'SAID': {'text': str}}, 'is a class of forms'),
+    ],
+)
 def test_a_wrong_declaration_is_an_error_as_it_is_imported(sends, text):
     with pytest.raises(ImproperlyConfigured, match=text):
         type('Wrong', (RoutedSocketHandler,), {'sends': sends})

@@ -10,6 +10,7 @@ from sockets.engines.channels1 import shutdown
 
 class Protocol:
     """daphne's end of a websocket, or of a page."""
+
     STATE_CONNECTING, STATE_OPEN, STATE_CLOSING, STATE_CLOSED = 'connecting', 'open', 'closing', 'closed'
 
     def __init__(self, server, name, state='open', answers=True):
@@ -42,6 +43,7 @@ class Page:
 
 class Server:
     """As much of daphne's server as a shutdown sees, and the layer that knows which connections are drained."""
+
     send_channel = 'server!'
 
     def __init__(self):
@@ -67,10 +69,12 @@ def server(monkeypatch):
 @pytest.fixture
 def shut_down(server, reactor):
     """A function that shuts the server down and returns after how many seconds that was over."""
+
     def shut_down():
         began = time.monotonic()
         threads.blockingCallFromThread(reactor, shutdown.Shutdown(server).begin)
         return time.monotonic() - began
+
     return shut_down
 
 
@@ -112,6 +116,7 @@ def test_a_client_that_sends_while_we_ask_is_not_drained(server, shut_down, reac
             protocol.packets_received += 1
         server.asked += 1
         return names
+
     server.asked, server.drained_connections = 0, drained
     shut_down()
     assert server.asked >= 7 and server.said == [('a', 1012)]
@@ -133,7 +138,9 @@ def test_it_ends_in_time_though_a_connection_is_not_drained(server, shut_down, c
 
 
 @pytest.mark.parametrize('state, told', [('open', [('a', 1012)]), ('closing', []), ('closed', [])])
-def test_a_client_that_does_not_answer_a_close_is_cut_off_in_time_for_its_end_to_be_handled(server, shut_down, reactor, state, told):
+def test_a_client_that_does_not_answer_a_close_is_cut_off_in_time_for_its_end_to_be_handled(
+    server, shut_down, reactor, state, told
+):
     # When the reactor has stopped, nobody waits for the workers: 29 rows of 30 stayed.
     server.add('a', state=state, answers=False)
     server.is_idle = lambda: not server.busy
@@ -143,6 +150,7 @@ def test_a_client_that_does_not_answer_a_close_is_cut_off_in_time_for_its_end_to
         abort()
         server.busy.add('the end of a')
         reactor.callLater(0.1, server.busy.clear)
+
     server.reply_protocols['a'].abortConnection = abort_connection
     assert 1.3 < shut_down() < 1.5
     assert server.said == told + [('a', 'cut off')]
@@ -158,6 +166,7 @@ def test_a_handshake_that_takes_too_long_is_refused_with_503(server, shut_down):
 def test_it_ends_in_time_if_the_layer_fails_or_hangs(server, shut_down, caplog):
     def fail(server_, names):
         raise ConnectionError('away')
+
     server.add('a')
     server.drained_connections = fail
     assert 0.9 < shut_down() < 2

@@ -24,10 +24,18 @@ def test_the_router_is_imported_without_settings_and_without_a_warning():
 
 
 def test_a_view_with_a_router_is_defined_without_settings():
-    subprocess.check_call([sys.executable, '-W', 'error', '-c', '''
+    subprocess.check_call(
+        [
+            sys.executable,
+            '-W',
+            'error',
+            '-c',
+            """
 from sockets import SocketRouter
 class Page:
     socket = SocketRouter()
     @socket.route('PING')
     def on_ping(socket): pass
-'''])
+""",
+        ]
+    )

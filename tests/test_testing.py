@@ -27,7 +27,14 @@ from sockets import RoutedSocketHandler, SocketRouter, presence, signals, testin
 from sockets.exceptions import FrameError
 from sockets.models import Socket
 from sockets.testing import (
-    SocketClient, SocketTestMixin, assert_not_received, assert_received, capture_sends, isolation, run_on_commit, sandbox,
+    SocketClient,
+    SocketTestMixin,
+    assert_not_received,
+    assert_received,
+    capture_sends,
+    isolation,
+    run_on_commit,
+    sandbox,
     work,
 )
 
@@ -109,9 +116,19 @@ ROUTING = [
 def routed(monkeypatch):
     """Have the project's layer be one that cannot be reached, with our routing."""
     from django.conf import settings
-    monkeypatch.setattr(settings, 'CHANNEL_LAYERS', {
-        name: {'BACKEND': 'sockets.layers.RedisChannelLayer', 'CONFIG': {'hosts': ['redis://192.0.2.1:1/0']},
-               'ROUTING': ROUTING} for name in ('default', 'other')})
+
+    monkeypatch.setattr(
+        settings,
+        'CHANNEL_LAYERS',
+        {
+            name: {
+                'BACKEND': 'sockets.layers.RedisChannelLayer',
+                'CONFIG': {'hosts': ['redis://192.0.2.1:1/0']},
+                'ROUTING': ROUTING,
+            }
+            for name in ('default', 'other')
+        },
+    )
     monkeypatch.setattr(channel_layers, 'backends', {})
     del Room.left[:]
 
@@ -122,15 +139,23 @@ def routed(monkeypatch):
 def test_what_it_hands_to_the_layer_is_what_daphne_hands_to_it():
     layer = ChannelLayer(capacity=100)
     daphne = WebSocketProtocol()
-    daphne.set_main_factory(SimpleNamespace(
-        channel_layer=layer, make_send_channel=lambda: 'daphne.response.x!y', reply_protocols={},
-        proxy_forwarded_address_header=None))
+    daphne.set_main_factory(
+        SimpleNamespace(
+            channel_layer=layer,
+            make_send_channel=lambda: 'daphne.response.x!y',
+            reply_protocols={},
+            proxy_forwarded_address_header=None,
+        )
+    )
     daphne.factory = SimpleNamespace(protocols=[], log_action=lambda *args: None, reply_protocols={})
-    daphne.transport = SimpleNamespace(getPeer=lambda: SimpleNamespace(host='192.0.2.7', port=50000),
-                                       getHost=lambda: SimpleNamespace(host='127.0.0.1', port=80))
+    daphne.transport = SimpleNamespace(
+        getPeer=lambda: SimpleNamespace(host='192.0.2.7', port=50000),
+        getHost=lambda: SimpleNamespace(host='127.0.0.1', port=80),
+    )
     daphne._raw_query_string = b'a=1&b=%20'
-    daphne.onConnect(SimpleNamespace(path='/caf%C3%A9/', headers={
-        'Host': 'testserver', 'X-Thing': 'é', 'Cookie': 'a=b; c="d e"'}))
+    daphne.onConnect(
+        SimpleNamespace(path='/caf%C3%A9/', headers={'Host': 'testserver', 'X-Thing': 'é', 'Cookie': 'a=b; c="d e"'})
+    )
     daphne.onMessage('{"é": 1}'.encode(), False)
     daphne.onMessage(b'\0', True)
     daphne.onClose(True, 1001, '')
@@ -144,13 +169,18 @@ def test_what_it_hands_to_the_layer_is_what_daphne_hands_to_it():
             message.reply_channel.send({'accept': True})
 
     with sandbox(routing=[route('websocket.' + kind, consume) for kind in ('connect', 'receive', 'disconnect')]):
-        with SocketClient('/caf%C3%A9/?a=1&b=%20', headers={'X-Thing': 'é'}, browser=browser,
-                          address='192.0.2.7') as client:
+        with SocketClient(
+            '/caf%C3%A9/?a=1&b=%20', headers={'X-Thing': 'é'}, browser=browser, address='192.0.2.7'
+        ) as client:
             client.send_text('{"é": 1}')
             client.send_bytes(b'\0')
             client.close(1001)
     assert [channel for channel, _ in seen] == [
-        'websocket.connect', 'websocket.receive', 'websocket.receive', 'websocket.disconnect']
+        'websocket.connect',
+        'websocket.receive',
+        'websocket.receive',
+        'websocket.disconnect',
+    ]
     for order, (channel, given) in enumerate(seen):
         expected = layer.receive([channel])[1]
         assert '!' in given['reply_channel'] and len(given['reply_channel']) < 100
@@ -171,7 +201,11 @@ def test_it_speaks_and_hears(socket_client):
     assert two.received() == [{'type': 'SAID', 'text': '2020-02-02'}]
     one.send_text('no JSON'), one.send_bytes(b'{}'), one.send_text('[]')
     assert [content.get('code') for content in one.received()] == [
-        None, 'invalid_json', 'invalid_message', 'invalid_message']
+        None,
+        'invalid_json',
+        'invalid_message',
+        'invalid_message',
+    ]
     assert two.received() == []
 
 
@@ -202,9 +236,15 @@ def test_a_connection_that_is_closed_by_either_side_has_ended(socket_client):
 
 def test_one_that_is_closed_by_somebody_else_notices_whatever_it_is_asked(socket_client):
     assert Socket.objects.close(4000) == 0
-    for ask in (lambda client: client.close_code, lambda client: client.socket, lambda client: client.received(),
-                lambda client: client.accepted, lambda client: client.refused, lambda client: client.close(),
-                lambda client: assert_received(client)):
+    for ask in (
+        lambda client: client.close_code,
+        lambda client: client.socket,
+        lambda client: client.received(),
+        lambda client: client.accepted,
+        lambda client: client.refused,
+        lambda client: client.close(),
+        lambda client: assert_received(client),
+    ):
         client = socket_client('/room/')
         assert Socket.objects.close(4000) == 1
         ask(client)
@@ -287,7 +327,9 @@ def test_a_user_is_logged_in_whatever_keeps_the_session(socket_client, alice, se
 
 def test_the_address_is_the_clients(socket_client):
     assert [socket_client('/room/', address=address).socket.user_ip for address in ('2001:db8::1', None)] == [
-        '2001:db8::1', None]
+        '2001:db8::1',
+        None,
+    ]
     assert socket_client('/room/').socket.user_ip == '127.0.0.1'
 
 
@@ -333,7 +375,7 @@ def test_who_wants_to_see_what_a_client_sees_gets_no_exception(socket_client, ca
     client, other = socket_client('/', handler=Broken, raise_exceptions=False), socket_client('/room/')
     assert client.request('FAIL')['code'] == 'server_error'
     assert other.request('ECHO') == {'type': 'ECHO'}
-    record, = caplog.records
+    (record,) = caplog.records
     assert record.exc_info[0] is KeyError
     if sys.version_info >= (3, 8):
         assert record.pathname.endswith('replies.py')
@@ -385,14 +427,17 @@ def test_a_frame_is_taken_once(socket_client):
     assert_received(client, n=1), assert_received(client, n=1)
     with pytest.raises(AssertionError) as error:
         assert_received(client, type='ECHO', n=1)
-    assert str(error.value) == '\n'.join([
-        "<SocketClient /room/> received no {'type': 'ECHO', 'n': 1}.",
-        'Received:',
-        "  {'type': 'WELCOME', 'user': ''}",
-        'Taken before:',
-        "  {'type': 'ECHO', 'n': 2}",
-        "  {'type': 'ECHO', 'n': 1}",
-        "  {'type': 'ECHO', 'n': 1}"])
+    assert str(error.value) == '\n'.join(
+        [
+            "<SocketClient /room/> received no {'type': 'ECHO', 'n': 1}.",
+            'Received:',
+            "  {'type': 'WELCOME', 'user': ''}",
+            'Taken before:',
+            "  {'type': 'ECHO', 'n': 2}",
+            "  {'type': 'ECHO', 'n': 1}",
+            "  {'type': 'ECHO', 'n': 1}",
+        ]
+    )
     assert_not_received(client, type='ECHO')
     with pytest.raises(AssertionError, match="received {'type': 'WELCOME', 'user': ''}"):
         assert_not_received(client)
@@ -402,8 +447,9 @@ def test_a_frame_is_taken_once(socket_client):
         assert_received(client)
 
 
-@pytest.mark.parametrize('value', [
-    1, None, 'x', [1, {'a': 2}], (1, 2), datetime.datetime(2020, 2, 2, 2, 2), uuid.uuid4(), unittest.mock.ANY])
+@pytest.mark.parametrize(
+    'value', [1, None, 'x', [1, {'a': 2}], (1, 2), datetime.datetime(2020, 2, 2, 2, 2), uuid.uuid4(), unittest.mock.ANY]
+)
 def test_a_field_is_what_was_sent_or_what_came_of_it(socket_client, value):
     client = socket_client('/room/')
     client.send('ECHO', value='other')
@@ -431,9 +477,13 @@ def test_fan_outs_are_noted_and_go_on_their_way(alice):
             Socket.objects.filter(path='/room/').revoke('Go.')
         Socket.objects.send_action('AFTER')
         assert [(each.content, each.close_code, len(each.channel_names)) for each in sent] == [
-            ({'type': 'NEWS', 'on': '2020-02-02'}, None, 2), ({'to': 'one'}, None, 1), (None, 4000, 1),
-            ({'type': 'TO_NOBODY'}, None, 0), ({'type': 'SAID', 'text': 'hi'}, None, 1),
-            ({'type': 'RECONNECT', 'details': 'Go.'}, 4401, 1)]
+            ({'type': 'NEWS', 'on': '2020-02-02'}, None, 2),
+            ({'to': 'one'}, None, 1),
+            (None, 4000, 1),
+            ({'type': 'TO_NOBODY'}, None, 0),
+            ({'type': 'SAID', 'text': 'hi'}, None, 1),
+            ({'type': 'RECONNECT', 'details': 'Go.'}, 4401, 1),
+        ]
         assert set(sent[0].channel_names) == {client.channel_name, 'server!1'}
         assert repr(sent[1:3]) == "[<Sent {'to': 'one'} to 1 connections>, <Sent 4000 to 1 connections>]"
         assert [content['type'] for content in client.received()] == ['NEWS', 'SAID', 'ECHO', 'RECONNECT']
@@ -676,8 +726,10 @@ def test_pytest_can_find_the_fixture_before_there_are_settings_and_the_kit_needs
 
 
 def test_to_import_it_imports_no_engine_to_run_on():
-    program = ('import sys, django; django.setup(); import sockets.testing;'
-               'print([name for name in sys.modules if name.startswith("sockets.engines") and "sandbox" in name])')
+    program = (
+        'import sys, django; django.setup(); import sockets.testing;'
+        'print([name for name in sys.modules if name.startswith("sockets.engines") and "sandbox" in name])'
+    )
     environment = dict(os.environ, DJANGO_SETTINGS_MODULE='tests.settings')
     assert subprocess.check_output([sys.executable, '-c', program], cwd=str(ROOT), env=environment).strip() == b'[]'
 
@@ -692,8 +744,11 @@ def test_everything_public_is_annotated():
     found = [getattr(testing, name) for name in testing.__all__]
     for each in found:
         methods = vars(each).items() if isinstance(each, type) else ()
-        found += [getattr(method, 'fget', method) for name, method in methods
-                  if not name.startswith('_') and (inspect.isfunction(method) or isinstance(method, property))]
+        found += [
+            getattr(method, 'fget', method)
+            for name, method in methods
+            if not name.startswith('_') and (inspect.isfunction(method) or isinstance(method, property))
+        ]
     assert len(found) > 18
     for each in found:
         signature = inspect.signature(each)
@@ -709,16 +764,25 @@ PAGE = (ROOT / 'docs/testing.md').read_text()
 LIVE_FILES = ('mysite/live_settings', 'mysite/live_server_tests')
 FILES = dict(re.findall(r'^```python\n# (mysite/[\w/]+)\.py\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL))
 LIVE = {name: FILES.pop(name) for name in LIVE_FILES}
-PYTEST_FUNCTIONS = [(name, node.name) for name, text in FILES.items() for node in ast.parse(text).body
-                    if isinstance(node, ast.FunctionDef) and node.name.startswith('test_')]
-TEST_CASES = [(name, node.name) for name, text in FILES.items() for node in ast.parse(text).body
-              if isinstance(node, ast.ClassDef) and node.name.endswith('Tests')]
+PYTEST_FUNCTIONS = [
+    (name, node.name)
+    for name, text in FILES.items()
+    for node in ast.parse(text).body
+    if isinstance(node, ast.FunctionDef) and node.name.startswith('test_')
+]
+TEST_CASES = [
+    (name, node.name)
+    for name, text in FILES.items()
+    for node in ast.parse(text).body
+    if isinstance(node, ast.ClassDef) and node.name.endswith('Tests')
+]
 
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     """A function that returns something of one of the page's files."""
     from django.conf import settings
+
     for name, text in FILES.items():
         path = tmp_path / (name + '.py')
         path.parent.mkdir(parents=True, exist_ok=True)

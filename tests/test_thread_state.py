@@ -16,15 +16,15 @@ from django.http import HttpResponse
 from django.urls import get_script_prefix, get_urlconf, reverse, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 
-from sockets import presence, RoutedSocketHandler, SocketRouter, testing
+from sockets import RoutedSocketHandler, SocketRouter, presence, testing
 from sockets.engines.channels1 import audit, channel_layer, page_consumers
-from sockets.engines.channels1.sandbox import Empty, SERVER, UntilEmpty
+from sockets.engines.channels1.sandbox import SERVER, Empty, UntilEmpty
 from sockets.execution import thread_state
 from sockets.models import Socket
-from sockets.testing import sandbox, SocketClient
+from sockets.testing import SocketClient, sandbox
 
 from .client import Connection
-from .wire import frame, REQUEST, Wire
+from .wire import REQUEST, Wire, frame
 
 pytestmark = pytest.mark.django_db
 
@@ -33,8 +33,12 @@ urlpatterns = [url(r'^item/(\d+)/$', lambda request, number: HttpResponse(revers
 
 def look():
     """Return what a function sees of this thread."""
-    return [reverse('item', args=[7], urlconf=__name__), translation.get_language(),
-            timezone.get_current_timezone_name(), get_urlconf()]
+    return [
+        reverse('item', args=[7], urlconf=__name__),
+        translation.get_language(),
+        timezone.get_current_timezone_name(),
+        get_urlconf(),
+    ]
 
 
 def leave_traces():
@@ -136,6 +140,7 @@ def test_a_consumer_of_the_projects_own_that_ends_a_connection_keeps_its_state_t
         leave_traces()
         Socket.objects.revoke()
         seen.append(look())
+
     with sandbox(), SocketClient('/page/', handler=router.Handler):
         del seen[:]
         channel_layers['default'].router.add_route(route('jobs', consume))
@@ -159,6 +164,7 @@ def test_everything_that_a_worker_does_begins_with_fresh_state():
 
 def work(layer):
     from channels.worker import Worker
+
     try:
         Worker(UntilEmpty(layer), signal_handlers=False).run()
     except Empty:
@@ -166,6 +172,7 @@ def work(layer):
 
 
 # What reverse() begins with.
+
 
 @pytest.mark.parametrize('prefix', ['/shop', '/shop/'])
 def test_the_script_name_that_is_forced_is_that_of_every_function(settings, prefix):
@@ -207,6 +214,7 @@ def test_a_disconnect_function_runs_also_where_nobody_has_loaded_the_handshake()
     class Plain(RoutedSocketHandler):
         def disconnect(self, message, **kwargs):
             seen.append(look())
+
     with sandbox():
         Connection('/page/', handler=Plain)
         Socket.objects.defer('handshake').revoke()
@@ -223,21 +231,35 @@ def test_daphne_says_the_root_path_of_connects_and_frames_if_there_is_one(root_p
     assert [message.get('root_path') for _, message in wire.layer.sent] == [expected, expected]
 
 
-@pytest.mark.parametrize('forced, root_path, found', [
-    (None, '', ''), (None, '/shop', '/shop'), ('/forced', '', '/forced'), ('/forced', '/shop', '/forced')])
+@pytest.mark.parametrize(
+    'forced, root_path, found',
+    [(None, '', ''), (None, '/shop', '/shop'), ('/forced', '', '/forced'), ('/forced', '/shop', '/forced')],
+)
 def test_a_page_has_the_script_name_that_is_forced_whatever_serves_it(settings, forced, root_path, found):
     # runserver tells daphne; a worker behind a daphne has to know by itself.
     settings.ROOT_URLCONF, settings.FORCE_SCRIPT_NAME = __name__, forced
     with sandbox():
         layer = channel_layers['default']
-        page_consumers.PageConsumer()(Message({
-            'reply_channel': 'daphne.response.test!page', 'method': 'GET', 'path': '/item/1/', 'root_path': root_path,
-            'headers': [[b'host', b'example.com']], 'query_string': b''}, 'http.request', layer))
+        page_consumers.PageConsumer()(
+            Message(
+                {
+                    'reply_channel': 'daphne.response.test!page',
+                    'method': 'GET',
+                    'path': '/item/1/',
+                    'root_path': root_path,
+                    'headers': [[b'host', b'example.com']],
+                    'query_string': b'',
+                },
+                'http.request',
+                layer,
+            )
+        )
         channel, reply = layer.receive(['daphne.response.test!'])
     assert reply['content'] == found.encode() + b'/item/7/'
 
 
 # The signals of requests.
+
 
 class Heard(list):
     def started(self, sender, **kwargs):
@@ -277,6 +299,7 @@ def test_each_frame_sends_the_signals_of_a_request(heard):
 def test_frames_are_answered_though_a_receiver_of_a_request_signal_raises(caplog):
     def fail(**kwargs):
         raise KeyError('as told')
+
     request_started.connect(fail)
     try:
         with SocketClient('/page/', handler=router.Handler, raise_exceptions=False) as client:
@@ -305,6 +328,7 @@ def test_a_cache_that_cannot_be_closed_is_logged_and_nothing_is_left(monkeypatch
 
 
 # Database connections.
+
 
 class Database:
     """A connection of Django's to a server, of which this holds the other end."""
@@ -342,8 +366,10 @@ def test_a_database_connection_on_which_nothing_came_is_asked_nothing(database):
     assert (database.looked, database.asked, database.closed) == (1, 0, 0)
 
 
-@pytest.mark.parametrize('end', [lambda far: far.send(b'FATAL'), lambda far: far.close(),
-                                 lambda far: far.shutdown(sockets_of_the_system.SHUT_WR)])
+@pytest.mark.parametrize(
+    'end',
+    [lambda far: far.send(b'FATAL'), lambda far: far.close(), lambda far: far.shutdown(sockets_of_the_system.SHUT_WR)],
+)
 def test_a_database_connection_that_was_ended_is_closed_before_it_is_used(database, end):
     database.usable = False
     end(database.far)
@@ -391,6 +417,7 @@ def test_a_driver_that_hides_its_descriptor_is_asked_once_a_second(database, mon
 def test_a_process_without_the_databases_driver_has_nothing_to_close(monkeypatch):
     def fail():
         raise ImproperlyConfigured('Error loading psycopg2 module')
+
     monkeypatch.setattr(thread_state, 'connections', SimpleNamespace(all=fail))
     thread_state.close_stale()
 
@@ -411,6 +438,7 @@ def test_a_database_connection_that_cannot_be_looked_after_keeps_no_frame_from_b
 def test_a_descriptor_too_large_for_select_is_looked_at(database):
     resource = pytest.importorskip('resource')
     import fcntl
+
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= 1500:
         pytest.skip('this process may not have as many files')
     number = fcntl.fcntl(database.near.fileno(), fcntl.F_DUPFD, 1500)
@@ -443,6 +471,7 @@ def test_background_threads_look_before_each_round(monkeypatch, capsys):
     def look_once():
         looked.append('look')
         keeper.is_replaced = True
+
     keeper.look = look_once
     keeper.run()
     assert looked == ['begin', 'look']
@@ -453,6 +482,7 @@ def test_background_threads_look_before_each_round(monkeypatch, capsys):
         looked.append('look')
         if len(looked) > 3:
             raise SystemExit
+
     auditor.connections, auditor.look = dict, look_twice
     monkeypatch.setattr(audit, 'time', SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(channel_layer.Adapter, 'set_close_message', lambda self, message: None)
@@ -467,6 +497,7 @@ def test_background_threads_look_before_each_round(monkeypatch, capsys):
 def test_frames_of_a_handler_class_without_a_router_are_handled_alike():
     class Plain(RoutedSocketHandler):
         routes = (('LOOK', lambda socket, content: {'type': 'SEEN', 'state': look(), 'prefix': get_script_prefix()}),)
+
     leave_traces()
     with SocketClient('/page/', handler=Plain) as client:
         assert client.request('LOOK') == {'type': 'SEEN', 'state': FRESH, 'prefix': '/'}

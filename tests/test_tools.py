@@ -1,4 +1,5 @@
 """The tools of the repository agree: what is written in two of their files is the same in both."""
+
 import os
 import re
 import shutil
@@ -15,26 +16,26 @@ def read(name):
 
 def test_the_workflow_runs_each_python_of_tox():
     tox, workflow = read('tox.ini'), read('.github/workflows/test.yml')
-    matrix, = re.findall(r'^ +matrix = (.+)$', tox, re.MULTILINE)
+    (matrix,) = re.findall(r'^ +matrix = (.+)$', tox, re.MULTILINE)
     numbers = set(re.findall(r'\d+', ' '.join(re.findall(r'py\{?([\d,]+)', matrix))))
-    pythons, = re.findall(r"^ +python: \[(.+)\]$", workflow, re.MULTILINE)
+    (pythons,) = re.findall(r'^ +python: \[(.+)\]$', workflow, re.MULTILINE)
     assert {python.replace('.', '') for python in re.findall(r"'([\d.]+)'", pythons)} == numbers
 
 
 def test_the_package_and_its_tools_name_the_same_oldest_python():
-    oldest, = re.findall(r"python_requires='>=([\d.]+)'", read('setup.py'))
+    (oldest,) = re.findall(r"python_requires='>=([\d.]+)'", read('setup.py'))
     assert 'target-version = "py{}"'.format(oldest.replace('.', '')) in read('ruff.toml')
-    assert "'Programming Language :: Python :: {}'".format(oldest) in read('setup.py')
+    assert f"'Programming Language :: Python :: {oldest}'" in read('setup.py')
 
 
 def test_pre_commit_has_the_ruff_that_the_lint_environment_has():
-    version, = re.findall(r"'ruff==([\d.]+)'", read('setup.py'))
+    (version,) = re.findall(r"'ruff==([\d.]+)'", read('setup.py'))
     assert set(re.findall(r"'ruff==([\d.]+)'", read('.pre-commit-config.yaml'))) == {version}
 
 
 def test_the_line_length_is_the_same_in_the_editor():
-    length, = re.findall(r'^line-length = (\d+)$', read('ruff.toml'), re.MULTILINE)
-    assert 'max_line_length = {}'.format(length) in read('.editorconfig').partition('[*.md]')[0]
+    (length,) = re.findall(r'^line-length = (\d+)$', read('ruff.toml'), re.MULTILINE)
+    assert f'max_line_length = {length}' in read('.editorconfig').partition('[*.md]')[0]
 
 
 def test_a_taken_port_is_said_before_the_virtualenv_of_the_example_is_made_anew(tmp_path):
@@ -44,7 +45,10 @@ def test_a_taken_port_is_said_before_the_virtualenv_of_the_example_is_made_anew(
         taken.bind(('127.0.0.1', 0))
         taken.listen(1)
         port = str(taken.getsockname()[1])
-        process = subprocess.run([str(tmp_path / 'scripts/example')], env=dict(os.environ, PORT=port),
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.returncode == 1 and 'Port {} is taken'.format(port) in process.stderr.decode()
+        process = subprocess.run(
+            [str(tmp_path / 'scripts/example')],
+            env=dict(os.environ, PORT=port),
+            capture_output=True,
+        )
+    assert process.returncode == 1 and f'Port {port} is taken' in process.stderr.decode()
     assert not (tmp_path / '.venv').exists()

@@ -1,4 +1,5 @@
 """The annotations tell a type checker what is right and what is wrong. Only the lint environment runs this."""
+
 import re
 import subprocess
 import sys
@@ -18,10 +19,24 @@ def found(tmp_path_factory):
     pytest.importorskip('mypy')
     # Neither Django 2.2 nor Channels 1 has types. What is wrong inside the package is not the user's concern.
     process = subprocess.run(
-        [sys.executable, '-m', 'mypy', '--config-file=', '--ignore-missing-imports', '--follow-imports=silent',
-         '--check-untyped-defs', '--cache-dir', str(tmp_path_factory.mktemp('mypy')), 'tests/typing/right.py',
-         'tests/typing/wrong.py'],
-        cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        [
+            sys.executable,
+            '-m',
+            'mypy',
+            '--config-file=',
+            '--ignore-missing-imports',
+            '--follow-imports=silent',
+            '--check-untyped-defs',
+            '--cache-dir',
+            str(tmp_path_factory.mktemp('mypy')),
+            'tests/typing/right.py',
+            'tests/typing/wrong.py',
+        ],
+        cwd=str(ROOT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     found = {'right.py': set(), 'wrong.py': set()}
     for line in process.stdout.splitlines():
         error = re.match(r'tests[/\\]typing[/\\](\w+\.py):(\d+): error: .* \[([a-z-]+)\]$', line)
@@ -37,12 +52,19 @@ def test_what_is_right_is_not_complained_of(found):
 
 
 LINES = (FILES / 'wrong.py').read_text(encoding='utf-8').splitlines()
-WRONG = {(number, match.group(1)) for number, line in enumerate(LINES, 1)
-         for match in [re.search(r'  # wrong: ([a-z-]+)$', line)] if match}
+WRONG = {
+    (number, match.group(1))
+    for number, line in enumerate(LINES, 1)
+    for match in [re.search(r'  # wrong: ([a-z-]+)$', line)]
+    if match
+}
 
 
-@pytest.mark.parametrize('number, code', sorted(WRONG), ids=lambda value: (
-    LINES[value - 1].partition('  # wrong')[0].strip() if isinstance(value, int) else value))
+@pytest.mark.parametrize(
+    'number, code',
+    sorted(WRONG),
+    ids=lambda value: LINES[value - 1].partition('  # wrong')[0].strip() if isinstance(value, int) else value,
+)
 def test_a_mistake_is_found(found, number, code):
     assert (number, code) in found['wrong.py']
 

@@ -1,12 +1,12 @@
 """Connections of another process, which a layer in memory does not reach."""
+
 from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler
-from sockets import engine, fanout
+from sockets import RoutedSocketHandler, engine, fanout
 from sockets.models import Socket
 
 from .conftest import OUR_LAYERS, STOCK_LAYERS
@@ -34,20 +34,24 @@ def mine(layer, connect, monkeypatch):
 
 
 @in_memory
-@pytest.mark.parametrize('send, got', [
-    (lambda rows: rows.send_json({'a': 1}), {'text': '{"a":1}'}),
-    (lambda rows: rows.send(bytes=b'x'), {'bytes': b'x'}),
-    (lambda rows: rows.close(4000), {'close': 4000}),
-    (lambda rows: sum(row.send_json({'a': 1}) for row in rows), {'text': '{"a":1}'}),
-    (lambda rows: sum(row.close(4000) for row in rows), {'close': 4000}),
-], ids=['json', 'bytes', 'close', 'a row', 'closing a row'])
+@pytest.mark.parametrize(
+    'send, got',
+    [
+        (lambda rows: rows.send_json({'a': 1}), {'text': '{"a":1}'}),
+        (lambda rows: rows.send(bytes=b'x'), {'bytes': b'x'}),
+        (lambda rows: rows.close(4000), {'close': 4000}),
+        (lambda rows: sum(row.send_json({'a': 1}) for row in rows), {'text': '{"a":1}'}),
+        (lambda rows: sum(row.close(4000) for row in rows), {'close': 4000}),
+    ],
+    ids=['json', 'bytes', 'close', 'a row', 'closing a row'],
+)
 def test_unreachable_connections_are_not_counted_and_one_warning_says_why(mine, layer, caplog, send, got):
     # It was 2, and the message lay in a mailbox that nobody reads.
     for _ in range(2):
         assert send(Socket.objects.all()) == 1
         assert mine.messages() == [got]
     assert layer.receive([ELSEWHERE]) == (None, None)
-    warning, = [record for record in caplog.records if record.levelname == 'WARNING']
+    (warning,) = [record for record in caplog.records if record.levelname == 'WARNING']
     assert ELSEWHERE in warning.getMessage() and 'sockets.layers.RedisChannelLayer' in warning.getMessage()
 
 

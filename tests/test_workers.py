@@ -23,6 +23,7 @@ def ran():
 @pytest.fixture
 def layer(ran):
     """A layer with a consumer that notes what it got, hangs, or has its worker die, as its message says."""
+
     def consume(message):
         if message.get('overflow'):
             for _ in range(2):
@@ -140,6 +141,7 @@ def test_runworker_runs_with_our_threads_and_stops_in_good_order(layer, ran, mon
         # They look up when there is something.
         for _ in range(count):
             layer.send('jobs', {'n': 2})
+
     names = []
     telling = threading.Thread(target=tell)
     telling.start()

@@ -1,4 +1,5 @@
 """A ``SocketProtocol`` on a transport without a network, with a clock that stands still: for tests of the protocol."""
+
 from daphne import http_protocol
 from twisted.internet import error
 from twisted.internet.abstract import FileDescriptor
@@ -6,8 +7,10 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-REQUEST = (b'GET /page/?a=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-           b'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n')
+REQUEST = (
+    b'GET /page/?a=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+    b'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n'
+)
 MASK = b'\x12\x34\x56\x78'
 
 
@@ -16,9 +19,13 @@ def frame(payload=b'', opcode=1, fin=True, mask=MASK, rsv=0):
     size = len(payload)
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
     bit = 0x80 if mask else 0
-    head += (bytes([bit | size]) if size < 126 else
-             bytes([bit | 126]) + size.to_bytes(2, 'big') if size < 65536 else
-             bytes([bit | 127]) + size.to_bytes(8, 'big'))
+    head += (
+        bytes([bit | size])
+        if size < 126
+        else bytes([bit | 126]) + size.to_bytes(2, 'big')
+        if size < 65536
+        else bytes([bit | 127]) + size.to_bytes(8, 'big')
+    )
     if not mask:
         return head + payload
     return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
@@ -32,8 +39,8 @@ def frames(data):
         if size > 125:
             begin = 4 if size == 126 else 10
             size = int.from_bytes(data[2:begin], 'big')
-        found.append((data[0] & 0x0F, data[begin:begin + size]))
-        data = data[begin + size:]
+        found.append((data[0] & 0x0F, data[begin : begin + size]))
+        data = data[begin + size :]
     return found
 
 
@@ -57,7 +64,7 @@ class Transport(FileDescriptor):
         self.protocol = None
 
     def writeSomeData(self, data):
-        taken = bytes(data[:self.room])
+        taken = bytes(data[: self.room])
         self.room -= len(taken)
         self.sent += taken
         return len(taken)
@@ -108,8 +115,11 @@ class Layer:
         return [channel.rpartition('.')[2] for channel, _ in self.sent]
 
     def messages(self):
-        return [message.get('text', message.get('bytes')) for channel, message in self.sent
-                if channel == 'websocket.receive']
+        return [
+            message.get('text', message.get('bytes'))
+            for channel, message in self.sent
+            if channel == 'websocket.receive'
+        ]
 
 
 class Timers:
@@ -125,7 +135,8 @@ class Wire:
     def __init__(self, room=1 << 60, factory=None, clock=None, through_http=False, **options):
         self.clock = clock or Clock()
         self.factory = factory or http_protocol.HTTPFactory(
-            Layer(), send_channel='daphne.response.test!', **dict({'ping_interval': 20, 'ping_timeout': 30}, **options))
+            Layer(), send_channel='daphne.response.test!', **dict({'ping_interval': 20, 'ping_timeout': 30}, **options)
+        )
         self.layer = self.factory.channel_layer
         self.is_muted = False
         sockets = self.factory.ws_factory

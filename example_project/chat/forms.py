@@ -6,11 +6,16 @@ MAX_TEXT = 500
 
 class EnterForm(forms.Form):
     name = forms.RegexField(
-        r"^\w[\w .'-]*$", label='Your name', max_length=30,
-        error_messages={'invalid': 'A name begins with a letter or digit, and has no special characters.'})
+        r"^\w[\w .'-]*$",
+        label='Your name',
+        max_length=30,
+        error_messages={'invalid': 'A name begins with a letter or digit, and has no special characters.'},
+    )
     room = forms.RegexField(
-        r'^[a-z0-9-]+$', max_length=40,
-        error_messages={'invalid': 'A room is called by small letters a to z, digits and hyphens.'})
+        r'^[a-z0-9-]+$',
+        max_length=40,
+        error_messages={'invalid': 'A room is called by small letters a to z, digits and hyphens.'},
+    )
 
     def __init__(self, *args, user, **kwargs):
         super().__init__(*args, **kwargs)
@@ -29,6 +34,7 @@ class AnnounceForm(forms.Form):
 
 
 # What frames must hold.
+
 
 class SayForm(forms.Form):
     text = forms.CharField(max_length=MAX_TEXT)

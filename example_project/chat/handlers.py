@@ -1,4 +1,5 @@
 """A handler class of our own, for every socket that wants to know who else is at its path."""
+
 from sockets import RoutedSocketHandler
 from sockets.models import Socket
 

@@ -34,7 +34,7 @@ class Message(models.Model):
         unique_together = [('room', 'name', 'ref')]
 
     def __str__(self):
-        return '{} in {}: {}'.format(self.name, self.room, self.text)
+        return f'{self.name} in {self.room}: {self.text}'
 
     def content(self):
         """Return it as the page gets it."""
@@ -61,4 +61,4 @@ class Kick(models.Model):
     objects = KickManager()
 
     def __str__(self):
-        return '{} out of {}'.format(self.user or self.session_key, self.room)
+        return f'{self.user or self.session_key} out of {self.room}'

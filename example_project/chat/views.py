@@ -1,4 +1,5 @@
 """The pages of the chat, and the websockets that live beside two of them."""
+
 import random
 import re
 from collections import Counter
@@ -41,8 +42,7 @@ class Home(FormView):
 
     def get_context_data(self, **kwargs):
         rooms = [(room, len(people_at(reverse('room', args=[room])))) for room in ROOMS]
-        return super().get_context_data(
-            rooms=rooms, name=name_of(self.request.user, self.request.session), **kwargs)
+        return super().get_context_data(rooms=rooms, name=name_of(self.request.user, self.request.session), **kwargs)
 
     def form_valid(self, form):
         if 'name' in form.cleaned_data:
@@ -64,7 +64,8 @@ class Room(TemplateView):
 
     def get_context_data(self, **kwargs):
         return super().get_context_data(
-            name=name_of(self.request.user, self.request.session), max_text=MAX_TEXT, **kwargs)
+            name=name_of(self.request.user, self.request.session), max_text=MAX_TEXT, **kwargs
+        )
 
     @socket.connect
     def on_connect(socket, message, room):
@@ -109,9 +110,10 @@ class Room(TemplateView):
     @socket.route(re.compile(r'/d([1-9][0-9]{0,2})$'))
     def roll(socket, content):
         """Roll a die of so many sides."""
-        sides = int(content['type'][len('/d'):])
-        Socket.objects.filter(path=socket.path).send_action('NOTE', text='{} rolls {} of {}.'.format(
-            socket.name, random.randint(1, sides), sides))
+        sides = int(content['type'][len('/d') :])
+        Socket.objects.filter(path=socket.path).send_action(
+            'NOTE', text=f'{socket.name} rolls {random.randint(1, sides)} of {sides}.'
+        )
 
     @socket.route('KICK', form=KickForm, permission='chat.add_kick')
     def kick(socket, content, room):
@@ -126,8 +128,7 @@ class Room(TemplateView):
 
     @socket.default_route
     def unknown(socket, content):
-        raise FrameError(UNKNOWN_TYPE, 'This room does not know {!r:.40}. Try /d6 or /d20.'.format(
-            content.get('type')))
+        raise FrameError(UNKNOWN_TYPE, 'This room does not know {!r:.40}. Try /d6 or /d20.'.format(content.get('type')))
 
 
 class Pulse(TemplateView):
@@ -157,5 +158,5 @@ class Announce(UserPassesTestMixin, FormView):
 
     def form_valid(self, form):
         told = Socket.objects.send_action('ANNOUNCED', text=form.cleaned_data['text'])
-        messages.success(self.request, 'Handed to {} open pages.'.format(told))
+        messages.success(self.request, f'Handed to {told} open pages.')
         return super().form_valid(form)

@@ -1,4 +1,5 @@
 """What daphne serves: ``daphne example.asgi:channel_layer``."""
+
 import os
 
 from channels.asgi import get_channel_layer

@@ -1,4 +1,5 @@
 """What ``urls.py`` is to pages, for websockets: ``ROUTING`` of the channel layer names this list."""
+
 from channels.routing import route_class
 
 from chat.views import Pulse, Room

@@ -1,4 +1,5 @@
 """SQLite and one process by default; ``DATABASE_URL`` and ``REDIS_URL`` in the environment change that."""
+
 import os
 from urllib.parse import unquote, urlsplit
 
@@ -36,37 +37,47 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = 'example.urls'
 
-TEMPLATES = [{
-    'BACKEND': 'django.template.backends.django.DjangoTemplates',
-    'APP_DIRS': True,
-    'OPTIONS': {'context_processors': [
-        'django.template.context_processors.request',
-        'django.contrib.auth.context_processors.auth',
-        'django.contrib.messages.context_processors.messages',
-    ]},
-}]
+TEMPLATES = [
+    {
+        'BACKEND': 'django.template.backends.django.DjangoTemplates',
+        'APP_DIRS': True,
+        'OPTIONS': {
+            'context_processors': [
+                'django.template.context_processors.request',
+                'django.contrib.auth.context_processors.auth',
+                'django.contrib.messages.context_processors.messages',
+            ]
+        },
+    }
+]
 
 REDIS_URL = os.environ.get('REDIS_URL')
 
 if REDIS_URL:
-    CHANNEL_LAYERS = {'default': {
-        'BACKEND': 'sockets.layers.RedisChannelLayer',
-        'CONFIG': {'hosts': [REDIS_URL]},
-        'ROUTING': 'example.routing.channel_routing',
-    }}
+    CHANNEL_LAYERS = {
+        'default': {
+            'BACKEND': 'sockets.layers.RedisChannelLayer',
+            'CONFIG': {'hosts': [REDIS_URL]},
+            'ROUTING': 'example.routing.channel_routing',
+        }
+    }
 else:
-    CHANNEL_LAYERS = {'default': {
-        'BACKEND': 'sockets.layers.InMemoryChannelLayer',
-        'ROUTING': 'example.routing.channel_routing',
-    }}
+    CHANNEL_LAYERS = {
+        'default': {
+            'BACKEND': 'sockets.layers.InMemoryChannelLayer',
+            'ROUTING': 'example.routing.channel_routing',
+        }
+    }
 
 
 def database(url):
     """Return the entry of DATABASES for ``postgres://user:password@host:port/name``."""
     parts = urlsplit(url)
     if parts.scheme not in ('postgres', 'postgresql'):
-        raise ImproperlyConfigured('DATABASE_URL begins with {!r}; this project knows postgres://user:password@'
-                                   'host:port/name, and SQLite when it is not set.'.format(parts.scheme))
+        raise ImproperlyConfigured(
+            f'DATABASE_URL begins with {parts.scheme!r}; this project knows postgres://user:password@'
+            'host:port/name, and SQLite when it is not set.'
+        )
     return {
         'ENGINE': 'django.db.backends.postgresql',
         'NAME': unquote(parts.path[1:]),
@@ -82,12 +93,14 @@ def database(url):
 if os.environ.get('DATABASE_URL'):
     DATABASES = {'default': database(os.environ['DATABASE_URL'])}
 else:
-    DATABASES = {'default': {
-        'ENGINE': 'django.db.backends.sqlite3',
-        'NAME': os.path.join(BASE_DIR, 'db.sqlite3'),
-        # Several workers write, and SQLite lets one at a time: seconds that the others wait for it.
-        'OPTIONS': {'timeout': 20},
-    }}
+    DATABASES = {
+        'default': {
+            'ENGINE': 'django.db.backends.sqlite3',
+            'NAME': os.path.join(BASE_DIR, 'db.sqlite3'),
+            # Several workers write, and SQLite lets one at a time: seconds that the others wait for it.
+            'OPTIONS': {'timeout': 20},
+        }
+    }
 
 LOGIN_URL = 'login'
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = 'home'

@@ -12,8 +12,11 @@ urlpatterns = [
     re_path(r'^room/(?P<room>[a-z0-9-]{1,40})/$', Room.as_view(), name='room'),
     path('pulse/', Pulse.as_view(), name='pulse'),
     path('announce/', Announce.as_view(), name='announce'),
-    path('login/', LoginView.as_view(template_name='chat/login.html',
-                                     extra_context={'demo_accounts': settings.DEMO_ACCOUNTS}), name='login'),
+    path(
+        'login/',
+        LoginView.as_view(template_name='chat/login.html', extra_context={'demo_accounts': settings.DEMO_ACCOUNTS}),
+        name='login',
+    ),
     path('logout/', LogoutView.as_view(), name='logout'),
     path('admin/', admin.site.urls),
     # runserver serves static files by itself, daphne does not. Nothing of this is left without DEBUG.

@@ -1,4 +1,5 @@
 """Identify the client: the session of a cookie, its user, and whether both are still valid."""
+
 from importlib import import_module
 
 from django.conf import settings
@@ -20,6 +21,7 @@ class _Request:
 def anonymous():
     """Return the user of a connection that has none, as ``request.user`` would be."""
     from django.contrib.auth.models import AnonymousUser
+
     return AnonymousUser()
 
 
@@ -58,6 +60,7 @@ def is_active(user):
 def has_active_column():
     """Return whether the database can be asked which users are active."""
     from django.core.exceptions import FieldDoesNotExist
+
     try:
         return auth.get_user_model()._meta.get_field('is_active').concrete
     except FieldDoesNotExist:
@@ -67,6 +70,7 @@ def has_active_column():
 def row_session_key(session):
     """Return the key that a row's ``session`` column can refer to: only database engines have a session row."""
     from django.contrib.sessions.models import Session
+
     return session.session_key if getattr(session, 'model', None) is Session else None
 
 

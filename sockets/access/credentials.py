@@ -1,4 +1,5 @@
 """Credentials that a client sends: not stored in rows, and found only in the process that holds its connection."""
+
 import functools
 import json
 import logging
@@ -63,13 +64,27 @@ def strip(content, session_cookie):
         if is_credential(name):
             dropped['headers'].append(name.lower())
         elif name.lower() == 'cookie':
-            headers.append([name, _strip_list(
-                value, ';', ';', lambda cookie: cookie == session_cookie or is_credential(cookie), dropped['cookies'])])
+            headers.append(
+                [
+                    name,
+                    _strip_list(
+                        value,
+                        ';',
+                        ';',
+                        lambda cookie: cookie == session_cookie or is_credential(cookie),
+                        dropped['cookies'],
+                    ),
+                ]
+            )
         else:
             headers.append([name, value])
     query_string = _strip_list(
-        content.get('query_string') or '', '[&;]', '&', lambda name: is_credential(unquote_plus(name)),
-        dropped['parameters'])
+        content.get('query_string') or '',
+        '[&;]',
+        '&',
+        lambda name: is_credential(unquote_plus(name)),
+        dropped['parameters'],
+    )
     # A row that is stripped again, by a setting that names more, still says what it has lost before.
     for kind, names in dropped.items():
         dropped[kind] = sorted({*names, *(content.get('dropped') or {}).get(kind, ())})
@@ -125,7 +140,10 @@ class _Absent:
             _said.add((self.what, name))
             logger.warning(
                 "request.%s[%r] is not there: SOCKETS['CREDENTIALS'] keeps it out of the rows, and another process holds "
-                'the connection. Read it in the connect function, and keep what follows from it.', self.what, name)
+                'the connection. Read it in the connect function, and keep what follows from it.',
+                self.what,
+                name,
+            )
 
     def __getitem__(self, name):
         self._look(name)
@@ -156,6 +174,7 @@ except ImportError:
     # Django before 2.2.
     _Headers = None
 else:
+
     class _Headers(_Absent, HttpHeaders):
         what = 'headers'
 

@@ -1,4 +1,5 @@
 """What a handler class asks of clients that connect or send: a login, permissions, and what its guards ask."""
+
 from .. import contracts
 from ..exceptions import ConnectionRevoked, PermissionMissing
 from ..routes import permission_names
@@ -25,8 +26,11 @@ def of_connection(cls):
     found = of_frame(cls)
     for stream in cls._streams.values():
         other = of_connection(stream)
-        found = Demands(found.login or other.login, tuple(dict.fromkeys(found.permissions + other.permissions)),
-                        (*found.guards, *other.guards))
+        found = Demands(
+            found.login or other.login,
+            tuple(dict.fromkeys(found.permissions + other.permissions)),
+            (*found.guards, *other.guards),
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 Rows of connections refer to sessions, with a cascade. For its sake Django reads every session that it deletes, and asks
 for the rows of each.
 """
+
 import functools
 
 from django.contrib.sessions.backends.db import SessionStore
@@ -26,6 +27,7 @@ def _with_sockets(clear_expired):
     def clear_expired_with_sockets(cls):
         # No row refers to a model of a project's own.
         return clear() if cls.get_model_class() is Session else clear_expired(cls)
+
     return functools.wraps(clear_expired, assigned=['__doc__'])(clear_expired_with_sockets)
 
 
@@ -44,7 +46,7 @@ def clear():
     while part:
         # What is left, as Django does it, and none that a receiver or a trigger has brought back.
         left = expired.filter(pk__gt=part[-1]).order_by('pk')
-        part = list(left.values_list('pk', flat=True)[:databases.IN_ONE_QUERY])
+        part = list(left.values_list('pk', flat=True)[: databases.IN_ONE_QUERY])
         Session.objects.using(using).filter(pk__in=part).delete()
 
 
@@ -52,4 +54,5 @@ def _only_connections_refer():
     """Return whether nothing but rows of connections has to hear that a session is deleted."""
     return not (pre_delete.has_listeners(Session) or post_delete.has_listeners(Session)) and all(
         relation.related_model is Socket or relation.field.remote_field.on_delete is DO_NOTHING
-        for relation in get_candidate_relations_to_delete(Session._meta))
+        for relation in get_candidate_relations_to_delete(Session._meta)
+    )

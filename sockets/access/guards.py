@@ -4,6 +4,7 @@ Known are Django's mixins and decorators: ``LoginRequiredMixin``, ``PermissionRe
 and ``login_required``, ``permission_required``, ``user_passes_test`` and ``staff_member_required`` around ``dispatch()``,
 ``get()``, the class or, in a URLconf, the view.
 """
+
 import functools
 import inspect
 import re
@@ -12,8 +13,8 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import Http404
 
 from ..declaration import handler_classes
-from ..execution import coroutines
 from ..exceptions import PermissionMissing
+from ..execution import coroutines
 from ..routes import permission_names
 from . import demands as of_handlers
 
@@ -31,6 +32,7 @@ class Demands:
 
     def __init__(self, view):
         from django.contrib.auth import mixins
+
         self.view = view
         self.login, self.permissions, self.asks, self.names, self.unknown = False, (), [], [], []
         if issubclass(view, mixins.LoginRequiredMixin):
@@ -44,19 +46,27 @@ class Demands:
                 if issubclass(klass, mixins.AccessMixin):
                     asks = 'dispatch' in vars(klass) and _is_of_its_own(klass, mixins)
                 else:
-                    asks = klass is not view and _GUARD.search(klass.__name__) and not (
-                        is_guarded(vars(klass).get('dispatch')))
+                    asks = (
+                        klass is not view
+                        and _GUARD.search(klass.__name__)
+                        and not (is_guarded(vars(klass).get('dispatch')))
+                    )
                 if asks:
                     self.unknown.append(klass.__name__)
-        self.unknown += [permission.__name__ for permission in getattr(view, 'permission_classes', None) or ()
-                         if getattr(permission, '__name__', 'AllowAny') != 'AllowAny']
+        self.unknown += [
+            permission.__name__
+            for permission in getattr(view, 'permission_classes', None) or ()
+            if getattr(permission, '__name__', 'AllowAny') != 'AllowAny'
+        ]
 
     def _look_at_mixins(self, mixins):
         methods = []
         if issubclass(self.view, mixins.PermissionRequiredMixin):
             self.names.append('PermissionRequiredMixin')
-            own = all(getattr(self.view, name) is getattr(mixins.PermissionRequiredMixin, name)
-                      for name in ('has_permission', 'get_permission_required'))
+            own = all(
+                getattr(self.view, name) is getattr(mixins.PermissionRequiredMixin, name)
+                for name in ('has_permission', 'get_permission_required')
+            )
             try:
                 self.permissions = permission_names(self.view.permission_required) if own else ()
             except TypeError:
@@ -84,15 +94,22 @@ class Demands:
 
     def are_within(self, other):
         """Whether ``other`` asks for all that this does."""
-        return (self.login <= other.login and set(self.permissions) <= set(other.permissions) and
-                set(self.unknown) <= set(other.unknown) and set(map(_key, self.asks)) <= set(map(_key, other.asks)))
+        return (
+            self.login <= other.login
+            and set(self.permissions) <= set(other.permissions)
+            and set(self.unknown) <= set(other.unknown)
+            and set(map(_key, self.asks)) <= set(map(_key, other.asks))
+        )
 
     def are_met_by(self, handler):
         """Whether the handler class asks for at least as much. Of functions, those count that its guard took over."""
         theirs = of_handlers.of_connection(handler)
-        return not self.unknown and (theirs.login or not self.login) and (
-            set(self.permissions) <= set(theirs.permissions)) and (
-            set(map(_key, self.asks)) <= set(map(_key, theirs.guards)))
+        return (
+            not self.unknown
+            and (theirs.login or not self.login)
+            and (set(self.permissions) <= set(theirs.permissions))
+            and (set(map(_key, self.asks)) <= set(map(_key, theirs.guards)))
+        )
 
     def unseen(self):
         """Return the names of what may ask for more than is known, functions of the project's own included."""
@@ -105,7 +122,7 @@ class Demands:
             page = inspect.unwrap(get) if callable(get) else None
             for function in (*_functions(vars(klass).get('dispatch')), *_functions(get, but=[page])):
                 if not (_is_djangos(function.__globals__.get('__name__', '')) or _only_passes_on(function, self.view)):
-                    found.append('{}()'.format(function.__qualname__))
+                    found.append(f'{function.__qualname__}()')
         return list(dict.fromkeys(found))
 
 
@@ -119,19 +136,24 @@ def attributes(router, base):
         raise ImproperlyConfigured(
             "SocketRouter(guard='view') knows the mixins and decorators of Django, and not what {} of {} may ask for. Ask "
             "for it in a function with @socket.connect, which closes with socket.close(4403), and leave guard='view' "
-            'out.'.format(' and '.join(unseen), name))
+            'out.'.format(' and '.join(unseen), name)
+        )
     if not demands:
-        raise ImproperlyConfigured("{0} has no mixin or decorator that SocketRouter(guard='view') could take over. Leave it "
-                                   'out, or add LoginRequiredMixin to {0}.'.format(name))
+        raise ImproperlyConfigured(
+            f"{name} has no mixin or decorator that SocketRouter(guard='view') could take over. Leave it "
+            f'out, or add LoginRequiredMixin to {name}.'
+        )
     if _has_setup_of_its_own(router.view) and not any(ask.func is _ask_view for ask in demands.asks):
         # It may let in fewer than the mixins do.
         demands.asks.append(functools.partial(_ask_view, router.view, []))
     guards = (*base._guards, *demands.asks)
-    return {'login_required': base.login_required or demands.login,
-            'permission': (*permission_names(base.permission), *demands.permissions),
-            '_guards': guards,
-            # A view looks at its request.
-            '_deferred': () if any(guard.func is _ask_view for guard in guards) else base._deferred}
+    return {
+        'login_required': base.login_required or demands.login,
+        'permission': (*permission_names(base.permission), *demands.permissions),
+        '_guards': guards,
+        # A view looks at its request.
+        '_deferred': () if any(guard.func is _ask_view for guard in guards) else base._deferred,
+    }
 
 
 def _has_setup_of_its_own(view):
@@ -142,11 +164,13 @@ def _key(ask):
     # What asks the same has the same: a view that inherits it, or a decorator that was looked at twice.
     asked = ask.args[0]
     if ask.func is _ask_view:
-        return tuple(getattr(asked, name, None) for name in (
-            'test_func', 'get_test_func', 'has_permission', 'get_permission_required')) + (
-                repr(getattr(asked, 'permission_required', None)),)
-    return getattr(asked, '__code__', asked), tuple(id(cell.cell_contents) for cell in getattr(
-        asked, '__closure__', None) or ())
+        return tuple(
+            getattr(asked, name, None)
+            for name in ('test_func', 'get_test_func', 'has_permission', 'get_permission_required')
+        ) + (repr(getattr(asked, 'permission_required', None)),)
+    return getattr(asked, '__code__', asked), tuple(
+        id(cell.cell_contents) for cell in getattr(asked, '__closure__', None) or ()
+    )
 
 
 def _ask_view(view, methods, socket):
@@ -157,8 +181,10 @@ def _ask_view(view, methods, socket):
         else:
             view.request, view.args, view.kwargs = socket.request, (), socket.kwargs
         # A coroutine is true, whatever it would return.
-        allowed = all(coroutines.settle(
-            view.get_test_func()() if name == 'get_test_func' else getattr(view, name)()) for name in methods)
+        allowed = all(
+            coroutines.settle(view.get_test_func()() if name == 'get_test_func' else getattr(view, name)())
+            for name in methods
+        )
     except (PermissionDenied, Http404):
         allowed = False
     if not allowed:
@@ -229,8 +255,9 @@ def _is_djangos(module):
 
 def _is_of_its_own(klass, mixins):
     """Whether ``klass`` is a mixin as Django's documentation has them written, which asks in its dispatch()."""
-    return issubclass(klass, mixins.AccessMixin) and not issubclass(klass, (
-        mixins.LoginRequiredMixin, mixins.PermissionRequiredMixin, mixins.UserPassesTestMixin))
+    return issubclass(klass, mixins.AccessMixin) and not issubclass(
+        klass, (mixins.LoginRequiredMixin, mixins.PermissionRequiredMixin, mixins.UserPassesTestMixin)
+    )
 
 
 def _only_passes_on(function, view):

@@ -1,4 +1,5 @@
 """Limits of a client: its frames, bad frames and connections. Their values are ``SOCKETS['MAX_...']``."""
+
 import math
 import time
 
@@ -6,8 +7,13 @@ from .. import conf, engine, messages, rates
 from ..exceptions import FrameError, TooManyConnections
 
 # The mistakes that only a client makes.
-_BAD = (messages.INVALID_JSON, messages.INVALID_MESSAGE, messages.UNKNOWN_TYPE, messages.TOO_LARGE,
-        messages.RATE_LIMITED)
+_BAD = (
+    messages.INVALID_JSON,
+    messages.INVALID_MESSAGE,
+    messages.UNKNOWN_TYPE,
+    messages.TOO_LARGE,
+    messages.RATE_LIMITED,
+)
 
 
 def check_rate(memory, socket, content):
@@ -27,13 +33,12 @@ def check_rate(memory, socket, content):
         else:
             seconds = memory.wait(time.monotonic(), rate.per_second, rate.burst, route)
     elif conf.MAX_FRAMES_PER_SECOND is not None:
-        rate = '{} frames a second'.format(conf.MAX_FRAMES_PER_SECOND)
+        rate = f'{conf.MAX_FRAMES_PER_SECOND} frames a second'
         seconds = memory.wait(time.monotonic(), conf.MAX_FRAMES_PER_SECOND, max(2 * conf.MAX_FRAMES_PER_SECOND, 1))
     else:
         return
     if seconds:
-        raise FrameError(messages.RATE_LIMITED, 'At most {}.'.format(rate),
-                         retry_after=math.ceil(seconds * 1000) / 1000)
+        raise FrameError(messages.RATE_LIMITED, f'At most {rate}.', retry_after=math.ceil(seconds * 1000) / 1000)
 
 
 def _user_of(memory, socket):
@@ -52,8 +57,8 @@ def _wait_for_user(user, route):
     rate, function = route.rate, getattr(route.function, 'function', route.function)
     # The same for every class that has this route from the same base, and in every process.
     name = '{}.{} {} {}'.format(
-        function.__module__, getattr(function, '__qualname__', type(function).__qualname__),
-        route.name, user)
+        function.__module__, getattr(function, '__qualname__', type(function).__qualname__), route.name, user
+    )
     return engine.current().take_token(name, time.monotonic(), rate.per_second, rate.burst)
 
 
@@ -74,9 +79,12 @@ def code_after(memory, outcome):
 def check_connections(user, user_ip):
     """Raise ``TooManyConnections`` if ``user`` or the address ``user_ip`` has as many as it may."""
     from ..models import Socket
-    for limit, who in ((conf.MAX_CONNECTIONS_PER_USER, {'user': user.pk}),
-                       (conf.MAX_CONNECTIONS_PER_ADDRESS, {'user_ip': user_ip})):
+
+    for limit, who in (
+        (conf.MAX_CONNECTIONS_PER_USER, {'user': user.pk}),
+        (conf.MAX_CONNECTIONS_PER_ADDRESS, {'user_ip': user_ip}),
+    ):
         if limit is None or None in who.values():
             continue
         if Socket.objects.on_primary().filter(**who).count() >= limit:
-            raise TooManyConnections('You have {} connections; close one first.'.format(limit))
+            raise TooManyConnections(f'You have {limit} connections; close one first.')

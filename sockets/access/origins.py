@@ -1,4 +1,5 @@
 """Where a connection may come from: origins and addresses. The values are what the client says of itself."""
+
 import ipaddress
 import re
 
@@ -83,15 +84,19 @@ def remedy(origin):
     if not origin:
         return "SOCKETS['REQUIRE_ORIGIN'] refuses clients without one."
     entry = "add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here{}.".format(
-        ', and your own hosts as well: this setting replaces ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else '')
+        ', and your own hosts as well: this setting replaces ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else ''
+    )
     if _ORIGIN.fullmatch(_whole(origin)):
         return 'If it is yours, add its host to {}; if only its port differs, or it has no TLS and we have, {}'.format(
-            'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']", entry)
+            'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']", entry
+        )
     if origin == NULL:
-        return ('If your own pages are in a sandbox, or in an app that says so, {} Any page in a sandbox says the '
-                'same, whoever wrote it.'.format(entry))
+        return (
+            f'If your own pages are in a sandbox, or in an app that says so, {entry} Any page in a sandbox says the '
+            'same, whoever wrote it.'
+        )
     if can_match(origin):
-        return 'If it is an app of yours, {}'.format(entry)
+        return f'If it is an app of yours, {entry}'
     return "No browser sends such an origin, so SOCKETS['ALLOWED_ORIGINS'] cannot let it in."
 
 
@@ -156,4 +161,5 @@ def _address(text):
 
 def _in_networks(address, networks):
     return address is not None and any(
-        address in ipaddress.ip_network(network) for network in networks if network != 'unix')
+        address in ipaddress.ip_network(network) for network in networks if network != 'unix'
+    )

@@ -3,6 +3,7 @@
 Rows that are deleted in any way that Django knows of (with their session or user, by the admin, by a queryset) are
 connections that are closed.
 """
+
 from collections import namedtuple
 from functools import partial
 
@@ -15,10 +16,9 @@ from django.db import router, transaction
 from django.db.models.signals import post_save, pre_delete
 from django.utils import timezone
 
-from .. import databases
-from . import auth, expiry
-from .. import callbacks, messages
+from .. import callbacks, databases, messages
 from ..models import Socket, note_gone, removal
+from . import auth, expiry
 
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
 SESSIONS_READ = 100000
@@ -66,8 +66,7 @@ def log_out(rows):
             for session in sessions:
                 auth.session_store().delete(session)
     finally:
-        transaction.on_commit(partial(
-            callbacks.end, removed, details, messages.CLOSE_LOGIN_REQUIRED), using=rows.db)
+        transaction.on_commit(partial(callbacks.end, removed, details, messages.CLOSE_LOGIN_REQUIRED), using=rows.db)
     return LoggedOut(users, sessions, len(removed), found_all)
 
 
@@ -85,7 +84,7 @@ def _sessions_of(users):
     sessions = model.objects.using(router.db_for_write(model))
     live = sessions.filter(expire_date__gt=timezone.now()).order_by('-expire_date')
     keys, found_all = set(), True
-    for number, session in enumerate(live[:SESSIONS_READ + 1].iterator()):
+    for number, session in enumerate(live[: SESSIONS_READ + 1].iterator()):
         if number == SESSIONS_READ:
             found_all = False
         elif session.get_decoded().get(SESSION_KEY) in names:
@@ -121,6 +120,7 @@ def _logged_out(request, user, **kwargs):
 
 def _with_sockets(cycle_key):
     """Return ``cycle_key`` (a login gives a session another key) made to take the session's connections along."""
+
     def cycle_key_with_sockets(self):
         old = auth.row_session_key(self)
         all_rows = Socket.objects.on_primary()
@@ -136,4 +136,5 @@ def _with_sockets(cycle_key):
             mine.update(session=old)
             raise
         mine.update(session=auth.row_session_key(self))
+
     return cycle_key_with_sockets

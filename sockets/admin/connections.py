@@ -1,4 +1,5 @@
 """The list of connections, the page of one, and the actions on those that are selected."""
+
 import django
 from django.contrib import admin, auth
 from django.contrib import messages as notices
@@ -37,10 +38,20 @@ class SocketAdmin(admin.ModelAdmin):
     actions = ('send_json', 'close', 'log_out')
     # Not the session: its key is as good as a password.
     fields = readonly_fields = (
-        'user', 'path', 'user_ip', 'server', 'channel_name', 'active', 'last_ping', 'created', 'modified')
+        'user',
+        'path',
+        'user_ip',
+        'server',
+        'channel_name',
+        'active',
+        'last_ping',
+        'created',
+        'modified',
+    )
 
     def age(self, row):
         return _moment(row.created, '{}')
+
     age.short_description = 'open for'
     age.admin_order_field = '-created'
 
@@ -48,8 +59,12 @@ class SocketAdmin(admin.ModelAdmin):
         ago = _moment(row.last_ping, '{} ago')
         if row.active:
             return ago
-        return format_html('{} <img src="{}" alt="asked, no answer yet" title="asked, no answer yet">',
-                           ago, static('admin/img/icon-alert.svg'))
+        return format_html(
+            '{} <img src="{}" alt="asked, no answer yet" title="asked, no answer yet">',
+            ago,
+            static('admin/img/icon-alert.svg'),
+        )
+
     last_seen.admin_order_field = 'last_ping'
 
     def get_queryset(self, request):
@@ -99,8 +114,8 @@ class SocketAdmin(admin.ModelAdmin):
         actions.pop('delete_selected', None)
         # Django 1.11 and 2.0 do not look at allowed_permissions.
         for name in SocketAdmin.actions:
-            permission, = getattr(SocketAdmin, name).allowed_permissions
-            if not getattr(self, 'has_{}_permission'.format(permission))(request):
+            (permission,) = getattr(SocketAdmin, name).allowed_permissions
+            if not getattr(self, f'has_{permission}_permission')(request):
                 actions.pop(name, None)
         return actions
 
@@ -108,25 +123,29 @@ class SocketAdmin(admin.ModelAdmin):
         if _is_valid(request):
             return super().changelist_view(request, extra_context)
         # As Django answers an invalid filter.
-        return HttpResponseRedirect('{}?{}=1'.format(request.path, ERROR_FLAG))
+        return HttpResponseRedirect(f'{request.path}?{ERROR_FLAG}=1')
 
     def change_view(self, request, object_id, form_url='', extra_context=None):
         # Django 1.11 and 2.0 would offer to save.
-        return super().change_view(request, object_id, form_url, dict(
-            extra_context or {}, show_save=False, show_save_and_continue=False))
+        return super().change_view(
+            request, object_id, form_url, dict(extra_context or {}, show_save=False, show_save_and_continue=False)
+        )
 
     def send_json(self, request, queryset):
         return self._ask(request, queryset, 'send_json', SendForm)
+
     send_json.short_description = 'Send JSON'
     send_json.allowed_permissions = ('send',)
 
     def close(self, request, queryset):
         return self._ask(request, queryset, 'close', CloseForm)
+
     close.short_description = 'Close with a code'
     close.allowed_permissions = ('close',)
 
     def log_out(self, request, queryset):
         return self._ask(request, queryset, 'log_out', LogOutForm)
+
     log_out.short_description = 'Log out everywhere'
     log_out.allowed_permissions = ('logout',)
 
@@ -141,29 +160,45 @@ class SocketAdmin(admin.ModelAdmin):
             try:
                 text, is_all = form.run(request, queryset, count)
             except DeliveryFailed as error:
-                text, is_all = '{}.'.format(error), False
+                text, is_all = f'{error}.', False
             # One entry for all of them: their rows will soon be gone. (log_action() would link to a row.)
-            LogEntry.objects.create(user_id=user, content_type=ContentType.objects.get_for_model(Socket),
-                                    object_repr=title, action_flag=CHANGE, change_message=text)
+            LogEntry.objects.create(
+                user_id=user,
+                content_type=ContentType.objects.get_for_model(Socket),
+                object_repr=title,
+                action_flag=CHANGE,
+                change_message=text,
+            )
             self.message_user(request, text, notices.SUCCESS if is_all else notices.WARNING)
             return None
         selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
         across = request.POST.get('select_across') == '1'
         request.current_app = self.admin_site.name
-        return TemplateResponse(request, 'admin/sockets/socket/action.html', dict(
-            self.admin_site.each_context(request),
-            title=title, opts=self.opts, media=self.media, form=form, explanation=form.explain(queryset, count),
-            # Django does nothing if nothing is selected; one key stands for everything that matches.
-            hidden=[(ACTION_CHECKBOX_NAME, pk) for pk in (selected[:1] if across else selected)] + [
-                ('select_across', int(across)), ('action', action), ('confirmed', 'yes')],
-            back=request.get_full_path(),
-        ))
+        return TemplateResponse(
+            request,
+            'admin/sockets/socket/action.html',
+            dict(
+                self.admin_site.each_context(request),
+                title=title,
+                opts=self.opts,
+                media=self.media,
+                form=form,
+                explanation=form.explain(queryset, count),
+                # Django does nothing if nothing is selected; one key stands for everything that matches.
+                hidden=[(ACTION_CHECKBOX_NAME, pk) for pk in (selected[:1] if across else selected)]
+                + [('select_across', int(across)), ('action', action), ('confirmed', 'yes')],
+                back=request.get_full_path(),
+            ),
+        )
 
 
 def _moment(moment, text):
     """Return how long ago ``moment`` was, within ``text``, and when that was for a mouse that rests on it."""
-    return format_html('<span title="{}">{}</span>', template_localtime(moment).strftime('%Y-%m-%d %H:%M:%S'),
-                       text.format(age(timezone.now() - moment)))
+    return format_html(
+        '<span title="{}">{}</span>',
+        template_localtime(moment).strftime('%Y-%m-%d %H:%M:%S'),
+        text.format(age(timezone.now() - moment)),
+    )
 
 
 def _is_valid(request):

@@ -1,4 +1,5 @@
 """The filters of the list of connections."""
+
 from datetime import timedelta
 
 from django.contrib import admin
@@ -27,19 +28,17 @@ class ChoiceFilter(admin.SimpleListFilter):
             if value == self.value():
                 return queryset.filter(condition())
         # An action on everything that matches must not be one on everything.
-        raise IncorrectLookupParameters('{}={}'.format(self.parameter_name, self.value()))
+        raise IncorrectLookupParameters(f'{self.parameter_name}={self.value()}')
 
 
 class StateFilter(ChoiceFilter):
     title = parameter_name = 'state'
-    options = (('alive', 'alive', lambda: Q(active=True)),
-               ('asked', 'asked, no answer yet', lambda: Q(active=False)))
+    options = (('alive', 'alive', lambda: Q(active=True)), ('asked', 'asked, no answer yet', lambda: Q(active=False)))
 
 
 class LoginFilter(ChoiceFilter):
     title = parameter_name = 'login'
-    options = (('yes', 'logged in', lambda: Q(user__isnull=False)),
-               ('no', 'anonymous', lambda: Q(user__isnull=True)))
+    options = (('yes', 'logged in', lambda: Q(user__isnull=False)), ('no', 'anonymous', lambda: Q(user__isnull=True)))
 
 
 def _ago(**span):
@@ -48,18 +47,22 @@ def _ago(**span):
 
 class AgeFilter(ChoiceFilter):
     title = parameter_name = 'age'
-    options = (('1min', 'less than a minute', lambda: Q(created__gt=_ago(minutes=1))),
-               ('1h', 'less than an hour', lambda: Q(created__gt=_ago(hours=1))),
-               ('over-1h', 'more than an hour', lambda: Q(created__lte=_ago(hours=1))),
-               ('over-1d', 'more than a day', lambda: Q(created__lte=_ago(days=1))))
+    options = (
+        ('1min', 'less than a minute', lambda: Q(created__gt=_ago(minutes=1))),
+        ('1h', 'less than an hour', lambda: Q(created__gt=_ago(hours=1))),
+        ('over-1h', 'more than an hour', lambda: Q(created__lte=_ago(hours=1))),
+        ('over-1d', 'more than a day', lambda: Q(created__lte=_ago(days=1))),
+    )
 
 
 class SeenFilter(ChoiceFilter):
     title = 'last seen'
     parameter_name = 'seen'
-    options = (('1min', 'within a minute', lambda: Q(last_ping__gt=_ago(minutes=1))),
-               ('over-2min', 'over 2 minutes ago', lambda: Q(last_ping__lte=_ago(minutes=2))),
-               ('over-1h', 'over an hour ago', lambda: Q(last_ping__lte=_ago(hours=1))))
+    options = (
+        ('1min', 'within a minute', lambda: Q(last_ping__gt=_ago(minutes=1))),
+        ('over-2min', 'over 2 minutes ago', lambda: Q(last_ping__lte=_ago(minutes=2))),
+        ('over-1h', 'over an hour ago', lambda: Q(last_ping__lte=_ago(hours=1))),
+    )
 
 
 class ServerFilter(admin.SimpleListFilter):

@@ -1,4 +1,5 @@
 """The forms of the actions on connections, and what each action does."""
+
 from django import forms
 from django.conf import settings
 from django.contrib import auth
@@ -18,8 +19,9 @@ class SendForm(forms.Form):
     """The form of an action; ``explain`` says what it will do, ``run`` does it and returns what was done."""
 
     button = 'Send'
-    content = forms.CharField(label='JSON', widget=AdminTextareaWidget,
-                              help_text='A JSON object with a type, such as {"type": "BACK_SOON"}.')
+    content = forms.CharField(
+        label='JSON', widget=AdminTextareaWidget, help_text='A JSON object with a type, such as {"type": "BACK_SOON"}.'
+    )
 
     def clean_content(self):
         try:
@@ -40,14 +42,19 @@ class SendForm(forms.Form):
         content = self.cleaned_data['content']
         handed = rows.send_json(content)
         text = messages.encode(content)
-        return 'Handed to {} of {}: {}{}'.format(handed, count_text(count, 'connection'), text[:_CHARACTERS],
-                                                 '...' * (len(text) > _CHARACTERS)), handed >= count
+        return 'Handed to {} of {}: {}{}'.format(
+            handed, count_text(count, 'connection'), text[:_CHARACTERS], '...' * (len(text) > _CHARACTERS)
+        ), handed >= count
 
 
 class CloseForm(forms.Form):
     button = 'Close'
-    code = forms.IntegerField(label='Close code', widget=AdminIntegerFieldWidget, initial=messages.CLOSE_NORMAL,
-                              help_text='1000 says that all is well; 4000 to 4999 are codes of your own.')
+    code = forms.IntegerField(
+        label='Close code',
+        widget=AdminIntegerFieldWidget,
+        initial=messages.CLOSE_NORMAL,
+        help_text='1000 says that all is well; 4000 to 4999 are codes of your own.',
+    )
 
     def clean_code(self):
         try:
@@ -62,7 +69,8 @@ class CloseForm(forms.Form):
         code = self.cleaned_data['code']
         told = rows.close(code)
         return 'Told {} of {} to close with {}. Rows go as their connections close.'.format(
-            told, count_text(count, 'connection'), code), told >= count
+            told, count_text(count, 'connection'), code
+        ), told >= count
 
 
 class LogOutForm(forms.Form):
@@ -73,15 +81,22 @@ class LogOutForm(forms.Form):
         anonymous = rows.filter(user=None).count()
         said = []
         if users and revocation.can_search_sessions():
-            said.append('This ends the sessions of {} in every browser, and closes all their connections with 4401, '
-                        'selected or not.'.format(_names(users)))
+            said.append(
+                f'This ends the sessions of {_names(users)} in every browser, and closes all their connections with 4401, '
+                'selected or not.'
+            )
         elif users:
-            said.append('This closes all connections of {} with 4401, selected or not. They stay logged in: {} keeps '
-                        'sessions where they cannot be searched. A new password, or an account that is not active, '
-                        'ends those.'.format(_names(users), settings.SESSION_ENGINE))
+            said.append(
+                f'This closes all connections of {_names(users)} with 4401, selected or not. They stay logged in: {settings.SESSION_ENGINE} keeps '
+                'sessions where they cannot be searched. A new password, or an account that is not active, '
+                'ends those.'
+            )
         if anonymous:
-            said.append('{} anonymous: this ends the session, if the database keeps one, and closes the '
-                        'connection.'.format(count_text(anonymous, 'connection is', 'connections are')))
+            said.append(
+                '{} anonymous: this ends the session, if the database keeps one, and closes the connection.'.format(
+                    count_text(anonymous, 'connection is', 'connections are')
+                )
+            )
         return said
 
     def run(self, request, rows, count):
@@ -90,9 +105,10 @@ class LogOutForm(forms.Form):
         if request.user.pk in ended.users or request.session.session_key in ended.sessions:
             auth.logout(request)
         text = 'Ended {} and closed {}.'.format(
-            count_text(len(ended.sessions), 'session'), count_text(ended.connections, 'connection'))
+            count_text(len(ended.sessions), 'session'), count_text(ended.connections, 'connection')
+        )
         if ended.users:
-            text += ' Users: {}.'.format(_names(ended.users))
+            text += f' Users: {_names(ended.users)}.'
         if not ended.found_all:
             text += ' They may have more sessions, which could not be searched; a new password ends those.'
         return text, ended.found_all
@@ -106,4 +122,4 @@ def _names(users):
     """Return the names of the first of ``users``, a set of primary keys, and how many more there are."""
     first = auth.get_user_model()._default_manager.filter(pk__in=sorted(users)[:_NAMES])
     names = ', '.join(user.get_username() for user in first)
-    return names + (' and {} more'.format(len(users) - _NAMES) if len(users) > _NAMES else '')
+    return names + (f' and {len(users) - _NAMES} more' if len(users) > _NAMES else '')

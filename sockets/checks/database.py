@@ -1,4 +1,5 @@
 """The database, and what refers to the rows of connections."""
+
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import Warning, register
@@ -12,8 +13,13 @@ def check_database(app_configs=None, **kwargs):
     # SQLite's connections cost nothing.
     if database.get('CONN_MAX_AGE', 0) != 0 or 'sqlite' in database.get('ENGINE', 'sqlite'):
         return []
-    return [Warning('CONN_MAX_AGE is 0: a worker connects to the database anew for every frame that uses it.',
-                    hint="Add 'CONN_MAX_AGE': 60 to DATABASES['default'].", id='sockets.W004')]
+    return [
+        Warning(
+            'CONN_MAX_AGE is 0: a worker connects to the database anew for every frame that uses it.',
+            hint="Add 'CONN_MAX_AGE': 60 to DATABASES['default'].",
+            id='sockets.W004',
+        )
+    ]
 
 
 @register('sockets')
@@ -23,8 +29,15 @@ def check_relations(app_configs=None, **kwargs):
     if not apps.is_installed('sockets'):
         return []
     from ..models import Socket
-    return [Warning('{} has a constraint, and rows of connections are removed without asking who refers to them: '
-                    'its database will refuse.'.format(relation.field), obj=relation.related_model,
-                    hint='Give it db_constraint=False, and delete its rows in a disconnect function.',
-                    id='sockets.W011')
-            for relation in Socket._meta.related_objects if relation.field.db_constraint]
+
+    return [
+        Warning(
+            f'{relation.field} has a constraint, and rows of connections are removed without asking who refers to them: '
+            'its database will refuse.',
+            obj=relation.related_model,
+            hint='Give it db_constraint=False, and delete its rows in a disconnect function.',
+            id='sockets.W011',
+        )
+        for relation in Socket._meta.related_objects
+        if relation.field.db_constraint
+    ]

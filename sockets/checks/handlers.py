@@ -1,4 +1,5 @@
 """The handler classes of a project: their routes, functions and middleware, and whether they are routed."""
+
 import re
 
 from django.core.checks import Error, Warning, register
@@ -27,42 +28,60 @@ def check_handlers(app_configs=None, **kwargs):
     _import_views()
     endpoints = engine.current().endpoints()
     handlers = [endpoint.handler for endpoint in endpoints]
-    return [*_unrouted(engine.current().routed_classes()), *_missing_arguments(endpoints), *_broken_middleware(handlers),
-            *_hidden_routes(handlers), *view_checks.check(attached_routers, handlers)]
+    return [
+        *_unrouted(engine.current().routed_classes()),
+        *_missing_arguments(endpoints),
+        *_broken_middleware(handlers),
+        *_hidden_routes(handlers),
+        *view_checks.check(attached_routers, handlers),
+    ]
 
 
 def _import_views():
     from django.urls import get_resolver
+
     try:
-        get_resolver().url_patterns
+        list(get_resolver().url_patterns)
     except Exception:
         pass  # Django's own check of the URLconf says what is wrong with it.
 
 
 def _unrouted(classes):
     classes = classes + [handler for consumer in classes for handler in getattr(consumer, 'streams', {}).values()]
-    names = {router.Handler: '{}.{}.Handler'.format(router.view.__name__, router.name) for router in attached_routers
-             if not _is_of_tests(router.view.__module__)}
+    names = {
+        router.Handler: f'{router.view.__name__}.{router.name}.Handler'
+        for router in attached_routers
+        if not _is_of_tests(router.view.__module__)
+    }
     return [
-        Warning('{} is in no routing: its websocket will be refused.'.format(name), obj=handler, id='sockets.W003',
-                hint=r"Add route_class({}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.".format(
-                    name))
+        Warning(
+            f'{name} is in no routing: its websocket will be refused.',
+            obj=handler,
+            id='sockets.W003',
+            hint=rf"Add route_class({name}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.",
+        )
         for handler, name in sorted([*names.items(), *_leaves(names)], key=lambda item: item[1])
-        if not any(issubclass(consumer, handler) for consumer in classes)]
+        if not any(issubclass(consumer, handler) for consumer in classes)
+    ]
 
 
 def _leaves(known):
     """Return the handler classes, with their names, that have no subclasses: they should be routed."""
     from ..handlers import RoutedSocketHandler
     from ..multiplexing import SocketDemultiplexer, Stream
+
     found, classes = [], [RoutedSocketHandler]
     while classes:
         handler = classes.pop()
         # Subclasses in tests do not count.
         subclasses = [cls for cls in handler.__subclasses__() if not _is_of_tests(cls.__module__)]
         classes += subclasses
-        if not (subclasses or handler in known or issubclass(handler, Stream) or
-                handler in (RoutedSocketHandler, SocketDemultiplexer)):
+        if not (
+            subclasses
+            or handler in known
+            or issubclass(handler, Stream)
+            or handler in (RoutedSocketHandler, SocketDemultiplexer)
+        ):
             found.append((handler, handler.__name__))
     return found
 
@@ -79,10 +98,12 @@ def _missing_arguments(endpoints):
     for handler, _, names in endpoints:
         for function in handler_classes.functions(handler):
             for name in function.missing(names):
-                yield Error('{}() needs {!r}, which the path of {} does not give.'.format(
-                                function.function.__qualname__, name, handler.__name__),
-                            hint=r'Name it in the path, as in (?P<{}>\w+), or give it a default.'.format(name),
-                            obj=handler, id='sockets.E008')
+                yield Error(
+                    f'{function.function.__qualname__}() needs {name!r}, which the path of {handler.__name__} does not give.',
+                    hint=rf'Name it in the path, as in (?P<{name}>\w+), or give it a default.',
+                    obj=handler,
+                    id='sockets.E008',
+                )
 
 
 def _broken_middleware(handlers):
@@ -90,8 +111,12 @@ def _broken_middleware(handlers):
         try:
             calls.chain(handler)
         except ImproperlyConfigured as error:
-            yield Error(str(error), obj=handler, id='sockets.E011', hint=(
-                "Correct it in SOCKETS['MIDDLEWARE'], or in the middleware of the class."))
+            yield Error(
+                str(error),
+                obj=handler,
+                id='sockets.E011',
+                hint=("Correct it in SOCKETS['MIDDLEWARE'], or in the middleware of the class."),
+            )
 
 
 def _hidden_routes(handlers):
@@ -100,8 +125,11 @@ def _hidden_routes(handlers):
     for handler in classes:
         routes = handler_classes.own_routes(handler)
         for index, route in enumerate(routes):
-            later = next((other for other in routes[index + 1:] if covers(other.pattern, route.pattern)), None)
+            later = next((other for other in routes[index + 1 :] if covers(other.pattern, route.pattern)), None)
             if later is not None:
-                yield Warning('{!r} of {} can never match: {!r}, defined after it, takes all that it would.'.format(
-                                  route, handler.__name__, later), obj=handler, id='sockets.W009',
-                              hint='Remove one of them, or define the one that is to win last.')
+                yield Warning(
+                    f'{route!r} of {handler.__name__} can never match: {later!r}, defined after it, takes all that it would.',
+                    obj=handler,
+                    id='sockets.W009',
+                    hint='Remove one of them, or define the one that is to win last.',
+                )

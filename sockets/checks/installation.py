@@ -1,4 +1,5 @@
 """What a project has to install: apps and middleware."""
+
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import Error, Warning, register
@@ -19,15 +20,25 @@ _MIDDLEWARE = (
 @register('sockets')
 def check_installed(app_configs=None, **kwargs):
     """E001 to E003: apps that ``sockets`` needs; W001, W002: middleware that gives pages their session and user."""
-    found = [Error('{!r} is not in INSTALLED_APPS, but {}.'.format(app, why),
-                   hint='Add {!r} to INSTALLED_APPS.{}'.format(app, _stays_unused(app)), id=id)
-             for app, id, why in _APPS if not apps.is_installed(app)]
+    found = [
+        Error(
+            f'{app!r} is not in INSTALLED_APPS, but {why}.',
+            hint=f'Add {app!r} to INSTALLED_APPS.{_stays_unused(app)}',
+            id=id,
+        )
+        for app, id, why in _APPS
+        if not apps.is_installed(app)
+    ]
     # A subclass of the middleware will do, whatever its name begins with.
-    return found + [Warning('No {} in MIDDLEWARE: pages get no session, and every socket is anonymous.'.format(
-                                path.rpartition('.')[2]),
-                            hint='Add {!r} to MIDDLEWARE.'.format(path), id=id)
-                    for path, id in _MIDDLEWARE
-                    if not any(entry.endswith(path.rpartition('.')[2]) for entry in settings.MIDDLEWARE or ())]
+    return found + [
+        Warning(
+            'No {} in MIDDLEWARE: pages get no session, and every socket is anonymous.'.format(path.rpartition('.')[2]),
+            hint=f'Add {path!r} to MIDDLEWARE.',
+            id=id,
+        )
+        for path, id in _MIDDLEWARE
+        if not any(entry.endswith(path.rpartition('.')[2]) for entry in settings.MIDDLEWARE or ())
+    ]
 
 
 def _stays_unused(app):
@@ -35,8 +46,10 @@ def _stays_unused(app):
     engine = settings.SESSION_ENGINE
     if app != 'django.contrib.sessions' or engine in _IN_ITS_TABLE:
         return ''
-    return (' Your SESSION_ENGINE, {!r}, stays as it is: the app stands beside it, and its table stays empty. That mends '
-            'fields.E300 and E307 of sockets.Socket.session as well.'.format(engine))
+    return (
+        f' Your SESSION_ENGINE, {engine!r}, stays as it is: the app stands beside it, and its table stays empty. That mends '
+        'fields.E300 and E307 of sockets.Socket.session as well.'
+    )
 
 
 def is_checkable():

@@ -1,4 +1,5 @@
 """The hosts whose pages may open websockets."""
+
 from django.conf import settings
 from django.core.checks import Warning, register
 
@@ -19,14 +20,29 @@ def check_origins(app_configs=None, **kwargs):
     # An entry with a scheme is a whole origin.
     if not is_list(hosts):
         return []
-    if any(origins.origin_allowed(host if '://' in host or host == origins.NULL else 'http://' + host, host)
-           for host in (*hosts, 'localhost')):
+    if any(
+        origins.origin_allowed(host if '://' in host or host == origins.NULL else 'http://' + host, host)
+        for host in (*hosts, 'localhost')
+    ):
         useless = sorted(entry for entry in conf.ALLOWED_ORIGINS or () if not origins.can_match(entry))
-        return [Warning("SOCKETS['ALLOWED_ORIGINS'] has {}, which no browser says.".format(
-                            ', '.join(map(repr, useless))), id='sockets.W008', hint=(
+        return (
+            [
+                Warning(
+                    "SOCKETS['ALLOWED_ORIGINS'] has {}, which no browser says.".format(', '.join(map(repr, useless))),
+                    id='sockets.W008',
+                    hint=(
                         "Write a host without port ('example.com', '.example.com'), a whole origin as browsers send it "
-                        "('http://localhost:3000', 'capacitor://localhost', 'file://'), or 'null'."))
-                ] if useless else []
-    return [Warning('{} is {!r}: the websocket of every page is refused with HTTP 403.'.format(name, hosts),
-                    hint="Name the hosts of your pages, without http:// and port: {} = ['example.com'].".format(name),
-                    id='sockets.W008')]
+                        "('http://localhost:3000', 'capacitor://localhost', 'file://'), or 'null'."
+                    ),
+                )
+            ]
+            if useless
+            else []
+        )
+    return [
+        Warning(
+            f'{name} is {hosts!r}: the websocket of every page is refused with HTTP 403.',
+            hint=f"Name the hosts of your pages, without http:// and port: {name} = ['example.com'].",
+            id='sockets.W008',
+        )
+    ]

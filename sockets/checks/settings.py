@@ -1,4 +1,5 @@
 """The names and values in ``SOCKETS``."""
+
 import difflib
 import ipaddress
 import re
@@ -14,18 +15,21 @@ def check_settings(app_configs=None, **kwargs):
     """E006: names in ``SOCKETS`` that do not exist, E007: values that make no sense."""
     given = getattr(settings, 'SOCKETS', {})
     if not isinstance(given, dict):
-        return [Error('SOCKETS is not a dict.', hint="Write SOCKETS = {'MAX_MESSAGE_SIZE': 65536}.",
-                      id='sockets.E007')]
+        return [Error('SOCKETS is not a dict.', hint="Write SOCKETS = {'MAX_MESSAGE_SIZE': 65536}.", id='sockets.E007')]
     found = []
     for name in given:
         if name not in conf.DEFAULTS:
             close = difflib.get_close_matches(str(name).upper(), conf.DEFAULTS, n=1)
-            found.append(Error('SOCKETS has no setting {!r}.'.format(name), id='sockets.E006',
-                               hint='Did you mean {!r}?'.format(close[0]) if close else
-                               'There are: {}.'.format(', '.join(conf.DEFAULTS))))
+            found.append(
+                Error(
+                    f'SOCKETS has no setting {name!r}.',
+                    id='sockets.E006',
+                    hint=f'Did you mean {close[0]!r}?' if close else 'There are: {}.'.format(', '.join(conf.DEFAULTS)),
+                )
+            )
     for name, valid, remedy in _VALUES:
         if name in given and not valid(given[name]):
-            found.append(Error("SOCKETS['{}'] is {!r}.".format(name, given[name]), hint=remedy, id='sockets.E007'))
+            found.append(Error(f"SOCKETS['{name}'] is {given[name]!r}.", hint=remedy, id='sockets.E007'))
     return found
 
 
@@ -58,8 +62,12 @@ def _are_networks(value):
 
 def _is_header_or_none(value):
     # Servers drop headers with an underscore, and HTTP_X_REAL_IP is what Django calls X-Real-IP.
-    return value is None or isinstance(value, str) and bool(re.fullmatch('[A-Za-z0-9-]+', value)) and (
-        value.lower() != 'forwarded')
+    return (
+        value is None
+        or isinstance(value, str)
+        and bool(re.fullmatch('[A-Za-z0-9-]+', value))
+        and (value.lower() != 'forwarded')
+    )
 
 
 _VALUES = (
@@ -68,8 +76,11 @@ _VALUES = (
     ('MAX_BINARY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
     ('SEND_TIMEOUT', _is_number, 'Give a number of seconds.'),
     ('LAST_PING_RESOLUTION', _is_number, 'Give a number of seconds.'),
-    ('IDENTITY_MAX_AGE', lambda value: value == 0 and not isinstance(value, bool) or _is_number(value),
-     'Give a number of seconds, or 0.'),
+    (
+        'IDENTITY_MAX_AGE',
+        lambda value: value == 0 and not isinstance(value, bool) or _is_number(value),
+        'Give a number of seconds, or 0.',
+    ),
     ('PURGE_INTERVAL', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('MAX_CONNECTIONS_PER_USER', _is_count_or_none, 'Give a number of connections, or None.'),
     ('MAX_CONNECTIONS_PER_ADDRESS', _is_count_or_none, 'Give a number of connections, or None.'),
@@ -78,15 +89,30 @@ _VALUES = (
     ('MAX_HANDLING_TIME', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('HANDSHAKE_TIMEOUT', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('MIDDLEWARE', is_list, "Give a list of dotted paths, such as ['mysite.middleware.audit']."),
-    ('ALLOWED_ORIGINS', lambda value: value is None or is_list(value),
-     "Give a list of hosts as in ALLOWED_HOSTS and of whole origins, such as ['example.com', 'file://'], or None."),
+    (
+        'ALLOWED_ORIGINS',
+        lambda value: value is None or is_list(value),
+        "Give a list of hosts as in ALLOWED_HOSTS and of whole origins, such as ['example.com', 'file://'], or None.",
+    ),
     ('REQUIRE_ORIGIN', lambda value: isinstance(value, bool), 'Give True or False.'),
     ('TRUSTED_PROXIES', _are_networks, "Give a list like ['127.0.0.1', '10.0.0.0/8', 'unix']."),
-    ('CLIENT_ADDRESS_HEADER', _is_header_or_none, "Give the name of a header as your proxy writes it, with hyphens, such "
-     "as 'X-Forwarded-For' or 'X-Real-IP'. (Forwarded is not understood.)"),
+    (
+        'CLIENT_ADDRESS_HEADER',
+        _is_header_or_none,
+        (
+            'Give the name of a header as your proxy writes it, with hyphens, such '
+            "as 'X-Forwarded-For' or 'X-Real-IP'. (Forwarded is not understood.)"
+        ),
+    ),
     ('ROOT_PATH_HEADER', _is_header_or_none, "Give the name of a header, such as 'X-Script-Name', or None."),
-    ('CREDENTIALS', is_list, "Give a list of names of headers, query parameters and cookies, such as "
-     "[*sockets.conf.DEFAULTS['CREDENTIALS'], 'X-My-Key']."),
+    (
+        'CREDENTIALS',
+        is_list,
+        (
+            'Give a list of names of headers, query parameters and cookies, such as '
+            "[*sockets.conf.DEFAULTS['CREDENTIALS'], 'X-My-Key']."
+        ),
+    ),
     ('MAX_BODY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
 )
 
@@ -97,7 +123,12 @@ def check_proxies(app_configs=None, **kwargs):
     given = getattr(settings, 'SOCKETS', {})
     if not isinstance(given, dict) or not given.get('TRUSTED_PROXIES') or given.get('CLIENT_ADDRESS_HEADER'):
         return []
-    return [Warning("SOCKETS['TRUSTED_PROXIES'] names proxies, and nothing says which header they write. Of one that "
-                    'sets another and passes X-Forwarded-For on, each client chooses its own address.',
-                    hint="Set SOCKETS['CLIENT_ADDRESS_HEADER'] to the header that your proxy writes itself, such as "
-                         "'X-Forwarded-For' or 'X-Real-IP'.", id='sockets.W013')]
+    return [
+        Warning(
+            "SOCKETS['TRUSTED_PROXIES'] names proxies, and nothing says which header they write. Of one that "
+            'sets another and passes X-Forwarded-For on, each client chooses its own address.',
+            hint="Set SOCKETS['CLIENT_ADDRESS_HEADER'] to the header that your proxy writes itself, such as "
+            "'X-Forwarded-For' or 'X-Real-IP'.",
+            id='sockets.W013',
+        )
+    ]

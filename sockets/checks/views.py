@@ -1,4 +1,5 @@
 """What ``manage.py check`` says about views and the sockets beside them. docs/checks.md is the list."""
+
 from django.conf import settings
 from django.core.checks import Warning
 
@@ -18,8 +19,9 @@ def _views(routers, handlers):
         views = [router.view] if serving else []
         for view in views:
             # A subclass with a router of its own under that name has its own Handler.
-            views += [sub for sub in view.__subclasses__() if getattr(sub, router.name, None) is router and (
-                sub not in views)]
+            views += [
+                sub for sub in view.__subclasses__() if getattr(sub, router.name, None) is router and (sub not in views)
+            ]
             yield view, router, serving
 
 
@@ -41,29 +43,37 @@ def _open_sockets(views):
             demands.look_at(callback)
         if not demands or all(demands.are_met_by(handler) for handler in serving):
             continue
-        base = '' if router.base is None else 'handler={}, '.format(router.base.__name__)
+        base = '' if router.base is None else f'handler={router.base.__name__}, '
         if view is not router.view:
             if demands.are_within(guards.Demands(router.view)):
                 continue  # The finding is about that one.
-            remedy = "Give it one of its own: {} = SocketRouter(handler={}.{}.Handler, guard='view').".format(
-                router.name, router.view.__name__, router.name)
+            remedy = f"Give it one of its own: {router.name} = SocketRouter(handler={router.view.__name__}.{router.name}.Handler, guard='view')."
         elif demands.unknown:
-            remedy = ('Ask for the same in a function with @{0}.connect, which closes with socket.close(4403), and write '
-                      '{0} = SocketRouter({1}guard=False).'.format(router.name, base))
+            remedy = (
+                f'Ask for the same in a function with @{router.name}.connect, which closes with socket.close(4403), and write '
+                f'{router.name} = SocketRouter({base}guard=False).'
+            )
         else:
-            remedy = "Write {0} = SocketRouter({1}guard='view'), or guard=False if that is meant.".format(
-                router.name, base)
+            remedy = f"Write {router.name} = SocketRouter({base}guard='view'), or guard=False if that is meant."
             if in_urls.get(view):
-                remedy += (' What is around the view in a URLconf has to go to the class: '
-                           "@method_decorator(login_required, name='dispatch').")
-        yield Warning('The page of {} asks for {}, and its socket does not.'.format(
-                          view.__name__, ', '.join(dict.fromkeys([*demands.names, *demands.unknown]))),
-                      obj=view, hint=remedy, id='sockets.W016')
+                remedy += (
+                    ' What is around the view in a URLconf has to go to the class: '
+                    "@method_decorator(login_required, name='dispatch')."
+                )
+        yield Warning(
+            'The page of {} asks for {}, and its socket does not.'.format(
+                view.__name__, ', '.join(dict.fromkeys([*demands.names, *demands.unknown]))
+            ),
+            obj=view,
+            hint=remedy,
+            id='sockets.W016',
+        )
 
 
 def _decorated_views():
     """Return the callbacks of the URLconf that have a decorator of Django's around a class-based view, by its class."""
     from django.urls import get_resolver
+
     # A project of websockets alone needs no URLconf.
     found, waiting = {}, [get_resolver()] if getattr(settings, 'ROOT_URLCONF', None) else []
     while waiting:
@@ -86,10 +96,15 @@ def _overridden(views, handlers):
     for view, router, handler in found:
         for name, function, klass in guards.overridden(view, handler):
             if router:
-                hint = ('Decorate it with the @{0}.route(...) of a router of its own, {0} = SocketRouter(handler={1}.{0}'
-                        '.Handler). If it is something else, give it another name.'.format(router.name, klass.__name__))
+                hint = (
+                    f'Decorate it with the @{router.name}.route(...) of a router of its own, {router.name} = SocketRouter(handler={klass.__name__}.{router.name}'
+                    '.Handler). If it is something else, give it another name.'
+                )
             else:
-                hint = "Name it in the routes of {}, as in ('TYPE', {!r}).".format(klass.__name__, name)
-            yield Warning('{}.{}() is not what its socket calls: that is {}().'.format(
-                              view.__name__, name, function.__qualname__),
-                          hint=hint, obj=view, id='sockets.W017')
+                hint = f"Name it in the routes of {klass.__name__}, as in ('TYPE', {name!r})."
+            yield Warning(
+                f'{view.__name__}.{name}() is not what its socket calls: that is {function.__qualname__}().',
+                hint=hint,
+                obj=view,
+                id='sockets.W017',
+            )

@@ -1,4 +1,5 @@
 """Calls of which nothing may escape to the engine: its worker could end with it."""
+
 import logging
 
 from .. import engine

@@ -1,9 +1,10 @@
 """What stands around the functions of a handler: middleware, and in its middle the functions of each event."""
+
 import contextlib
 
 from .. import conf, contracts, engine
-from ..execution import coroutines
 from ..declaration import middleware
+from ..execution import coroutines
 from .attempts import attempt
 
 
@@ -28,8 +29,13 @@ def chain(cls):
 
 def runs_at_the_end(cls):
     """Return whether anything of the project is to run when a connection to the handler class ``cls`` ends."""
-    return bool(cls.disconnect is not cls._default_disconnect or cls.disconnect_functions or cls.middleware or
-                conf.MIDDLEWARE or engine.current().has_groups(cls))
+    return bool(
+        cls.disconnect is not cls._default_disconnect
+        or cls.disconnect_functions
+        or cls.middleware
+        or conf.MIDDLEWARE
+        or engine.current().has_groups(cls)
+    )
 
 
 def _innermost(handler, content):
@@ -70,7 +76,9 @@ def _run_all(handler, functions):
 
 
 _EVENTS = {
-    'connect': _connect, 'receive': _receive, 'disconnect': _disconnect,
+    'connect': _connect,
+    'receive': _receive,
+    'disconnect': _disconnect,
     'arrived': lambda handler, content: _run_until_closed(handler, handler.arrived_functions),
     'left': lambda handler, content: _run_all(handler, handler.left_functions),
 }

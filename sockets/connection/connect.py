@@ -1,4 +1,5 @@
 """A connection is asked for: who it is and whether it may, its row, its accept, and the view's functions."""
+
 import functools
 import logging
 import re
@@ -53,11 +54,17 @@ def _identify(handler, connection):
     _check_path(connection.path)
     origin, host = request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')
     if not origins.origin_allowed(origin, host, request.is_secure()):
-        logger.warning('Refused a websocket to %.100r at %.100r from the foreign origin %.100r. %s',
-                       connection.path, host, origin, origins.remedy(origin))
+        logger.warning(
+            'Refused a websocket to %.100r at %.100r from the foreign origin %.100r. %s',
+            connection.path,
+            host,
+            origin,
+            origins.remedy(origin),
+        )
         raise engine.Denied()
     identity = handler._identity = Identity.of_cookie(
-        connection, memories.get(connection.name), request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        connection, memories.get(connection.name), request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    )
     request.session, request.user = identity.session, identity.user
     user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
     demands.check(handler, demands.of_connection(type(handler)))
@@ -67,6 +74,7 @@ def _identify(handler, connection):
 
 def _check_path(path):
     from ..models import Socket
+
     if len(path) > Socket._meta.get_field('path').max_length:
         logger.warning('Refused a websocket to %.100r: a row cannot hold this path.', path)
     elif _CONTROLS.search(path):
@@ -81,6 +89,7 @@ def _write_row(handler, connection, user_ip):
     from django.db import DataError, IntegrityError
 
     from ..models import Socket
+
     identity = handler._identity
     row = Socket(
         channel_name=connection.name,
@@ -115,8 +124,11 @@ def _refuse(handler, error):
         if isinstance(error, ConnectionRevoked):
             return replies.turn_away(handler, error)
         is_limit = isinstance(error, TooManyConnections)
-        attempt(handler, handler.send_json, messages.error(
-            messages.RATE_LIMITED if is_limit else messages.NOT_ALLOWED, error.details))
+        attempt(
+            handler,
+            handler.send_json,
+            messages.error(messages.RATE_LIMITED if is_limit else messages.NOT_ALLOWED, error.details),
+        )
         connection.close(messages.CLOSE_RATE_LIMITED if is_limit else messages.CLOSE_NOT_ALLOWED)
     elif isinstance(error, engine.Denied):
         # The view changed its mind before anyone heard of this connection: there is nothing to disconnect.

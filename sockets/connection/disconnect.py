@@ -1,4 +1,5 @@
 """A connection has ended: its row goes, and whoever really deleted it runs the view's functions, once."""
+
 import functools
 import logging
 
@@ -21,13 +22,15 @@ _LOOKS = 3
 def disconnect(handler, code):
     """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there."""
     from django.db import Error
+
     handler._identity = Identity(handler._connection, memories.get(handler.channel_name))
     attempt(handler, handler._connection.left, handler)
     try:
         _find_and_end(handler, code)
     except Error as error:
-        logger.error('The database could not be told that %s has ended, and will be told again: %s',
-                     handler.channel_name, error)
+        logger.error(
+            'The database could not be told that %s has ended, and will be told again: %s', handler.channel_name, error
+        )
         _try_again(handler.channel_name, handler.path, code, 0)
     except BaseException:
         logger.exception('%s at %r failed', type(handler).__name__, handler.path)
@@ -39,6 +42,7 @@ def end(row, code, reason):
     ``code`` is the close code, ``None`` where it is not known, and ``reason`` why it ended, a text.
     """
     from ..models import Socket
+
     try:
         handler = engine.current().ended(row.channel_name, row.path, code)
         if handler is None:
@@ -49,8 +53,11 @@ def end(row, code, reason):
             handler._identity = Identity.of_row(handler._connection, memories.get(row.channel_name), row)
             attempt(handler, handler._connection.left, handler)
             # Whoever ends a connection for its client may be within a request of its own.
-            timing.timed(handler, 'disconnect', functools.partial(
-                thread_state.serve, functools.partial(_run, handler, row, code, reason), None, None))
+            timing.timed(
+                handler,
+                'disconnect',
+                functools.partial(thread_state.serve, functools.partial(_run, handler, row, code, reason), None, None),
+            )
     except BaseException:
         logger.exception('Could not end %s at %r', row.channel_name, row.path)
 
@@ -60,8 +67,11 @@ def run(row, event):
     try:
         handler = engine.current().ended(row.channel_name, row.path, None)
         if handler is not None:
-            timing.timed(handler, event, functools.partial(
-                thread_state.serve, functools.partial(_call, handler, row, event), None, None))
+            timing.timed(
+                handler,
+                event,
+                functools.partial(thread_state.serve, functools.partial(_call, handler, row, event), None, None),
+            )
     except BaseException:
         logger.exception('Could not run what is to run when %s has left %r', row.channel_name, row.path)
 
@@ -74,8 +84,10 @@ def remove_row(handler, row, code):
 
 def _find_and_end(handler, code, looks=0):
     from ..models import Socket, removal
-    row = Socket.objects.select_related('user', 'session').on_primary().filter(
-        channel_name=handler.channel_name).first()
+
+    row = (
+        Socket.objects.select_related('user', 'session').on_primary().filter(channel_name=handler.channel_name).first()
+    )
     if row is None:
         memories.forget(handler.channel_name)
         if looks < _LOOKS and not handler._connection.keeps_order:
@@ -95,6 +107,7 @@ def _again(name, path, code, looks):
     if handler is None:
         return
     from django.db import Error
+
     try:
         _find_and_end(handler, code, looks)
     except Error:
@@ -129,7 +142,23 @@ def log(row, code, reason):
     """Log the end of the connection of ``row`` if it is an unusual one."""
     if reason is not None or code not in messages.ORDINARY_ENDS:
         age, silence = ((timezone.now() - then).total_seconds() for then in (row.created, row.last_ping))
-        logger.info('The connection %s at %r ended with %s%s (user %s, open for %.0f s, last heard %.0f s ago)',
-                    row.channel_name, row.path, code, ': ' + reason if reason else '', row.user_id, age, silence,
-                    extra={'user_id': row.user_id, 'path': row.path, 'code': code, 'reason': reason, 'age': age,
-                           'silence': silence, 'server': row.server, 'socket_id': row.pk})
+        logger.info(
+            'The connection %s at %r ended with %s%s (user %s, open for %.0f s, last heard %.0f s ago)',
+            row.channel_name,
+            row.path,
+            code,
+            ': ' + reason if reason else '',
+            row.user_id,
+            age,
+            silence,
+            extra={
+                'user_id': row.user_id,
+                'path': row.path,
+                'code': code,
+                'reason': reason,
+                'age': age,
+                'silence': silence,
+                'server': row.server,
+                'socket_id': row.pk,
+            },
+        )

@@ -1,4 +1,5 @@
 """The envelope of a binary frame: JSON with its ``ref``, between two NULs, and then the data."""
+
 from .. import messages
 from ..exceptions import FrameError
 
@@ -18,13 +19,14 @@ def unwrap(frame):
         return {}, frame
     end = frame.find(b'\0', 1, MAX_SIZE)
     if end < 0:
-        raise FrameError(messages.INVALID_MESSAGE, 'The envelope of a binary frame ends with a NUL, after at most {} '
-                                                   'bytes.'.format(MAX_SIZE))
+        raise FrameError(
+            messages.INVALID_MESSAGE, f'The envelope of a binary frame ends with a NUL, after at most {MAX_SIZE} bytes.'
+        )
     try:
         text = frame[1:end].decode('utf-8')
     except UnicodeDecodeError:
         raise FrameError(messages.INVALID_JSON, 'The envelope of a binary frame is JSON in UTF-8.')
-    return messages.decode(text), frame[end + 1:]
+    return messages.decode(text), frame[end + 1 :]
 
 
 def wrap(data, ref=None):

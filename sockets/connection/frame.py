@@ -1,4 +1,5 @@
 """One frame's life: from text to function to reply. Nothing may escape to the engine but what it wants to see."""
+
 import logging
 import time
 
@@ -59,13 +60,25 @@ class Frame:
         if reply is not None and not connection.closed:
             attempt(handler, connection.send, reply, code is None)
         if code is not None:
-            logger.info('Closing %s at %r with %d: %d more of its frames were bad than good, the last one %s',
-                        connection.name, handler.path, code, memory.bad_frames, self.outcome)
+            logger.info(
+                'Closing %s at %r with %d: %d more of its frames were bad than good, the last one %s',
+                connection.name,
+                handler.path,
+                code,
+                memory.bad_frames,
+                self.outcome,
+            )
             attempt(handler, connection.close, code)
         if signals.message_handled.receivers:
             route = handler._route
-            signals.announce(signals.message_handled, sender=type(handler), socket=handler, outcome=self.outcome,
-                             route=None if route is None else route.name, duration=time.perf_counter() - began)
+            signals.announce(
+                signals.message_handled,
+                sender=type(handler),
+                socket=handler,
+                outcome=self.outcome,
+                route=None if route is None else route.name,
+                duration=time.perf_counter() - began,
+            )
 
     def ref(self):
         """Return the ``ref`` of the frame, ``None`` if it has none or cannot be understood."""
@@ -145,7 +158,7 @@ class Frame:
         try:
             content = handler.decode(text, data)
         except ValueError as error:
-            raise FrameError(messages.INVALID_JSON, 'This frame cannot be decoded: {}.'.format(error))
+            raise FrameError(messages.INVALID_JSON, f'This frame cannot be decoded: {error}.')
         if not isinstance(content, dict):
             raise FrameError(messages.INVALID_MESSAGE, 'A frame is an object with a type.')
         return content
@@ -166,9 +179,13 @@ class Frame:
 
     def _log_dropped(self):
         handler = self.handler
-        logger.warning('%s at %r dropped its answer to a frame of %r: it had closed the connection before it returned. '
-                       'Send the answer with send_json() and close then.', type(handler).__name__, handler.path,
-                       handler.content.get(messages.TYPE) if isinstance(handler.content, dict) else 'bytes')
+        logger.warning(
+            '%s at %r dropped its answer to a frame of %r: it had closed the connection before it returned. '
+            'Send the answer with send_json() and close then.',
+            type(handler).__name__,
+            handler.path,
+            handler.content.get(messages.TYPE) if isinstance(handler.content, dict) else 'bytes',
+        )
 
 
 def outcome_of(error):
@@ -185,6 +202,7 @@ def outcome_of(error):
 def note_life(name):
     """Note in its row that the client of the connection ``name`` is alive; return whether there is one."""
     from ..models import Socket
+
     rows = Socket.objects.on_primary().filter(channel_name=name)
     return bool(rows.note_life(conf.LAST_PING_RESOLUTION)) or rows.exists()
 
@@ -200,6 +218,7 @@ def _note_life(connection, memory):
 def note_ping(name):
     """Note a ``PING`` of the connection ``name``; ``RowMissing`` if it has no row."""
     from ..models import Socket
+
     active = Socket.objects.on_primary().filter(channel_name=name).values_list('active', flat=True).first()
     if active is None:
         raise RowMissing()

@@ -1,4 +1,5 @@
 """What this process remembers of a connection between its frames. Standard library only; all times are seconds."""
+
 import time
 
 from .. import rates
@@ -7,8 +8,18 @@ from .. import rates
 class Memory:
     """A connection as this process knows it: when its row last said that it is alive, and how it behaves."""
 
-    __slots__ = ('since', 'noted', 'buckets', 'bad_frames', 'user', 'identity', 'session_key', 'is_served_here',
-                 'is_kept', 'is_in_doubt')
+    __slots__ = (
+        'since',
+        'noted',
+        'buckets',
+        'bad_frames',
+        'user',
+        'identity',
+        'session_key',
+        'is_served_here',
+        'is_kept',
+        'is_in_doubt',
+    )
 
     def __init__(self, now):
         self.since = now

@@ -1,4 +1,5 @@
 """Functions that run for longer than ``SOCKETS['MAX_HANDLING_TIME']``: their connections end without them."""
+
 import functools
 import logging
 import sys
@@ -45,10 +46,16 @@ def look():
         handling.is_told = True
         # What it says from now on is said to nobody.
         is_accepted, handler._connection.closed = handler.accepted, True
-        logger.error("%s at %r has been at a %s of %s for %.1f s, longer than SOCKETS['MAX_HANDLING_TIME']; closing "
-                     'the connection with 1011. It is here:\n%s', type(handler).__name__, handler.path,
-                     handling.what, handler.channel_name, now - handling.began,
-                     ''.join(traceback.format_stack(frame)))
+        logger.error(
+            "%s at %r has been at a %s of %s for %.1f s, longer than SOCKETS['MAX_HANDLING_TIME']; closing "
+            'the connection with 1011. It is here:\n%s',
+            type(handler).__name__,
+            handler.path,
+            handling.what,
+            handler.channel_name,
+            now - handling.began,
+            ''.join(traceback.format_stack(frame)),
+        )
         for thread in threading.enumerate():
             if thread.ident == ident and hasattr(thread, 'replace'):
                 thread.replace()
@@ -57,6 +64,7 @@ def look():
 
 def _end(handler, is_accepted):
     from django.db import connections
+
     name, last_message = handler.channel_name, {}
     try:
         if is_accepted and handler._frame is not None:
@@ -78,6 +86,7 @@ def _remove(name):
     from django.db import Error
 
     from ..models import Socket
+
     details = 'A function took too long.'
     try:
         rows = Socket.objects.on_primary().filter(channel_name=name).remove(messages.CLOSE_SERVER_ERROR, details)

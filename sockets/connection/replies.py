@@ -1,4 +1,5 @@
 """What a client is told: contents as messages, replies to frames, errors, and why it is turned away."""
+
 import logging
 import traceback
 
@@ -50,7 +51,7 @@ def server_error(handler, what, error):
     content = messages.error(messages.SERVER_ERROR, 'Something went wrong on the server.')
     if settings.DEBUG:
         try:
-            content['details'] = '{}: {}'.format(type(error).__name__, error)
+            content['details'] = f'{type(error).__name__}: {error}'
         except BaseException:
             content['details'] = type(error).__name__
         content['traceback'] = ''.join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -64,7 +65,8 @@ def turn_away(handler, error, ref=None):
         # An encoder of the project's own that fails here keeps nobody connected.
         attempt(handler, lambda: handler._connection.send(reply_of(handler, messages.reconnect(error.details), ref)))
     handler._connection.close(
-        messages.CLOSE_RESTART if isinstance(error, RowMissing) else messages.CLOSE_LOGIN_REQUIRED)
+        messages.CLOSE_RESTART if isinstance(error, RowMissing) else messages.CLOSE_LOGIN_REQUIRED
+    )
 
 
 def close_as_asked(handler, code):

@@ -1,4 +1,5 @@
 """Which event each thread is handling, and since when. Standard library only."""
+
 import threading
 import time
 

@@ -1,4 +1,5 @@
 """What frames must hold: those of a route, before its function is called, and those that a handler sends."""
+
 import json
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional, Union
 
@@ -8,16 +9,21 @@ from django.db import DataError
 from django.utils.dateparse import parse_datetime
 
 from .. import messages
-from . import refusals, schemas
-from ..execution import coroutines
 from ..declaration import forms
 from ..exceptions import FrameError
+from ..execution import coroutines
+from . import refusals, schemas
 
 if TYPE_CHECKING:
     from ..handlers import RoutedSocketHandler
 
-_TEXTS = (django_forms.DateField, django_forms.DateTimeField, django_forms.TimeField, django_forms.UUIDField,
-          django_forms.GenericIPAddressField)
+_TEXTS = (
+    django_forms.DateField,
+    django_forms.DateTimeField,
+    django_forms.TimeField,
+    django_forms.UUIDField,
+    django_forms.GenericIPAddressField,
+)
 
 
 def check(route, socket, content):
@@ -47,8 +53,12 @@ def has_permissions(socket, names):
     return found
 
 
-def clean(form: Callable[..., Any], data: Union[Dict[str, Any], bytes], socket: 'Optional[RoutedSocketHandler]' = None,
-          asks: Optional[Iterable[str]] = None) -> Any:
+def clean(
+    form: Callable[..., Any],
+    data: Union[Dict[str, Any], bytes],
+    socket: 'Optional[RoutedSocketHandler]' = None,
+    asks: Optional[Iterable[str]] = None,
+) -> Any:
     """Return what ``form`` makes of the ``dict`` ``data``; ``FrameError`` with errors per field if it refuses.
 
     ``form`` is a class of Django's forms or of Django REST framework's serializers (the result is ``cleaned_data`` or
@@ -76,8 +86,7 @@ def clean(form: Callable[..., Any], data: Union[Dict[str, Any], bytes], socket: 
         result = result.cleaned_data if hasattr(result, 'cleaned_data') else result.validated_data
     name = forms.has_not_run(result)
     if name is not None:
-        raise TypeError('{!r} made a coroutine of {!r}, which has not been run: write def for what validates.'.format(
-            form, name))
+        raise TypeError(f'{form!r} made a coroutine of {name!r}, which has not been run: write def for what validates.')
     return result
 
 
@@ -117,8 +126,11 @@ def check_sent(handler, content):
     if isinstance(type, str) and type in messages.SENT_BY_US and type not in handler.sends:
         return
     if not isinstance(type, str) or type not in handler.sends:
-        raise TypeError('{} sends the type {!r:.100}, which its sends does not declare; it has {}.'.format(
-            handler.__name__, type, ', '.join(map(repr, sorted(handler.sends)))))
+        raise TypeError(
+            '{} sends the type {!r:.100}, which its sends does not declare; it has {}.'.format(
+                handler.__name__, type, ', '.join(map(repr, sorted(handler.sends)))
+            )
+        )
     form = handler.sends[type]
     if form is None:
         return
@@ -134,7 +146,10 @@ def check_sent(handler, content):
         # A serializer does not miss its read-only fields, which it would fill from a row.
         for name in schemas.schema_of_sent(form).get('required', ()):
             if name not in fields:
-                raise FrameError(messages.INVALID_CONTENT, '{} is missing.'.format(name))
+                raise FrameError(messages.INVALID_CONTENT, f'{name} is missing.')
     except FrameError as error:
-        raise TypeError('{} sends {!r}, which does not fit {}: {}'.format(
-            handler.__name__, type, getattr(form, '__qualname__', form), error.details))
+        raise TypeError(
+            '{} sends {!r}, which does not fit {}: {}'.format(
+                handler.__name__, type, getattr(form, '__qualname__', form), error.details
+            )
+        )

@@ -1,4 +1,5 @@
 """Exceptions with which Django, REST framework and pydantic refuse a client, as the ``FrameError`` they stand for."""
+
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
 from django.http import Http404
 from django.utils.functional import Promise
@@ -7,8 +8,14 @@ from .. import messages
 from ..exceptions import FrameError
 
 # Of exceptions of REST framework, which is not imported: a project may have none.
-_CODES = {400: messages.INVALID_CONTENT, 401: messages.NOT_ALLOWED, 403: messages.NOT_ALLOWED, 404: messages.NOT_FOUND,
-          422: messages.INVALID_CONTENT, 429: messages.RATE_LIMITED}
+_CODES = {
+    400: messages.INVALID_CONTENT,
+    401: messages.NOT_ALLOWED,
+    403: messages.NOT_ALLOWED,
+    404: messages.NOT_FOUND,
+    422: messages.INVALID_CONTENT,
+    429: messages.RATE_LIMITED,
+}
 
 
 def frame_error(error):
@@ -52,7 +59,7 @@ def invalid(errors):
     field = next((field for field, texts in errors.items() if _first(texts)), NON_FIELD_ERRORS)
     details = _first(errors.get(field, ()))
     if field not in (NON_FIELD_ERRORS, 'non_field_errors'):
-        details = '{}: {}'.format(field, details)
+        details = f'{field}: {details}'
     return FrameError(messages.INVALID_CONTENT, details, errors)
 
 

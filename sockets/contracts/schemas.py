@@ -1,4 +1,5 @@
 """What a route's form wants, as JSON Schema: for machines that describe, generate and check."""
+
 import inspect
 
 # Django's and REST framework's fields of these names, and of classes built on them. The first that fits counts.
@@ -23,8 +24,7 @@ _TYPES = (
     ('CharField', {'type': 'string'}),
     ('DictField', {'type': 'object'}),
 )
-_LIMITS = (('min_length', 'minLength'), ('max_length', 'maxLength'), ('min_value', 'minimum'),
-           ('max_value', 'maximum'))
+_LIMITS = (('min_length', 'minLength'), ('max_length', 'maxLength'), ('min_value', 'minimum'), ('max_value', 'maximum'))
 
 
 def schema_of(form):
@@ -64,8 +64,9 @@ def _inlined(schema, definitions=None, inside=()):
         name = schema['$ref'].rpartition('/')[2]
         # A model may hold itself.
         return {} if name in inside else _inlined(definitions.get(name, {}), definitions, (*inside, name))
-    return {key: _inlined(part, definitions, inside) for key, part in schema.items()
-            if key not in ('$defs', 'definitions')}
+    return {
+        key: _inlined(part, definitions, inside) for key, part in schema.items() if key not in ('$defs', 'definitions')
+    }
 
 
 def _of_fields(form, fields, without=''):

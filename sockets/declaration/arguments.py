@@ -1,4 +1,5 @@
 """URL keyword arguments: names that a path may not use, because functions get other arguments of these names."""
+
 import inspect
 
 from django.core.exceptions import ImproperlyConfigured
@@ -17,10 +18,12 @@ class NameTaken(ImproperlyConfigured):
 
     def __init__(self, handler, name, path, taker):
         self.handler = handler
-        self.reason = ('The path {!r} of {} has a keyword argument {!r}, and {} is called with another one of that '
-                       'name.'.format(path, handler.__name__, name, taker))
-        self.remedy = r'Use another name in the path, as in (?P<{}_name>\w+).'.format(name)
-        super().__init__('{} {}'.format(self.reason, self.remedy))
+        self.reason = (
+            f'The path {path!r} of {handler.__name__} has a keyword argument {name!r}, and {taker} is called with another one of that '
+            'name.'
+        )
+        self.remedy = rf'Use another name in the path, as in (?P<{name}_name>\w+).'
+        super().__init__(f'{self.reason} {self.remedy}')
 
 
 def refuse_taken(handler, names, path):
@@ -41,7 +44,7 @@ def _taker(handler, name):
     for method in _METHODS:
         parameters = inspect.signature(getattr(handler, method)).parameters
         if name in list(parameters)[:2]:
-            return '{}.{}()'.format(handler.__name__, method)
+            return f'{handler.__name__}.{method}()'
     if name == 'data' and handler._route_table.binary is not None:
         return 'what takes binary frames'
     for stream in getattr(handler, 'streams', {}).values():

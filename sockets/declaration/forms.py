@@ -1,4 +1,5 @@
 """Forms of every kind: what they ask for besides the content, and which of their functions would never run."""
+
 import inspect
 
 from django.utils.functional import SimpleLazyObject
@@ -9,8 +10,19 @@ from ..execution import coroutines
 _ASKED = ('user', 'socket', 'request')
 
 # Methods that validate, of Django's forms and fields, of REST framework's and of pydantic's models.
-_METHODS = ('is_valid', 'full_clean', 'clean', 'to_python', 'validate', 'run_validation', 'run_validators',
-            'to_internal_value', 'model_validate', 'parse_obj', 'model_post_init')
+_METHODS = (
+    'is_valid',
+    'full_clean',
+    'clean',
+    'to_python',
+    'validate',
+    'run_validation',
+    'run_validators',
+    'to_internal_value',
+    'model_validate',
+    'parse_obj',
+    'model_post_init',
+)
 _PREFIXES = ('clean_', 'validate_')
 
 
@@ -31,9 +43,15 @@ def arguments(asks, socket):
     found = {name: socket if name == 'socket' else getattr(socket, name, None) for name in _ASKED if name in asks}
     if 'context' in asks:
         # Lazy: nothing is read from the database before it is used. REST framework's CurrentUserDefault asks the request.
-        found['context'] = {'socket': socket} if socket is None else {
-            'socket': socket, 'user': SimpleLazyObject(lambda: socket.user),
-            'request': SimpleLazyObject(lambda: socket.request)}
+        found['context'] = (
+            {'socket': socket}
+            if socket is None
+            else {
+                'socket': socket,
+                'user': SimpleLazyObject(lambda: socket.user),
+                'request': SimpleLazyObject(lambda: socket.request),
+            }
+        )
     return found
 
 
@@ -51,7 +69,7 @@ def check(form):
     _check_class(form, form.__name__)
     fields = {**getattr(form, 'base_fields', {}), **getattr(form, '_declared_fields', {})}
     for name, field in fields.items():
-        _check_field(field, '{}.{}'.format(form.__name__, name))
+        _check_field(field, f'{form.__name__}.{name}')
     for function in _of_pydantic(form):
         coroutines.refuse(function, '{}.{}()'.format(form.__name__, getattr(function, '__name__', function)))
 
@@ -96,9 +114,12 @@ def _names(function, skip):
     except (TypeError, ValueError):
         return frozenset(), False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:skip]
-    return (frozenset(p.name for p in parameters if p not in positional and
-                      p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)),
-            any(p.kind is p.VAR_KEYWORD for p in parameters))
+    return (
+        frozenset(
+            p.name for p in parameters if p not in positional and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        ),
+        any(p.kind is p.VAR_KEYWORD for p in parameters),
+    )
 
 
 def _check_class(cls, name):
@@ -107,13 +128,13 @@ def _check_class(cls, name):
             function = inspect.getattr_static(cls, method)
             function = getattr(function, '__func__', function)
             if callable(function):
-                coroutines.refuse(function, '{}.{}()'.format(name, method))
+                coroutines.refuse(function, f'{name}.{method}()')
 
 
 def _check_field(field, name):
     _check_class(type(field), name)
     for validator in vars(field).get('validators', vars(field).get('_validators')) or ():
-        coroutines.refuse(validator, 'The validator {!r} of {}'.format(validator, name))
+        coroutines.refuse(validator, f'The validator {validator!r} of {name}')
     # What a list is made of, and the fields of a serializer in a serializer.
     child = vars(field).get('child')
     for inner in [child] if child is not None else getattr(type(field), '_declared_fields', {}).values():

@@ -1,8 +1,8 @@
 """A handler class as it is declared: its ``routes`` become a table, and what could never work is refused."""
+
 import copy
 
 from django.core.exceptions import ImproperlyConfigured
-
 
 from ..routes import Function, Route, RouteTable, check_declaration
 from . import middleware, options, overrides
@@ -23,11 +23,14 @@ def declare(cls, base):
             middleware.refuse(entry, entry)
     cls._default_function = _method(cls, 'default_route', 'content')
     # A receive() of the project's own runs before the demands of a route are looked at, as a middleware does.
-    cls._has_receive = any('receive' in vars(klass) for klass in cls.__mro__
-                           if klass.__module__.partition('.')[0] not in ('sockets', 'channels'))
+    cls._has_receive = any(
+        'receive' in vars(klass)
+        for klass in cls.__mro__
+        if klass.__module__.partition('.')[0] not in ('sockets', 'channels')
+    )
     cls._has_decoder = base is not None and cls.decode is not base.decode
     try:
-        check_declaration('{}.sends'.format(cls.__name__), cls.sends)
+        check_declaration(f'{cls.__name__}.sends', cls.sends)
     except TypeError as error:
         raise ImproperlyConfigured(str(error)) from error
 
@@ -41,27 +44,35 @@ def own_routes(cls):
 def functions(cls):
     """Return the ``Function`` of every route and hook of the class."""
     binary = cls._route_table.binary
-    return [*(route.function for route in cls._route_table), *([] if binary is None else [binary.function]),
-            cls._default_function, *cls.connect_functions, *cls.disconnect_functions, *cls.arrived_functions,
-            *cls.left_functions]
+    return [
+        *(route.function for route in cls._route_table),
+        *([] if binary is None else [binary.function]),
+        cls._default_function,
+        *cls.connect_functions,
+        *cls.disconnect_functions,
+        *cls.arrived_functions,
+        *cls.left_functions,
+    ]
 
 
 def _resolve(cls, entry):
     if not isinstance(entry, Route) and not (isinstance(entry, (tuple, list)) and len(entry) == 2):
-        raise ImproperlyConfigured("{}.routes has {!r}, which is not a pair like ('TYPE', 'method_name').".format(
-            cls.__name__, entry))
+        raise ImproperlyConfigured(
+            f"{cls.__name__}.routes has {entry!r}, which is not a pair like ('TYPE', 'method_name')."
+        )
     try:
         route = copy.copy(entry) if isinstance(entry, Route) else Route(*entry)
         name = route.function
         if isinstance(name, str):
             route.function = getattr(cls, name, None)
             if route.function is None:
-                raise ImproperlyConfigured('{0}.routes sends {1!r} to {2!r}, but {0} has no method {2}().'.format(
-                    cls.__name__, route.pattern, name))
+                raise ImproperlyConfigured(
+                    f'{cls.__name__}.routes sends {route.pattern!r} to {name!r}, but {cls.__name__} has no method {name}().'
+                )
         if not isinstance(route.function, Function):
             route.function = Function(route.function, route.argument)
     except TypeError as error:
-        raise ImproperlyConfigured('{}.routes, {!r}: {}'.format(cls.__name__, entry, error)) from error
+        raise ImproperlyConfigured(f'{cls.__name__}.routes, {entry!r}: {error}') from error
     return route
 
 
@@ -74,12 +85,16 @@ def _binary_route(cls):
     if cls.on_bytes is None or route is not None and route.function.function is cls.on_bytes:
         return route
     if route is not None:
-        origin = next((base for base in reversed(cls.__mro__)
-                       if any(entry is other for other in vars(base).get('routes', ()))), cls)
+        origin = next(
+            (base for base in reversed(cls.__mro__) if any(entry is other for other in vars(base).get('routes', ()))),
+            cls,
+        )
         if 'on_bytes' in vars(origin):
-            raise ImproperlyConfigured('{0} has on_bytes() and {1!r}: remove one of them, or write '
-                                       "Route(bytes, 'on_bytes').".format(origin.__name__, route))
-        if not any('on_bytes' in vars(base) for base in cls.__mro__[:cls.__mro__.index(origin)]):
+            raise ImproperlyConfigured(
+                f'{origin.__name__} has on_bytes() and {route!r}: remove one of them, or write '
+                "Route(bytes, 'on_bytes')."
+            )
+        if not any('on_bytes' in vars(base) for base in cls.__mro__[: cls.__mro__.index(origin)]):
             return route
     return Route(bytes, _method(cls, 'on_bytes', 'data'))
 
@@ -88,4 +103,4 @@ def _method(cls, name, argument):
     try:
         return Function(getattr(cls, name), argument)
     except TypeError as error:
-        raise ImproperlyConfigured('{}.{}: {}'.format(cls.__name__, name, error)) from error
+        raise ImproperlyConfigured(f'{cls.__name__}.{name}: {error}') from error

@@ -1,4 +1,5 @@
 """Middleware: callables around the functions of a handler, as Django's around its views."""
+
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
@@ -17,17 +18,19 @@ def chain(entries, innermost):
         try:
             factory = import_string(entry) if isinstance(entry, str) else entry
         except ImportError as error:
-            raise ImproperlyConfigured(
-                'The socket middleware {!r} cannot be imported: {}'.format(entry, error)) from error
+            raise ImproperlyConfigured(f'The socket middleware {entry!r} cannot be imported: {error}') from error
         refuse(factory, entry)
         try:
             handle = factory(handle)
         except TypeError as error:
-            raise ImproperlyConfigured('The socket middleware {!r} cannot be called with the next one, as in '
-                                       'def middleware(next): {}'.format(entry, error)) from error
+            raise ImproperlyConfigured(
+                f'The socket middleware {entry!r} cannot be called with the next one, as in '
+                f'def middleware(next): {error}'
+            ) from error
         if not callable(handle):
-            raise ImproperlyConfigured('The socket middleware {!r} returned {!r}, which is not a function of '
-                                       '(socket, content).'.format(entry, handle))
+            raise ImproperlyConfigured(
+                f'The socket middleware {entry!r} returned {handle!r}, which is not a function of (socket, content).'
+            )
         refuse(handle, entry)
         handle = _settled(handle)
     return handle
@@ -36,7 +39,7 @@ def chain(entries, innermost):
 def refuse(function, entry):
     """Raise ``ImproperlyConfigured`` if ``function``, of the middleware ``entry``, has not run when it returns."""
     try:
-        coroutines.refuse(function, 'The socket middleware {!r}'.format(entry))
+        coroutines.refuse(function, f'The socket middleware {entry!r}')
     except TypeError as error:
         raise ImproperlyConfigured(str(error)) from error
 

@@ -1,4 +1,5 @@
 """Options of handler classes, and attributes that only look like options."""
+
 import difflib
 
 from django.core.exceptions import ImproperlyConfigured
@@ -14,18 +15,46 @@ _RATE = _OF_A_ROUTE.format('rate') + "; of all frames of a connection, it is SOC
 
 # What others call it, and what it is called here.
 _REMEDIES = {
-    'rate': _RATE, 'rate_limit': _RATE, 'throttle_classes': _RATE,
+    'rate': _RATE,
+    'rate_limit': _RATE,
+    'throttle_classes': _RATE,
     'per': _OF_A_ROUTE.format('per'),
-    'form': _OF_A_ROUTE.format('form'), 'form_class': _OF_A_ROUTE.format('form'),
+    'form': _OF_A_ROUTE.format('form'),
+    'form_class': _OF_A_ROUTE.format('form'),
     'guard': "it is an option of a view's router: SocketRouter(handler=ThisClass, guard='view')",
 }
 for _option, _names in (
-        ('login_required', ('require_login', 'requires_login', 'needs_login', 'auth_required', 'require_auth',
-                            'requires_auth', 'authentication_required')),
-        ('permission', ('permissions', 'perms', 'permission_required', 'permissions_required', 'required_permission',
-                        'required_permissions', 'require_permission', 'require_permissions', 'requires_permission',
-                        'requires_permissions', 'needs_permission', 'permission_classes')),
-        ('middleware', ('middleware_classes',))):
+    (
+        'login_required',
+        (
+            'require_login',
+            'requires_login',
+            'needs_login',
+            'auth_required',
+            'require_auth',
+            'requires_auth',
+            'authentication_required',
+        ),
+    ),
+    (
+        'permission',
+        (
+            'permissions',
+            'perms',
+            'permission_required',
+            'permissions_required',
+            'required_permission',
+            'required_permissions',
+            'require_permission',
+            'require_permissions',
+            'requires_permission',
+            'requires_permissions',
+            'needs_permission',
+            'permission_classes',
+        ),
+    ),
+    ('middleware', ('middleware_classes',)),
+):
     _REMEDIES.update((_name, 'it is called ' + _option) for _name in _names)
 
 
@@ -34,7 +63,7 @@ def remedy_for(name):
     if name in _OPTIONS:
         return None
     if name.upper() in conf.DEFAULTS and name.upper() not in ('CHANNEL_LAYER', 'MIDDLEWARE'):
-        return "it is a setting for all handlers: SOCKETS['{}']".format(name.upper())
+        return f"it is a setting for all handlers: SOCKETS['{name.upper()}']"
     close = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.9)
     return _REMEDIES.get(name) or ('it is called ' + close[0] if close else None)
 
@@ -46,13 +75,15 @@ def check_handler(cls, base):
     try:
         permission_names(cls.permission)
     except TypeError as error:
-        raise ImproperlyConfigured('{}.permission: {}'.format(cls.__name__, error)) from error
+        raise ImproperlyConfigured(f'{cls.__name__}.permission: {error}') from error
     _check_hidden(cls, base)
     for klass in cls.__mro__:
         # Its dispatch() is that of a view, and would take each frame for a request.
         if klass.__module__ == 'django.contrib.auth.mixins':
-            raise ImproperlyConfigured('{} has the mixin {}, which guards views. A handler class has the attributes '
-                                       'login_required and permission.'.format(cls.__name__, klass.__name__))
+            raise ImproperlyConfigured(
+                f'{cls.__name__} has the mixin {klass.__name__}, which guards views. A handler class has the attributes '
+                'login_required and permission.'
+            )
         if klass in base.__mro__:
             continue
         for name, value in vars(klass).items():
@@ -61,8 +92,10 @@ def check_handler(cls, base):
                 continue
             remedy = remedy_for(name)
             if remedy is not None:
-                raise ImproperlyConfigured('{}.{} has no effect: {}. (If it is something of your own, give it another '
-                                           'name.)'.format(cls.__name__, name, remedy))
+                raise ImproperlyConfigured(
+                    f'{cls.__name__}.{name} has no effect: {remedy}. (If it is something of your own, give it another '
+                    'name.)'
+                )
 
 
 def _check_hidden(cls, base):
@@ -75,5 +108,5 @@ def _check_hidden(cls, base):
         for klass in cls.__mro__:
             if klass not in base.__mro__ and vars(klass).get(name):
                 raise ImproperlyConfigured(
-                    '{0}.{1} has no effect on {2}, in whose bases {3} comes first: write class {2}({0}, ...).'.format(
-                        klass.__name__, name, cls.__name__, holder.__name__))
+                    f'{klass.__name__}.{name} has no effect on {cls.__name__}, in whose bases {holder.__name__} comes first: write class {cls.__name__}({klass.__name__}, ...).'
+                )

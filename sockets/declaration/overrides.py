@@ -1,4 +1,5 @@
 """Methods that a handler class overrides: which of them may be ``async def``, and which may not."""
+
 from django.core.exceptions import ImproperlyConfigured
 
 from ..execution import coroutines
@@ -35,7 +36,7 @@ def _call(check, handler, name):
         method = method.fget
     if callable(method) and not isinstance(method, type):
         try:
-            check(method, '{}.{}()'.format(handler.__name__, name))
+            check(method, f'{handler.__name__}.{name}()')
         except TypeError as error:
             raise ImproperlyConfigured(str(error)) from error
 
@@ -52,5 +53,6 @@ def _check_bases(handler, name):
             plain = plain or cls
         elif plain is not None:
             raise ImproperlyConfigured(
-                '{0}.{2}() is a def over the async def of {1}: what super().{2}() returns would be lost, and not run. '
-                'Write async def, and await it.'.format(plain.__name__, cls.__name__, name))
+                f'{plain.__name__}.{name}() is a def over the async def of {cls.__name__}: what super().{name}() returns would be lost, and not run. '
+                'Write async def, and await it.'
+            )

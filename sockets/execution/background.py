@@ -1,4 +1,5 @@
 """Work in the background, whose end is not waited for."""
+
 import logging
 import threading
 
@@ -9,6 +10,7 @@ logger = logging.getLogger('sockets')
 
 def run(function, name):
     """Call ``function`` in a thread of its own, which has its own database connections and leaves none behind; return it."""
+
     def work():
         try:
             function()
@@ -16,6 +18,7 @@ def run(function, name):
             logger.exception('%s failed', name)
         finally:
             connections.close_all()
+
     thread = threading.Thread(target=work, daemon=True, name=name)
     thread.start()
     return thread

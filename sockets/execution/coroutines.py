@@ -1,4 +1,5 @@
 """Coroutines on the thread that calls them, and which functions return one. Standard library only."""
+
 import asyncio
 import functools
 import inspect
@@ -83,9 +84,9 @@ def settle(result):
     while inspect.isawaitable(result):
         result = run(result)
     if isinstance(result, _GENERATORS):
-        raise TypeError('{!r} is a generator, which is not run here: return a dict.'.format(result))
+        raise TypeError(f'{result!r} is a generator, which is not run here: return a dict.')
     if isinstance(result, (list, tuple)) and any(map(inspect.isawaitable, result)):
-        raise TypeError('{!r} has coroutines in it that are not run here: await asyncio.gather(...).'.format(result))
+        raise TypeError(f'{result!r} has coroutines in it that are not run here: await asyncio.gather(...).')
     return result
 
 
@@ -94,7 +95,8 @@ def is_async(function):
     while isinstance(function, functools.partial):
         function = function.func
     return _is_coroutine_function(function) or (
-        not inspect.isroutine(function) and _is_coroutine_function(getattr(type(function), '__call__', None)))
+        not inspect.isroutine(function) and _is_coroutine_function(getattr(type(function), '__call__', None))  # noqa: B004
+    )
 
 
 def check(function, name=None):
@@ -105,24 +107,27 @@ def check(function, name=None):
     """
     name = name or getattr(function, '__qualname__', repr(function)) + '()'
     if inspect.isasyncgenfunction(function) or (
-            inspect.isgeneratorfunction(function) and not _is_coroutine_function(function)):
-        raise TypeError('{} has a yield, and a generator is not run here: return a dict, or call send_json() for each '
-                        'frame.'.format(name))
+        inspect.isgeneratorfunction(function) and not _is_coroutine_function(function)
+    ):
+        raise TypeError(
+            f'{name} has a yield, and a generator is not run here: return a dict, or call send_json() for each frame.'
+        )
     is_plain = False
     for layer in _layers(function):
         if not is_async(layer):
             is_plain = True
         elif is_plain:
             raise TypeError(
-                '{} is an async def behind a decorator that returns before it has run, so that nothing the decorator '
+                f'{name} is an async def behind a decorator that returns before it has run, so that nothing the decorator '
                 'does holds for it. Write def; or do in the function what the decorator does, such as '
-                '"with transaction.atomic():"; or have the decorator return an async def that awaits it.'.format(name))
+                '"with transaction.atomic():"; or have the decorator return an async def that awaits it.'
+            )
 
 
 def refuse(function, name):
     """Raise ``TypeError`` if ``function``, which is called for its result at once, is or hides an ``async def``."""
     if is_async(function) or inspect.isasyncgenfunction(function):
-        raise TypeError('{} is an async def, and is not awaited where it is called: write def.'.format(name))
+        raise TypeError(f'{name} is an async def, and is not awaited where it is called: write def.')
     check(function, name)
 
 
@@ -130,7 +135,8 @@ def _is_coroutine_function(function):
     # Also what types.coroutine() makes of a generator.
     code = getattr(function, '__code__', None)
     return inspect.iscoroutinefunction(function) or bool(
-        code is not None and getattr(code, 'co_flags', 0) & inspect.CO_ITERABLE_COROUTINE)
+        code is not None and getattr(code, 'co_flags', 0) & inspect.CO_ITERABLE_COROUTINE
+    )
 
 
 def _partialmethod_of(function):
@@ -158,4 +164,4 @@ def _layers(function):
         if hasattr(function, '__wrapped__'):
             function = function.__wrapped__
         elif not inspect.isroutine(function) and not isinstance(function, type):
-            function = getattr(type(function), '__call__', None)
+            function = getattr(type(function), '__call__', None)  # noqa: B004

@@ -1,4 +1,5 @@
 """What Django keeps for each thread: its database connections, and what belongs to one request."""
+
 import logging
 import select
 import threading
@@ -33,9 +34,16 @@ _QUERY_INTERVAL = 1
 _thread = threading.local()
 
 # Django's own receivers of the signals of requests. What they do is done here at less cost.
-_DJANGOS = {id(function) for function in (
-    # The last one came with Django 2.2.
-    reset_queries, close_old_connections, close_caches, getattr(handlers, 'reset_urlconf', None))}
+_DJANGOS = {
+    id(function)
+    for function in (
+        # The last one came with Django 2.2.
+        reset_queries,
+        close_old_connections,
+        close_caches,
+        getattr(handlers, 'reset_urlconf', None),
+    )
+}
 
 
 def serve(function, root_path, sender):
@@ -153,8 +161,12 @@ def _is_readable(number):
 def _state():
     # getattr() takes twenty times as long to find nothing, which is the rule.
     prefixes, urlconfs, languages, zones = _LOCALS
-    return (prefixes.__dict__.get('value', _UNSET), urlconfs.__dict__.get('value', _UNSET),
-            languages.__dict__.get('value', _UNSET), zones.__dict__.get('value', _UNSET))
+    return (
+        prefixes.__dict__.get('value', _UNSET),
+        urlconfs.__dict__.get('value', _UNSET),
+        languages.__dict__.get('value', _UNSET),
+        zones.__dict__.get('value', _UNSET),
+    )
 
 
 def _set_state(state, now):

@@ -1,4 +1,5 @@
 """Channel layers for any Channels 1.x project: drop-in ``BACKEND``s that keep order and do not poll."""
+
 from typing import TYPE_CHECKING, Any
 
 from .inmemory import InMemoryChannelLayer
@@ -13,5 +14,6 @@ def __getattr__(name: str) -> Any:
     # Imported late: the in-memory layer needs no Redis client.
     if name == 'RedisChannelLayer':
         from .redis import RedisChannelLayer
+
         return RedisChannelLayer
-    raise AttributeError('module {!r} has no attribute {!r}'.format(__name__, name))
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,5 @@
 """admission.py as scripts in Redis, for all of its servers, in ms."""
+
 from . import admission
 
 # Whether a connect may be queued, or the seconds after which its client is to come back.
@@ -49,7 +50,7 @@ end
 """
 
 for _name in ('GAP', 'LEAST_GAP', 'BUDGET', 'LEAD', 'NEAR', 'EARLIEST', 'LATEST'):
-    _value = '{:.1f}'.format(1000 * getattr(admission, _name))
-    ADMIT, TAKEN = (text.replace('{%s}' % _name, _value) for text in (ADMIT, TAKEN))
+    _value = f'{1000 * getattr(admission, _name):.1f}'
+    ADMIT, TAKEN = (text.replace('{' + _name + '}', _value) for text in (ADMIT, TAKEN))
 for _name in ('LONGEST_QUEUE', 'HASTE', 'GOOD_FOR', 'ASSUMED', 'MEASURED', 'MOST', 'PART', 'FAR'):
-    ADMIT, TAKEN = (text.replace('{%s}' % _name, str(getattr(admission, _name))) for text in (ADMIT, TAKEN))
+    ADMIT, TAKEN = (text.replace('{' + _name + '}', str(getattr(admission, _name))) for text in (ADMIT, TAKEN))

@@ -1,4 +1,5 @@
 """The frames that this process is handling: until one is done, no worker gets the next one of its connection."""
+
 import collections
 import contextlib
 import logging
@@ -71,8 +72,9 @@ class Claims:
             return
         self._renewed = now
         for index in range(self.ring.size):
-            at_work = [part for claim in list(self.held) if claim.index == index
-                       for part in (claim.connection, claim.token)]
+            at_work = [
+                part for claim in list(self.held) if claim.index == index for part in (claim.connection, claim.token)
+            ]
             with contextlib.suppress(*AWAY):
                 if at_work:
                     self.ring.run('renew', index, [int(self.lease * 1000), *at_work])
@@ -81,8 +83,9 @@ class Claims:
         """End the claims of threads that died, and those that Redis could not be told of."""
         for claim in list(self.held):
             if not claim.thread.is_alive():
-                logger.error('The thread %s ended while it handled a frame of %s', claim.thread.name,
-                             claim.connection.decode())
+                logger.error(
+                    'The thread %s ended while it handled a frame of %s', claim.thread.name, claim.connection.decode()
+                )
                 self.held.discard(claim)
                 self.end(claim)
         for _ in range(len(self._unended)):

@@ -2,6 +2,7 @@
 
 Both use redis-py's ``Connection``, which handles passwords, databases, unix sockets and TLS.
 """
+
 import collections
 import os
 import threading
@@ -104,6 +105,7 @@ class Reader:
 
     def __init__(self, shard, key, on_entry, on_reply, patience=2):
         from twisted.internet import reactor
+
         self.reactor = reactor
         self.shard = shard
         self.command = ('BLPOP', key, patience)
@@ -148,7 +150,7 @@ class Reader:
         if silence < self.silence:
             self.watch = self.reactor.callLater(self.silence - silence, self._look)
         else:
-            self.shard.failed(redis.exceptions.TimeoutError('Redis has not answered for {:.0f} s'.format(silence)))
+            self.shard.failed(redis.exceptions.TimeoutError(f'Redis has not answered for {silence:.0f} s'))
             self._end()
 
     def _end(self):
@@ -202,7 +204,7 @@ class Reader:
             after = end + 2 + int(line)
             if len(self.buffer) < after + 2:
                 return
-            entry = self.buffer[end + 2:after]
+            entry = self.buffer[end + 2 : after]
         elif line[:1] == b'-':
             self.shard.refused(line[1:].decode('utf-8', 'replace'))
             return self._end()

@@ -1,4 +1,5 @@
 """How many messages wait in Redis and how many were lost, for operators."""
+
 import collections
 import contextlib
 import threading
@@ -64,5 +65,7 @@ class Counts:
                 lost[server.decode()] = lost.get(server.decode(), 0) + int(count)
         # Messages for dead servers do not wait: nobody takes them any more.
         gone = self.leases.gone(channel for channel in waiting if channel.endswith('!'))
-        return {'waiting': {channel: count for channel, count in waiting.items() if count and channel not in gone},
-                'dropped': lost}
+        return {
+            'waiting': {channel: count for channel, count in waiting.items() if count and channel not in gone},
+            'dropped': lost,
+        }

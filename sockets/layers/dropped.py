@@ -1,4 +1,5 @@
 """Reports of the messages that layers drop because they have expired."""
+
 import logging
 
 logger = logging.getLogger('sockets')
@@ -10,7 +11,10 @@ listeners = []
 
 def report(counts):
     """Log and pass on how many messages have expired, by server or channel."""
-    logger.error('%d messages have expired: %s', sum(counts.values()),
-                 ', '.join('{} ({})'.format(*item) for item in counts.items()))
+    logger.error(
+        '%d messages have expired: %s',
+        sum(counts.values()),
+        ', '.join('{} ({})'.format(*item) for item in counts.items()),
+    )
     for listener in listeners:
         listener(dict(counts))

@@ -1,4 +1,5 @@
 """How messages are written in Redis: the arguments of the scripts that put them there, and how they are read back."""
+
 from .mailboxes import CONNECT, end_of
 
 
@@ -20,17 +21,28 @@ class Entries:
     def frame(self, channel, message, connect_expiry, has_end):
         """Return the arguments of 'put_frame'. A refusal puts the connection's end in its place if ``has_end``."""
         is_control = channel != 'websocket.receive'
-        return [message['reply_channel'], channel, 0 if is_control else self.capacity_of(channel),
-                int(1000 * (connect_expiry if channel == CONNECT else 0 if is_control else self.expiry)),
-                self.encode(message), self.encode(end_of(message)) if has_end else b'', self.group_expiry]
+        return [
+            message['reply_channel'],
+            channel,
+            0 if is_control else self.capacity_of(channel),
+            int(1000 * (connect_expiry if channel == CONNECT else 0 if is_control else self.expiry)),
+            self.encode(message),
+            self.encode(end_of(message)) if has_end else b'',
+            self.group_expiry,
+        ]
 
     def for_connections(self, server, names, message):
         """Return the arguments of 'put' that bring ``message`` to the connections ``names`` of ``server``."""
         is_control = bool(message.get('close') or message.get('accept'))
         # A close never expires.
-        return [server, 0 if is_control else self.server_capacity,
-                0 if message.get('close') else int(self.expiry * 1000),
-                self.encode({'to': names, 'message': message}), 0, int(self.group_expiry * 1000)]
+        return [
+            server,
+            0 if is_control else self.server_capacity,
+            0 if message.get('close') else int(self.expiry * 1000),
+            self.encode({'to': names, 'message': message}),
+            0,
+            int(self.group_expiry * 1000),
+        ]
 
     def mark(self, server, mark):
         """Return the arguments of 'put' for a mark in the queue of ``server``: what came before it has been read."""
@@ -38,8 +50,14 @@ class Entries:
 
     def plain(self, channel, message):
         """Return the arguments of 'put' for a message that is of no connection."""
-        return [channel, self.capacity_of(channel), int(self.expiry * 1000), self.encode(message), 1,
-                int(self.group_expiry * 1000)]
+        return [
+            channel,
+            self.capacity_of(channel),
+            int(self.expiry * 1000),
+            self.encode(message),
+            1,
+            int(self.group_expiry * 1000),
+        ]
 
     def read(self, entry):
         """Return the channel, the expiry (ms of Redis's clock, 0 for never) and the content of an entry."""

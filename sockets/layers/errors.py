@@ -1,4 +1,5 @@
 """What can go wrong with a Redis, and which errors are worth another try."""
+
 import redis
 
 # Redis cannot be reached: worth another try.
@@ -20,5 +21,5 @@ class OutOfMemory(redis.exceptions.ResponseError):
 def explained(error):
     """Return ``error``, an error reply of Redis, or the exception of ours that explains it."""
     if 'OOM' in str(error):
-        return OutOfMemory('Redis takes no more messages, it has reached its maxmemory: {}'.format(error))
+        return OutOfMemory(f'Redis takes no more messages, it has reached its maxmemory: {error}')
     return error

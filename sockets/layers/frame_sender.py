@@ -1,4 +1,5 @@
 """How frames of connections get to Redis, and what happens to a connection if Redis does not take one."""
+
 import collections
 import logging
 
@@ -53,6 +54,7 @@ class FrameSender:
         """Have the reactor send again the disconnects that Redis did not take."""
         if self._unreported:
             from twisted.internet import reactor
+
             reactor.callFromThread(self.report_ends)
 
     def _post(self, channel, message, index, args):
@@ -65,8 +67,7 @@ class FrameSender:
             return True
         if channel == 'websocket.receive':
             if server_shard.is_down:
-                return self._stop(
-                    channel, message, Down('no answer could arrive, Redis{} is away'.format(server_shard.name)))
+                return self._stop(channel, message, Down(f'no answer could arrive, Redis{server_shard.name} is away'))
             if self.in_flight[connection] >= self.entries.capacity_of(channel):
                 # Redis would refuse it as well, if it answered.
                 return self._stop(channel, message, 1)
@@ -100,7 +101,11 @@ class FrameSender:
             self.stopped.add(connection)
             self.local.send(connection, {'close': True} if is_new else self.servers.close_message)
         elif connection not in self.stopped:
-            logger.warning('%s %s: %s', 'Refusing' if is_new else 'Closing with 1013', connection,
-                           explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait')
+            logger.warning(
+                '%s %s: %s',
+                'Refusing' if is_new else 'Closing with 1013',
+                connection,
+                explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait',
+            )
             self.stopped.add(connection)
             self.local.send(connection, {'close': True if is_new else 1013})

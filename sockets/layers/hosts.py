@@ -1,4 +1,5 @@
 """What we take from asgi_redis: hosts, sharding, encryption and groups, with a time-out for each call."""
+
 import asgi_redis
 import msgpack
 from django.core.exceptions import ImproperlyConfigured
@@ -16,7 +17,8 @@ class RedisHosts(asgi_redis.RedisChannelLayer):
         if 'services' in kwargs:
             raise ImproperlyConfigured(
                 "sockets.layers.RedisChannelLayer does not ask a Redis Sentinel ('services'). Name the Redis itself in "
-                "'hosts', or take the BACKEND 'asgi_redis.RedisSentinelChannelLayer'.")
+                "'hosts', or take the BACKEND 'asgi_redis.RedisSentinelChannelLayer'."
+            )
         if timeout is None:
             timeout = TIMEOUT_OF_SEVERAL if len(hosts or ()) > 1 else TIMEOUT
         kwargs['connection_kwargs'] = {'socket_timeout': timeout, **(kwargs.get('connection_kwargs') or {})}

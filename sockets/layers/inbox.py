@@ -1,4 +1,5 @@
 """The messages of other processes for the connections of this one, read from Redis on the reactor."""
+
 import itertools
 import logging
 import threading
@@ -38,8 +39,13 @@ class Inbox:
         if self.servers.runs_workers:
             keep_noting_work(self.servers.liveness)
         shard = self.ring.shards[self.ring.shard_of(server)]
-        Reader(shard, self.ring.prefix + 'queue:' + server, lambda entry: self._deliver(entry, shard.clock.now()),
-               on_reply, _PATIENCE).start()
+        Reader(
+            shard,
+            self.ring.prefix + 'queue:' + server,
+            lambda entry: self._deliver(entry, shard.clock.now()),
+            on_reply,
+            _PATIENCE,
+        ).start()
 
     def has_read(self, server, send_mark):
         """Wait until all has been delivered that is in the queue of ``server`` now; return whether it was in time."""

@@ -2,6 +2,7 @@
 
 The module is called ``inmemory`` because Channels looks for that word, and refuses ``runworker`` such a layer.
 """
+
 import random
 import string
 from typing import Any, Dict, Optional
@@ -33,11 +34,17 @@ class InMemoryChannelLayer(BaseChannelLayer):
     # What rows of servers on such layers say. The leases tell which of them are alive.
     name = 'memory:'
 
-    def __init__(self, expiry: int = 60, group_expiry: int = 86400, capacity: int = 100,
-                 channel_capacity: Optional[Dict[Any, int]] = None, server_capacity: int = 100000, lease: float = 5,
-                 leases: Any = None) -> None:
-        super().__init__(expiry=expiry, group_expiry=group_expiry, capacity=capacity,
-                         channel_capacity=channel_capacity)
+    def __init__(
+        self,
+        expiry: int = 60,
+        group_expiry: int = 86400,
+        capacity: int = 100,
+        channel_capacity: Optional[Dict[Any, int]] = None,
+        server_capacity: int = 100000,
+        lease: float = 5,
+        leases: Any = None,
+    ) -> None:
+        super().__init__(expiry=expiry, group_expiry=group_expiry, capacity=capacity, channel_capacity=channel_capacity)
         self._mailboxes = Mailboxes(self.get_capacity, server_capacity, expiry, lease, _HANDSHAKE_TIMEOUT + _LATE)
         self._queues = LocalQueues(self._mailboxes)
         self._groups = LocalGroups(group_expiry)
@@ -80,6 +87,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def receive_twisted(self, channels):
         """Return a ``Deferred`` of what ``receive`` returns. For daphne, which receives no frames."""
         from twisted.internet import defer, reactor
+
         for server in channels:
             self._leases.hold(server)
         deferred = defer.Deferred()

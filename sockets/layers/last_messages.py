@@ -1,4 +1,5 @@
 """How the last message of a frame gets to Redis: together with the next command of its thread."""
+
 import logging
 import threading
 
@@ -29,8 +30,10 @@ class LastMessages:
         def on_reply(reply):
             if reply:
                 failures.append((channel, message, reply, on_failure))
-        self.ring.hold('put', self.ring.shard_of(server),
-                       self.entries.for_connections(server, [channel], message), on_reply)
+
+        self.ring.hold(
+            'put', self.ring.shard_of(server), self.entries.for_connections(server, [channel], message), on_reply
+        )
 
     def settle(self):
         """Send again what was lost with a connection; call ``on_failure`` for the rest."""

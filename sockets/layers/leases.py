@@ -1,4 +1,5 @@
 """Which servers of one machine are alive, by locks on files. For many machines, see redis_leases.py."""
+
 import logging
 import os
 import re
@@ -44,8 +45,9 @@ class FileLeases:
         except OSError as error:
             # A file without a lock would mean that the server is dead.
             self.forget(server)
-            logger.warning('%s has no lease, so if it is killed, its rows are only found by their silence: %s',
-                           server, error)
+            logger.warning(
+                '%s has no lease, so if it is killed, its rows are only found by their silence: %s', server, error
+            )
         else:
             self._held[server] = file
 
@@ -101,5 +103,5 @@ class FileLeases:
         return False
 
     def _path(self, server):
-        directory = self.directory or os.path.join(tempfile.gettempdir(), 'sockets-{}'.format(os.getuid()))
+        directory = self.directory or os.path.join(tempfile.gettempdir(), f'sockets-{os.getuid()}')
         return os.path.join(directory, re.sub(r'[^\w.-]', '_', server))

@@ -1,4 +1,5 @@
 """Whether this process may go on serving, or others have found it dead."""
+
 import math
 import time
 

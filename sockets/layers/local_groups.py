@@ -1,4 +1,5 @@
 """Groups of channels within one process."""
+
 import threading
 import time
 

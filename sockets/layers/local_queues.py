@@ -1,4 +1,5 @@
 """The messages within one process, for many threads: a sender puts one, a receiver takes one or waits for it."""
+
 import collections
 import logging
 import threading
@@ -105,8 +106,9 @@ class LocalQueues:
 
     def _put(self, channel, message):
         reply_channel = message.get('reply_channel') if channel in FRAMES else None
-        is_control = (channel in ('websocket.connect', 'websocket.disconnect') or
-                      bool(message.get('close') or message.get('accept')))
+        is_control = channel in ('websocket.connect', 'websocket.disconnect') or bool(
+            message.get('close') or message.get('accept')
+        )
         now = time.monotonic()
         self._sweep(now)
         if channel == CONNECT and reply_channel is not None:
@@ -115,8 +117,9 @@ class LocalQueues:
             queue = self.mailboxes.put(channel, message, now, reply_channel, is_control)
         except Full:
             if reply_channel is not None:
-                self._wake(self.mailboxes.put('websocket.disconnect', end_of(message), now, reply_channel,
-                                              is_control=True))
+                self._wake(
+                    self.mailboxes.put('websocket.disconnect', end_of(message), now, reply_channel, is_control=True)
+                )
             raise BaseChannelLayer.ChannelFull(channel)
         if message.get('close'):
             self.mailboxes.close(channel, now)
@@ -165,6 +168,7 @@ class LocalQueues:
         if delivery is not None:
             if not delivery.is_due:
                 from twisted.internet import reactor
+
                 delivery.is_due = True
                 reactor.callFromThread(self._deliver, delivery)
             return
@@ -196,6 +200,7 @@ class LocalQueues:
     def _relieve_later(self):
         if not self._relief_is_due:
             from twisted.internet import reactor
+
             self._relief_is_due = True
             reactor.callFromThread(reactor.callLater, self._patience, self._relieve)
 
@@ -231,6 +236,6 @@ class LocalQueues:
 
 def too_many_connects(seconds):
     """Return the ``ChannelFull`` of a connect whose client is to come back after ``seconds``."""
-    error = BaseChannelLayer.ChannelFull('Too many connects wait: come back in {} s'.format(seconds))
+    error = BaseChannelLayer.ChannelFull(f'Too many connects wait: come back in {seconds} s')
     error.retry_after = seconds
     return error

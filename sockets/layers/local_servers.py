@@ -1,12 +1,13 @@
 """The servers in this process: which connections they hold, and whether they may go on serving."""
+
 import contextlib
 import logging
 import time
 
 from .errors import AWAY
+from .liveness import Liveness
 from .mailbox import queue_of
 from .scripts import FINE, GONE, UNKNOWN
-from .liveness import Liveness
 
 logger = logging.getLogger('sockets')
 
@@ -56,6 +57,7 @@ class LocalServers:
         if self.runs_workers or not self.names:
             return False
         from twisted.python.threadable import isInIOThread
+
         return isInIOThread()
 
     def send(self, channel, message):
@@ -102,8 +104,10 @@ class LocalServers:
         if not self.liveness.is_dead:
             return
         if not was_dead:
-            logger.error('This server was found dead, or was not at work for too long to know: its connections are '
-                         'closed with 1012')
+            logger.error(
+                'This server was found dead, or was not at work for too long to know: its connections are '
+                'closed with 1012'
+            )
         now = time.monotonic()
         new = self.connections.difference(self._closing)
         self._closing.update(dict.fromkeys(new, now))

@@ -1,4 +1,5 @@
 """Mailboxes: the messages that wait for a connection or channel, the claim on the one in work, and the limits."""
+
 import collections
 import itertools
 

@@ -4,6 +4,7 @@ Messages wait in a mailbox: one for each connection's frames, one for each other
 keep their order is *busy* from the moment that one of them is taken until that one is done; until then, the next frame
 is not handed out. All times are seconds of the caller's clock.
 """
+
 import collections
 import math
 import operator
@@ -71,8 +72,15 @@ class Mailboxes:
         if channel == 'websocket.disconnect' and is_frame and self._withdraw(box):
             return None
         # A disconnect never expires, and a close hardly ever. A client that wanted to connect does not wait for ever.
-        expires = now + (self.connect_expiry if channel == CONNECT and is_frame else
-                         self.expiry if not is_control else math.inf if is_frame else max(self.expiry, CLOSE_EXPIRY))
+        expires = now + (
+            self.connect_expiry
+            if channel == CONNECT and is_frame
+            else self.expiry
+            if not is_control
+            else math.inf
+            if is_frame
+            else max(self.expiry, CLOSE_EXPIRY)
+        )
         queued = QueuedMessage(channel, message, now, expires)
         box.messages.append(queued)
         self._limits.count_in(box, queued)
@@ -83,8 +91,7 @@ class Mailboxes:
         self._closed[connection] = now + self.expiry
         box = self._boxes.get((True, connection))
         if box is not None:
-            box.messages = collections.deque(
-                queued for queued in box.messages if queued.channel != 'websocket.receive')
+            box.messages = collections.deque(queued for queued in box.messages if queued.channel != 'websocket.receive')
             if box.claim is None:
                 self._ready.leave(box)
             self._settle(box)
@@ -188,8 +195,9 @@ class Mailboxes:
 
     def waiting(self):
         """Return how many messages wait, by the channel that they wait for."""
-        return dict(collections.Counter(
-            queue_of(queued.channel) for box in self._boxes.values() for queued in box.messages))
+        return dict(
+            collections.Counter(queue_of(queued.channel) for box in self._boxes.values() for queued in box.messages)
+        )
 
     def __len__(self):
         return sum(len(box.messages) for box in self._boxes.values())
@@ -224,8 +232,12 @@ class Mailboxes:
 
 def end_of(message):
     """Return the disconnect of a connection that daphne closes with 1013, for which it sends none itself."""
-    return {'reply_channel': message['reply_channel'], 'path': message.get('path'), 'code': 1013,
-            'order': message.get('order')}
+    return {
+        'reply_channel': message['reply_channel'],
+        'path': message.get('path'),
+        'code': 1013,
+        'order': message.get('order'),
+    }
 
 
 _position = operator.attrgetter('position')

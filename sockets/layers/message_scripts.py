@@ -2,6 +2,7 @@
 
 scripts.py says what Redis holds; it adds ``now()`` and a deadline to each of these.
 """
+
 from .admission_script import ADMIT, TAKEN
 
 NAMES = 'put_frame', 'put', 'take', 'end', 'drained', 'idle', 'renew', 'close'
@@ -32,7 +33,10 @@ local function head(key, at)
     end
 end
 """
-_FINISH = _WAKE + _HEAD + """
+_FINISH = (
+    _WAKE
+    + _HEAD
+    + """
 local function settle(prefix, connection, at)
     local channel = head(prefix .. 'frames:' .. connection, at)
     if channel then
@@ -48,11 +52,15 @@ local function finish(prefix, connection, token, at)
     end
 end
 """
+)
 
 # ARGV: prefix, connection, channel, capacity (0: any number), milliseconds after which it expires (0: never), payload,
 # payload of the disconnect that follows a refusal (or nothing), seconds that the frames are kept.
 # Returns 1 if there is no room, 2 if its server is dead, or the seconds after which a connect may come again.
-PUT_FRAME = _WAKE + ADMIT + """
+PUT_FRAME = (
+    _WAKE
+    + ADMIT
+    + """
 local prefix, connection, channel = ARGV[1], ARGV[2], ARGV[3]
 local key, at = prefix .. 'frames:' .. connection, now()
 local closed = prefix .. 'closed:' .. connection
@@ -92,11 +100,15 @@ if waiting == 0 and redis.call('HEXISTS', prefix .. 'busy', connection) == 0 the
 end
 return refused
 """
+)
 
 # ARGV: prefix, channel, capacity (0: any number), milliseconds after which it expires (0: never), payload, whether
 # workers read it, milliseconds that a queue is kept with messages that never expire.
 # A queue is kept for some minutes after that, so that what has expired is counted.
-PUT = _WAKE + _HEAD + """
+PUT = (
+    _WAKE
+    + _HEAD
+    + """
 local prefix, channel = ARGV[1], ARGV[2]
 local key = prefix .. 'queue:' .. channel
 if tonumber(ARGV[3]) > 0 and redis.call('LLEN', key) >= tonumber(ARGV[3]) and
@@ -111,6 +123,7 @@ if waiting == 1 or redis.call('PTTL', key) < kept then redis.call('PEXPIRE', key
 if ARGV[6] == '1' then wake(prefix, channel) end
 return 0
 """
+)
 
 # Changes nothing, and fails if Redis is out of memory: better now than after a frame has been taken out.
 _CHECK_MEMORY = """
@@ -118,7 +131,11 @@ redis.call('SETRANGE', ARGV[1] .. 'room', 0, '')
 """
 
 # ARGV: prefix, connection and token of the frame that is done, token of the next one, lease in ms, channels ...
-TAKE = _CHECK_MEMORY + _FINISH + TAKEN + """
+TAKE = (
+    _CHECK_MEMORY
+    + _FINISH
+    + TAKEN
+    + """
 local prefix, at, wake_ups = ARGV[1], now(), {}
 if ARGV[2] ~= '' then finish(prefix, ARGV[2], ARGV[3], at) end
 for _, connection in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', 0, at, 'LIMIT', 0, 100)) do
@@ -159,12 +176,15 @@ end
 if #wake_ups > 0 then redis.call('DEL', unpack(wake_ups)) end
 return {}
 """
+)
 
 # ARGV: prefix, connection, token.
-END = _CHECK_MEMORY + _FINISH + "finish(ARGV[1], ARGV[2], ARGV[3], now())"
+END = _CHECK_MEMORY + _FINISH + 'finish(ARGV[1], ARGV[2], ARGV[3], now())'
 
 # ARGV: prefix, connections ... Returns those of which no frame waits or is being handled, expired ones left out.
-DRAINED = _HEAD + """
+DRAINED = (
+    _HEAD
+    + """
 local prefix, at, found = ARGV[1], now(), {}
 for index = 2, #ARGV do
     local name = ARGV[index]
@@ -174,6 +194,7 @@ for index = 2, #ARGV do
 end
 return found
 """
+)
 
 # ARGV: prefix, connections ... Returns those of which no frame waits or is being handled.
 IDLE = """

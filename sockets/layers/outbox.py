@@ -1,4 +1,5 @@
 """Where a message is sent: to the memory of this process, or to the frames or queues in Redis."""
+
 import logging
 
 from .errors import AWAY, OutOfMemory
@@ -69,10 +70,13 @@ class Outbox:
                 continue
             size = NAMES_AT_ONCE if server.endswith('!') else 1
             for start in range(0, len(names), size):
-                part = names[start:start + size]
+                part = names[start : start + size]
                 try:
-                    if (self.queues.send_to_connections(server, part, message) if size > 1 else
-                            self._is_refused(part[0], message)):
+                    if (
+                        self.queues.send_to_connections(server, part, message)
+                        if size > 1
+                        else self._is_refused(part[0], message)
+                    ):
                         refused += part
                 except (*AWAY, OutOfMemory) as error:
                     undelivered += part

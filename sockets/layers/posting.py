@@ -1,4 +1,5 @@
 """How a server's reactor runs scripts in Redis: without blocking, with a callback for each reply."""
+
 import collections
 import logging
 import threading
@@ -21,6 +22,7 @@ class Poster:
 
     def __init__(self, shard):
         from twisted.internet import reactor
+
         self.reactor = reactor
         self.shard = shard
         # The callbacks that wait for replies and their time-outs, in the order of the commands.
@@ -111,7 +113,7 @@ class Poster:
     def _look(self):
         self.watch = None
         if self.waiting and time.monotonic() > self.waiting[0][1]:
-            error = redis.exceptions.TimeoutError('Redis has not answered for {} s'.format(self.shard.timeout))
+            error = redis.exceptions.TimeoutError(f'Redis has not answered for {self.shard.timeout} s')
             self.shard.failed(error)
             self.fail(error)
         if self.waiting and self.watch is None:
@@ -131,7 +133,7 @@ class Poster:
     def doWrite(self):
         try:
             while self.output:
-                del self.output[:self.connection._sock.send(self.output)]
+                del self.output[: self.connection._sock.send(self.output)]
         except OSError as error:
             if not _must_wait(error):
                 return self.fail(redis.exceptions.ConnectionError(str(error)))
@@ -175,7 +177,9 @@ class Poster:
 def _must_wait(error):
     # TLS may have a record of its own to read or write first.
     return isinstance(error, (BlockingIOError, InterruptedError)) or type(error).__name__ in (
-        'SSLWantReadError', 'SSLWantWriteError')
+        'SSLWantReadError',
+        'SSLWantWriteError',
+    )
 
 
 def parse(buffer, start):
@@ -183,7 +187,7 @@ def parse(buffer, start):
     end = buffer.find(b'\r\n', start)
     if end == -1:
         return None
-    kind, line, end = buffer[start:start + 1], buffer[start + 1:end], end + 2
+    kind, line, end = buffer[start : start + 1], buffer[start + 1 : end], end + 2
     if kind == b'-':
         error = Late if line.startswith(b'LATE') else redis.exceptions.ResponseError
         return error(line.decode('utf-8', 'replace')), end

@@ -1,4 +1,5 @@
 """How all other messages get to Redis: for connections of other processes, and for channels without a connection."""
+
 import contextlib
 import itertools
 import logging
@@ -10,8 +11,11 @@ from .errors import AWAY, Down, Late, explained
 logger = logging.getLogger('sockets')
 
 # The response if there is no room for the request of a page.
-_UNAVAILABLE = {'status': 503, 'headers': [[b'Content-Type', b'text/plain'], [b'Retry-After', b'1']],
-                'content': b'Service unavailable'}
+_UNAVAILABLE = {
+    'status': 503,
+    'headers': [[b'Content-Type', b'text/plain'], [b'Retry-After', b'1']],
+    'content': b'Service unavailable',
+}
 
 
 class QueueSender:
@@ -49,6 +53,7 @@ class QueueSender:
         def on_reply(reply):
             if reply:
                 self._refused(channel, message, reply)
+
         if '?' in channel:
             index = self.ring.shard_of(channel)
             if not self.servers.is_on_reactor():
@@ -76,7 +81,10 @@ class QueueSender:
                 return self.send_plain(channel, message)
             except AWAY as error:
                 reply = error
-        logger.warning('Redis did not take a message for %s: %s', channel,
-                       explained(reply) if isinstance(reply, Exception) else 'too many wait')
+        logger.warning(
+            'Redis did not take a message for %s: %s',
+            channel,
+            explained(reply) if isinstance(reply, Exception) else 'too many wait',
+        )
         if channel == 'http.request' and message.get('reply_channel'):
             self.servers.local.send(message['reply_channel'], _UNAVAILABLE)

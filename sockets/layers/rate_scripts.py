@@ -2,7 +2,8 @@
 
 scripts.py says what Redis holds; it adds ``now()`` and a deadline to it.
 """
-NAMES = 'take_token',
+
+NAMES = ('take_token',)
 
 # ARGV: prefix, name, tokens that it gets in a ms, tokens that it holds. Returns the seconds until there is a token, 0
 # if it was taken.

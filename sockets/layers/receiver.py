@@ -1,4 +1,5 @@
 """How a worker thread gets its messages from Redis: from each shard in turn, woken when there is something."""
+
 import contextlib
 import itertools
 import threading
@@ -89,11 +90,19 @@ class Receiver:
             own = done if step == 0 else None
             if own is None and not here:
                 continue
-            token = '{}.{}'.format(self.name, next(self._numbers))
+            token = f'{self.name}.{next(self._numbers)}'
             try:
-                reply = self.ring.run('take', index, [
-                    own.connection if own else '', own.token if own else '', token, int(self.claims.lease * 1000),
-                    *self._rotated(here)])
+                reply = self.ring.run(
+                    'take',
+                    index,
+                    [
+                        own.connection if own else '',
+                        own.token if own else '',
+                        token,
+                        int(self.claims.lease * 1000),
+                        *self._rotated(here),
+                    ],
+                )
             except redis.exceptions.RedisError as error:
                 if own is not None:
                     self.claims.end_later(own)
@@ -141,7 +150,10 @@ class Receiver:
         wake_ups = self._thread.__dict__.setdefault('wake_ups', {})
         key = tuple(sorted(channels))
         if key not in wake_ups:
-            wake_ups[key] = WakeUps([
-                (shard, [self.ring.prefix + 'bell:' + channel for channel in key if self._is_on(channel, index)])
-                for index, shard in enumerate(self.ring.shards)])
+            wake_ups[key] = WakeUps(
+                [
+                    (shard, [self.ring.prefix + 'bell:' + channel for channel in key if self._is_on(channel, index)])
+                    for index, shard in enumerate(self.ring.shards)
+                ]
+            )
         return wake_ups[key]

@@ -2,6 +2,7 @@
 
 Each step is one of the scripts and one round trip: put, take (with the end of the frame before), end.
 """
+
 import hashlib
 from typing import Any, Optional, Sequence
 
@@ -38,34 +39,56 @@ class RedisChannelLayer(RedisHosts):
     extensions = ['groups', 'flush', 'twisted']
     keeps_order = True
 
-    def __init__(self, expiry: int = 60, hosts: Optional[Sequence[Any]] = None, prefix: str = 'sockets:', *args: Any,
-                 server_capacity: int = 10000, lease: float = 10, timeout: Optional[float] = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        expiry: int = 60,
+        hosts: Optional[Sequence[Any]] = None,
+        prefix: str = 'sockets:',
+        *args: Any,
+        server_capacity: int = 10000,
+        lease: float = 10,
+        timeout: Optional[float] = None,
+        **kwargs: Any,
+    ) -> None:
         # Other versions of the format, and asgi_redis, must have other keys.
-        super().__init__(expiry, hosts, '{}{}:'.format(prefix, VERSION), *args, timeout=timeout, **kwargs)
+        super().__init__(expiry, hosts, f'{prefix}{VERSION}:', *args, timeout=timeout, **kwargs)
         # Layers with different names know nothing of each other's servers. A column of the rows holds it.
         self.name = self.prefix if len(self.prefix) <= 100 else hashlib.sha256(self.prefix.encode()).hexdigest()
         self.server_capacity = server_capacity
         self.lease = lease
-        ring = self._ring = Ring(
-            [client.connection_pool for client in self.clients], self.consistent_hash, self.prefix)
+        ring = self._ring = Ring([client.connection_pool for client in self.clients], self.consistent_hash, self.prefix)
         entries = Entries(
-            self.serialize, self.deserialize, self.get_capacity, server_capacity, self.expiry, self.group_expiry)
+            self.serialize, self.deserialize, self.get_capacity, server_capacity, self.expiry, self.group_expiry
+        )
         self._leases = RedisLeases(ring)
         self._counts = Counts(ring, self._leases)
         # It takes the leases for the servers that it delivers to.
         self._local = InMemoryChannelLayer(
-            expiry=self.expiry, group_expiry=self.group_expiry, capacity=self.capacity,
-            channel_capacity=dict(self.channel_capacity), server_capacity=max(server_capacity, 100000),
-            leases=self._leases)
+            expiry=self.expiry,
+            group_expiry=self.group_expiry,
+            capacity=self.capacity,
+            channel_capacity=dict(self.channel_capacity),
+            server_capacity=max(server_capacity, 100000),
+            leases=self._leases,
+        )
         self._servers = LocalServers(self._local, self._leases)
         self._claims = Claims(ring, lease)
         self._outbox = Outbox(ring, entries, self._servers, self._claims)
-        self._upkeep = Upkeep(lease, at_exit=self._claims.end_all, jobs=[
-            self._servers.send_heartbeats, self._claims.renew, self._claims.clean_up,
-            self._outbox.frames.report_ends_later, self._counts.report_expired])
+        self._upkeep = Upkeep(
+            lease,
+            at_exit=self._claims.end_all,
+            jobs=[
+                self._servers.send_heartbeats,
+                self._claims.renew,
+                self._claims.clean_up,
+                self._outbox.frames.report_ends_later,
+                self._counts.report_expired,
+            ],
+        )
         self._inbox = Inbox(ring, entries, self._servers, self._upkeep, self._counts)
         self._receiver = Receiver(
-            ring, entries, self._claims, self._upkeep, self._outbox.last_messages, self._local, self.client_prefix)
+            ring, entries, self._claims, self._upkeep, self._outbox.last_messages, self._local, self.client_prefix
+        )
 
     # ASGI: sending
 

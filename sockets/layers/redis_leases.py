@@ -1,4 +1,5 @@
 """Which servers are alive, on many machines: heartbeats through Redis."""
+
 from .errors import AWAY
 
 # A server sends a heartbeat each half second. One that has sent none for two seconds is suspected, and dead if it
@@ -46,8 +47,11 @@ class RedisLeases:
         is_new, dead = False, []
         for index, names in by_shard.items():
             # If a shard cannot be asked, that changes nothing for servers on the others.
-            reply = self._ask('dead', index, [
-                int(_SUSPICION * 1000), int(_GRACE * 1000), _MARK_KEPT, int(servers is not None), *names])
+            reply = self._ask(
+                'dead',
+                index,
+                [int(_SUSPICION * 1000), int(_GRACE * 1000), _MARK_KEPT, int(servers is not None), *names],
+            )
             is_new_here, *found = reply or [0]
             is_new = is_new or bool(is_new_here)
             dead += [server.decode() for server in found]
@@ -68,8 +72,11 @@ class RedisLeases:
 
     def gone(self, servers):
         """Return those of ``servers`` that are dead. Only a look: no server is marked dead by this."""
-        return {gone.decode() for server in servers for gone in self.ring.run(
-            'gone', self.ring.shard_of(server), [int(_SUSPICION * 1000), server])}
+        return {
+            gone.decode()
+            for server in servers
+            for gone in self.ring.run('gone', self.ring.shard_of(server), [int(_SUSPICION * 1000), server])
+        }
 
     def forget(self, server):
         """Forget a dead server."""

@@ -1,4 +1,5 @@
 """All Redis servers of a layer: how scripts are run on them, by a thread that waits and by a reactor that does not."""
+
 import contextlib
 import os
 import threading
@@ -8,7 +9,7 @@ import redis
 from .connections import Pipe
 from .errors import AWAY, explained
 from .posting import Poster
-from .shards import Shard, TIMEOUT
+from .shards import TIMEOUT, Shard
 
 # Names in one entry or call: about 40 kB of them.
 NAMES_AT_ONCE = 1000
@@ -94,7 +95,7 @@ class Ring:
         for index, here in self.by_shard(names).items():
             try:
                 for start in range(0, len(here), NAMES_AT_ONCE):
-                    found += self.run(script, index, here[start:start + NAMES_AT_ONCE])
+                    found += self.run(script, index, here[start : start + NAMES_AT_ONCE])
             except AWAY:
                 if self.size == 1:
                     raise
@@ -124,5 +125,6 @@ class Ring:
 def _shard(pool, index, count):
     where = pool.connection_kwargs
     name = ' (shard {} of {}, {})'.format(
-        index + 1, count, where.get('path') or '{}:{}'.format(where.get('host'), where.get('port')))
+        index + 1, count, where.get('path') or '{}:{}'.format(where.get('host'), where.get('port'))
+    )
     return Shard(pool, where['socket_timeout'] or TIMEOUT, name if count > 1 else '')

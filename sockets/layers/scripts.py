@@ -18,6 +18,7 @@ Redis holds, per shard, under the layer's prefix and the version:
 - ``bell:<channel>``       wake-ups: a list that workers block on, for there may be something to take. Only a hint: one
                            that is lost with a worker costs a pause, not a frame
 """
+
 import hashlib
 
 from . import message_scripts, rate_scripts, server_scripts
@@ -34,10 +35,13 @@ FINE, UNKNOWN, DEAD, GONE = range(4)
 _DEADLINE = """
 local deadline = tonumber(table.remove(ARGV))
 """
-_IN_TIME = _DEADLINE + """
+_IN_TIME = (
+    _DEADLINE
+    + """
 local time = redis.call('TIME')
 if time[1] * 1000 + time[2] / 1000 > deadline then return redis.error_reply('LATE Nobody waits for this any more') end
 """
+)
 
 # Scripts that may run however late they come.
 _WHENEVER = 'end', 'renew', 'close', 'alive', 'mark_dead', 'forget', 'note_dropped'

@@ -2,6 +2,7 @@
 
 scripts.py says what Redis holds; it adds ``now()`` and a deadline to each of these.
 """
+
 NAMES = 'alive', 'dead', 'mark_dead', 'unmark_dead', 'living', 'gone', 'forget', 'note_dropped', 'report_expired'
 
 # ARGV: prefix, lease in ms, server. Returns one of FINE ... of scripts.py.

@@ -1,4 +1,5 @@
 """Each Redis of a layer: whether it answers, and what its clock says."""
+
 import logging
 import threading
 import time
@@ -89,7 +90,7 @@ class Shard:
         if self.is_down:
             # A process that was forked has no threads of its parent.
             self._watch()
-            raise Down('Redis{} is away'.format(self.name))
+            raise Down(f'Redis{self.name} is away')
 
     def failed(self, error):
         """Note that it could not be reached; logged once."""
@@ -154,7 +155,8 @@ class Shard:
         with self._lock:
             if self.is_down and (self._watcher is None or not self._watcher.is_alive()):
                 self._watcher = threading.Thread(
-                    target=_watch, args=(weakref.ref(self),), daemon=True, name='sockets-shard')
+                    target=_watch, args=(weakref.ref(self),), daemon=True, name='sockets-shard'
+                )
                 self._watcher.start()
 
 

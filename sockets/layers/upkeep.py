@@ -1,4 +1,5 @@
 """What a process does regularly while its layer is in use, on threads of its own."""
+
 import atexit
 import logging
 import threading
@@ -31,7 +32,8 @@ class Upkeep:
             with self._lock:
                 if self._runner is None or not self._runner.is_alive():
                     self._runner = threading.Thread(
-                        target=_run, args=(weakref.ref(self),), daemon=True, name='sockets-leases')
+                        target=_run, args=(weakref.ref(self),), daemon=True, name='sockets-leases'
+                    )
                     self._runner.start()
                     atexit.register(_end, weakref.ref(self))
 

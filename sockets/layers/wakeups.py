@@ -2,6 +2,7 @@
 
 Their keys are ``bell:<channel>`` (see scripts.py).
 """
+
 import select
 
 from .errors import AWAY

@@ -77,8 +77,9 @@ class Ending(models.Model):
         return f'{self.path} {self.channel_name}'
 
     @classmethod
-    def of(cls, row: Any, rooms: List[str], code: Optional[int] = None, reason: Optional[str] = None,
-           **fields: Any) -> 'Ending':
+    def of(
+        cls, row: Any, rooms: List[str], code: Optional[int] = None, reason: Optional[str] = None, **fields: Any
+    ) -> 'Ending':
         """Return the end, not saved yet, of the connection ``row``, which was in ``rooms``."""
         return cls(
             socket_pk=row.pk,

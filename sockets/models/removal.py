@@ -61,8 +61,14 @@ def remove(rows: List[Any], database: str, code: Optional[int], reason: Optional
     return [row for row in rows if remove_one(row, database, code, reason, is_shared)]
 
 
-def remove_one(row: Any, database: str, code: Optional[int], reason: Optional[str], is_shared: bool = False,
-               keeps_rooms: bool = False) -> bool:
+def remove_one(
+    row: Any,
+    database: str,
+    code: Optional[int],
+    reason: Optional[str],
+    is_shared: bool = False,
+    keeps_rooms: bool = False,
+) -> bool:
     """Delete ``row`` and note its end; return whether this call deleted it."""
     with transaction.atomic(using=database):
         if not row.remove():
@@ -83,8 +89,14 @@ def close(row: Any, database: str) -> Any:
     return True
 
 
-def note(rows: List[Any], database: str, code: Optional[int], reason: Optional[str], is_shared: bool = False,
-         keeps_rooms: bool = False) -> None:
+def note(
+    rows: List[Any],
+    database: str,
+    code: Optional[int],
+    reason: Optional[str],
+    is_shared: bool = False,
+    keeps_rooms: bool = False,
+) -> None:
     """Note the ends of ``rows``, which have been removed in this transaction, and empty their rooms.
 
     With ``keeps_rooms``, Django is about to do that.

@@ -6,5 +6,5 @@ def age(delta):
     seconds = max(0, int(delta.total_seconds()))
     for name, size in (('d', 86400), ('h', 3600), ('min', 60)):
         if seconds >= 2 * size:
-            return '{} {}'.format(seconds // size, name)
-    return '{} s'.format(seconds)
+            return f'{seconds // size} {name}'
+    return f'{seconds} s'

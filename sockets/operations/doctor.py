@@ -1,4 +1,5 @@
 """``manage.py sockets doctor``: each part of a site, tried out, and what to do about those that do not work."""
+
 import queue
 import threading
 import time
@@ -26,8 +27,9 @@ def examine(url=None):
     yield from _try('checks', examine_settings, 'Type: python manage.py check')
     works = []
     for name, examine_it, remedy in (
-            ('database', examine_database, "Start the database, or correct DATABASES['default']."),
-            ('layer', examine_layer, "Start Redis, or correct its 'hosts' in CHANNEL_LAYERS.")):
+        ('database', examine_database, "Start the database, or correct DATABASES['default']."),
+        ('layer', examine_layer, "Start Redis, or correct its 'hosts' in CHANNEL_LAYERS."),
+    ):
         found = _try(name, examine_it, remedy)
         works.append(all(finding.ok for finding in found))
         yield from found
@@ -40,10 +42,14 @@ def examine(url=None):
 def examine_settings():
     """Run the system checks."""
     # Some are about production only, as in check --deploy.
-    found = [message for message in run_checks(tags=['sockets'], include_deployment_checks=not settings.DEBUG)
-             if not message.is_silenced()]
-    return [Finding(message.id, False if message.level >= ERROR else None, message.msg, message.hint)
-            for message in found] or [Finding('checks', True, 'Nothing was found.')]
+    found = [
+        message
+        for message in run_checks(tags=['sockets'], include_deployment_checks=not settings.DEBUG)
+        if not message.is_silenced()
+    ]
+    return [
+        Finding(message.id, False if message.level >= ERROR else None, message.msg, message.hint) for message in found
+    ] or [Finding('checks', True, 'Nothing was found.')]
 
 
 def examine_database():
@@ -52,17 +58,29 @@ def examine_database():
     executor = MigrationExecutor(connection)
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes('sockets'))
     if missing:
-        return [Finding('database', False, 'Not migrated: {}.'.format(
-            ', '.join('{0.app_label}.{0.name}'.format(migration) for migration, _ in missing)),
-            'Type: python manage.py migrate')]
+        return [
+            Finding(
+                'database',
+                False,
+                'Not migrated: {}.'.format(
+                    ', '.join(f'{migration.app_label}.{migration.name}' for migration, _ in missing)
+                ),
+                'Type: python manage.py migrate',
+            )
+        ]
     began = time.perf_counter()
     count = Socket.objects.on_primary().count()
-    found = [Finding('database', True, '{} answers in {}; {} connections.'.format(
-        connection.vendor, milliseconds(began), count))]
+    found = [Finding('database', True, f'{connection.vendor} answers in {milliseconds(began)}; {count} connections.')]
     if router.db_for_read(Socket) != connection.alias:
-        found.append(Finding('database', None, "A project's own Socket.objects reads from {!r}, and rows are written "
-                             'to {!r}.'.format(router.db_for_read(Socket), connection.alias),
-                             'Write Socket.objects.on_primary() where who has just connected or joined must be found.'))
+        found.append(
+            Finding(
+                'database',
+                None,
+                f"A project's own Socket.objects reads from {router.db_for_read(Socket)!r}, and rows are written "
+                f'to {connection.alias!r}.',
+                'Write Socket.objects.on_primary() where who has just connected or joined must be found.',
+            )
+        )
     return found
 
 
@@ -81,22 +99,37 @@ def examine_servers():
     rows = dict(Socket.objects.on_primary().order_by().values_list('server').annotate(Count('pk')))
     alive = engine.current().live_servers(list(rows))
     if alive is None:
-        return [Finding('server', None, 'Not known on a stock layer; rows name {}.'.format(len(rows)),
-                        'Try one: --url ws://127.0.0.1:8000/path/of/a/page/'), *_left_behind(())]
+        return [
+            Finding(
+                'server',
+                None,
+                f'Not known on a stock layer; rows name {len(rows)}.',
+                'Try one: --url ws://127.0.0.1:8000/path/of/a/page/',
+            ),
+            *_left_behind(()),
+        ]
     return [_of_the_living(rows, alive), *_left_behind(alive)]
 
 
 def _of_the_living(rows, alive):
     is_local = engine.current().is_local()
     if is_local and len(alive) > 1:
-        return Finding('server', False, '{} processes hold connections, and an in-memory layer reaches one.'.format(
-            len(alive)), "Set 'BACKEND': 'sockets.layers.RedisChannelLayer', or stop all but one.")
+        return Finding(
+            'server',
+            False,
+            f'{len(alive)} processes hold connections, and an in-memory layer reaches one.',
+            "Set 'BACKEND': 'sockets.layers.RedisChannelLayer', or stop all but one.",
+        )
     if not alive:
-        return Finding('server', None if is_local else False,
-                       'None holds a connection.' if is_local else 'None is running.',
-                       '' if is_local else 'Type: python manage.py runsockets')
-    return Finding('server', True, ', '.join(
-        '{} ({} connections)'.format(server, rows.get(server, 0)) for server in sorted(alive)) + '.')
+        return Finding(
+            'server',
+            None if is_local else False,
+            'None holds a connection.' if is_local else 'None is running.',
+            '' if is_local else 'Type: python manage.py runsockets',
+        )
+    return Finding(
+        'server', True, ', '.join(f'{server} ({rows.get(server, 0)} connections)' for server in sorted(alive)) + '.'
+    )
 
 
 def _left_behind(alive):
@@ -111,15 +144,23 @@ def _left_behind(alive):
         gone |= Q(layer=name)
     servers = presence.servers_of(others.filter(gone))
     if servers:
-        yield Finding('server', False, '{} rows are of {} servers that are gone: they show people who are not connected.'
-                      .format(others.filter(gone).count(), len(servers)),
-                      'Type: python manage.py sockets purge. Any server removes them as well, within seconds.')
+        yield Finding(
+            'server',
+            False,
+            f'{others.filter(gone).count()} rows are of {len(servers)} servers that are gone: they show people who are not connected.',
+            'Type: python manage.py sockets purge. Any server removes them as well, within seconds.',
+        )
     unheard = others.exclude(gone).exclude(layer=name).exclude(layer=None)
     layers = sorted(unheard.order_by().values_list('layer', flat=True).distinct())
     if layers:
-        yield Finding('server', None, '{} rows are of servers on other layers ({}), of which this one hears nothing.'
-                      .format(unheard.count(), ', '.join(map(repr, layers))),
-                      'If nobody runs there any more, delete them in the admin.')
+        yield Finding(
+            'server',
+            None,
+            '{} rows are of servers on other layers ({}), of which this one hears nothing.'.format(
+                unheard.count(), ', '.join(map(repr, layers))
+            ),
+            'If nobody runs there any more, delete them in the admin.',
+        )
 
 
 def _try(name, examine_it, remedy):
@@ -130,11 +171,12 @@ def _try(name, examine_it, remedy):
         try:
             results.put(examine_it())
         except Exception as error:
-            results.put([Finding(name, False, '{}: {}'.format(type(error).__name__, error), remedy)])
+            results.put([Finding(name, False, f'{type(error).__name__}: {error}', remedy)])
         finally:
             connections.close_all()
+
     threading.Thread(target=run, daemon=True).start()
     try:
         return results.get(timeout=PATIENCE)
     except queue.Empty:
-        return [Finding(name, False, 'No answer within {} s.'.format(PATIENCE), remedy)]
+        return [Finding(name, False, f'No answer within {PATIENCE} s.', remedy)]

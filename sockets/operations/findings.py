@@ -1,4 +1,5 @@
 """What ``manage.py sockets doctor`` says."""
+
 import collections
 import time
 
@@ -12,4 +13,4 @@ Finding.__doc__ = """What was found: ``ok`` is ``None`` where there was nothing 
 
 def milliseconds(began):
     """Return how long it is since ``began``, a ``time.perf_counter()``, as text."""
-    return '{:.1f} ms'.format(1000 * (time.perf_counter() - began))
+    return f'{1000 * (time.perf_counter() - began):.1f} ms'

@@ -1,4 +1,5 @@
 """A websocket of the site, tried out as a page of the same host would use it."""
+
 import base64
 import json
 import os
@@ -18,33 +19,55 @@ def examine_socket(url):
     """Open a websocket as a page of the same host would, and say HELLO."""
     parts = urlsplit(url)
     if parts.scheme not in ('ws', 'wss') or not parts.hostname:
-        return [Finding('websocket', False, '{!r} is not the address of a websocket.'.format(url),
-                        'Write ws://127.0.0.1:8000/path/of/a/page/.')]
+        return [
+            Finding(
+                'websocket',
+                False,
+                f'{url!r} is not the address of a websocket.',
+                'Write ws://127.0.0.1:8000/path/of/a/page/.',
+            )
+        ]
     began = time.perf_counter()
     with _open(parts) as file:
         status = _shake_hands(file, parts)
         if status == 403:
-            return [Finding('websocket', False, '{} is refused with HTTP 403.'.format(url),
-                            'Add its path to the ROUTING, or {!r} to ALLOWED_HOSTS; the log of the worker says which.'
-                            .format(parts.hostname))]
+            return [
+                Finding(
+                    'websocket',
+                    False,
+                    f'{url} is refused with HTTP 403.',
+                    f'Add its path to the ROUTING, or {parts.hostname!r} to ALLOWED_HOSTS; the log of the worker says which.',
+                )
+            ]
         if status != 101:
-            return [Finding('websocket', False, '{} answers with HTTP {}, as a page would.'.format(url, status),
-                            'Correct the path, or let the proxy pass Upgrade on.')]
+            return [
+                Finding(
+                    'websocket',
+                    False,
+                    f'{url} answers with HTTP {status}, as a page would.',
+                    'Correct the path, or let the proxy pass Upgrade on.',
+                )
+            ]
         code = _say_hello(file)
     took = milliseconds(began)
     if code == messages.CLOSE_LOGIN_REQUIRED:
-        return [Finding('websocket', True, '{} asks for a login, in {}.'.format(url, took))]
+        return [Finding('websocket', True, f'{url} asks for a login, in {took}.')]
     if code is not None:
-        return [Finding('websocket', False, '{} closes with {} before it answers.'.format(url, code),
-                        'The log of the worker says why.')]
-    return [Finding('websocket', True, '{} answers in {}.'.format(url, took))]
+        return [
+            Finding(
+                'websocket', False, f'{url} closes with {code} before it answers.', 'The log of the worker says why.'
+            )
+        ]
+    return [Finding('websocket', True, f'{url} answers in {took}.')]
 
 
 # As much of a websocket client as one HELLO takes (RFC 6455). autobahn's needs Twisted's reactor, which runs once.
 
+
 def _open(parts):
     connection = socket.create_connection(
-        (parts.hostname, parts.port or (443 if parts.scheme == 'wss' else 80)), PATIENCE)
+        (parts.hostname, parts.port or (443 if parts.scheme == 'wss' else 80)), PATIENCE
+    )
     if parts.scheme == 'wss':
         connection = ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname)
     # The file keeps it open.
@@ -57,10 +80,12 @@ def _shake_hands(file, parts):
     # Not geturl(), which takes what begins with // for a host.
     path = (parts.path or '/') + ('?' + parts.query if parts.query else '')
     host = parts.netloc.rpartition('@')[2]
-    file.write('GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: {}://{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-               'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n'.format(
-                   path, host, 'https' if parts.scheme == 'wss' else 'http', host,
-                   base64.b64encode(os.urandom(16)).decode()).encode())
+    file.write(
+        'GET {} HTTP/1.1\r\nHost: {}\r\nOrigin: {}://{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+        'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n'.format(
+            path, host, 'https' if parts.scheme == 'wss' else 'http', host, base64.b64encode(os.urandom(16)).decode()
+        ).encode()
+    )
     file.flush()
     protocol, status, *_ = (file.readline() + b' ').split(b' ', 2)
     if not protocol.startswith(b'HTTP/'):

@@ -1,4 +1,5 @@
 """``{% load sockets %}{% socket_script %}``: the browser client in a template."""
+
 from django import template
 from django.templatetags.static import static
 from django.utils.html import format_html

@@ -1,4 +1,5 @@
 """Assertions about what a client has received."""
+
 from typing import Any
 
 from .client import SocketClient
@@ -12,7 +13,7 @@ def assert_received(client: SocketClient, **fields: Any) -> Any:
     __tracebackhide__ = True
     content = client._take(fields)
     if content is None:
-        raise AssertionError(f"{client!r} received no {fields or 'frame'}.\n{client._history()}")
+        raise AssertionError(f'{client!r} received no {fields or "frame"}.\n{client._history()}')
     return content
 
 

@@ -1,4 +1,5 @@
 """Django test cases whose tests run in a sandbox."""
+
 from .isolation import sandbox
 
 

@@ -1,4 +1,5 @@
 """A websocket client for tests."""
+
 import contextlib
 import itertools
 import re
@@ -32,10 +33,18 @@ class SocketClient:
     matches. An exception of a handler is raised by the call that caused it, unless ``raise_exceptions`` is false.
     """
 
-    def __init__(self, path: str, user: 'Optional[AbstractBaseUser]' = None, browser: Optional[Client] = None,
-                 headers: Optional[Mapping[str, str]] = None, origin: Optional[str] = None,
-                 address: Optional[str] = '127.0.0.1', handler: Optional[type] = None, pattern: Optional[str] = None,
-                 raise_exceptions: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        user: 'Optional[AbstractBaseUser]' = None,
+        browser: Optional[Client] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        origin: Optional[str] = None,
+        address: Optional[str] = '127.0.0.1',
+        handler: Optional[type] = None,
+        pattern: Optional[str] = None,
+        raise_exceptions: bool = True,
+    ) -> None:
         if user is not None and browser is not None:
             raise TypeError('A SocketClient takes a user or a browser; try browser.force_login(user).')
         path, _, self._query_string = path.partition('?')

@@ -1,4 +1,5 @@
 """``transaction.on_commit`` in a test, whose transaction is never committed."""
+
 import contextlib
 from typing import Any, Callable, Iterator
 from unittest import mock
@@ -15,8 +16,11 @@ def run_on_commit() -> Iterator[None]:
     of the test counts as the transaction: its functions run when it ends, except those of blocks that are rolled back.
     """
     # For each connection: how many atomic blocks are open, and how many functions wait.
-    begun = {connection: (len(connection.savepoint_ids), len(connection.run_on_commit))
-             for connection in connections.all() if connection.in_atomic_block}
+    begun = {
+        connection: (len(connection.savepoint_ids), len(connection.run_on_commit))
+        for connection in connections.all()
+        if connection.in_atomic_block
+    }
 
     def run(connection: BaseDatabaseWrapper) -> None:
         depth, waiting = begun.get(connection, (None, 0))
@@ -37,6 +41,7 @@ def run_on_commit() -> Iterator[None]:
         on_commit(self, function)
         run(self)
 
-    with mock.patch.object(transaction.Atomic, '__exit__', leave_and_run), \
-            mock.patch.object(BaseDatabaseWrapper, 'on_commit', on_commit_and_run):
+    with mock.patch.object(transaction.Atomic, '__exit__', leave_and_run), mock.patch.object(
+        BaseDatabaseWrapper, 'on_commit', on_commit_and_run
+    ):
         yield

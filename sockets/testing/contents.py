@@ -1,4 +1,5 @@
 """The contents of frames, as a client decodes and compares them."""
+
 import json
 from typing import Any, Dict, Union
 
@@ -17,8 +18,9 @@ def decode(frame: Union[str, bytes]) -> Any:
 
 def has_fields(content: Any, fields: Dict[str, Any]) -> bool:
     """Return whether ``content`` is a dict with these ``fields``, each as it was sent or as it arrived."""
-    return all(isinstance(content, dict) and name in content and _equal(content[name], value)
-               for name, value in fields.items())
+    return all(
+        isinstance(content, dict) and name in content and _equal(content[name], value) for name, value in fields.items()
+    )
 
 
 def _equal(value: Any, expected: Any) -> bool:

@@ -1,10 +1,12 @@
 """The request that opens a websocket, as a browser sends it."""
+
 from http.cookies import SimpleCookie
 from typing import Any, Dict, Mapping, Optional
 
 
-def handshake(headers: Mapping[str, str], cookies: SimpleCookie, query_string: str,
-              address: Optional[str]) -> Dict[str, Any]:
+def handshake(
+    headers: Mapping[str, str], cookies: SimpleCookie, query_string: str, address: Optional[str]
+) -> Dict[str, Any]:
     """Return the request as ASGI has it: a dict with ``headers``, ``query_string``, ``client`` and ``server``.
 
     ``address`` is that of the client, ``None`` for a unix socket.

@@ -1,4 +1,5 @@
 """What a client has received."""
+
 from typing import Any, Dict, List, Union
 
 from .. import messages

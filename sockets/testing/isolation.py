@@ -1,4 +1,5 @@
 """The sandbox that a test runs in: nothing of what it does with sockets has an effect outside."""
+
 import contextlib
 import logging
 import sys
@@ -58,8 +59,10 @@ def work() -> None:
 def current() -> '_Sandbox':
     """Return the sandbox that we are in; ``RuntimeError`` if there is none."""
     if _current is None:
-        raise RuntimeError('There is no sandbox: write "with SocketClient(...) as client:", or have your TestCase '
-                           'inherit from SocketTestMixin, or your pytest function take the fixture socket_client.')
+        raise RuntimeError(
+            'There is no sandbox: write "with SocketClient(...) as client:", or have your TestCase '
+            'inherit from SocketTestMixin, or your pytest function take the fixture socket_client.'
+        )
     return _current
 
 
@@ -144,4 +147,5 @@ def _noting_errors(logger: logging.Logger, errors: List[BaseException]) -> Any:
             # The record names the line of our caller.
             kwargs['stacklevel'] = kwargs.get('stacklevel', 1) + 1
         log(message, *args, exc_info=exc_info, **kwargs)
+
     return mock.patch.object(logger, 'error', error)

@@ -1,4 +1,5 @@
 """What querysets and rows send during a test."""
+
 import contextlib
 from typing import Any, Iterator, List, Optional, Union
 

@@ -1,4 +1,5 @@
 """The state of a connection, as its client knows it."""
+
 from typing import Optional
 
 

@@ -25,4 +25,5 @@ class Visit(AbstractBaseSession):
     @classmethod
     def get_session_store_class(cls):
         from .sessions import SessionStore
+
         return SessionStore

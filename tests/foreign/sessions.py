@@ -1,4 +1,5 @@
 """The engine of sessions of this site."""
+
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 
 
@@ -6,6 +7,7 @@ class SessionStore(DatabaseStore):
     @classmethod
     def get_model_class(cls):
         from .models import Visit
+
         return Visit
 
     def create_model_instance(self, data):

@@ -19,4 +19,6 @@ INSTALLED_APPS = [
 SESSIONS_MIDDLEWARE = os.environ.get('SESSION_MIDDLEWARE', 'django.contrib.sessions.middleware.SessionMiddleware')
 MIDDLEWARE = [SESSIONS_MIDDLEWARE, 'django.contrib.auth.middleware.AuthenticationMiddleware']
 DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'}}
-CHANNEL_LAYERS = {'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': 'tests.foreign.urls.routing'}}
+CHANNEL_LAYERS = {
+    'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': 'tests.foreign.urls.routing'}
+}

@@ -1,4 +1,5 @@
 """Real servers: PostgreSQL, Redis, daphne, a worker, and a client that is none of ours."""
+
 import functools
 import json
 import os
@@ -61,8 +62,9 @@ class Site:
         self.port = servers.free_port()
         self.unix_socket = str(directory / 'daphne.sock')
         self.manage('migrate', '--verbosity', '0')
-        self.daphne = self.start('daphne', '-b', '127.0.0.1', '-p', self.port, '-u', self.unix_socket,
-                                 'tests.live.asgi:channel_layer')
+        self.daphne = self.start(
+            'daphne', '-b', '127.0.0.1', '-p', self.port, '-u', self.unix_socket, 'tests.live.asgi:channel_layer'
+        )
         self.worker = self.start('worker', 'runworker')
         servers.wait_for_port(self.port, self.daphne.process, self.daphne.log_path)
         self.worker.wait_for_log('Listening on channels')
@@ -75,8 +77,9 @@ class Site:
 
     def manage(self, *args):
         """Run a management command and return what it printed."""
-        return subprocess.check_output(servers.python_module('django', *args), cwd=str(servers.ROOT),
-                                       env=servers.environment(**self.environment)).decode()
+        return subprocess.check_output(
+            servers.python_module('django', *args), cwd=str(servers.ROOT), env=servers.environment(**self.environment)
+        ).decode()
 
     def python(self, program):
         """Run ``program`` in ``manage.py shell`` and return what it printed."""
@@ -89,15 +92,16 @@ class Site:
     def wait_for_rows(self, count, seconds=10):
         deadline = time.monotonic() + seconds
         while self.rows() != count:
-            assert time.monotonic() < deadline, '{} rows, not {}\n{}'.format(self.rows(), count, self.worker.log)
+            assert time.monotonic() < deadline, f'{self.rows()} rows, not {count}\n{self.worker.log}'
 
     def connect(self, path='/live/', unix=False, **kwargs):
         """Return an open connection to ``path``."""
         if unix:
             kwargs['socket'] = socket.socket(socket.AF_UNIX)
             kwargs['socket'].connect(self.unix_socket)
-        return Client(websocket.create_connection(
-            'ws://127.0.0.1:{}{}'.format(self.port, path), timeout=10, suppress_origin=True, **kwargs))
+        return Client(
+            websocket.create_connection(f'ws://127.0.0.1:{self.port}{path}', timeout=10, suppress_origin=True, **kwargs)
+        )
 
     def stop(self):
         self.daphne.stop()
@@ -156,15 +160,26 @@ def open_browser(tmp_path_factory):
     """A function that opens a Chromium window of its own, without cookies."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
+
     windows = []
 
     def open_window(width=1000, height=700, arguments=()):
         options = webdriver.ChromeOptions()
         options.binary_location = servers.find_program('chromium')
-        for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-                         '--disable-background-networking', '--disable-component-update', '--disable-sync',
-                         '--disable-dev-shm-usage', '--window-size={},{}'.format(width, height),
-                         '--user-data-dir={}'.format(tmp_path_factory.mktemp('chromium')), *arguments):
+        for argument in (
+            '--headless=new',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            '--disable-dev-shm-usage',
+            f'--window-size={width},{height}',
+            '--user-data-dir={}'.format(tmp_path_factory.mktemp('chromium')),
+            *arguments,
+        ):
             options.add_argument(argument)
         options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
         windows.append(webdriver.Chrome(options=options, service=Service(servers.find_program('chromedriver'))))
@@ -178,15 +193,28 @@ def open_browser(tmp_path_factory):
 @pytest.fixture(scope='session')
 def npm_packages(tmp_path_factory):
     """A function that installs a package of npm, such as ``'axe-core@4.10.3'``, and returns its directory."""
+
     def install(package):
         directory = tmp_path_factory.mktemp('npm')
         # What has been fetched before is good: it has a version.
-        fetched = subprocess.run([servers.find_program('npm'), 'install', '--no-audit', '--no-fund', '--prefer-offline',
-                                  '--prefix', str(directory), package],
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        fetched = subprocess.run(
+            [
+                servers.find_program('npm'),
+                'install',
+                '--no-audit',
+                '--no-fund',
+                '--prefer-offline',
+                '--prefix',
+                str(directory),
+                package,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         if fetched.returncode:
             servers.give_up(fetched.stdout.decode())
         return directory / 'node_modules' / package.rpartition('@')[0]
+
     return functools.lru_cache(maxsize=None)(install)
 
 
@@ -196,7 +224,7 @@ def run(tmp_path):
     programs = []
 
     def start(args, port=None, **kwargs):
-        programs.append(servers.Program(args, tmp_path / 'program-{}.log'.format(len(programs)), **kwargs))
+        programs.append(servers.Program(args, tmp_path / f'program-{len(programs)}.log', **kwargs))
         if port is not None:
             servers.wait_for_port(port, programs[-1].process, programs[-1].log_path)
         return programs[-1]
@@ -213,5 +241,5 @@ def eventually(condition, seconds=15):
         result = condition()
         if result:
             return result
-        assert time.monotonic() < deadline, 'not within {} s: {}'.format(seconds, condition)
+        assert time.monotonic() < deadline, f'not within {seconds} s: {condition}'
         time.sleep(0.1)

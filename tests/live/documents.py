@@ -1,4 +1,5 @@
 """A page of Markdown and its code blocks, for tests that do what the page says."""
+
 import re
 import subprocess
 import sys
@@ -37,16 +38,17 @@ class Document:
 
     def section(self, title):
         """Return what is under the heading that begins with ``title``, up to the next one of its level or above."""
-        match = re.search(r'^(#+) {}.*?(?=^#{{1,2}} |\Z)'.format(re.escape(title)), _blank_blocks(self.text),
-                          re.MULTILINE | re.DOTALL)
-        assert match, '{} has no section {!r}'.format(self.name, title)
-        return Document('{}: {}'.format(self.name, title), self.text[match.start():match.end()])
+        match = re.search(
+            rf'^(#+) {re.escape(title)}.*?(?=^#{{1,2}} |\Z)', _blank_blocks(self.text), re.MULTILINE | re.DOTALL
+        )
+        assert match, f'{self.name} has no section {title!r}'
+        return Document(f'{self.name}: {title}', self.text[match.start() : match.end()])
 
     def blocks(self, language, file=None):
         return [block for block in self.all_blocks if block.language == language and block.file == file]
 
     def file(self, name):
-        found, = [block.text for block in self.all_blocks if block.file == name]
+        (found,) = [block.text for block in self.all_blocks if block.file == name]
         return found
 
     def files(self, top):
@@ -63,14 +65,20 @@ class Document:
 
 
 def _blank_blocks(text):
-    return re.sub(r'^```.*?^```$', lambda match: re.sub(r'[^\n]', ' ', match.group()), text,
-                  flags=re.MULTILINE | re.DOTALL)
+    return re.sub(
+        r'^```.*?^```$', lambda match: re.sub(r'[^\n]', ' ', match.group()), text, flags=re.MULTILINE | re.DOTALL
+    )
 
 
 def manage(project, *args, **environment):
     """Run ``manage.py`` of ``project`` and return what it printed."""
-    process = subprocess.run([sys.executable, 'manage.py', *args], cwd=str(project), stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, env=servers.environment(PYTHONWARNINGS='ignore', **environment))
+    process = subprocess.run(
+        [sys.executable, 'manage.py', *args],
+        cwd=str(project),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=servers.environment(PYTHONWARNINGS='ignore', **environment),
+    )
     output = process.stdout.decode()
     assert process.returncode == 0, output
     return output

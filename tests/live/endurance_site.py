@@ -1,4 +1,5 @@
 """The site of the fleets, with a page that tells what its process holds: memory by allocation site, threads, files."""
+
 import gc
 import json
 import os
@@ -7,7 +8,7 @@ import threading
 import tracemalloc
 from pathlib import Path
 
-from tests.live.soak_site import *  # noqa: F401,F403
+from tests.live.soak_site import *  # noqa: F403
 
 ROOT_URLCONF = 'tests.live.endurance_site'
 
@@ -17,23 +18,32 @@ WORTH_A_LINE = 4096
 
 def holdings(request):
     from django.http import HttpResponse
+
     gc.collect()
     status = Path('/proc/self/status').read_text()
     sites = {}
     if tracemalloc.is_tracing():
         snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, tracemalloc.__file__)])
-        sites = {'{}:{}'.format(statistic.traceback[0].filename, statistic.traceback[0].lineno): statistic.size
-                 for statistic in snapshot.statistics('lineno') if statistic.size >= WORTH_A_LINE}
-    return HttpResponse(json.dumps({
-        'sites': sites,
-        'resident kB': int(re.search(r'VmRSS:\s+(\d+)', status).group(1)),
-        'threads': threading.active_count(),
-        'files': len(os.listdir('/proc/self/fd')),
-    }))
+        sites = {
+            f'{statistic.traceback[0].filename}:{statistic.traceback[0].lineno}': statistic.size
+            for statistic in snapshot.statistics('lineno')
+            if statistic.size >= WORTH_A_LINE
+        }
+    return HttpResponse(
+        json.dumps(
+            {
+                'sites': sites,
+                'resident kB': int(re.search(r'VmRSS:\s+(\d+)', status).group(1)),
+                'threads': threading.active_count(),
+                'files': len(os.listdir('/proc/self/fd')),
+            }
+        )
+    )
 
 
 def __getattr__(name):
     if name == 'urlpatterns':
         from django.conf.urls import url
+
         return [url(r'^holdings/$', holdings)]
     raise AttributeError(name)

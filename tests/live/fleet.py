@@ -1,4 +1,5 @@
 """Many servers on one Redis and one database, and a client for thousands of connections in one thread."""
+
 import asyncio
 import base64
 import json
@@ -16,15 +17,28 @@ class Redis:
     def __init__(self, directory):
         self.directory = directory
         self.port = servers.free_port()
-        self.url = 'redis://127.0.0.1:{}/0'.format(self.port)
+        self.url = f'redis://127.0.0.1:{self.port}/0'
         self.starts = 0
         self.start()
 
     def start(self):
         self.starts += 1
         self.program = servers.Program(
-            [servers.find_program('redis-server'), '--port', self.port, '--bind', '127.0.0.1', '--save', '',
-             '--appendonly', 'no', '--dir', self.directory], self.directory / 'redis-{}.log'.format(self.starts))
+            [
+                servers.find_program('redis-server'),
+                '--port',
+                self.port,
+                '--bind',
+                '127.0.0.1',
+                '--save',
+                '',
+                '--appendonly',
+                'no',
+                '--dir',
+                self.directory,
+            ],
+            self.directory / f'redis-{self.starts}.log',
+        )
         servers.wait_for_port(self.port, self.program.process, self.program.log_path)
 
     def stop(self):
@@ -33,6 +47,7 @@ class Redis:
 
     def client(self):
         import redis
+
         return redis.StrictRedis.from_url(self.url)
 
 
@@ -43,15 +58,20 @@ class Fleet:
         self.directory = Path(str(directory))
         self.notes_directory = self.directory / 'notes'
         self.notes_directory.mkdir()
-        self.environment = dict(environment, DJANGO_SETTINGS_MODULE='tests.live.soak_site', DATABASE_URL=database_url,
-                                NOTES=str(self.notes_directory), REDIS_URL=redis.url if redis else '')
+        self.environment = dict(
+            environment,
+            DJANGO_SETTINGS_MODULE='tests.live.soak_site',
+            DATABASE_URL=database_url,
+            NOTES=str(self.notes_directory),
+            REDIS_URL=redis.url if redis else '',
+        )
         self.programs = []
         self.manage('migrate', '--verbosity', '0')
         # Rows of fleets before us.
         self.manage('flush', '--no-input', '--verbosity', '0')
 
     def start(self, name, *args, port=None, environment=(), **kwargs):
-        log = self.directory / '{}-{}.log'.format(name, len(self.programs))
+        log = self.directory / f'{name}-{len(self.programs)}.log'
         program = servers.Program([sys.executable, *args], log, dict(self.environment, **dict(environment)), **kwargs)
         program.port = port
         self.programs.append(program)
@@ -61,14 +81,24 @@ class Fleet:
 
     def runsockets(self, *args, **kwargs):
         port = servers.free_port()
-        return self.start('runsockets', '-m', 'django', 'runsockets', '127.0.0.1:{}'.format(port), *args, port=port,
-                          **kwargs)
+        return self.start('runsockets', '-m', 'django', 'runsockets', f'127.0.0.1:{port}', *args, port=port, **kwargs)
 
     def daphne(self, *args, **kwargs):
         port = servers.free_port()
         # The layer of soak_site, whose settings the environment names.
-        return self.start('daphne', '-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
-                          '-b', '127.0.0.1', '-p', str(port), *args, 'tests.live.asgi:channel_layer', port=port, **kwargs)
+        return self.start(
+            'daphne',
+            '-c',
+            'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
+            '-b',
+            '127.0.0.1',
+            '-p',
+            str(port),
+            *args,
+            'tests.live.asgi:channel_layer',
+            port=port,
+            **kwargs,
+        )
 
     def worker(self, *args):
         worker = self.start('worker', '-m', 'django', 'runworker', *args)
@@ -93,7 +123,7 @@ class Fleet:
     def pid_at_work(self, connection, n):
         """Return the process that began with the frame ``n`` of ``connection``, or ``None``."""
         for path in self.notes_directory.iterdir():
-            if 'start {} {} '.format(connection, n) in path.read_text():
+            if f'start {connection} {n} ' in path.read_text():
                 return int(path.name)
 
     def stop(self):
@@ -119,9 +149,10 @@ class Connection:
         else:
             self.reader, self.writer = await asyncio.open_connection(host, port, **options)
         key = base64.b64encode(os.urandom(16)).decode()
-        self.writer.write('GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-                          'Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\nCookie: {}\r\n\r\n'.format(
-                              path, key, cookie).encode())
+        self.writer.write(
+            f'GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+            f'Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nCookie: {cookie}\r\n\r\n'.encode()
+        )
         try:
             head = await asyncio.wait_for(self.reader.readuntil(b'\r\n\r\n'), 30)
         except asyncio.IncompleteReadError as error:
@@ -175,9 +206,13 @@ class Connection:
 
     def _write(self, opcode, payload):
         size = len(payload)
-        head = (bytes([opcode, 0x80 | size]) if size < 126 else
-                bytes([opcode, 0x80 | 126]) + size.to_bytes(2, 'big') if size < 65536 else
-                bytes([opcode, 0x80 | 127]) + size.to_bytes(8, 'big'))
+        head = (
+            bytes([opcode, 0x80 | size])
+            if size < 126
+            else bytes([opcode, 0x80 | 126]) + size.to_bytes(2, 'big')
+            if size < 65536
+            else bytes([opcode, 0x80 | 127]) + size.to_bytes(8, 'big')
+        )
         # A mask of zeros leaves the payload as it is.
         self.writer.write(head + bytes(4) + payload)
 
@@ -189,6 +224,7 @@ async def open_many(count, port, path='/soak/', at_once=20):
     async def open_one():
         async with gate:
             return await Connection.open(port, path)
+
     return await asyncio.gather(*(open_one() for _ in range(count)))
 
 
@@ -215,11 +251,12 @@ async def eventually(condition, seconds=15):
         result = await loop.run_in_executor(None, condition)
         if result:
             return result
-        assert loop.time() < deadline, 'not within {} s: {}'.format(seconds, condition)
+        assert loop.time() < deadline, f'not within {seconds} s: {condition}'
         await asyncio.sleep(0.1)
 
 
 if __name__ == '__main__':
+
     async def hold():
         """Hold some connections open in a process that can be stopped or killed: ``PORT PATH COUNT``."""
         connections = await open_many(int(sys.argv[3]), int(sys.argv[1]), sys.argv[2])
@@ -229,4 +266,5 @@ if __name__ == '__main__':
     async def listen(connection):
         while not isinstance(await connection.receive(3600), int):
             pass
+
     asyncio.run(hold())

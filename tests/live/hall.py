@@ -2,6 +2,7 @@
 
 ``scripts/test -e long`` writes the table anew.
 """
+
 import asyncio
 import collections
 import re
@@ -40,12 +41,15 @@ class Hall:
     def connect_to_database(self):
         if self.database_url.startswith('sqlite'):
             import sqlite3
-            return sqlite3.connect(self.database_url[len('sqlite://'):], isolation_level=None, timeout=20)
+
+            return sqlite3.connect(self.database_url[len('sqlite://') :], isolation_level=None, timeout=20)
         if self.database_url.startswith('mysql'):
             import pymysql
+
             where = urlsplit(self.database_url)
-            return pymysql.connect(host=where.hostname, port=where.port, user=where.username,
-                                   database=where.path[1:], autocommit=True)
+            return pymysql.connect(
+                host=where.hostname, port=where.port, user=where.username, database=where.path[1:], autocommit=True
+            )
         database = psycopg2.connect(self.database_url)
         database.autocommit = True
         return database
@@ -78,7 +82,7 @@ class Hall:
         self.memory = {program: self.memory_of(program) for program in self.servers.programs}
 
     def memory_of(self, program):
-        status = Path('/proc/{}/status'.format(program.process.pid)).read_text()
+        status = Path(f'/proc/{program.process.pid}/status').read_text()
         return int(re.search(r'VmRSS:\s+(\d+)', status).group(1))
 
     def kill(self, program, number=signal.SIGKILL):
@@ -91,7 +95,8 @@ class Hall:
         since = time.monotonic() if since is None else since
         while self.rows() != count:
             assert time.monotonic() - since < seconds, '{} rows, not {}, after {} s\n{}'.format(
-                self.rows(), count, seconds, '\n'.join(program.log[-2000:] for program in self.servers.programs))
+                self.rows(), count, seconds, '\n'.join(program.log[-2000:] for program in self.servers.programs)
+            )
             await asyncio.sleep(0.05)
         return time.monotonic() - since
 
@@ -99,19 +104,22 @@ class Hall:
         """Check what must be true after every fault, close what is open, and write the line of the report."""
         deadline = time.monotonic() + 2
         while True:
-            hooks = collections.Counter((words[0], words[1]) for words in self.servers.notes()
-                                        if words[0] in ('open', 'close'))
+            hooks = collections.Counter(
+                (words[0], words[1]) for words in self.servers.notes() if words[0] in ('open', 'close')
+            )
             still_open = {words for what, words in hooks if what == 'open'} - {
-                words for what, words in hooks if what == 'close'}
-            rows = {str(pk) for pk, in self.sql("select id from sockets_socket where path = '/hall/'")}
+                words for what, words in hooks if what == 'close'
+            }
+            rows = {str(pk) for (pk,) in self.sql("select id from sockets_socket where path = '/hall/'")}
             # A disconnect function runs when its row has gone.
             if still_open == rows or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.05)
-        assert set(hooks.values()) <= {1}, 'A hook ran twice: {}'.format(hooks.most_common(3))
+        assert set(hooks.values()) <= {1}, f'A hook ran twice: {hooks.most_common(3)}'
         assert still_open == rows
-        ended = [program.log for program in self.servers.programs
-                 if not program.is_running and program not in self.killed]
+        ended = [
+            program.log for program in self.servers.programs if not program.is_running and program not in self.killed
+        ]
         assert ended == []
         live = [connection for connection in connections if not connection.writer.is_closing()]
         for connection in live:
@@ -121,9 +129,8 @@ class Hall:
         for program, before in self.memory.items():
             if program.is_running:
                 grown = self.memory_of(program) / before - 1
-                assert grown < 0.1, '{} grew by {:.0%} to {} kB'.format(
-                    program.process.args, grown, self.memory_of(program))
-        self.report.append((fault, to_what, str(len(connections)), lost, '{:.1f} s'.format(took)))
+                assert grown < 0.1, f'{program.process.args} grew by {grown:.0%} to {self.memory_of(program)} kB'
+        self.report.append((fault, to_what, str(len(connections)), lost, f'{took:.1f} s'))
 
 
 RUNSOCKETS, CLASSIC = '2 `runsockets`', 'daphne, 2 workers'
@@ -143,7 +150,7 @@ def start(hall, shape):
 
 # Programs for manage.py shell.
 
-SESSION = '''
+SESSION = """
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth.signals import user_logged_in
 from django.http import HttpRequest
@@ -153,11 +160,14 @@ Store = import_module(settings.SESSION_ENGINE).SessionStore
 user, _ = get_user_model().objects.get_or_create(username='alice')
 user.is_active = True
 user.save()
-'''
-LOG_IN = SESSION + '''
+"""
+LOG_IN = (
+    SESSION
+    + """
 request = HttpRequest()
 request.session = Store()
 login(request, user, backend='django.contrib.auth.backends.ModelBackend')
 request.session.save()
 print(request.session.session_key)
-'''
+"""
+)

@@ -1,4 +1,5 @@
 """What the live tests connect to."""
+
 from channels import route_class
 from channels.exceptions import DenyConnection, WebsocketCloseException
 

@@ -1,8 +1,9 @@
 """The project of ``soak_site``, with ``REPLICA_URL`` for what it reads."""
+
 import os
 from urllib.parse import urlsplit
 
-from tests.live.soak_site import *  # noqa: F401,F403
+from tests.live.soak_site import *  # noqa: F403
 from tests.live.soak_site import DATABASES
 
 DATABASES['replica'] = dict(DATABASES['default'], PORT=urlsplit(os.environ['REPLICA_URL']).port)

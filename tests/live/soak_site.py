@@ -4,30 +4,38 @@
 ``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``MAX_HANDLING_TIME``, ``CONNECT_SECONDS`` (what the connect function
 at ``/storm/`` takes, or a file that says so).
 """
+
 import os
 import threading
 import time
 from pathlib import Path
 
-from tests.settings import *  # noqa: F401,F403
+from tests.settings import *  # noqa: F403
 from tests.settings import database_at
 
 DATABASES = {'default': database_at(os.environ['DATABASE_URL'], CONN_MAX_AGE=60)}
 SESSION_ENGINE = os.environ.get('SESSION_ENGINE', 'django.contrib.sessions.backends.db')
-_layer = {'capacity': int(os.environ.get('CAPACITY', 100)), 'channel_capacity': {'narrow': 1},
-          'expiry': int(os.environ.get('EXPIRY', 60))}
+_layer = {
+    'capacity': int(os.environ.get('CAPACITY', 100)),
+    'channel_capacity': {'narrow': 1},
+    'expiry': int(os.environ.get('EXPIRY', 60)),
+}
 if os.environ.get('REDIS_URL'):
     _layer['hosts'] = os.environ['REDIS_URL'].split()
     _layer['prefix'] = os.environ.get('PREFIX', 'sockets:')
-CHANNEL_LAYERS = {'default': {
-    'BACKEND': 'sockets.layers.' + ('RedisChannelLayer' if 'hosts' in _layer else 'InMemoryChannelLayer'),
-    'CONFIG': _layer,
-    'ROUTING': 'tests.live.soak_site.routing',
-}}
+CHANNEL_LAYERS = {
+    'default': {
+        'BACKEND': 'sockets.layers.' + ('RedisChannelLayer' if 'hosts' in _layer else 'InMemoryChannelLayer'),
+        'CONFIG': _layer,
+        'ROUTING': 'tests.live.soak_site.routing',
+    }
+}
 ROOT_URLCONF = 'tests.live.soak_site'
 ALLOWED_HOSTS = ['*']
-SOCKETS = {'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split(),
-           'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None}
+SOCKETS = {
+    'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split(),
+    'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None,
+}
 
 _lock = threading.Lock()
 _notes = []
@@ -37,8 +45,9 @@ def note(*words):
     """Write a line to this process's notes. It is out of our hands at once, so a SIGKILL takes none of them back."""
     with _lock:
         if not _notes:
-            _notes.append(os.open(os.path.join(os.environ['NOTES'], str(os.getpid())),
-                                  os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+            _notes.append(
+                os.open(os.path.join(os.environ['NOTES'], str(os.getpid())), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            )
     # One clock for all processes of this machine.
     os.write(_notes[0], '{} {:.6f}\n'.format(' '.join(map(str, words)), time.monotonic()).encode())
 
@@ -57,6 +66,7 @@ def on_work(socket, content):
 def on_shout(socket, content):
     """Send to everybody on this path, and tell how many that were."""
     from sockets.models import Socket
+
     return {'type': 'HEARD', 'by': Socket.objects.filter(path=socket.path).send_json(dict(content['content']))}
 
 
@@ -77,12 +87,14 @@ def on_exit(socket, content):
 def on_overflow(socket, content):
     """Fill Channels' pending store with what its flush cannot get rid of: it raises where workers do not catch."""
     from channels import Channel
+
     for _ in range(2):
         Channel('narrow').send({'n': 1})
 
 
 def on_later(socket, content):
     from channels import Channel
+
     Channel('background').send({'n': 1, 'seconds': content.get('seconds', 0)}, immediately=True)
 
 
@@ -94,14 +106,16 @@ def work_in_the_background(message):
 
 def slow_page(request):
     from django.http import HttpResponse
+
     note('start', 'page', 0)
     time.sleep(float(request.GET.get('seconds', 0)))
-    return HttpResponse('pid {}'.format(os.getpid()) + 'x' * int(float(request.GET.get('size', 0))))
+    return HttpResponse(f'pid {os.getpid()}' + 'x' * int(float(request.GET.get('size', 0))))
 
 
 def stream(request):
     """A page of some megabytes (``megabytes``, none: without end) that notes when its generator begins and ends."""
     from django.http import StreamingHttpResponse
+
     megabytes, name = int(request.GET.get('megabytes', 0)), request.GET.get('name', 'page')
 
     def parts():
@@ -116,6 +130,7 @@ def stream(request):
                 time.sleep(float(request.GET.get('seconds', 0)))
         finally:
             note('end', name, n)
+
     response = StreamingHttpResponse(parts())
     if 'length' in request.GET:
         response['Content-Length'] = request.GET['length']
@@ -125,16 +140,19 @@ def stream(request):
 def lines(request):
     """A page of many small parts."""
     from django.http import StreamingHttpResponse
-    return StreamingHttpResponse('line {}\n'.format(n) for n in range(int(request.GET['count'])))
+
+    return StreamingHttpResponse(f'line {n}\n' for n in range(int(request.GET['count'])))
 
 
 def whole(request):
     from django.http import HttpResponse
+
     return HttpResponse(b'x' * (int(request.GET['megabytes']) * 1024 * 1024))
 
 
 def score(request):
     from django.http import HttpResponse
+
     return HttpResponse(_score(request.user))
 
 
@@ -151,6 +169,7 @@ def _score(user):
 
 def root(request):
     from django.http import HttpResponse
+
     return HttpResponse(request.META['SCRIPT_NAME'] + ' ' + str(len(request.body)))
 
 
@@ -158,8 +177,16 @@ def __getattr__(name):
     # Django imports this module as its settings before there are any apps, and as routing and URLs after that.
     if name == 'urlpatterns':
         from django.conf.urls import url
-        return [url(r'^page/$', slow_page), url(r'^stream/$', stream), url(r'^lines/$', lines), url(r'^whole/$', whole),
-                url(r'^score/$', score), url(r'^root/$', root), url(r'^x/root/$', root)]
+
+        return [
+            url(r'^page/$', slow_page),
+            url(r'^stream/$', stream),
+            url(r'^lines/$', lines),
+            url(r'^whole/$', whole),
+            url(r'^score/$', score),
+            url(r'^root/$', root),
+            url(r'^x/root/$', root),
+        ]
     if name == 'routing':
         from channels import route, route_class
 
@@ -231,6 +258,7 @@ def __getattr__(name):
 
             def connect(self, message, **kwargs):
                 from django.db import transaction
+
                 with transaction.atomic():
                     super().connect(message, **kwargs)
                     time.sleep(8)

@@ -2,6 +2,7 @@
 
 The project is that of docs/client.md, so its pages, its scripts and its recipe are what is put to the test.
 """
+
 import contextlib
 import json
 import re
@@ -21,13 +22,14 @@ TYPESCRIPT = 'typescript@5.9.3'
 
 
 def blocks(language):
-    return re.findall('^```{}\n(.*?)^```$'.format(language), DOCUMENT, re.MULTILINE | re.DOTALL)
+    return re.findall(f'^```{language}\n(.*?)^```$', DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
 def execute(args, **kwargs):
     """Run a program and return its exit code and what it printed."""
-    process = subprocess.run([str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, **kwargs)
+    process = subprocess.run(
+        [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs
+    )
     return process.returncode, process.stdout.decode()
 
 
@@ -37,7 +39,7 @@ def test_its_logic():
     assert not re.search(r'\b(tests|pass) 0\b', output), output
 
 
-TYPE_ERRORS = '''
+TYPE_ERRORS = """
 import type {SocketRouter as Router, Messages} from './sockets';
 
 const socket = new SocketRouter('/table/', {timeout: 5});
@@ -97,23 +99,35 @@ table.send('BETT');
 table.send('BET', {amuont: 5});
 // @ts-expect-error
 table.request('BET', {amount: 5}).then(reply => reply.pot);
-'''
+"""
 
 
 def test_its_types(npm_packages, tmp_path):
     sources = {'sockets.d.ts': (STATIC / 'sockets.d.ts').read_text(), 'errors.ts': TYPE_ERRORS}
     for number, block in enumerate(blocks('ts')):
-        sources['block{}.ts'.format(number)] = block
+        sources[f'block{number}.ts'] = block
     assert len(sources) == 4
     for name, text in sources.items():
         (tmp_path / name).write_text(text)
-    code, output = execute([servers.find_program('node'), npm_packages(TYPESCRIPT) / 'bin/tsc', '--noEmit', '--strict',
-                            '--target', 'es2022', '--lib', 'es2022,dom', *sources], cwd=str(tmp_path))
+    code, output = execute(
+        [
+            servers.find_program('node'),
+            npm_packages(TYPESCRIPT) / 'bin/tsc',
+            '--noEmit',
+            '--strict',
+            '--target',
+            'es2022',
+            '--lib',
+            'es2022,dom',
+            *sources,
+        ],
+        cwd=str(tmp_path),
+    )
     assert code == 0, output
 
 
 # Settings of a project with pages, without its static files.
-PROJECT = '''
+PROJECT = """
 import os
 
 SECRET_KEY = 'tests only'
@@ -129,14 +143,17 @@ CHANNEL_LAYERS = {'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 
 if 'REDIS_URL' in os.environ:
     CHANNEL_LAYERS['default'].update(
         BACKEND='sockets.layers.RedisChannelLayer', CONFIG={'hosts': [os.environ['REDIS_URL']]})
-'''
+"""
 
-SETTINGS = PROJECT + '''
+SETTINGS = (
+    PROJECT
+    + """
 STATIC_URL, STATIC_ROOT = '/static/', 'collected'
 STATICFILES_STORAGE = 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'
-'''
+"""
+)
 
-SETUP = '''
+SETUP = """
 import django
 
 django.setup()
@@ -148,7 +165,7 @@ from mysite.models import Pot
 call_command('migrate', run_syncdb=True, verbosity=0)
 call_command('collectstatic', interactive=False, verbosity=0)
 Pot.objects.create()
-'''
+"""
 
 PAGES = '''
 import json
@@ -217,7 +234,7 @@ routing = [
 ]
 '''
 
-URLS = '''
+URLS = """
 from django.conf import settings
 from django.urls import path
 from django.views.static import serve
@@ -232,19 +249,19 @@ urlpatterns = [
     path('module/', StrictPage.as_view(template_name='module.html')),
     path('static/<path:path>', serve, {'document_root': settings.STATIC_ROOT}),
 ]
-'''
+"""
 
-ASGI = '''
+ASGI = """
 import os
 
 from channels.asgi import get_channel_layer
 
 os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')
 channel_layer = get_channel_layer()
-'''
+"""
 
 # With the badge of the document, and what it is to have seen.
-SCRIPT = '''
+SCRIPT = """
 const socket = new SocketRouter('/fragile/', {
   minDelay: 200, maxDelay: 1000, heartbeat: 2000, heartbeatTimeout: 4000, timeout: 60000});
 %s
@@ -256,7 +273,7 @@ window.ask = (type, fields) => {
   socket.request(type, fields).then(reply => seen.answers.push(reply), error => seen.failures.push(error.code));
 };
 window.socket = socket;
-'''
+"""
 
 
 def write(directory, files):
@@ -269,8 +286,15 @@ def write(directory, files):
 
 def daphne(port):
     """Return the arguments with which Python runs daphne for the project."""
-    return ['-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()', '-b', '127.0.0.1', '-p', port,
-            'mysite.asgi:channel_layer']
+    return [
+        '-c',
+        'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
+        '-b',
+        '127.0.0.1',
+        '-p',
+        port,
+        'mysite.asgi:channel_layer',
+    ]
 
 
 class Site:
@@ -280,7 +304,7 @@ class Site:
         self.directory = directory
         self.run = run
         self.port = servers.free_port()
-        self.url = 'http://127.0.0.1:{}'.format(self.port)
+        self.url = f'http://127.0.0.1:{self.port}'
         self.environment = dict(ENVIRONMENT)
         (directory / 'frames').write_text('')
 
@@ -289,12 +313,13 @@ class Site:
         if 'REDIS_URL' in self.environment:
             args = daphne(self.port)
         else:
-            args = ['-m', 'django', 'runsockets', '127.0.0.1:{}'.format(self.port)]
+            args = ['-m', 'django', 'runsockets', f'127.0.0.1:{self.port}']
         self.server = self.run([sys.executable, *args], self.port, cwd=self.directory, env=self.environment)
 
     def work(self):
-        self.run([sys.executable, '-m', 'django', 'runworker'], cwd=self.directory,
-                 env=self.environment).wait_for_log('Listening on channels')
+        self.run([sys.executable, '-m', 'django', 'runworker'], cwd=self.directory, env=self.environment).wait_for_log(
+            'Listening on channels'
+        )
 
     def database(self, query):
         with contextlib.closing(sqlite3.connect(str(self.directory / 'db.sqlite3'))) as database:
@@ -313,7 +338,7 @@ def project(tmp_path_factory):
     """The directory of a project with every file that the document shows."""
     directory = tmp_path_factory.mktemp('project')
     page, pictures, table = blocks('html')
-    policy, = re.findall('^Content-Security-Policy: (.+)$', DOCUMENT, re.MULTILINE)
+    (policy,) = re.findall('^Content-Security-Policy: (.+)$', DOCUMENT, re.MULTILINE)
     # It would say so if inline code ran.
     table += '<script>document.title = "inline"</script>'
     module = table.replace('<script src', '<script type="module" src').replace(' defer>', '>')
@@ -321,7 +346,7 @@ def project(tmp_path_factory):
     files = {
         '__init__.py': '',
         'settings.py': SETTINGS,
-        'pages.py': PAGES + 'POLICY = {!r}\n'.format(policy),
+        'pages.py': PAGES + f'POLICY = {policy!r}\n',
         'urls.py': URLS,
         'asgi.py': ASGI,
         'templates/mypage.html': page,
@@ -354,20 +379,24 @@ class Page:
         """Run the body of an async function and return what it returned; raise what it raised."""
         kind, result = self.browser.execute_async_script(
             'const done = arguments[arguments.length - 1];'
-            '(async () => {' + script + '\n})().then(r => done(["ok", r]), e => done(["error", String(e)]))')
+            '(async () => {' + script + '\n})().then(r => done(["ok", r]), e => done(["error", String(e)]))'
+        )
         assert kind == 'ok', result
         return result
 
     def seen(self, what):
-        return self.run('return seen.{}'.format(what))
+        return self.run(f'return seen.{what}')
 
     def becomes(self, state, seconds=15):
         eventually(lambda: self.browser.find_element('id', 'state').text == state, seconds)
 
     def refused(self):
         """Return what the Content-Security-Policy has refused."""
-        return [entry['message'] for entry in self.browser.get_log('browser')
-                if 'Content Security Policy' in entry['message'] and 'favicon' not in entry['message']]
+        return [
+            entry['message']
+            for entry in self.browser.get_log('browser')
+            if 'Content Security Policy' in entry['message'] and 'favicon' not in entry['message']
+        ]
 
 
 def test_the_page_of_the_document_says_what_it_should(site, open_browser):
@@ -399,10 +428,10 @@ def test_the_page_for_pictures_says_what_was_taken(site, open_browser, tmp_path)
 @pytest.mark.parametrize('form', ['defer', 'module'])
 def test_a_script_runs_under_a_strict_policy(site, open_browser, form):
     site.serve()
-    page = Page(open_browser(), '{}/{}/'.format(site.url, form))
+    page = Page(open_browser(), f'{site.url}/{form}/')
     page.becomes('open')
     assert page.run('return socket instanceof SocketRouter && document.title') == 'Table'
-    inline, = page.refused()
+    (inline,) = page.refused()
     assert 'inline script' in inline
 
 
@@ -418,7 +447,7 @@ def test_servers_come_and_go(site, open_browser, request, stack):
     eventually(lambda: page.seen('answers.length') > 5)
 
     # It dies with a bet that it has taken, but not answered.
-    page.run('ask("BET_AND_KILL", {{amount: 7, pid: {}}})'.format(site.server.process.pid))
+    page.run(f'ask("BET_AND_KILL", {{amount: 7, pid: {site.server.process.pid}}})')
     eventually(lambda: not site.server.is_running)
     eventually(lambda: page.seen('closes') == [[1006, True]])
     page.run('for (let n = 0; n < 300; n++) socket.send("NOTE", {n})')
@@ -456,14 +485,18 @@ def test_servers_come_and_go(site, open_browser, request, stack):
         if frame['type'].startswith('BET'):
             marks.setdefault(frame['ref'], []).append(frame.get('resent', False))
     assert {tuple(sorted(mark)) for mark in marks.values()} <= {(False,), (True,), (False, True)}
-    deadly, = [frame['ref'] for frame in site.frames() if frame['type'] == 'BET_AND_KILL' and 'resent' in frame]
+    (deadly,) = [frame['ref'] for frame in site.frames() if frame['type'] == 'BET_AND_KILL' and 'resent' in frame]
     assert marks[deadly] == [False, True] and amounts[deadly] == 7 and deadly in refs
     # What was queued arrived once, and in order, though it is more than may wait for a worker (100).
     assert [frame['n'] for frame in site.frames() if frame['type'] == 'NOTE'] == list(range(300))
     # A badge waits, connects, and waits again or opens.
-    badges = ['open', *page.seen('badges')[page.seen('badges').index('waiting'):]]
-    assert {pair for pair in zip(badges, badges[1:])} <= {
-        ('open', 'waiting'), ('waiting', 'connecting'), ('connecting', 'waiting'), ('connecting', 'open')}
+    badges = ['open', *page.seen('badges')[page.seen('badges').index('waiting') :]]
+    assert set(zip(badges, badges[1:])) <= {
+        ('open', 'waiting'),
+        ('waiting', 'connecting'),
+        ('connecting', 'waiting'),
+        ('connecting', 'open'),
+    }
     assert badges.count('open') >= 4 and badges[-1] == 'open'
 
 
@@ -472,8 +505,10 @@ def test_a_page_goes_away_and_comes_back(site, open_browser):
     page = Page(open_browser(), site.url + '/module/')
     page.becomes('open')
     for is_offline, state in ((True, 'offline'), (False, 'open')):
-        page.browser.execute_cdp_cmd('Network.emulateNetworkConditions', {
-            'offline': is_offline, 'latency': 0, 'downloadThroughput': -1, 'uploadThroughput': -1})
+        page.browser.execute_cdp_cmd(
+            'Network.emulateNetworkConditions',
+            {'offline': is_offline, 'latency': 0, 'downloadThroughput': -1, 'uploadThroughput': -1},
+        )
         page.becomes(state)
     # The browser keeps the page for its back button.
     page.run('addEventListener("pageshow", event => seen.persisted = event.persisted); location.assign("/mypage/")')
@@ -490,8 +525,7 @@ def test_a_revoked_page_stays_away_until_it_is_told_to_come_back(site, open_brow
     site.serve()
     page = Page(open_browser(), site.url + '/module/')
     page.becomes('open')
-    page.run('socket.addEventListener("reconnect", event => seen.details = event.detail.details);'
-             'socket.send("REVOKE")')
+    page.run('socket.addEventListener("reconnect", event => seen.details = event.detail.details);socket.send("REVOKE")')
     page.becomes('closed')
     assert page.seen('closes') == [[4401, False]]
     assert page.seen('details') == 'As you wish.'

@@ -1,4 +1,5 @@
 """What a function finds of credentials in a frame, in a server of each kind."""
+
 import asyncio
 
 import pytest
@@ -31,8 +32,7 @@ def __getattr__(name):
 
 
 @pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
-def test_a_credential_is_in_no_row_and_found_where_the_process_holds_the_request(
-        tmp_path, database_url, redis, shape):
+def test_a_credential_is_in_no_row_and_found_where_the_process_holds_the_request(tmp_path, database_url, redis, shape):
     (tmp_path / 'reading_site.py').write_text(SITE)
     servers = fleet.Fleet(tmp_path, database_url, redis)
     servers.environment.update(DJANGO_SETTINGS_MODULE='reading_site', PYTHONPATH=str(tmp_path))
@@ -46,17 +46,23 @@ def test_a_credential_is_in_no_row_and_found_where_the_process_holds_the_request
             servers.worker('--only-channels', 'websocket.connect')
             frames = servers.worker('--exclude-channels', 'websocket.connect')
         connection = await fleet.Connection.open(
-            server.port, '/read/?token=s3cr3t&room=tea', cookie='jwt=s3cr3t; theme=dark')
+            server.port, '/read/?token=s3cr3t&room=tea', cookie='jwt=s3cr3t; theme=dark'
+        )
         for _ in range(2):
             secret = 's3cr3t' if shape == RUNSOCKETS else None
             assert await connection.ask({'type': 'READ'}) == {
-                'type': 'READ', 'token': secret, 'room': 'tea', 'jwt': secret}
+                'type': 'READ',
+                'token': secret,
+                'room': 'tea',
+                'jwt': secret,
+            }
         kept = servers.python('print(Socket.objects.get().handshake)')
         assert 's3cr3t' not in kept and 'theme=dark' in kept
         if shape == CLASSIC:
             frames.wait_for_log("request.GET['token'] is not there")
             assert frames.log.count("request.GET['token'] is not there") == 1
         await connection.close()
+
     try:
         asyncio.run(scenario())
     finally:

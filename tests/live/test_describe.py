@@ -1,4 +1,5 @@
 """What ``manage.py sockets describe`` says of the example, to the judges of its languages."""
+
 import json
 import subprocess
 
@@ -16,18 +17,19 @@ EXAMPLE = servers.ROOT / 'example_project'
 STATIC = servers.ROOT / 'sockets/static/sockets'
 SPECIFICATION = '@asyncapi/specs@6.11.1'
 
-USE = '''
+USE = """
 import type {RoomMessages} from './messages';
 import {SocketRouter} from './sockets';
 
 const socket = new SocketRouter<RoomMessages>('/room/tea/');
 socket.send('SAY', {text: 'Hello'});
-'''
+"""
 
 
 def describe(option):
-    return subprocess.check_output(servers.python_module('manage', 'sockets', 'describe', option), cwd=str(EXAMPLE),
-                                   env=servers.environment()).decode()
+    return subprocess.check_output(
+        servers.python_module('manage', 'sockets', 'describe', option), cwd=str(EXAMPLE), env=servers.environment()
+    ).decode()
 
 
 def test_the_example_is_a_valid_asyncapi_document(npm_packages):
@@ -72,8 +74,12 @@ socket.send('OFFER', {amount: 'five'});
 
 
 def test_types_of_both_directions_find_mistakes(npm_packages, tmp_path):
-    compile_use(description.as_typescript([description.Endpoint(Lot, '^/lot/$')]), USE_OF_BOTH_DIRECTIONS,
-                npm_packages, tmp_path)
+    compile_use(
+        description.as_typescript([description.Endpoint(Lot, '^/lot/$')]),
+        USE_OF_BOTH_DIRECTIONS,
+        npm_packages,
+        tmp_path,
+    )
 
 
 def test_both_directions_are_a_valid_asyncapi_document(npm_packages):
@@ -93,6 +99,18 @@ def compile_use(types, use, npm_packages, tmp_path):
     (tmp_path / 'sockets.d.ts').write_text((STATIC / 'sockets.d.ts').read_text())
     (tmp_path / 'use.ts').write_text(use)
     compiled = subprocess.run(
-        [servers.find_program('node'), str(npm_packages(TYPESCRIPT) / 'bin/tsc'), '--noEmit', '--strict', '--target',
-         'es2022', '--lib', 'es2022,dom', 'use.ts'], cwd=str(tmp_path), stdout=subprocess.PIPE)
+        [
+            servers.find_program('node'),
+            str(npm_packages(TYPESCRIPT) / 'bin/tsc'),
+            '--noEmit',
+            '--strict',
+            '--target',
+            'es2022',
+            '--lib',
+            'es2022,dom',
+            'use.ts',
+        ],
+        cwd=str(tmp_path),
+        stdout=subprocess.PIPE,
+    )
     assert compiled.returncode == 0, compiled.stdout.decode()

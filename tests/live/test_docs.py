@@ -1,4 +1,5 @@
 """Does what docs/ says: the files of its pages make projects, and their sockets answer as the pages say."""
+
 import http.cookiejar
 import json
 import re
@@ -37,8 +38,9 @@ class Tutorial:
         if program == 'django-admin':
             subprocess.check_call(servers.python_module('django', *args), cwd=str(directory))
         elif command == 'python manage.py runserver':
-            self.server = self.run([sys.executable, 'manage.py', 'runserver', '127.0.0.1:{}'.format(self.port)],
-                                   self.port, cwd=self.directory)
+            self.server = self.run(
+                [sys.executable, 'manage.py', 'runserver', f'127.0.0.1:{self.port}'], self.port, cwd=self.directory
+            )
         elif command.startswith('python manage.py'):
             manage(self.directory, *args[1:])
         else:
@@ -46,7 +48,7 @@ class Tutorial:
 
     def write(self, number):
         """Write the files of a step."""
-        section = TUTORIAL.section('{}. '.format(number))
+        section = TUTORIAL.section(f'{number}. ')
         for block in section.all_blocks:
             if block.file:
                 block.write(self.directory)
@@ -65,13 +67,14 @@ class Tutorial:
         return section
 
     def open(self, path, **kwargs):
-        return Client(websocket.create_connection(
-            'ws://127.0.0.1:{}{}'.format(self.port, path), timeout=10, suppress_origin=True, **kwargs))
+        return Client(
+            websocket.create_connection(f'ws://127.0.0.1:{self.port}{path}', timeout=10, suppress_origin=True, **kwargs)
+        )
 
     def is_empty(self):
         """Whether no connection has a row."""
         database = sqlite3.connect(str(self.directory / 'db.sqlite3'))
-        count, = database.execute('select count(*) from sockets_socket').fetchone()
+        (count,) = database.execute('select count(*) from sockets_socket').fetchone()
         database.close()
         return count == 0
 
@@ -79,12 +82,12 @@ class Tutorial:
         """Return the cookie of somebody who has used the login page."""
         cookies = http.cookiejar.CookieJar()
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))
-        url = 'http://127.0.0.1:{}/login/'.format(self.port)
+        url = f'http://127.0.0.1:{self.port}/login/'
         opener.open(url).close()
-        token, = [cookie.value for cookie in cookies if cookie.name == 'csrftoken']
+        (token,) = [cookie.value for cookie in cookies if cookie.name == 'csrftoken']
         data = {'username': name, 'password': 'tea-' + name, 'csrfmiddlewaretoken': token}
         opener.open(url, urllib.parse.urlencode(data).encode()).close()
-        return '; '.join('{}={}'.format(cookie.name, cookie.value) for cookie in cookies), opener
+        return '; '.join(f'{cookie.name}={cookie.value}' for cookie in cookies), opener
 
 
 def answers_as_shown(client, section):
@@ -140,7 +143,7 @@ def test_the_tutorial_grows_into_a_chat(tutorial):
     assert alice.receive() == bob.receive() == {'type': 'HERE', 'names': ['alice', 'bob']}
     said = {'type': 'SAID', 'text': 'tea?', 'name': 'alice'}
     assert alice.ask({'type': 'SAY', 'text': 'tea?'}) == bob.receive() == said
-    alice_browser.open('http://127.0.0.1:{}/logout/'.format(tutorial.port)).close()
+    alice_browser.open(f'http://127.0.0.1:{tutorial.port}/logout/').close()
     assert [alice.receive()['type'], alice.receive()] == ['RECONNECT', 4401]
     assert bob.receive() == {'type': 'HERE', 'names': ['bob']}
     bob.close()
@@ -150,7 +153,7 @@ def test_the_tutorial_grows_into_a_chat(tutorial):
 
 def test_the_pages_of_the_tutorial_do_what_they_should(tutorial, open_browser):
     browser = open_browser()
-    url = 'http://127.0.0.1:{}'.format(tutorial.port)
+    url = f'http://127.0.0.1:{tutorial.port}'
 
     def log():
         return browser.find_element('id', 'log').text
@@ -182,7 +185,7 @@ def test_the_pages_of_the_tutorial_do_what_they_should(tutorial, open_browser):
 # How-to's and the reference.
 
 
-GUIDES = r'''
+GUIDES = r"""
 from channels.test import ChannelTestCase, WSClient
 from django.contrib.auth import get_user_model
 
@@ -240,12 +243,18 @@ class GuideTests(ChannelTestCase):
             self.assertEqual(set(found), set(answer))
             if found['type'] != 'GOT_HELLO':
                 self.assertEqual(found, answer)
-'''
+"""
 
 
 def test_the_files_of_the_guides_do_what_is_said_of_them(tmp_path):
-    names = ['README.md', *sorted(str(path.relative_to(servers.ROOT)) for top in ('how-to', 'reference')
-                                  for path in (servers.ROOT / 'docs' / top).glob('*.md'))]
+    names = [
+        'README.md',
+        *sorted(
+            str(path.relative_to(servers.ROOT))
+            for top in ('how-to', 'reference')
+            for path in (servers.ROOT / 'docs' / top).glob('*.md')
+        ),
+    ]
     pages = [Document(name) for name in names]
     start_project(tmp_path)
     with (tmp_path / 'mysite/settings.py').open('a') as settings:
@@ -255,21 +264,24 @@ def test_the_files_of_the_guides_do_what_is_said_of_them(tmp_path):
         if block.file not in ('mysite/settings.py', 'mysite/tests.py'):
             block.write(tmp_path)
     with (tmp_path / 'mysite/routing.py').open('a') as routing:
-        routing.write('from mysite.documents import Document\nfrom mysite.reports import Report\n'
-                      'from mysite.lounge import Lounge\nchannel_routing += ['
-                      "route_class(Report.socket.Handler, path='^/report/$'), "
-                      "route_class(Lounge.socket.Handler, path='^/lounge/$'), "
-                      "route_class(Document.socket.Handler, path=r'^/document/(?P<document>[\\w-]+)/$')]\n")
+        routing.write(
+            'from mysite.documents import Document\nfrom mysite.reports import Report\n'
+            'from mysite.lounge import Lounge\nchannel_routing += ['
+            "route_class(Report.socket.Handler, path='^/report/$'), "
+            "route_class(Lounge.socket.Handler, path='^/lounge/$'), "
+            "route_class(Document.socket.Handler, path=r'^/document/(?P<document>[\\w-]+)/$')]\n"
+        )
     frames = [json.loads(block.text) for block in Document('docs/reference/wire.md').blocks('json')]
-    (tmp_path / 'mysite/tests_of_guides.py').write_text('WIRE = {!r}\n{}'.format(
-        list(zip(frames[::2], frames[1::2])), GUIDES))
+    (tmp_path / 'mysite/tests_of_guides.py').write_text(f'WIRE = {list(zip(frames[::2], frames[1::2]))!r}\n{GUIDES}')
     assert 'Ran 3 tests' in manage(tmp_path, 'test', 'mysite.tests_of_guides')
     for block in (block for block in blocks if 'mysite.production import' in block.text):
         module = block.file[:-3].replace('/', '.')
         output = manage(tmp_path, 'check', DJANGO_SETTINGS_MODULE=module)
         assert 'sockets.E' not in output and '(0 silenced)' in output
-    code = ("from sockets.access.origins import origin_allowed as o; print(o('https://a.example.org', None), "
-            "o('https://example.com', 'example.com'), o(None, None))")
+    code = (
+        "from sockets.access.origins import origin_allowed as o; print(o('https://a.example.org', None), "
+        "o('https://example.com', 'example.com'), o(None, None))"
+    )
     assert manage(tmp_path, 'shell', '-c', code, DJANGO_SETTINGS_MODULE='mysite.strict').strip() == 'True False False'
 
 
@@ -277,17 +289,22 @@ def test_the_settings_of_the_layers_are_those_of_the_layers():
     import inspect
 
     from sockets.layers import InMemoryChannelLayer, RedisChannelLayer
+
     told = dict(re.findall(r'^\| `([a-z_]+)` \| (.+?) \|', Document('docs/reference/settings.md').text, re.MULTILINE))
-    parameters = {name: parameter.default for layer in (*RedisChannelLayer.__mro__, InMemoryChannelLayer)
-                  for name, parameter in inspect.signature(layer.__init__).parameters.items()}
+    parameters = {
+        name: parameter.default
+        for layer in (*RedisChannelLayer.__mro__, InMemoryChannelLayer)
+        for name, parameter in inspect.signature(layer.__init__).parameters.items()
+    }
     ours = inspect.signature(RedisChannelLayer.__init__).parameters
     assert set(told) == set(parameters) - {'self', 'args', 'kwargs', 'stats_prefix', 'leases'}
     for name in ('server_capacity', 'lease', 'expiry', 'prefix'):
-        assert told[name].startswith('`{!r}`'.format(ours[name].default))
+        assert told[name].startswith(f'`{ours[name].default!r}`')
 
 
 def test_the_fields_of_the_reference_are_those_of_the_model():
     from sockets.models import Socket
+
     section = Document('docs/reference/api.md').section('Connections')
     rows = re.findall(r'^\| (`[a-z_`, ]+) \|', section.text, re.MULTILINE)
     assert set(re.findall(r'\w+', ' '.join(rows))) == {field.name for field in Socket._meta.fields} - {'id'}
@@ -295,17 +312,20 @@ def test_the_fields_of_the_reference_are_those_of_the_model():
 
 def test_the_schema_page_and_its_picture_have_every_table_and_every_column():
     from django.apps import apps
+
     page = Document('docs/explanation/schema.md')
-    picture = re.findall(r'<text class="(?:title|code)"[^>]*>([^<]+)</text>',
-                         (servers.ROOT / 'docs/pictures/schema.svg').read_text())
+    picture = re.findall(
+        r'<text class="(?:title|code)"[^>]*>([^<]+)</text>', (servers.ROOT / 'docs/pictures/schema.svg').read_text()
+    )
     drawn = ['auth_user', 'id', 'django_session', 'session_key']
     for model in apps.get_app_config('sockets').get_models():
         section = page.section(model.__name__).text
-        assert '`{}`'.format(model._meta.db_table) in section
-        told = {name: null for name, null in re.findall(r'^\| `(\w+)` \| (.+?) \|', section, re.MULTILINE)}
+        assert f'`{model._meta.db_table}`' in section
+        told = dict(re.findall(r'^\| `(\w+)` \| (.+?) \|', section, re.MULTILINE))
         assert set(told) == {field.column for field in model._meta.fields}
         assert {name for name in told if told[name] != 'no'} == {
-            field.column for field in model._meta.fields if field.null}
+            field.column for field in model._meta.fields if field.null
+        }
         drawn += [model._meta.db_table, *told]
     assert sorted(drawn) == sorted(picture)
 
@@ -323,8 +343,9 @@ SCALING = Document('docs/explanation/scaling.md')
 def test_the_arithmetic_of_scaling_adds_up():
     names = {}
     exec(SCALING.blocks('python')[0].text, names)
-    table = re.findall(r'^\| (.+?) \| ([\d,.]+) \| ([\d,.]+) \| ([\d,.]+) \|', SCALING.section('A site').text,
-                       re.MULTILINE)
+    table = re.findall(
+        r'^\| (.+?) \| ([\d,.]+) \| ([\d,.]+) \| ([\d,.]+) \|', SCALING.section('A site').text, re.MULTILINE
+    )
     told = {label.replace('`', ''): [float(cell.replace(',', '')) for cell in cells] for label, *cells in table}
     found = {label: [names['site'](servers)[label] for servers in (1, 10, 100)] for label in told}
     assert set(told) == set(names['site'](1))
@@ -350,7 +371,7 @@ def test_the_unit_costs_are_those_that_were_measured():
 # Migrations.
 
 
-MIGRATE = r'''
+MIGRATE = r"""
 from channels.test import ChannelTestCase, WSClient
 from django.contrib.auth import get_user_model
 
@@ -410,7 +431,7 @@ class MigrationTests(ChannelTestCase):
         self.assertEqual([self.everything(one), self.everything(two)], [[{'type': 'DEALT', 'table': 'big'}]] * 2)
         one.send_and_consume('websocket.disconnect', path='/after/tables/')
         self.assertEqual((Membership.objects.count(), Socket.objects.count()), (1, 1))
-'''
+"""
 
 
 def start_project(directory):
@@ -431,8 +452,10 @@ def test_bare_consumers_and_what_becomes_of_them_say_the_same(tmp_path):
     for block in page.files('before') + page.files('after'):
         block.write(tmp_path)
     modules = [block.file[:-3].replace('/', '.') for block in page.all_blocks if 'channel_routing = ' in block.text]
-    (tmp_path / 'mysite/routing.py').write_text('channel_routing = []\n' + ''.join(
-        'import {0}\nchannel_routing += {0}.channel_routing\n'.format(module) for module in modules))
+    (tmp_path / 'mysite/routing.py').write_text(
+        'channel_routing = []\n'
+        + ''.join(f'import {module}\nchannel_routing += {module}.channel_routing\n' for module in modules)
+    )
     (tmp_path / 'mysite/tests.py').write_text(MIGRATE)
     assert 'Ran 3 tests' in manage(tmp_path, 'test', 'mysite.tests')
 
@@ -440,13 +463,21 @@ def test_bare_consumers_and_what_becomes_of_them_say_the_same(tmp_path):
 OLD = Document('docs/how-to/migrate-from-django-channels-router.md')
 
 
-@pytest.mark.parametrize('section, least', [
-    ('The router', 7), ('The handler', 18), ('Socket and its queryset', 20), ('Constants', 5)])
+@pytest.mark.parametrize(
+    'section, least', [('The router', 7), ('The handler', 18), ('Socket and its queryset', 20), ('Constants', 5)]
+)
 def test_every_name_that_is_said_to_be_here_is_here(section, least):
     import sockets
-    from sockets import messages, models, RoutedSocketHandler, signals, SocketRouter
-    spaces = {'SocketRouter': SocketRouter, 'RoutedSocketHandler': RoutedSocketHandler, 'Socket': models.Socket,
-              'SocketQuerySet': models.SocketQuerySet, 'signals': signals, 'sockets': sockets}
+    from sockets import RoutedSocketHandler, SocketRouter, messages, models, signals
+
+    spaces = {
+        'SocketRouter': SocketRouter,
+        'RoutedSocketHandler': RoutedSocketHandler,
+        'Socket': models.Socket,
+        'SocketQuerySet': models.SocketQuerySet,
+        'signals': signals,
+        'sockets': sockets,
+    }
     default = {'The router': SocketRouter, 'The handler': RoutedSocketHandler}.get(section)
     cells = re.findall(r'^\| .+? \| (`.+?`) \|', OLD.section(section).text, re.MULTILINE)
     assert len(cells) >= least
@@ -463,6 +494,7 @@ def test_every_name_that_is_said_to_be_here_is_here(section, least):
 
 def test_the_messages_that_are_said_to_be_kept_are(db):
     from sockets import handlers, messages
+
     told = re.findall(r'^\| `([A-Z_]+)` \| (?:kept|changed) \|', OLD.text, re.MULTILINE)
     assert told == ['HELLO', 'GOT_HELLO', 'PING', 'RECONNECT', 'ERROR']
     assert all(getattr(messages, name) == name for name in told)
@@ -473,13 +505,15 @@ def test_the_messages_that_are_said_to_be_kept_are(db):
 def test_the_old_table_makes_way_for_the_new_one(tmp_path):
     start_project(tmp_path)
     manage(tmp_path, 'migrate')
-    sql, = re.findall(r'```sql\n(.*?)```', OLD.text, re.DOTALL)
+    (sql,) = re.findall(r'```sql\n(.*?)```', OLD.text, re.DOTALL)
     database = sqlite3.connect(str(tmp_path / 'db.sqlite3'))
     # As it was with theirs, and with a migration by the name of one of ours.
-    database.executescript('DROP TABLE sockets_membership; DROP TABLE sockets_ending; DROP TABLE sockets_socket;'
-                           'CREATE TABLE sockets_socket (id integer, active bool);' + sql)
+    database.executescript(
+        'DROP TABLE sockets_membership; DROP TABLE sockets_ending; DROP TABLE sockets_socket;'
+        'CREATE TABLE sockets_socket (id integer, active bool);' + sql
+    )
     database.close()
-    command, = re.findall(r'python manage.py (.*)', OLD.text)
+    (command,) = re.findall(r'python manage.py (.*)', OLD.text)
     assert 'sockets.0001_initial... OK' in manage(tmp_path, *command.split())
     assert manage(tmp_path, 'shell', '-c', 'from sockets.models import *; print(Socket.objects.count())').strip() == '0'
 
@@ -504,9 +538,10 @@ def test_a_live_server_case_runs_as_it_is_written(tmp_path, redis_url):
 # no network here: whether a foreign site still has a page, nobody asks.
 
 
-PAGES = [servers.ROOT / name for name in (
-    'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'benchmarks/README.md')] + sorted(
-    path for path in (servers.ROOT / 'docs').rglob('*.md') if '_build' not in path.parts)
+PAGES = [
+    servers.ROOT / name
+    for name in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'benchmarks/README.md')
+] + sorted(path for path in (servers.ROOT / 'docs').rglob('*.md') if '_build' not in path.parts)
 
 
 def anchors(path):
@@ -515,7 +550,7 @@ def anchors(path):
     for title in re.findall(r'^#+ (.+)$', Document(str(path.relative_to(servers.ROOT))).outside_blocks(), re.MULTILINE):
         title = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', title)
         slug = re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-')
-        found.append(slug if slug not in found else '{}-{}'.format(slug, found.count(slug)))
+        found.append(slug if slug not in found else f'{slug}-{found.count(slug)}')
     return found
 
 

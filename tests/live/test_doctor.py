@@ -1,4 +1,5 @@
 """``manage.py sockets doctor``, against what it is for: servers, workers and a Redis that are there, or not."""
+
 import re
 import signal
 import subprocess
@@ -22,9 +23,14 @@ def running(tmp_path_factory, redis, database_url):
 
 def examine(environment, *args):
     """Return the doctor's exit code and its lines, by what they are about."""
-    process = subprocess.run(servers.python_module('django', 'sockets', 'doctor', *args), cwd=str(servers.ROOT),
-                             env=servers.environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             timeout=30)
+    process = subprocess.run(
+        servers.python_module('django', 'sockets', 'doctor', *args),
+        cwd=str(servers.ROOT),
+        env=servers.environment(**environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=30,
+    )
     lines = process.stdout.decode().splitlines()
     assert all(re.match(r'(ok  |BAD |--  ) \S+ +\S', line) for line in lines), lines
     return process.returncode, {line.split()[1]: line for line in lines}
@@ -42,11 +48,11 @@ def anonymous(text):
 
 def test_a_site_that_works_is_green_and_one_without_its_worker_is_not(running):
     daphne, worker = running.daphne(), running.worker()
-    code, lines = examine(running.environment, '--url', 'ws://127.0.0.1:{}/soak/'.format(daphne.port))
+    code, lines = examine(running.environment, '--url', f'ws://127.0.0.1:{daphne.port}/soak/')
     # It is what the documentation shows.
     shown = re.search(r'^```text\n(.*?)^```$', DOCS, re.MULTILINE | re.DOTALL).group(1)
     assert anonymous('\n'.join(lines.values())) == anonymous(shown.strip())
-    assert code == 0 and 'Process {} on '.format(worker.process.pid) in lines['worker']
+    assert code == 0 and f'Process {worker.process.pid} on ' in lines['worker']
     worker.stop(signal.SIGKILL)
     code, lines = examine(running.environment)
     assert code == 1 and lines['worker'].startswith('BAD') and 'manage.py runsockets' in lines['worker']
@@ -54,7 +60,7 @@ def test_a_site_that_works_is_green_and_one_without_its_worker_is_not(running):
     daphne.stop(signal.SIGKILL)
     runsockets = running.runsockets()
     code, lines = examine(running.environment)
-    assert code == 0 and 'Process {} on '.format(runsockets.process.pid) in lines['worker']
+    assert code == 0 and f'Process {runsockets.process.pid} on ' in lines['worker']
     runsockets.stop()
 
 
@@ -72,7 +78,7 @@ def test_a_redis_and_a_database_that_hang_or_are_away_are_red_within_seconds(run
 
 
 def test_a_stock_layer_has_its_workers_asked_and_knows_no_servers(site):
-    code, lines = examine(site.environment, '--url', 'ws://127.0.0.1:{}/members/'.format(site.port))
+    code, lines = examine(site.environment, '--url', f'ws://127.0.0.1:{site.port}/members/')
     assert code == 0, lines
     assert 'sockets.W005' in lines and lines['worker'].startswith('ok')
     assert 'Not known on a stock layer' in lines['server'] and 'asks for a login' in lines['websocket']

@@ -3,6 +3,7 @@
 The long form is ten minutes, 200 clients, 10,000 connects and a million pushes; ``SOCKETS_ENDURANCE=3600`` makes it an
 hour at the same pace.
 """
+
 import asyncio
 import contextlib
 import json
@@ -27,8 +28,9 @@ QUIET = 3
 
 FORMS = [
     pytest.param(36, (1 / 3, 2 / 3, 1), id='half a minute'),
-    pytest.param(int(os.environ.get('SOCKETS_ENDURANCE', 600)), (0.1, 0.5, 1), id='ten minutes',
-                 marks=pytest.mark.long),
+    pytest.param(
+        int(os.environ.get('SOCKETS_ENDURANCE', 600)), (0.1, 0.5, 1), id='ten minutes', marks=pytest.mark.long
+    ),
 ]
 
 
@@ -51,7 +53,7 @@ class Crowd:
             while time.monotonic() < leaves_at:
                 with contextlib.suppress(asyncio.TimeoutError):
                     frame = await connection.receive(min(1, max(0.01, leaves_at - time.monotonic())))
-                    assert not isinstance(frame, int), 'closed with {}'.format(frame)
+                    assert not isinstance(frame, int), f'closed with {frame}'
                     self.received += 1
                 if not self.may_go_on.is_set():
                     leaves_at += 0.05
@@ -65,8 +67,9 @@ class Crowd:
                 paused = time.monotonic()
                 await self.may_go_on.wait()
                 begin += time.monotonic() - paused
-            speaker.send({'type': 'SHOUT', 'content': {'type': 'NEWS', 'n': n, 'text': 'x' * random.randrange(500)},
-                          'ref': n})
+            speaker.send(
+                {'type': 'SHOUT', 'content': {'type': 'NEWS', 'n': n, 'text': 'x' * random.randrange(500)}, 'ref': n}
+            )
             while True:
                 frame = await speaker.receive()
                 if frame['type'] == 'HEARD':
@@ -88,12 +91,15 @@ def test_nothing_grows_while_clients_come_and_go(tmp_path, redis, database_url, 
     database.autocommit = True
 
     def look():
-        found, sites = [json.loads(urlopen('http://127.0.0.1:{}/holdings/'.format(server.port), timeout=60).read()
-                                   .decode()) for server in (plain, traced)]
+        found, sites = [
+            json.loads(urlopen(f'http://127.0.0.1:{server.port}/holdings/', timeout=60).read().decode())
+            for server in (plain, traced)
+        ]
         found['sites'] = sites['sites']
         cursor = database.cursor()
-        cursor.execute('select count(*) from pg_stat_activity where pid != pg_backend_pid() '
-                       "and backend_type = 'client backend'")
+        cursor.execute(
+            "select count(*) from pg_stat_activity where pid != pg_backend_pid() and backend_type = 'client backend'"
+        )
         return dict(found, **{'Redis keys': redis.client().dbsize(), 'database connections': cursor.fetchone()[0]})
 
     async def scenario():
@@ -125,13 +131,14 @@ def test_nothing_grows_while_clients_come_and_go(tmp_path, redis, database_url, 
     slope = (last['resident kB'] - middle['resident kB']) / 1024 / ((last['seconds'] - middle['seconds']) / 60)
     grown = sorted(((last['sites'][site] - middle['sites'].get(site, 0), site) for site in last['sites']), reverse=True)
     with capsys.disabled():
-        print('\n{:24}'.format('') + ''.join('{:>12}'.format(name) for name in ('first', 'middle', 'last')))
+        print('\n{:24}'.format('') + ''.join(f'{name:>12}' for name in ('first', 'middle', 'last')))
         for name in names:
-            print('{:24}'.format(name) + ''.join('{:>12.0f}'.format(look[name]) for look in (first, middle, last)))
-        print('{} connects, {} pushes handed over, {} heard; {:.2f} MB a minute from the middle to the end'.format(
-            crowd.connects, crowd.handed_over, crowd.received, slope))
+            print(f'{name:24}' + ''.join(f'{look[name]:>12.0f}' for look in (first, middle, last)))
+        print(
+            f'{crowd.connects} connects, {crowd.handed_over} pushes handed over, {crowd.received} heard; {slope:.2f} MB a minute from the middle to the end'
+        )
         for size, site in grown[:5]:
-            print('{:>+12} bytes since the middle at {}'.format(size, site))
+            print(f'{size:>+12} bytes since the middle at {site}')
     for name in ('threads', 'files', 'Redis keys', 'database connections'):
         # What is made when it is first needed is no growth, nor is a client that was just away at one look.
         assert last[name] <= middle[name] + 5, name

@@ -1,4 +1,5 @@
 """Two people meet on the example: started by its script, and on daphne, a worker, Redis and PostgreSQL."""
+
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ class Example:
 
     def __init__(self, start, kill):
         self.port = servers.free_port()
-        self.url = 'http://127.0.0.1:{}'.format(self.port)
+        self.url = f'http://127.0.0.1:{self.port}'
         self._start, self._kill = start, kill
         self.start()
 
@@ -38,8 +39,13 @@ class Example:
 def clone(tmp_path_factory):
     """A clone of this repository, in a folder with a space, where nothing is installed."""
     clone = tmp_path_factory.mktemp('clone') / 'fresh clone'
-    names = subprocess.check_output(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
-                                    cwd=str(servers.ROOT)).decode().split('\0')
+    names = (
+        subprocess.check_output(
+            ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=str(servers.ROOT)
+        )
+        .decode()
+        .split('\0')
+    )
     for name in filter(None, names):
         if (servers.ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +68,7 @@ def example(request, run):
         def start(port):
             program = run([clone / 'scripts/example'], env={'PORT': str(port)}, start_new_session=True)
             request.addfinalizer(lambda: kill(program))
-            program.wait_for_log('Open http://127.0.0.1:{}/'.format(port), seconds=300)
+            program.wait_for_log(f'Open http://127.0.0.1:{port}/', seconds=300)
             return program
 
         def kill(program):
@@ -70,20 +76,25 @@ def example(request, run):
             if program.is_running:
                 os.killpg(program.process.pid, signal.SIGKILL)
     else:
-        env = {'REDIS_URL': request.getfixturevalue('redis_url'),
-               'DATABASE_URL': request.getfixturevalue('database_url')}
+        env = {
+            'REDIS_URL': request.getfixturevalue('redis_url'),
+            'DATABASE_URL': request.getfixturevalue('database_url'),
+        }
         for command in (['migrate'], ['demo_accounts']):
-            subprocess.check_call([sys.executable, 'manage.py', *command], cwd=str(EXAMPLE),
-                                  env=servers.environment(**env))
+            subprocess.check_call(
+                [sys.executable, 'manage.py', *command], cwd=str(EXAMPLE), env=servers.environment(**env)
+            )
         run([sys.executable, 'manage.py', 'runworker'], cwd=EXAMPLE, env=env).wait_for_log('Listening on channels')
         daphne = os.path.join(os.path.dirname(sys.executable), 'daphne')
 
         def start(port):
-            return run([daphne, '-b', '127.0.0.1', '-p', port, 'example.asgi:channel_layer'], port, cwd=EXAMPLE,
-                       env=env)
+            return run(
+                [daphne, '-b', '127.0.0.1', '-p', port, 'example.asgi:channel_layer'], port, cwd=EXAMPLE, env=env
+            )
 
         def kill(program):
             program.stop(signal.SIGKILL)
+
     yield Example(start, kill)
 
 
@@ -111,7 +122,7 @@ class Person:
 
     def enter(self, room):
         eventually(lambda: self.browser.current_url.endswith('/'))
-        self.go('/room/{}/'.format(room))
+        self.go(f'/room/{room}/')
         self.is_('open')
 
     def is_(self, state, seconds=15):
@@ -132,7 +143,8 @@ class Person:
         """Return what stands in the log as said, whoever said it, and how many messages are on their way."""
         return self.browser.execute_script(
             "return [[...document.querySelectorAll('#log .said:not(.pending) span')].map(text => text.textContent),"
-            "        document.querySelectorAll('#log .pending').length]")
+            "        document.querySelectorAll('#log .pending').length]"
+        )
 
     def complaints(self):
         return [entry for entry in self.browser.get_log('browser') if entry['level'] == 'SEVERE']
@@ -162,7 +174,7 @@ def test_two_people_chat(example, open_browser):
     anna.sees('does not know', 'problem')
     assert 'nonsense' not in alice.text('log')
 
-    plain = Client(websocket.create_connection('ws://127.0.0.1:{}/room/lobby/'.format(example.port), timeout=10))
+    plain = Client(websocket.create_connection(f'ws://127.0.0.1:{example.port}/room/lobby/', timeout=10))
     answer = plain.ask({'type': 'HISTORY', 'ref': 'h'})
     while answer.get('ref') != 'h':
         answer = plain.receive()
@@ -183,9 +195,13 @@ def test_two_people_chat(example, open_browser):
     anna.is_('closed')
     alice.sees('alice asked Anna to leave')
     eventually(lambda: 'Anna' not in alice.text('who'))
-    assert anna.browser.execute_async_script(
-        "socket.addEventListener('close', event => arguments[0](event.detail.code));"
-        "document.getElementById('again').click()") == 4403
+    assert (
+        anna.browser.execute_async_script(
+            "socket.addEventListener('close', event => arguments[0](event.detail.code));"
+            "document.getElementById('again').click()"
+        )
+        == 4403
+    )
     anna.is_('closed')
     assert 'Anna' not in alice.text('who')
     for person in (anna, alice):
@@ -228,7 +244,7 @@ def test_no_message_that_the_page_said_was_sent_is_lost_when_the_server_is_kille
     for person in (anna, bob):
         person.enter('tea')
     for n in range(12):
-        anna.say('message {}'.format(n))
+        anna.say(f'message {n}')
         if n == 4:
             example.kill()
         if n == 5:
@@ -239,7 +255,7 @@ def test_no_message_that_the_page_said_was_sent_is_lost_when_the_server_is_kille
         person.is_('open', 40)
     eventually(lambda: anna.said()[1] == 0, 40)
     mine = [text for text in anna.said()[0] if text.startswith('message')]
-    assert mine == ['message {}'.format(n) for n in range(12)]
+    assert mine == [f'message {n}' for n in range(12)]
     eventually(lambda: [text for text in bob.said()[0] if text.startswith('message')] == mine)
     # The rows are true again: two people, once.
     eventually(lambda: sorted(bob.text('who').split('\n')) == ['Anna', 'bob (you)'], 20)
@@ -254,11 +270,12 @@ def test_the_pulse_beats_as_messages_are_said(example, open_browser):
     watcher.go('/pulse/')
     watcher.is_('open')
     before = int(watcher.text('total').split()[-1])
-    for n in range(3):
+    for _ in range(3):
         anna.say('beat')
     eventually(lambda: int(watcher.text('total').split()[-1]) == before + 3)
     assert watcher.browser.execute_script(
-        "return [...document.querySelectorAll('#plot rect')].some(bar => Number(bar.getAttribute('height')) > 0)")
+        "return [...document.querySelectorAll('#plot rect')].some(bar => Number(bar.getAttribute('height')) > 0)"
+    )
     assert watcher.complaints() == []
 
 
@@ -268,8 +285,9 @@ def test_no_page_keeps_anybody_out(example, open_browser, npm_packages):
     axe = (npm_packages(AXE) / 'axe.min.js').read_text()
     for width, height, colours in ((1000, 700, 'light'), (390, 844, 'dark')):
         alice = Person(open_browser(width, height), example.url)
-        alice.browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {
-            'features': [{'name': 'prefers-color-scheme', 'value': colours}]})
+        alice.browser.execute_cdp_cmd(
+            'Emulation.setEmulatedMedia', {'features': [{'name': 'prefers-color-scheme', 'value': colours}]}
+        )
         alice.log_in('alice', 'in-wonderland')
         for path in ('/', '/room/lobby/', '/pulse/', '/announce/', '/login/'):
             alice.go(path)
@@ -283,8 +301,10 @@ def test_no_page_keeps_anybody_out(example, open_browser, npm_packages):
             found = alice.browser.execute_async_script(
                 "const done = arguments[0], rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];"
                 'axe.run({runOnly: rules}).then('
-                'result => done(result.violations.map(rule => [rule.id, rule.nodes.map(node => node.html)])))')
-            assert found == [], '{} in {}: {}'.format(path, colours, json.dumps(found, indent=2))
+                'result => done(result.violations.map(rule => [rule.id, rule.nodes.map(node => node.html)])))'
+            )
+            assert found == [], f'{path} in {colours}: {json.dumps(found, indent=2)}'
             # Nothing is cut off to the right.
             assert alice.browser.execute_script(
-                'return document.documentElement.scrollWidth <= document.documentElement.clientWidth')
+                'return document.documentElement.scrollWidth <= document.documentElement.clientWidth'
+            )

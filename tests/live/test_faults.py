@@ -1,4 +1,5 @@
 """What can happen to a site, and how long its rows are wrong: each test makes one line of docs/reliability.md."""
+
 import asyncio
 import contextlib
 import os
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.alone
 
 # Clients.
 
+
 @pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
 def test_half_of_the_clients_close(hall, shape):
     async def scenario():
@@ -29,6 +31,7 @@ def test_half_of_the_clients_close(hall, shape):
         await fleet.close_many(connections[::2])
         took = await hall.rows_are(50, 5)
         await hall.came_true('50 clients close', shape, connections, 'nothing', took)
+
     asyncio.run(scenario())
 
 
@@ -42,9 +45,12 @@ def test_clients_vanish_while_they_are_spoken_to(hall, shape):
             server = hall.servers.daphne(*options)
             hall.servers.worker()
         await hall.warm_up(server)
-        stays, = await hall.open(1, server)
-        crowd = subprocess.Popen([sys.executable, '-m', 'tests.live.fleet', str(server.port), '/hall/', '20'],
-                                 stdout=subprocess.PIPE, cwd=str(programs.ROOT))
+        (stays,) = await hall.open(1, server)
+        crowd = subprocess.Popen(
+            [sys.executable, '-m', 'tests.live.fleet', str(server.port), '/hall/', '20'],
+            stdout=subprocess.PIPE,
+            cwd=str(programs.ROOT),
+        )
         assert crowd.stdout.readline() == b'open\n'
         crowd.send_signal(signal.SIGSTOP)
         since, n = time.monotonic(), 0
@@ -63,11 +69,17 @@ def test_clients_vanish_while_they_are_spoken_to(hall, shape):
                     await stays.receive(0.5)
                     continue
                 break
-            await hall.came_true('20 clients vanish and are spoken to ten times a second',
-                                 '{}, `{}`'.format(shape, ' '.join(options)), [stays], 'what was sent to them', took)
+            await hall.came_true(
+                '20 clients vanish and are spoken to ten times a second',
+                '{}, `{}`'.format(shape, ' '.join(options)),
+                [stays],
+                'what was sent to them',
+                took,
+            )
         finally:
             crowd.kill()
             crowd.wait()
+
     asyncio.run(scenario())
 
 
@@ -78,7 +90,7 @@ def test_a_tab_is_closed(hall, open_browser):
 
         def browse():
             browser = open_browser()
-            browser.get('http://127.0.0.1:{}/page/'.format(server.port))
+            browser.get(f'http://127.0.0.1:{server.port}/page/')
             first = browser.current_window_handle
             for _ in range(2):
                 browser.execute_script("window.open('/page/')")
@@ -86,23 +98,26 @@ def test_a_tab_is_closed(hall, open_browser):
                 browser.switch_to.window(handle)
                 browser.execute_async_script(
                     "const done = arguments[0]; window.socket = new WebSocket('ws://' + location.host + '/hall/');"
-                    'window.socket.onopen = () => done()')
+                    'window.socket.onopen = () => done()'
+                )
             assert hall.rows() == 3
             for handle in browser.window_handles:
                 if handle != first:
                     browser.switch_to.window(handle)
                     browser.close()
             return time.monotonic()
+
         since = await loop.run_in_executor(None, browse)
         took = await hall.rows_are(1, 5, since)
         # A disconnect function runs when its row has gone.
         await fleet.eventually(lambda: len([line for line in hall.servers.notes() if line[0] == 'close']) == 2, 2)
-        hall.report.append(('2 of 3 tabs are closed in Chromium', '`runsockets`', '3', 'nothing',
-                            '{:.1f} s'.format(took)))
+        hall.report.append(('2 of 3 tabs are closed in Chromium', '`runsockets`', '3', 'nothing', f'{took:.1f} s'))
+
     asyncio.run(scenario())
 
 
 # Servers.
+
 
 @pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
 def test_a_server_is_told_to_stop(hall, shape):
@@ -115,6 +130,7 @@ def test_a_server_is_told_to_stop(hall, shape):
         took = await hall.rows_are(len(elsewhere), 10, since)
         assert codes == [1012] * 100
         await hall.came_true('SIGTERM to the server', shape, connections + elsewhere, 'nothing; 100 get 1012', took)
+
     asyncio.run(scenario())
 
 
@@ -131,6 +147,7 @@ def test_a_server_is_killed(hall, shape):
         assert await asyncio.gather(*(connection.receive() for connection in connections)) == [1006] * 100
         took = await hall.rows_are(len(elsewhere), 10, since)
         await hall.came_true('SIGKILL to the server', shape, connections + elsewhere, 'what was under way in it', took)
+
     asyncio.run(scenario())
 
 
@@ -146,8 +163,14 @@ def test_the_only_server_is_killed_and_started_again(tmp_path, database_url, rep
         assert hall.rows() == 50
         servers.runsockets()
         took = await hall.rows_are(0, 5)
-        await hall.came_true('SIGKILL to the server, which is started again', '`runsockets`, in-memory layer',
-                             connections, 'what was under way in it', took)
+        await hall.came_true(
+            'SIGKILL to the server, which is started again',
+            '`runsockets`, in-memory layer',
+            connections,
+            'what was under way in it',
+            took,
+        )
+
     try:
         asyncio.run(scenario())
     finally:
@@ -158,13 +181,13 @@ def test_the_only_server_is_killed_and_started_again(tmp_path, database_url, rep
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
 def test_a_worker_ends_in_the_middle_of_a_handler(hall, number):
     async def scenario():
-        server, = start(hall, CLASSIC)
+        (server,) = start(hall, CLASSIC)
         connections = await hall.open(20, server)
         busy = connections[0]
         for n in range(3):
             busy.send({'type': 'WORK', 'connection': 'busy', 'n': n, 'seconds': 1, 'ref': n})
         pid = await fleet.eventually(lambda: hall.servers.pid_at_work('busy', 0), 5)
-        worker, = [program for program in hall.servers.programs if program.process.pid == pid]
+        (worker,) = [program for program in hall.servers.programs if program.process.pid == pid]
         since = hall.kill(worker, number)
         refs = [(await busy.receive(20))['ref'] for _ in range(3 if number == signal.SIGTERM else 2)]
         assert refs == ([0, 1, 2] if number == signal.SIGTERM else [1, 2])
@@ -172,9 +195,13 @@ def test_a_worker_ends_in_the_middle_of_a_handler(hall, number):
         # The other worker goes on at once if this one could say that it goes.
         assert held < (6 if number == signal.SIGTERM else 15)
         await hall.came_true(
-            '{} to a worker in a handler'.format(signal.Signals(number).name), CLASSIC, connections,
-            'nothing' if number == signal.SIGTERM else 'that frame; the next waited {:.0f} s'.format(held - 2),
-            await hall.rows_are(20, 5))
+            f'{signal.Signals(number).name} to a worker in a handler',
+            CLASSIC,
+            connections,
+            'nothing' if number == signal.SIGTERM else f'that frame; the next waited {held - 2:.0f} s',
+            await hall.rows_are(20, 5),
+        )
+
     asyncio.run(scenario())
 
 
@@ -184,7 +211,7 @@ def test_there_are_no_workers_for_a_while(hall):
     hall.servers.environment['EXPIRY'] = str(expiry)
 
     async def scenario():
-        server, = start(hall, CLASSIC)
+        (server,) = start(hall, CLASSIC)
         connections = await hall.open(60, server)
         for program in hall.servers.programs[1:]:
             hall.kill(program)
@@ -201,12 +228,19 @@ def test_there_are_no_workers_for_a_while(hall):
         hall.servers.worker()
         took = await hall.rows_are(40, 10, since)
         assert [frame['ref'] for frame in await asyncio.gather(*first)] == ['new'] * 40
-        await hall.came_true('no worker for {:.0f} s'.format(expiry * 1.5), CLASSIC, connections,
-                             '20 frames older than `expiry` ({} s)'.format(expiry), took)
+        await hall.came_true(
+            f'no worker for {expiry * 1.5:.0f} s',
+            CLASSIC,
+            connections,
+            f'20 frames older than `expiry` ({expiry} s)',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
 # What they stand on.
+
 
 @pytest.mark.parametrize('fault', ['restarts', pytest.param('hangs for 20 s', marks=pytest.mark.long)])
 def test_redis_restarts_or_hangs(hall, redis, fault):
@@ -232,8 +266,14 @@ def test_redis_restarts_or_hangs(hall, redis, fault):
         for _ in range(140):
             assert hall.rows() == 100
             await asyncio.sleep(0.1)
-        await hall.came_true('Redis {}'.format(fault), '`runsockets`, daphne, worker', connections,
-                             'what was in Redis' if fault == 'restarts' else 'nothing', time.monotonic() - since - 14)
+        await hall.came_true(
+            f'Redis {fault}',
+            '`runsockets`, daphne, worker',
+            connections,
+            'what was in Redis' if fault == 'restarts' else 'nothing',
+            time.monotonic() - since - 14,
+        )
+
     asyncio.run(scenario())
 
 
@@ -262,8 +302,13 @@ def test_postgresql_is_away_for_ten_seconds(tmp_path, redis, report):
         took = await hall.rows_are(40, 5, since)
         for connection in connections[:40]:
             assert (await connection.ask({'type': 'HELLO', 'ref': 3}))['type'] == 'GOT_HELLO'
-        await hall.came_true('PostgreSQL is away for 10 s', RUNSOCKETS, connections,
-                             '{} connects, and answers of frames that needed it'.format(refused), took)
+        await hall.came_true(
+            'PostgreSQL is away for 10 s',
+            RUNSOCKETS,
+            connections,
+            f'{refused} connects, and answers of frames that needed it',
+            took,
+        )
 
     with programs.postgres_cluster() as (url, start_postgres), contextlib.ExitStack() as stack:
         stack.enter_context(start_postgres())
@@ -278,7 +323,7 @@ def test_postgresql_is_away_for_ten_seconds(tmp_path, redis, report):
 
 @pytest.mark.parametrize('layer', ['in-memory', 'Redis'])
 def test_two_hundred_connect_at_once_on_sqlite(tmp_path, redis, report, layer):
-    url = 'sqlite://{}/db.sqlite3'.format(tmp_path)
+    url = f'sqlite://{tmp_path}/db.sqlite3'
     servers = fleet.Fleet(tmp_path, url, redis if layer == 'Redis' else None)
     hall = Hall(servers, url, report)
 
@@ -286,14 +331,20 @@ def test_two_hundred_connect_at_once_on_sqlite(tmp_path, redis, report, layer):
         count = 2 if layer == 'Redis' else 1
         both = [servers.runsockets('--threads', '4') for _ in range(count)]
         since = time.monotonic()
-        connections = await asyncio.gather(*(
-            fleet.open_patiently(server.port, '/hall/') for server in both for _ in range(200 // count)))
+        connections = await asyncio.gather(
+            *(fleet.open_patiently(server.port, '/hall/') for server in both for _ in range(200 // count))
+        )
         took = await hall.rows_are(200, 10, since)
         for program in servers.programs:
             assert 'locked' not in program.log
-        await hall.came_true('200 connects at once on SQLite',
-                             '{}`runsockets`, {} layer'.format('2 ' if count == 2 else '', layer),
-                             connections, 'nothing', took)
+        await hall.came_true(
+            '200 connects at once on SQLite',
+            '{}`runsockets`, {} layer'.format('2 ' if count == 2 else '', layer),
+            connections,
+            'nothing',
+            took,
+        )
+
     try:
         asyncio.run(scenario())
     finally:
@@ -304,19 +355,19 @@ def test_two_hundred_connect_at_once_on_sqlite(tmp_path, redis, report, layer):
 # Rights.
 
 REVOCATIONS = {
-    'logout in another process': '''
+    'logout in another process': """
 from django.contrib.auth import logout
 request = HttpRequest()
 request.session, request.user = Store('{key}'), user
 logout(request)
-''',
+""",
     'session deleted': "from django.contrib.sessions.models import Session; Session.objects.get(pk='{key}').delete()",
-    'session expires': '''
+    'session expires': """
 from datetime import timedelta
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 Session.objects.filter(pk='{key}').update(expire_date=timezone.now() - timedelta(seconds=1))
-''',
+""",
     'user deactivated': 'user.is_active = False; user.save()',
     'user deleted': 'user.delete()',
 }
@@ -330,10 +381,14 @@ def test_a_right_ends(hall, shape):
 
         def run(program):
             return hall.servers.python(program + '\nimport time; print(time.monotonic())')
+
         for how, program in REVOCATIONS.items():
             key = (await loop.run_in_executor(None, run, LOG_IN)).split()[0]
-            mine = [await fleet.Connection.open(server.port, '/hall/', cookie='sessionid=' + key)
-                    for server in both for _ in range(5)]
+            mine = [
+                await fleet.Connection.open(server.port, '/hall/', cookie='sessionid=' + key)
+                for server in both
+                for _ in range(5)
+            ]
             others = await hall.open(5, *both)
             for connection in mine:
                 assert (await connection.ask({'type': 'HELLO'}))['user_id'] is not None
@@ -344,6 +399,7 @@ def test_a_right_ends(hall, shape):
                 connection.send({'type': 'WORK', 'connection': 'revoked', 'n': 1})
                 assert await connection.receive() == 4401
                 return time.monotonic()
+
             ends = asyncio.gather(*(go_on_talking(connection) for connection in mine))
             done = float((await loop.run_in_executor(None, run, SESSION + program.format(key=key))).split()[-1])
             took = max(0, max(await ends) - done)
@@ -351,10 +407,12 @@ def test_a_right_ends(hall, shape):
             await asyncio.sleep(0.3)
             assert not any('revoked' in map(str, words) for words in hall.servers.notes())
             await hall.came_true(how, shape, mine + others, 'nothing', took)
+
     asyncio.run(scenario())
 
 
 # Load.
+
 
 def test_one_client_floods_while_fifty_talk(hall):
     async def scenario():
@@ -372,6 +430,7 @@ def test_one_client_floods_while_fifty_talk(hall):
                     await connection.ask({'type': 'ECHO', 'ref': sent})
                     times.append(loop.time() - sent)
                     await asyncio.sleep(0.1)
+
             await asyncio.gather(*(one(connection) for connection in talkers))
             return sorted(times)[int(len(times) * 0.99)]
 
@@ -395,9 +454,15 @@ def test_one_client_floods_while_fifty_talk(hall):
         assert during < max(0.25, before * 10)
         took = await hall.rows_are(51 if code is None else 50, 5)
         await hall.came_true(
-            'one client sends 5000 frames at once while 50 talk', '`runsockets`', talkers + [flood],
+            'one client sends 5000 frames at once while 50 talk',
+            '`runsockets`',
+            talkers + [flood],
             '{} of the 5000{}; p99 of the 50: {:.0f} ms, {:.0f} ms before'.format(
-                5000 - answered, ', closed with {}'.format(code) if code else '', during * 1000, before * 1000), took)
+                5000 - answered, f', closed with {code}' if code else '', during * 1000, before * 1000
+            ),
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -416,8 +481,11 @@ def test_a_client_never_reads(hall):
 
         await shout(200)
         hall.note_memory()
-        deaf = subprocess.Popen([sys.executable, '-m', 'tests.live.fleet', str(server.port), '/hall/', '1'],
-                                stdout=subprocess.PIPE, cwd=str(programs.ROOT))
+        deaf = subprocess.Popen(
+            [sys.executable, '-m', 'tests.live.fleet', str(server.port), '/hall/', '1'],
+            stdout=subprocess.PIPE,
+            cwd=str(programs.ROOT),
+        )
         assert deaf.stdout.readline() == b'open\n'
         deaf.send_signal(signal.SIGSTOP)
         try:
@@ -430,11 +498,17 @@ def test_a_client_never_reads(hall):
                     await readers[0].receive(0.5)
                     continue
                 break
-            await hall.came_true('a client never reads while 38 MB are sent to it and 20 others', '`runsockets`',
-                                 readers, 'its own; it is cut off after 4 MB', took)
+            await hall.came_true(
+                'a client never reads while 38 MB are sent to it and 20 others',
+                '`runsockets`',
+                readers,
+                'its own; it is cut off after 4 MB',
+                took,
+            )
         finally:
             deaf.kill()
             deaf.wait()
+
     asyncio.run(scenario())
 
 

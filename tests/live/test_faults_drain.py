@@ -1,4 +1,5 @@
 """What becomes of a connection when its server is told to stop, in whatever state it is."""
+
 import asyncio
 import signal
 import time
@@ -23,6 +24,7 @@ def start(hall, shape):
 
 
 # States. Nobody in them answers a close.
+
 
 def rest(connection, n):
     connection.writer.transport.pause_reading()
@@ -64,8 +66,9 @@ def work_and_speak_no_more(connection, n):
 STATES = [rest, say_too_much, speak_no_more, read_no_more, close_and_read_no_more, work, work_and_speak_no_more]
 
 
-@pytest.mark.parametrize('shape', [
-    pytest.param(SERVER, marks=pytest.mark.long), MEMORY, pytest.param(PAIR, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    'shape', [pytest.param(SERVER, marks=pytest.mark.long), MEMORY, pytest.param(PAIR, marks=pytest.mark.long)]
+)
 def test_a_server_that_stops_leaves_no_row_of_those_who_answer_no_close(hall, shape):
     async def scenario():
         server = start(hall, shape)
@@ -84,6 +87,12 @@ def test_a_server_that_stops_leaves_no_row_of_those_who_answer_no_close(hall, sh
         assert took < 12, took
         for connection in connections:
             connection.writer.transport.abort()
-        await hall.came_true('SIGTERM to a server whose clients answer no close', shape, connections, 'the rest of what '
-                             'they did not read; it ends after {:.0f} s'.format(took), time.monotonic() - since)
+        await hall.came_true(
+            'SIGTERM to a server whose clients answer no close',
+            shape,
+            connections,
+            f'the rest of what they did not read; it ends after {took:.0f} s',
+            time.monotonic() - since,
+        )
+
     asyncio.run(scenario())

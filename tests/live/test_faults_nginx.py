@@ -1,4 +1,5 @@
 """What clients notice of servers that restart or die behind nginx, which runs as docs/how-to/deploy.md has it."""
+
 import asyncio
 import contextlib
 import random
@@ -31,21 +32,39 @@ class Site:
         self.servers = [hall.servers.runsockets()]
         if second_port is None:
             self.servers.append(hall.servers.runsockets())
-        subprocess.check_call([programs.find_program('openssl'), 'req', '-x509', '-newkey', 'rsa:2048', '-nodes',
-                               '-subj', '/CN=example.com', '-keyout', 'key', '-out', 'certificate'],
-                              cwd=str(directory), stderr=subprocess.DEVNULL)
+        subprocess.check_call(
+            [
+                programs.find_program('openssl'),
+                'req',
+                '-x509',
+                '-newkey',
+                'rsa:2048',
+                '-nodes',
+                '-subj',
+                '/CN=example.com',
+                '-keyout',
+                'key',
+                '-out',
+                'certificate',
+            ],
+            cwd=str(directory),
+            stderr=subprocess.DEVNULL,
+        )
         self.port, self.text = programs.free_port(), DEPLOY.file('/etc/nginx/conf.d/mysite.conf')
         second_port = second_port or self.servers[1].port
-        for old, new in (('listen 443 ssl', 'listen 127.0.0.1:{} ssl'.format(self.port)),
-                         ('server 127.0.0.1:8000', 'server 127.0.0.1:{}'.format(self.servers[0].port)),
-                         (SECOND, 'server 127.0.0.1:{}'.format(second_port)),
-                         ('/etc/ssl/certs/example.com.pem', str(directory / 'certificate')),
-                         ('/etc/ssl/private/example.com.key', str(directory / 'key'))):
+        for old, new in (
+            ('listen 443 ssl', f'listen 127.0.0.1:{self.port} ssl'),
+            ('server 127.0.0.1:8000', f'server 127.0.0.1:{self.servers[0].port}'),
+            (SECOND, f'server 127.0.0.1:{second_port}'),
+            ('/etc/ssl/certs/example.com.pem', str(directory / 'certificate')),
+            ('/etc/ssl/private/example.com.key', str(directory / 'key')),
+        ):
             assert old in self.text
             self.text = self.text.replace(old, new)
         (directory / 'nginx.conf').write_text(
             'user root; daemon off; pid pid; error_log stderr; worker_processes 2; '
-            'events {{ worker_connections 4096; }} http {{ access_log off; {} }}'.format(self.text))
+            f'events {{ worker_connections 4096; }} http {{ access_log off; {self.text} }}'
+        )
         self.nginx = run([programs.find_program('nginx', '/usr/sbin'), '-p', directory, '-c', 'nginx.conf'], self.port)
         self.context = ssl.create_default_context(cafile=str(directory / 'certificate'))
         self.context.check_hostname = False
@@ -55,7 +74,7 @@ class Site:
 
     def page(self):
         """Return the status of a page."""
-        request = urllib.request.Request('https://127.0.0.1:{}/page/'.format(self.port))
+        request = urllib.request.Request(f'https://127.0.0.1:{self.port}/page/')
         try:
             with urllib.request.urlopen(request, context=self.context, timeout=10) as response:
                 return response.status
@@ -65,12 +84,16 @@ class Site:
     async def start_again(self, index):
         """Start the server that was here on its port."""
         port = self.servers[index].port
-        self.servers[index] = await asyncio.get_event_loop().run_in_executor(None, lambda: self.hall.servers.start(
-            'runsockets', '-m', 'django', 'runsockets', '127.0.0.1:{}'.format(port), port=port))
+        self.servers[index] = await asyncio.get_event_loop().run_in_executor(
+            None,
+            lambda: self.hall.servers.start('runsockets', '-m', 'django', 'runsockets', f'127.0.0.1:{port}', port=port),
+        )
 
     def rows_by_server(self):
-        return sorted(count for count, in self.hall.sql(
-            "select count(*) from sockets_socket where path = '/hall/' group by server"))
+        return sorted(
+            count
+            for (count,) in self.hall.sql("select count(*) from sockets_socket where path = '/hall/' group by server")
+        )
 
 
 class Client:
@@ -94,14 +117,15 @@ class Client:
                 while not isinstance(await self.connection.receive(3600), int):
                     pass
                 self.is_open = False
-            await asyncio.sleep(random.random() * min(30, 2 ** self.failures))
+            await asyncio.sleep(random.random() * min(30, 2**self.failures))
             self.failures += 1
 
 
 async def all_open(clients, since, seconds=30):
     while not all(client.is_open for client in clients):
-        assert time.monotonic() - since < seconds, '{} of {} are open'.format(
-            sum(client.is_open for client in clients), len(clients))
+        assert time.monotonic() - since < seconds, (
+            f'{sum(client.is_open for client in clients)} of {len(clients)} are open'
+        )
         await asyncio.sleep(0.05)
     return time.monotonic() - since
 
@@ -128,6 +152,7 @@ def test_two_servers_behind_nginx_end_and_start_one_after_the_other(hall, run, t
             while True:
                 statuses.append(await loop.run_in_executor(None, site.page))
                 await asyncio.sleep(0.1)
+
         asking = asyncio.ensure_future(ask_for_pages())
         for index in (0, 1):
             took.append(await all_gone_and_back(clients, site, index, number))
@@ -141,18 +166,23 @@ def test_two_servers_behind_nginx_end_and_start_one_after_the_other(hall, run, t
             task.cancel()
         await asyncio.wait(tasks)
         # One of them has all that came back, and half of the newcomers.
-        assert len(counts) == 2 and min(counts) > COUNT / 3, 'one server gets no connections: {}'.format(counts)
+        assert len(counts) == 2 and min(counts) > COUNT / 3, f'one server gets no connections: {counts}'
         assert set(statuses) == {200} or number == signal.SIGKILL and statuses.count(502) <= 2, statuses
         assert max(took) < 5
         tries = sum(client.tries for client in clients)
         assert tries < 3.5 * COUNT
         everybody = newcomers + [client.connection for client in clients]
         await fleet.close_many(everybody)
-        hall.report.append((
-            '{} to one of two servers behind nginx, then to the other, each started again'.format(
-                signal.Signals(number).name), '2 `runsockets`, nginx', str(COUNT),
-            ('nothing' if number == signal.SIGTERM else 'what was under way in it') + '; by then all are back',
-            '{:.1f} s'.format(max(took))))
+        hall.report.append(
+            (
+                f'{signal.Signals(number).name} to one of two servers behind nginx, then to the other, each started again',
+                '2 `runsockets`, nginx',
+                str(COUNT),
+                ('nothing' if number == signal.SIGTERM else 'what was under way in it') + '; by then all are back',
+                f'{max(took):.1f} s',
+            )
+        )
+
     asyncio.run(scenario())
 
 
@@ -175,4 +205,5 @@ def test_a_machine_that_says_nothing_costs_a_second(hall, run, tmp_path):
                 took.append(time.monotonic() - began)
             assert 0.9 < max(took) < 2 and min(took) < 0.5, took
             await fleet.close_many(connections)
+
     asyncio.run(scenario())

@@ -1,4 +1,5 @@
 """Pages whose clients do not read, or leave: what it costs the server, and whom else."""
+
 import asyncio
 import contextlib
 import hashlib
@@ -28,7 +29,7 @@ def start(hall, shape, *options):
 def ask(server, path, method='GET', version='1.1', headers=''):
     """Send a request and return the connection, of which nothing has been read."""
     connection = socket.create_connection(('127.0.0.1', server.port), timeout=20)
-    connection.sendall('{} {} HTTP/{}\r\nHost: localhost\r\n{}\r\n'.format(method, path, version, headers).encode())
+    connection.sendall(f'{method} {path} HTTP/{version}\r\nHost: localhost\r\n{headers}\r\n'.encode())
     return connection
 
 
@@ -77,8 +78,14 @@ def test_pages_of_300_mb_that_nobody_reads(hall, shape):
         # The clients' bounds, and as much again for what is under way.
         assert grown < (40 if shape == RUNSOCKETS else 2 * 2 * 32)
         hall.memory.clear()
-        await hall.came_true('2 clients ask for pages of 300 MB and do not read', shape + ', `--http-timeout 5`',
-                             connections, 'their pages, cut off; the server grows by {:.0f} MB'.format(grown), took)
+        await hall.came_true(
+            '2 clients ask for pages of 300 MB and do not read',
+            shape + ', `--http-timeout 5`',
+            connections,
+            f'their pages, cut off; the server grows by {grown:.0f} MB',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -92,14 +99,14 @@ def test_clients_leave_pages_without_end(hall, shape):
         loop = asyncio.get_event_loop()
         begin = time.monotonic()
         for way in ('fin', 'reset', 'vanishes'):
-            left = [ask(server, '/stream/?name={}-{}'.format(way, n)) for n in range(4)]
+            left = [ask(server, f'/stream/?name={way}-{n}') for n in range(4)]
             await asyncio.sleep(0.5)
             for connection in left if way != 'vanishes' else ():
                 if way == 'reset':
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
                 connection.close()
             # Who says nothing is found by the time-out, which is looked at every two seconds.
-            names = ['{}-{}'.format(way, n) for n in range(4)]
+            names = [f'{way}-{n}' for n in range(4)]
             await fleet.eventually(lambda: sorted(ended(hall, way)) == names, 3 if way != 'vanishes' else 8)
             since = time.monotonic()
             assert (await loop.run_in_executor(None, page, server))[0] == 200
@@ -108,9 +115,14 @@ def test_clients_leave_pages_without_end(hall, shape):
                 connection.close()
         took = time.monotonic() - begin
         hall.memory.clear()
-        await hall.came_true('12 clients leave pages without end: 4 close, 4 reset, 4 vanish',
-                             shape + ', `--http-timeout 3`', connections,
-                             'nothing; each generator is closed, and a page is served', took)
+        await hall.came_true(
+            '12 clients leave pages without end: 4 close, 4 reset, 4 vanish',
+            shape + ', `--http-timeout 3`',
+            connections,
+            'nothing; each generator is closed, and a page is served',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -121,7 +133,7 @@ def test_what_a_client_gets(hall, shape):
     expected = b''.join(b'%08d' % n * (128 * 1024) for n in range(50))
     assert hashlib.sha1(page(server, '/stream/?megabytes=50')[1]).digest() == hashlib.sha1(expected).digest()
     lines = page(server, '/lines/?count=3000')[1]
-    assert lines == ''.join('line {}\n'.format(n) for n in range(3000)).encode()
+    assert lines == ''.join(f'line {n}\n' for n in range(3000)).encode()
     # A long one lasts as long as it is read, and one that fails half-way is cut.
     assert len(page(server, '/stream/?megabytes=8&seconds=0.7')[1]) == 8 * 1024 * 1024
     found, is_broken = read_all(ask(server, '/stream/?raises=3'))
@@ -165,4 +177,5 @@ def test_websockets_are_pinged_while_a_long_page_is_sent(hall):
         assert head[0] == 0x89
         assert len((await long)[1]) == 8 * 1024 * 1024
         connection.writer.close()
+
     asyncio.run(scenario())

@@ -1,4 +1,5 @@
 """Clients that send too much, too small or too late, against a whole server: its memory, and what the others notice."""
+
 import asyncio
 import contextlib
 import json
@@ -76,6 +77,7 @@ async def talk(talkers, seconds):
             assert await talker.ask({'type': 'ECHO', 'ref': n}) == {'type': 'ECHO', 'ref': n}
             times.append(loop.time() - begin)
             await asyncio.sleep(0.02)
+
     await asyncio.gather(*map(one, talkers))
     return sorted(times)[int(len(times) * 0.99)]
 
@@ -97,13 +99,16 @@ def test_a_client_sends_pings_without_end_and_reads_nothing(hall, shape):
         assert flood.is_cut_off
         cut_off = time.monotonic() - since
         flood.stop()
-        assert most - before < 10 * 1024, 'it grew by {} kB'.format(most - before)
+        assert most - before < 10 * 1024, f'it grew by {most - before} kB'
         took = await hall.rows_are(10, 5)
         await hall.came_true(
-            'one client sends pings of 125 bytes without end and reads nothing', '{}, `{}`'.format(
-                shape, ' '.join(PINGS)), talkers,
-            'its own; {:.1f} MB more while it lasted, cut off after {:.0f} s'.format((most - before) / 1024, cut_off),
-            took)
+            'one client sends pings of 125 bytes without end and reads nothing',
+            '{}, `{}`'.format(shape, ' '.join(PINGS)),
+            talkers,
+            f'its own; {(most - before) / 1024:.1f} MB more while it lasted, cut off after {cut_off:.0f} s',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -119,7 +124,7 @@ def test_one_message_comes_in_fragments_of_two_bytes_and_tiny_frames_without_end
         client = connect(server)
         client.sendall(frame(b'', 1, fin=False))
         # 2 MB of a message of at most 4 MB, then fragments that hold nothing.
-        most, sent = before, 0
+        most = before
         loop = asyncio.get_event_loop()
         for _ in range(64):
             await loop.run_in_executor(None, client.sendall, frame(b'ab', 0, fin=False) * 16384)
@@ -131,13 +136,17 @@ def test_one_message_comes_in_fragments_of_two_bytes_and_tiny_frames_without_end
         for flood in floods:
             assert not flood.is_cut_off
             flood.stop()
-        assert most - before < 10 * 1024, 'it grew by {} kB'.format(most - before)
+        assert most - before < 10 * 1024, f'it grew by {most - before} kB'
         assert during < 0.1 + calm
         took = await hall.rows_are(20, 5)
         await hall.came_true(
-            'one client sends a million fragments of two bytes, then empty ones without end, while 20 talk', shape,
-            talkers, 'nothing; {:.1f} MB more; p99 of the 20: {:.0f} ms, {:.0f} ms before'.format(
-                (most - before) / 1024, during * 1000, calm * 1000), took)
+            'one client sends a million fragments of two bytes, then empty ones without end, while 20 talk',
+            shape,
+            talkers,
+            f'nothing; {(most - before) / 1024:.1f} MB more; p99 of the 20: {during * 1000:.0f} ms, {calm * 1000:.0f} ms before',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -164,7 +173,7 @@ def test_frames_go_on_coming_while_a_server_is_told_to_stop(hall, shape):
             end = time.monotonic() + 5
             while open_ or time.monotonic() < end:
                 while len(open_) < 3 and time.monotonic() < end:
-                    ref = '{}-{}'.format(name, n)
+                    ref = f'{name}-{n}'
                     n += 1
                     open_[ref] = {'type': 'WORK', 'connection': name, 'n': n, 'ref': ref}
                     connection.send(open_[ref])
@@ -179,7 +188,8 @@ def test_frames_go_on_coming_while_a_server_is_told_to_stop(hall, shape):
                 elif got.get('ref') in open_:
                     answered.add(open_.pop(got['ref'])['ref'])
             return connection
-        clients = [asyncio.ensure_future(client('c{}'.format(number))) for number in range(20)]
+
+        clients = [asyncio.ensure_future(client(f'c{number}')) for number in range(20)]
         await asyncio.sleep(2)
         hall.kill(first, signal.SIGTERM)
         connections = await asyncio.gather(*clients)
@@ -191,8 +201,12 @@ def test_frames_go_on_coming_while_a_server_is_told_to_stop(hall, shape):
         took = await hall.rows_are(20, 5)
         await hall.came_true(
             'SIGTERM to the server while 20 clients go on sending, and send again what was not answered',
-            '2 `runsockets`' if shape == ONE else '2 daphne, a worker', connections,
-            'nothing; {} frames, none executed twice'.format(len(begun)), took)
+            '2 `runsockets`' if shape == ONE else '2 daphne, a worker',
+            connections,
+            f'nothing; {len(begun)} frames, none executed twice',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -204,12 +218,17 @@ def nginx(directory, port):
     """Run nginx as docs/how-to/deploy.md has it, without TLS, before ``port``; yields its own."""
     site, front = Document('docs/how-to/deploy.md').file('/etc/nginx/conf.d/mysite.conf'), programs.free_port()
     lines = [line for line in site.splitlines() if 'ssl_' not in line]
-    site = '\n'.join(lines).replace('listen 443 ssl', 'listen 127.0.0.1:{}'.format(front)).replace(
-        'server 127.0.0.1:8000', 'server 127.0.0.1:{}'.format(port))
+    site = (
+        '\n'.join(lines)
+        .replace('listen 443 ssl', f'listen 127.0.0.1:{front}')
+        .replace('server 127.0.0.1:8000', f'server 127.0.0.1:{port}')
+    )
     (directory / 'nginx.conf').write_text(
-        'user root; daemon off; pid pid; error_log stderr; events {{}} http {{ access_log off; {} }}'.format(site))
-    program = programs.Program([programs.find_program('nginx', '/usr/sbin'), '-p', directory, '-c', 'nginx.conf'],
-                               directory / 'nginx.log')
+        f'user root; daemon off; pid pid; error_log stderr; events {{}} http {{ access_log off; {site} }}'
+    )
+    program = programs.Program(
+        [programs.find_program('nginx', '/usr/sbin'), '-p', directory, '-c', 'nginx.conf'], directory / 'nginx.log'
+    )
     try:
         programs.wait_for_port(front, program.process, program.log_path)
         yield front

@@ -1,4 +1,5 @@
 """What a Redis can do to a site that has one or three of them, and what two sites do to each other's rows."""
+
 import asyncio
 import signal
 import time
@@ -8,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from sockets.layers import RedisChannelLayer
 from sockets.engine import server_of
+from sockets.layers import RedisChannelLayer
 
 from .. import servers as programs
 from . import fleet
@@ -28,11 +29,12 @@ async def talk(connections, seconds, times, every=0.1):
             assert await connection.ask({'type': 'ECHO', 'ref': sent}) == {'type': 'ECHO', 'ref': sent}
             times.append(time.monotonic() - sent)
             await asyncio.sleep(every)
+
     await asyncio.gather(*(one(connection) for connection in connections))
 
 
 def milliseconds(times, share):
-    return '{:.0f} ms'.format(sorted(times)[int(len(times) * share)] * 1000)
+    return f'{sorted(times)[int(len(times) * share)] * 1000:.0f} ms'
 
 
 @pytest.mark.long
@@ -66,16 +68,20 @@ def test_redis_hangs_for_45_s_while_clients_connect_and_talk_to_runsockets(hall,
             assert (await connection.receive())['type'] == 'NEWS'
         assert {(await connections[0].receive())['type'] for _ in range(2)} == {'NEWS', 'HEARD'}
         await hall.came_true(
-            'Redis hangs for 45 s while 40 clients talk and one a second connects', RUNSOCKETS, connections,
-            'nothing; slowest echo {}, slowest connect {}'.format(
-                milliseconds(echoes, 0.999999), milliseconds(connects, 0.999999)), time.monotonic() - since - 6)
+            'Redis hangs for 45 s while 40 clients talk and one a second connects',
+            RUNSOCKETS,
+            connections,
+            f'nothing; slowest echo {milliseconds(echoes, 0.999999)}, slowest connect {milliseconds(connects, 0.999999)}',
+            time.monotonic() - since - 6,
+        )
+
     asyncio.run(scenario())
 
 
 @pytest.mark.long
 def test_redis_hangs_for_45_s_while_clients_connect_and_talk_to_daphne(hall, redis):
     async def scenario():
-        server, = start(hall, CLASSIC)
+        (server,) = start(hall, CLASSIC)
         await hall.warm_up(server)
         connections = await hall.open(40, server)
         talkers, silent = connections[:10], connections[10:]
@@ -91,6 +97,7 @@ def test_redis_hangs_for_45_s_while_clients_connect_and_talk_to_daphne(hall, red
             with pytest.raises((fleet.Refused, ConnectionError)) as raised:
                 await fleet.Connection.open(server.port, '/hall/')
             refusals.append((knocked - began, time.monotonic() - knocked, str(raised.value)))
+
         knocks = []
         for _ in range(45):
             knocks.append(asyncio.ensure_future(knock()))
@@ -110,8 +117,13 @@ def test_redis_hangs_for_45_s_while_clients_connect_and_talk_to_daphne(hall, red
             connection.send({'type': 'ECHO', 'ref': 'still there'})
         assert {frame['ref'] for frame in await asyncio.gather(*listening)} == {'still there'}
         await hall.came_true(
-            'Redis hangs for 45 s while 10 clients talk and one a second connects', CLASSIC, silent,
-            'what was under way: 10 frames, closed with 1013; 45 connects, refused with 503 after the first 10 s', took)
+            'Redis hangs for 45 s while 10 clients talk and one a second connects',
+            CLASSIC,
+            silent,
+            'what was under way: 10 frames, closed with 1013; 45 connects, refused with 503 after the first 10 s',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -121,8 +133,8 @@ class Shards:
     def __init__(self, directory):
         self.all = []
         for n in range(3):
-            (directory / 'redis-{}'.format(n)).mkdir()
-            self.all.append(fleet.Redis(directory / 'redis-{}'.format(n)))
+            (directory / f'redis-{n}').mkdir()
+            self.all.append(fleet.Redis(directory / f'redis-{n}'))
         self.url = ' '.join(redis.url for redis in self.all)
         self.layer = RedisChannelLayer(hosts=self.url.split())
 
@@ -155,7 +167,7 @@ def test_one_redis_of_three(tmp_path, database_url, report, fault):
 
 async def one_of_three(hall, shards, fault):
     loop = asyncio.get_event_loop()
-    server, = start(hall, CLASSIC)
+    (server,) = start(hall, CLASSIC)
     local = hall.servers.runsockets()
     await hall.warm_up(server, local)
     connections, locals_ = await hall.open(40, server), await hall.open(10, local)
@@ -178,8 +190,9 @@ async def one_of_three(hall, shards, fault):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                response = await loop.run_in_executor(None, urllib.request.urlopen, 'http://127.0.0.1:{}/page/'.format(
-                    server.port))
+                response = await loop.run_in_executor(
+                    None, urllib.request.urlopen, f'http://127.0.0.1:{server.port}/page/'
+                )
             except urllib.error.HTTPError as error:
                 response = error
             statuses.append(response.code)
@@ -214,27 +227,35 @@ async def one_of_three(hall, shards, fault):
     for connection in ill[1:]:
         connection.send({'type': 'ECHO', 'ref': 'again'})
     assert {frame['ref'] for frame in await asyncio.gather(*quiet)} == {'again'}
-    print('{}: p50 before {}, during {}, after {}; p99 before {}, during {}, after {}; longest in the first 4 s {}; '
-          'runsockets p99 {}'.format(
-              fault, *(milliseconds(times, 0.5) for times in (before, during, after)),
-              *(milliseconds(times, 0.99) for times in (before, during, after)),
-              milliseconds(first, 0.999999), milliseconds(here + here_too, 0.99)))
+    print(
+        '{}: p50 before {}, during {}, after {}; p99 before {}, during {}, after {}; longest in the first 4 s {}; '
+        'runsockets p99 {}'.format(
+            fault,
+            *(milliseconds(times, 0.5) for times in (before, during, after)),
+            *(milliseconds(times, 0.99) for times in (before, during, after)),
+            milliseconds(first, 0.999999),
+            milliseconds(here + here_too, 0.99),
+        )
+    )
     assert sorted(during)[int(len(during) * 0.99)] < max(0.15, 3 * sorted(before)[int(len(before) * 0.99)])
     assert max(here + here_too) < 1 and max(first) < 5
     hall.memory.clear()
     await hall.came_true(
-        'one Redis of three {} for 10 s'.format(fault), 'daphne, 2 workers, `runsockets`', healthy + locals_ + ill[1:],
-        '{} of 40 connections through daphne wait, and get 1013 if they speak; the others: p99 {}, {} before, once {}; '
-        'pages: nothing'.format(len(ill), milliseconds(during, 0.99), milliseconds(before, 0.99),
-                                milliseconds(first, 0.999999)), took)
+        f'one Redis of three {fault} for 10 s',
+        'daphne, 2 workers, `runsockets`',
+        healthy + locals_ + ill[1:],
+        f'{len(ill)} of 40 connections through daphne wait, and get 1013 if they speak; the others: p99 {milliseconds(during, 0.99)}, {milliseconds(before, 0.99)} before, once {milliseconds(first, 0.999999)}; '
+        'pages: nothing',
+        took,
+    )
 
 
-AHEAD = '''
+AHEAD = """
 import sys, time
 now = time.time
 time.time = lambda: now() + 70
 sys.argv = sys.argv[1:]
-'''
+"""
 
 
 @pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
@@ -247,8 +268,17 @@ def test_the_clock_of_one_server_is_70_s_ahead(hall, shape):
             sender = hall.servers.runsockets()
         else:
             run = 'sys.argv.insert(0, "daphne")\nfrom daphne.cli import CommandLineInterface as C; C.entrypoint()'
-            ahead = hall.servers.start('daphne', '-c', AHEAD + run, '-b', '127.0.0.1', '-p', str(port),
-                                       'tests.live.asgi:channel_layer', port=port)
+            ahead = hall.servers.start(
+                'daphne',
+                '-c',
+                AHEAD + run,
+                '-b',
+                '127.0.0.1',
+                '-p',
+                str(port),
+                'tests.live.asgi:channel_layer',
+                port=port,
+            )
             hall.servers.worker(), hall.servers.worker()
             sender = hall.servers.daphne()
         theirs, (here,) = await hall.open(10, ahead), await hall.open(1, sender)
@@ -263,9 +293,15 @@ def test_the_clock_of_one_server_is_70_s_ahead(hall, shape):
             assert (await connection.receive(20))['type'] == 'RECONNECT'
             assert await connection.receive() == 4401
             return time.monotonic()
+
         ends = asyncio.gather(*(end(connection) for connection in theirs))
-        done = float(await loop.run_in_executor(None, hall.servers.python, (
-            'import time; Socket.objects.exclude(pk={}).revoke(); print(time.monotonic())'.format(mine))))
+        done = float(
+            await loop.run_in_executor(
+                None,
+                hall.servers.python,
+                (f'import time; Socket.objects.exclude(pk={mine}).revoke(); print(time.monotonic())'),
+            )
+        )
         took = max(0, max(await ends) - done)
         assert took < 1.5
         await hall.rows_are(1, 5)
@@ -283,6 +319,7 @@ def test_the_clock_of_one_server_is_70_s_ahead(hall, shape):
             frame = await connection.receive()
             if frame['type'] == 'GOT_HELLO':
                 return frame
+
     asyncio.run(scenario())
 
 
@@ -301,6 +338,12 @@ def test_servers_with_another_prefix_share_the_database(hall):
         for _ in range(30):
             assert hall.rows() == 40
             await asyncio.sleep(0.1)
-        await hall.came_true('servers with another prefix share the database, and one of them is killed',
-                             '2 `runsockets`, 1 with another prefix', connections[20:], 'nothing of the others', took)
+        await hall.came_true(
+            'servers with another prefix share the database, and one of them is killed',
+            '2 `runsockets`, 1 with another prefix',
+            connections[20:],
+            'nothing of the others',
+            took,
+        )
+
     asyncio.run(scenario())

@@ -1,4 +1,5 @@
 """Who may do what, and how often, where several processes have to agree."""
+
 import asyncio
 import time
 
@@ -10,10 +11,13 @@ from .hall import CLASSIC, LOG_IN, RUNSOCKETS, SESSION, start
 pytestmark = pytest.mark.alone
 
 BOTH = pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
-MAY = SESSION + '''
+MAY = (
+    SESSION
+    + """
 from django.contrib.auth.models import Permission
 user.user_permissions.{}(Permission.objects.get(codename='delete_socket'))
-'''
+"""
+)
 
 
 def python(hall, program):
@@ -32,8 +36,11 @@ def test_a_user_sends_as_many_frames_as_it_may_over_all_of_its_tabs(hall, redis,
         redis.client().flushall()
         servers = start(hall, shape)
         cookie = await log_in(hall)
-        tabs = [await fleet.Connection.open(server.port, '/hall/', cookie=cookie) for server in servers
-                for _ in range(6 // len(servers))]
+        tabs = [
+            await fleet.Connection.open(server.port, '/hall/', cookie=cookie)
+            for server in servers
+            for _ in range(6 // len(servers))
+        ]
         began = time.monotonic()
         answers = []
         for n in range(8):
@@ -43,10 +50,16 @@ def test_a_user_sends_as_many_frames_as_it_may_over_all_of_its_tabs(hall, redis,
         assert len(answers) - len(refused) == 10
         assert {answer['details'] for answer in refused} == {'At most 10/h per user.'}
         assert all(0 < answer['retry_after'] <= 360 for answer in refused)
-        stranger, = await hall.open(1, servers[-1])
+        (stranger,) = await hall.open(1, servers[-1])
         assert (await stranger.ask({'type': 'TEN'}))['type'] == 'TEN'
-        await hall.came_true('a user sends 48 frames over 6 tabs where `10/h` per user are allowed', shape,
-                             [*tabs, stranger], '38 of 48, as told', time.monotonic() - began)
+        await hall.came_true(
+            'a user sends 48 frames over 6 tabs where `10/h` per user are allowed',
+            shape,
+            [*tabs, stranger],
+            '38 of 48, as told',
+            time.monotonic() - began,
+        )
+
     asyncio.run(scenario())
 
 
@@ -60,8 +73,9 @@ def test_a_permission_counts_at_the_connect_and_from_the_next_frame_after_it_was
             assert (await refused.receive())['code'] == 'not_allowed'
             assert await refused.receive() == 4403
         await python(hall, MAY.format('add'))
-        staff = [await fleet.Connection.open(server.port, '/staff/', cookie=cookie) for server in servers
-                 for _ in range(2)]
+        staff = [
+            await fleet.Connection.open(server.port, '/staff/', cookie=cookie) for server in servers for _ in range(2)
+        ]
         for connection in staff:
             assert await connection.ask({'type': 'ECHO', 'ref': 1}) == {'type': 'ECHO', 'ref': 1}
         await python(hall, MAY.format('remove'))
@@ -69,6 +83,12 @@ def test_a_permission_counts_at_the_connect_and_from_the_next_frame_after_it_was
         for connection in staff:
             assert (await connection.ask({'type': 'ECHO', 'ref': 2}))['code'] == 'not_allowed'
             assert await connection.receive() == 4403
-        await hall.came_true('a permission is taken from who is connected', shape, staff,
-                             'each with its next frame: 4403', await hall.rows_are(0, 5, began))
+        await hall.came_true(
+            'a permission is taken from who is connected',
+            shape,
+            staff,
+            'each with its next frame: 4403',
+            await hall.rows_are(0, 5, began),
+        )
+
     asyncio.run(scenario())

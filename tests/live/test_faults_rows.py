@@ -1,4 +1,5 @@
 """Connections without a row and rows without a connection, whatever made them, and for how long they stay."""
+
 import asyncio
 import collections
 import os
@@ -48,8 +49,10 @@ class Talker:
     @classmethod
     async def several(cls, hall, name, count, server, seconds):
         # In so many seconds, no more than may wait of one connection.
-        return [cls('{}{}'.format(name, n), connection, max(0.2, seconds / 50))
-                for n, connection in enumerate(await hall.open(count, server))]
+        return [
+            cls(f'{name}{n}', connection, max(0.2, seconds / 50))
+            for n, connection in enumerate(await hall.open(count, server))
+        ]
 
 
 async def all_told(talkers, seconds, may_wait=False):
@@ -66,7 +69,7 @@ async def all_told(talkers, seconds, may_wait=False):
 def codes(talkers):
     """Return with which codes ``talkers`` were closed, as text."""
     counts = collections.Counter(talker.code for talker in talkers)
-    return ', '.join('{} get {}'.format(count, code) for code, count in sorted(counts.items()))
+    return ', '.join(f'{count} get {code}' for code, count in sorted(counts.items()))
 
 
 def handled(hall, talkers, since):
@@ -98,13 +101,13 @@ async def come_back(hall, count, server, seconds=15):
 def start_on(wire, hall, shape):
     """Start a server that reaches Redis by ``wire``, and others; return them."""
     direct = hall.servers.environment['REDIS_URL']
-    hall.servers.environment['REDIS_URL'] = 'redis://127.0.0.1:{}/0'.format(wire.port)
+    hall.servers.environment['REDIS_URL'] = f'redis://127.0.0.1:{wire.port}/0'
     server = hall.servers.runsockets() if shape == RUNSOCKETS else hall.servers.daphne()
     hall.servers.environment['REDIS_URL'] = direct
     if shape == RUNSOCKETS:
         return server, hall.servers.runsockets()
     hall.servers.worker(), hall.servers.worker()
-    return server,
+    return (server,)
 
 
 @BOTH
@@ -132,9 +135,14 @@ def test_a_server_is_stopped_and_goes_on(hall, redis, shape, seconds):
         assert handled(hall, talkers, since) == []
         back = await come_back(hall, 20, server)
         await hall.rows_are(len(bystanders) + 20, 5)
-        await hall.came_true('SIGSTOP to the server, SIGCONT after {} s'.format(seconds), shape,
-                             [talker.connection for talker in talkers] + bystanders + back,
-                             'what was said to it meanwhile; ' + codes(talkers), took)
+        await hall.came_true(
+            f'SIGSTOP to the server, SIGCONT after {seconds} s',
+            shape,
+            [talker.connection for talker in talkers] + bystanders + back,
+            'what was said to it meanwhile; ' + codes(talkers),
+            took,
+        )
+
     try:
         asyncio.run(scenario())
     finally:
@@ -173,9 +181,14 @@ def test_a_server_is_cut_off_from_redis(hall, redis, shape, seconds):
         back = await come_back(hall, 20, server)
         await hall.rows_are(len(bystanders) + 20, 10)
         lost = 'what was said to it meanwhile; ' if shape == CLASSIC else ''
-        await hall.came_true('a server is cut off from Redis for {} s'.format(seconds),
-                             shape, [talker.connection for talker in talkers] + came + bystanders + back,
-                             lost + codes(talkers), max(0, took))
+        await hall.came_true(
+            f'a server is cut off from Redis for {seconds} s',
+            shape,
+            [talker.connection for talker in talkers] + came + bystanders + back,
+            lost + codes(talkers),
+            max(0, took),
+        )
+
     try:
         asyncio.run(scenario())
     finally:
@@ -183,26 +196,33 @@ def test_a_server_is_cut_off_from_redis(hall, redis, shape, seconds):
 
 
 @BOTH
-@pytest.mark.parametrize('process', ['a process that goes on',
-                                     pytest.param('a process that ends', marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    'process', ['a process that goes on', pytest.param('a process that ends', marks=pytest.mark.long)]
+)
 def test_somebody_logs_out_while_redis_is_away(hall, redis, shape, process):
     async def scenario():
         loop = asyncio.get_event_loop()
         servers = start(hall, shape)
         key = (await loop.run_in_executor(None, hall.servers.python, LOG_IN)).split()[0]
-        mine = [await fleet.Connection.open(server.port, '/hall/', cookie='sessionid=' + key)
-                for server in servers for _ in range(3)]
+        mine = [
+            await fleet.Connection.open(server.port, '/hall/', cookie='sessionid=' + key)
+            for server in servers
+            for _ in range(3)
+        ]
         for connection in mine:
             assert (await connection.ask({'type': 'HELLO'}))['user_id'] is not None
         others = await hall.open(3, *servers)
         await loop.run_in_executor(None, redis.stop)
         ends = asyncio.gather(*(all_of(connection) for connection in mine))
-        program = SESSION + '''
+        program = (
+            SESSION
+            + """
 from django.contrib.auth import logout
 request = HttpRequest()
 request.session, request.user = Store('{}'), user
 logout(request)
-{}'''.format(key, 'import time; time.sleep(10)' if process == 'a process that goes on' else '')
+{}""".format(key, 'import time; time.sleep(10)' if process == 'a process that goes on' else '')
+        )
         ends_of_program = loop.run_in_executor(None, hall.servers.python, program)
         await hall.rows_are(len(others), 10)
         await asyncio.sleep(3)
@@ -215,8 +235,10 @@ logout(request)
         assert took < 10
         await ends_of_program
         await hall.rows_are(len(others), 5)
-        await hall.came_true('somebody logs out while Redis is away for 3 s, in ' + process, shape, mine + others,
-                             'nothing', took)
+        await hall.came_true(
+            'somebody logs out while Redis is away for 3 s, in ' + process, shape, mine + others, 'nothing', took
+        )
+
     asyncio.run(scenario())
 
 
@@ -235,18 +257,20 @@ def test_rows_are_deleted_by_sql(hall, shape):
     async def scenario():
         servers = start(hall, shape)
         connections = await hall.open(10, *servers)
-        victims = [(connection, (await connection.ask({'type': 'HELLO'}))['socket_id'])
-                   for connection in connections[::3]]
+        victims = [
+            (connection, (await connection.ask({'type': 'HELLO'}))['socket_id']) for connection in connections[::3]
+        ]
         ids = ', '.join(str(pk) for _, pk in victims)
-        hall.sql('delete from sockets_socket where id in ({}) returning id'.format(ids))
+        hall.sql(f'delete from sockets_socket where id in ({ids}) returning id')
         since = time.monotonic()
         for connection, pk in victims:
             frames, code, ended = await all_of(connection)
             assert (frames[-1]['type'], code) == ('RECONNECT', 1012)
             # Nobody could have run its disconnect function: whoever deleted the row did not tell.
-            hall.servers.notes_directory.joinpath('0').open('a').write('close {} {}\n'.format(pk, time.monotonic()))
+            hall.servers.notes_directory.joinpath('0').open('a').write(f'close {pk} {time.monotonic()}\n')
         assert ended - since < 12
         await hall.came_true('rows are deleted by SQL', shape, connections, 'their disconnect functions', ended - since)
+
     asyncio.run(scenario())
 
 
@@ -256,13 +280,19 @@ def test_rows_without_a_connection(hall, shape):
         server, *_ = start(hall, shape)
         connections = await hall.open(10, server)
         columns = 'server, path, active, last_ping, created, modified, handshake'
-        ids = [pk for pk, in hall.sql(
-            'insert into sockets_socket (channel_name, {0}) select channel_name || id, {0} from sockets_socket '
-            "where path = '/hall/' limit 3 returning id".format(columns))]
+        ids = [
+            pk
+            for (pk,) in hall.sql(
+                f'insert into sockets_socket (channel_name, {columns}) select channel_name || id, {columns} from sockets_socket '
+                "where path = '/hall/' limit 3 returning id"
+            )
+        ]
         took = await hall.rows_are(10, 15)
-        await fleet.eventually(lambda: {str(pk) for pk in ids} <= {
-            words[1] for words in hall.servers.notes() if words[0] == 'close'}, 2)
+        await fleet.eventually(
+            lambda: {str(pk) for pk in ids} <= {words[1] for words in hall.servers.notes() if words[0] == 'close'}, 2
+        )
         await hall.came_true('3 rows have no connection', shape, connections, 'nothing', took)
+
     asyncio.run(scenario())
 
 
@@ -292,14 +322,22 @@ def test_a_row_in_an_open_transaction_is_no_fault(hall, shape):
                 assert await connection.ask({'type': 'ECHO'}, 60) == {'type': 'ECHO'}
                 await connection.close()
                 visits.append(path)
+
         await asyncio.gather(*(visit('/late/', 4) for _ in range(6)), *(visit('/hall/', 8) for _ in range(20)))
         assert 'without a' not in server.log
         await hall.rows_are(0, 10)
         await fleet.eventually(lambda: hall.servers.rows() == 0)
         assert visits.count('/late/') >= 6
-        hall.report.append((
-            'connects in transactions of 8 s for {:.0f} s'.format(seconds),
-            '`runsockets`' if shape == RUNSOCKETS else CLASSIC, str(len(visits)), 'nothing', '0.0 s'))
+        hall.report.append(
+            (
+                f'connects in transactions of 8 s for {seconds:.0f} s',
+                '`runsockets`' if shape == RUNSOCKETS else CLASSIC,
+                str(len(visits)),
+                'nothing',
+                '0.0 s',
+            )
+        )
+
     asyncio.run(scenario())
 
 
@@ -318,6 +356,12 @@ def test_a_server_is_killed_while_redis_restarts(hall, redis, shape):
         # Ten seconds in which whom Redis does not know may speak, and then as for any other.
         took = await hall.rows_are(len(bystanders), 18, since)
         assert took > 9
-        await hall.came_true('SIGKILL to the server while Redis restarts', shape, connections + bystanders,
-                             'what was under way in it, and in Redis', took)
+        await hall.came_true(
+            'SIGKILL to the server while Redis restarts',
+            shape,
+            connections + bystanders,
+            'what was under way in it, and in Redis',
+            took,
+        )
+
     asyncio.run(scenario())

@@ -1,4 +1,5 @@
 """``runserver``: what its rows say after it has loaded the code anew, and after it was killed."""
+
 import asyncio
 import os
 import signal
@@ -29,8 +30,9 @@ class Developer(fleet.Fleet):
     def runserver(self, *args, port=None):
         port = port or programs.free_port()
         # A group of its own: the process that watches, and the one that it starts anew.
-        program = self.start('runserver', '-m', 'django', 'runserver', '127.0.0.1:{}'.format(port), *args, port=port,
-                             start_new_session=True)
+        program = self.start(
+            'runserver', '-m', 'django', 'runserver', f'127.0.0.1:{port}', *args, port=port, start_new_session=True
+        )
         return program
 
     def save(self, seconds=40):
@@ -69,7 +71,7 @@ class Developer(fleet.Fleet):
 
 @pytest.fixture
 def hall(tmp_path, report):
-    url = 'sqlite://{}/db.sqlite3'.format(tmp_path)
+    url = f'sqlite://{tmp_path}/db.sqlite3'
     servers = Developer(tmp_path, url)
     yield Hall(servers, url, report)
     servers.stop()
@@ -97,6 +99,7 @@ def test_a_file_is_saved_under_runserver(hall, saves):
         assert 'BAD' not in hall.servers.doctor()
         fault = 'A file is saved, and the code loaded anew' + ', three times' * (saves > 1)
         await hall.came_true(fault, '`runserver`', connections, 'what was under way in it', took)
+
     asyncio.run(scenario())
 
 
@@ -112,8 +115,14 @@ def test_runserver_is_killed_and_started_again_and_nobody_connects(hall):
         assert '\nBAD' in lines and '2 rows' in lines and 'sockets purge' in lines
         hall.servers.runserver('--noreload')
         took = await hall.rows_are(0, 10)
-        await hall.came_true('SIGKILL, and it is started again', '`runserver`, to which nobody connects', connections,
-                             'what was under way in it', took)
+        await hall.came_true(
+            'SIGKILL, and it is started again',
+            '`runserver`, to which nobody connects',
+            connections,
+            'what was under way in it',
+            took,
+        )
+
     asyncio.run(scenario())
 
 
@@ -129,4 +138,5 @@ def test_a_purge_finds_the_rows_of_a_runserver_that_was_killed(hall):
         assert hall.servers.manage('sockets', 'purge') == 'Removed 2 rows.\n'
         assert hall.rows() == 0
         assert 'BAD' not in hall.servers.doctor()
+
     asyncio.run(scenario())

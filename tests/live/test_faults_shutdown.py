@@ -1,4 +1,5 @@
 """What happens to connections, frames and pages of a server that is told to stop."""
+
 import asyncio
 import collections
 import contextlib
@@ -26,7 +27,7 @@ def start(hall, shape):
 def page(port, seconds=0, size=0):
     """Return how many bytes a page has that takes some seconds, for a client that reads no faster than it must."""
     with contextlib.closing(http.client.HTTPConnection('127.0.0.1', port, timeout=20)) as connection:
-        connection.request('GET', '/page/?seconds={}&size={}'.format(seconds, size))
+        connection.request('GET', f'/page/?seconds={seconds}&size={size}')
         response = connection.getresponse()
         assert response.status == 200
         count, part = 0, True
@@ -47,7 +48,7 @@ async def knock(port):
     except ConnectionRefusedError:
         return 'nobody listens'
     except ConnectionError as error:
-        return 'cut off: {!r}'.format(error)
+        return f'cut off: {error!r}'
     return await connection.receive()
 
 
@@ -71,6 +72,7 @@ def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
             while True:
                 knocks.append(asyncio.ensure_future(knock(server.port)))
                 await asyncio.sleep(0.005)
+
         knocking = asyncio.ensure_future(keep_knocking())
         await asyncio.sleep(0.3)
         since = hall.kill(server, signal.SIGTERM)
@@ -79,8 +81,10 @@ def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
         told = time.monotonic() - since
         # ... and the others when they have been answered.
         for connection in busy:
-            assert [frame if isinstance(frame, int) else frame['ref'] for frame in [
-                await connection.receive() for _ in range(3)]] == [0, 1, 1012]
+            assert [
+                frame if isinstance(frame, int) else frame['ref']
+                for frame in [await connection.receive() for _ in range(3)]
+            ] == [0, 1, 1012]
         assert [size >= wanted for size, wanted in zip(await asyncio.gather(*pages), (5, 3e7))] == [True, True]
         await fleet.eventually(lambda: not server.is_running, 10)
         took = time.monotonic() - since
@@ -97,8 +101,13 @@ def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
         hall.killed.add(server)
         await hall.rows_are(0, 5)
         await hall.came_true(
-            'SIGTERM to a server with frames and pages under way, while clients connect', shape, connections,
-            'nothing; it ends after {:.0f} s'.format(took), told)
+            'SIGTERM to a server with frames and pages under way, while clients connect',
+            shape,
+            connections,
+            f'nothing; it ends after {took:.0f} s',
+            told,
+        )
+
     asyncio.run(scenario())
 
 
@@ -119,6 +128,7 @@ def test_a_daphne_whose_workers_are_gone_stops_within_its_time(hall):
         await fleet.eventually(lambda: not server.is_running, 5)
         assert 8 < time.monotonic() - since < 12
         assert server.process.returncode == 0, server.log
+
     asyncio.run(scenario())
 
 
@@ -127,7 +137,7 @@ def test_a_daphne_without_redis_stops_within_its_time(hall, redis, fault):
     async def scenario():
         server = hall.servers.daphne()
         worker = hall.servers.worker()
-        connection, = await hall.open(1, server)
+        (connection,) = await hall.open(1, server)
         hall.kill(worker)
         loop = asyncio.get_event_loop()
         if fault == 'stops':
@@ -145,6 +155,7 @@ def test_a_daphne_without_redis_stops_within_its_time(hall, redis, fault):
                 await loop.run_in_executor(None, redis.start)
             else:
                 redis.program.process.send_signal(signal.SIGCONT)
+
     asyncio.run(scenario())
 
 
@@ -184,6 +195,7 @@ def test_servers_are_restarted_one_after_the_other_while_clients_ask(hall, shape
                 if is_over.is_set():
                     await connection.close()
             asked[0] += n
+
         asking = [asyncio.ensure_future(client(number)) for number in range(clients)]
         await asyncio.sleep(1)
         for index in (0, 1):
@@ -198,7 +210,14 @@ def test_servers_are_restarted_one_after_the_other_while_clients_ask(hall, shape
         doubled = [key for key, count in handled.items() if count > 1]
         assert len(handled) == asked[0] > 1000
         assert doubled == []
-        hall.report.append(('two servers are restarted, one after the other, while {} clients ask'.format(clients),
-                            shape, str(clients), 'nothing; 0 of {} requests are handled twice'.format(asked[0]),
-                            '-'))
+        hall.report.append(
+            (
+                f'two servers are restarted, one after the other, while {clients} clients ask',
+                shape,
+                str(clients),
+                f'nothing; 0 of {asked[0]} requests are handled twice',
+                '-',
+            )
+        )
+
     asyncio.run(scenario())

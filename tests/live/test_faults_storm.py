@@ -1,4 +1,5 @@
 """Everybody comes back at once: ``benchmarks/storm.py`` with few clients, and with as many as it likes."""
+
 import asyncio
 import json
 import signal
@@ -18,17 +19,35 @@ SHAPES = {'runsockets': '2 `runsockets`', 'classic': '2 daphnes, 2 workers'}
 def play(tmp_path, report, shape, clients, milliseconds, *args):
     path = tmp_path / 'storm.json'
     program = subprocess.run(
-        [sys.executable, 'benchmarks/storm.py', '--shape', shape, '--clients', str(clients), '--milliseconds',
-         str(milliseconds), '--json', str(path), *args], cwd=str(servers.ROOT), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT)
+        [
+            sys.executable,
+            'benchmarks/storm.py',
+            '--shape',
+            shape,
+            '--clients',
+            str(clients),
+            '--milliseconds',
+            str(milliseconds),
+            '--json',
+            str(path),
+            *args,
+        ],
+        cwd=str(servers.ROOT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     print(program.stdout.decode())
     assert program.returncode == 0, program.stdout.decode()
-    result, = json.loads(path.read_text())
-    report.append((
-        'SIGKILL to one of two servers, started again: {} clients come back to a connect function of {} ms'.format(
-            clients, milliseconds), SHAPES[shape], str(clients + 100),
-        'what was under way in it; all back after {:.1f} s'.format(result['back']), '{:.1f} s'.format(
-            result['found'] + result['true'])))
+    (result,) = json.loads(path.read_text())
+    report.append(
+        (
+            f'SIGKILL to one of two servers, started again: {clients} clients come back to a connect function of {milliseconds} ms',
+            SHAPES[shape],
+            str(clients + 100),
+            'what was under way in it; all back after {:.1f} s'.format(result['back']),
+            '{:.1f} s'.format(result['found'] + result['true']),
+        )
+    )
 
 
 @pytest.mark.parametrize('shape', sorted(SHAPES))
@@ -61,8 +80,10 @@ async def knock(server, count):
     clients = []
     for _ in range(count):
         reader, writer = await asyncio.open_connection('127.0.0.1', server.port)
-        writer.write(b'GET /storm/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-                     b'Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n')
+        writer.write(
+            b'GET /storm/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+            b'Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n'
+        )
         await asyncio.sleep(0.05)
         clients.append((reader, writer))
     return clients
@@ -80,6 +101,7 @@ def test_a_client_that_has_gone_before_its_connect_was_taken_costs_nothing(slow)
         assert [words[0] for words in slow.notes()] == ['open', 'open'] and slow.rows() == 2
         for _, writer in clients:
             writer.close()
+
     asyncio.run(scenario())
 
 
@@ -97,4 +119,5 @@ def test_who_was_not_let_in_yet_is_told_to_come_back_when_the_server_stops(slow)
         clients[0][1].close()
         assert [words[0] for words in slow.notes()] == ['open']
         assert server.process.wait(10) == 0 and slow.rows() == 0
+
     asyncio.run(scenario())

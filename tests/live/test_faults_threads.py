@@ -1,4 +1,5 @@
 """What a thread that served somebody else has left for who comes next: languages, prefixes, dead database sessions."""
+
 import asyncio
 import contextlib
 import http.client
@@ -35,16 +36,22 @@ def page(port, path='/item/1/'):
 
 # What belongs to a request.
 
+
 @pytest.mark.parametrize('shape', [SERVER, PAIR])
-@pytest.mark.parametrize('forced, args, begins', [
-    ('/shop', [], '/shop'), (None, ['--root-path', '/shop'], '/shop')])
-def test_pages_and_functions_begin_with_the_prefix_and_without_what_was_left_by_others(hall, shape, forced, args,
-                                                                                       begins):
+@pytest.mark.parametrize('forced, args, begins', [('/shop', [], '/shop'), (None, ['--root-path', '/shop'], '/shop')])
+def test_pages_and_functions_begin_with_the_prefix_and_without_what_was_left_by_others(
+    hall, shape, forced, args, begins
+):
     hall.servers.environment['DJANGO_SETTINGS_MODULE'] = 'tests.live.threads_site'
     if forced:
         hall.servers.environment['FORCE_SCRIPT_NAME'] = forced
-    expected = {'url': begins + '/item/7/', 'language': 'en-us', 'zone': 'America/Chicago', 'secure': False,
-                'script': begins}
+    expected = {
+        'url': begins + '/item/7/',
+        'language': 'en-us',
+        'zone': 'America/Chicago',
+        'secure': False,
+        'script': begins,
+    }
 
     async def scenario():
         server = start(hall, shape, *args)
@@ -59,16 +66,18 @@ def test_pages_and_functions_begin_with_the_prefix_and_without_what_was_left_by_
                     assert await connection.ask({'type': type}) == dict(expected, type='SEEN')
         await fleet.close_many(connections[:1])
         # Ended by another process, which runs its disconnect function.
-        hall.servers.python("from django.utils import translation; translation.activate('de'); "
-                            'Socket.objects.all().revoke()')
+        hall.servers.python(
+            "from django.utils import translation; translation.activate('de'); Socket.objects.all().revoke()"
+        )
         await fleet.eventually(lambda: len(hall.servers.notes()) == 2, 10)
-        assert {tuple(words[2:5]) for words in hall.servers.notes()} == {
-            (expected['url'], 'en-us', 'America/Chicago')}
+        assert {tuple(words[2:5]) for words in hall.servers.notes()} == {(expected['url'], 'en-us', 'America/Chicago')}
         assert 'Traceback' not in ''.join(program.log for program in hall.servers.programs)
+
     asyncio.run(scenario())
 
 
 # Database sessions.
+
 
 @pytest.mark.parametrize('shape', [SERVER, PAIR])
 def test_the_first_frame_after_a_silence_that_was_too_long_for_the_database(hall, shape):
@@ -87,6 +96,7 @@ def test_the_first_frame_after_a_silence_that_was_too_long_for_the_database(hall
             await asyncio.sleep(1.3)
             connections += await hall.open(1, server)
         await check(hall, server, shape, connections, 'The database ends sessions that are idle for half a second')
+
     asyncio.run(scenario())
 
 
@@ -98,12 +108,15 @@ def test_all_database_sessions_are_ended_while_nobody_asks(hall, shape):
         for _ in range(2):
             for connection in connections:
                 assert (await connection.ask({'type': 'WHO'}))['type'] == 'ME'
-            ended = hall.sql("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
-                             "and pid <> pg_backend_pid() and state = 'idle'")
+            ended = hall.sql(
+                'select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() '
+                "and pid <> pg_backend_pid() and state = 'idle'"
+            )
             assert ended
             await asyncio.sleep(0.3)
             connections += await hall.open(1, server)
         await check(hall, server, shape, connections, '`pg_terminate_backend` of every session, twice')
+
     asyncio.run(scenario())
 
 
@@ -114,9 +127,10 @@ def test_the_keepalives_of_the_deployment_page_reach_the_line(database_url):
     database = psycopg2.connect(database_url, **names['DATABASES']['default']['OPTIONS'])
     with socket.socket(fileno=os.dup(database.fileno())) as line:
         assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert [line.getsockopt(socket.IPPROTO_TCP, option) for option in (
-            socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)] == [
-                30, 10, 3, 20000]
+        assert [
+            line.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        ] == [30, 10, 3, 20000]
     database.close()
 
 

@@ -1,4 +1,5 @@
 """TLS where the server itself speaks it: clients of Python and Chromium chat, and a tap on the line reads none of it."""
+
 import http.client
 import json
 import ssl
@@ -36,30 +37,57 @@ class Site:
     def __init__(self, hall, shape, directory):
         hall.servers.environment['DJANGO_SETTINGS_MODULE'] = 'tests.live.threads_site'
         key, self.certificate = str(directory / 'key.pem'), str(directory / 'certificate.pem')
-        subprocess.check_call([
-            programs.find_program('openssl'), 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost',
-            '-addext', 'subjectAltName=DNS:localhost', '-keyout', key, '-out', self.certificate],
-            stderr=subprocess.DEVNULL)
+        subprocess.check_call(
+            [
+                programs.find_program('openssl'),
+                'req',
+                '-x509',
+                '-newkey',
+                'rsa:2048',
+                '-nodes',
+                '-subj',
+                '/CN=localhost',
+                '-addext',
+                'subjectAltName=DNS:localhost',
+                '-keyout',
+                key,
+                '-out',
+                self.certificate,
+            ],
+            stderr=subprocess.DEVNULL,
+        )
         port = programs.free_port()
-        endpoint = 'ssl:{}:privateKey={}:certKey={}:interface=127.0.0.1'.format(port, key, self.certificate)
+        endpoint = f'ssl:{port}:privateKey={key}:certKey={self.certificate}:interface=127.0.0.1'
         if shape == SERVER:
             self.server = hall.servers.start('runsockets', '-m', 'django', 'runsockets', '-e', endpoint, port=port)
         else:
             self.server = hall.servers.start(
-                'daphne', '-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()', '-e', endpoint,
-                'tests.live.asgi:channel_layer', port=port)
+                'daphne',
+                '-c',
+                'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
+                '-e',
+                endpoint,
+                'tests.live.asgi:channel_layer',
+                port=port,
+            )
             hall.servers.worker()
         self.tap = Tap(port)
         self.port = self.tap.port
 
     def connect(self, path):
-        return Client(websocket.create_connection(
-            'wss://localhost:{}{}'.format(self.port, path), timeout=10, suppress_origin=True,
-            sslopt={'ca_certs': self.certificate}))
+        return Client(
+            websocket.create_connection(
+                f'wss://localhost:{self.port}{path}',
+                timeout=10,
+                suppress_origin=True,
+                sslopt={'ca_certs': self.certificate},
+            )
+        )
 
     def page(self, path):
-        connection = http.client.HTTPSConnection('localhost', self.port, timeout=10,
-                                                 context=ssl.create_default_context(cafile=self.certificate))
+        connection = http.client.HTTPSConnection(
+            'localhost', self.port, timeout=10, context=ssl.create_default_context(cafile=self.certificate)
+        )
         connection.request('GET', path)
         return json.loads(connection.getresponse().read().decode())
 
@@ -74,16 +102,18 @@ def site(request, hall, tmp_path):
 def test_clients_chat_over_tls_and_a_tap_on_the_line_reads_none_of_it(site, open_browser):
     one, other = site.connect('/chat/'), site.connect('/chat/')
     browser = open_browser(arguments=['--ignore-certificate-errors'])
-    browser.get('https://localhost:{}/chat/'.format(site.port))
+    browser.get(f'https://localhost:{site.port}/chat/')
     eventually(lambda: browser.title == 'ready')
     said = []
     for number, size in enumerate((10, 1000, 200000)):
         # No word of it is in what is sent anyway, in a certificate or a header.
-        said.append('Schwertwal-{}-'.format(number) + 'x' * size)
+        said.append(f'Schwertwal-{number}-' + 'x' * size)
         if size > 100:
             one.send({'type': 'SAY', 'text': said[-1]})
         else:
-            browser.execute_async_script('window.chat.request("SAY", {text: arguments[0]}).then(arguments[1])', said[-1])
+            browser.execute_async_script(
+                'window.chat.request("SAY", {text: arguments[0]}).then(arguments[1])', said[-1]
+            )
         for client in (one, other):
             frames = [client.receive()]
             if client is one and size > 100:

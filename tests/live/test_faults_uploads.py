@@ -1,4 +1,5 @@
 """Pictures over slow lines, against a whole server."""
+
 import asyncio
 import json
 import time
@@ -19,14 +20,14 @@ def upload(client):
     sent = frame(data, 2)
     step = len(sent) // PIECES + 1
     for begin in range(0, len(sent), step):
-        client.sendall(sent[begin:begin + step])
+        client.sendall(sent[begin : begin + step])
         time.sleep(SECONDS / PIECES)
     received = b''
     while b'"ref":"picture"' not in received:
         more = client.recv(65536)
-        assert more, 'It was closed: {!r}'.format(received)
+        assert more, f'It was closed: {received!r}'
         received += more
-    return json.loads(received[received.index(b'{"'):received.index(b'}') + 1].decode())
+    return json.loads(received[received.index(b'{"') : received.index(b'}') + 1].decode())
 
 
 @pytest.mark.parametrize('shape', [ONE, pytest.param(PAIR, marks=pytest.mark.long)])
@@ -46,6 +47,12 @@ def test_a_large_frame_comes_over_a_slow_line(hall, shape):
         await hall.rows_are(0, 10)
         # Those of a fleet answer pings only while they are asked for something.
         others = await hall.open(1, server)
-        await hall.came_true('A client takes {} s for one frame of {} kB and answers no ping meanwhile'.format(
-            SECONDS, SIZE // 1000), shape, others, 'none', 0)
+        await hall.came_true(
+            f'A client takes {SECONDS} s for one frame of {SIZE // 1000} kB and answers no ping meanwhile',
+            shape,
+            others,
+            'none',
+            0,
+        )
+
     asyncio.run(run())

@@ -1,4 +1,5 @@
 """What happens to threads and processes that handle frames, and to servers that are told to go."""
+
 import asyncio
 import functools
 import re
@@ -23,6 +24,7 @@ def start_pair(hall, threads, **environment):
 
 # Threads that die.
 
+
 @pytest.mark.parametrize('threads', [SELDOM(1), 4])
 def test_a_thread_of_a_worker_dies(hall, threads):
     async def scenario():
@@ -43,12 +45,19 @@ def test_a_thread_of_a_worker_dies(hall, threads):
         for n, connection in enumerate(connections[:threads]):
             assert (await connection.receive())['ref'] == n
         assert time.monotonic() - began < 1.9
-        await hall.came_true('each thread of a worker dies, twice', PAIR.format(threads), connections, 'nothing',
-                             await hall.rows_are(2 * threads, 5))
+        await hall.came_true(
+            'each thread of a worker dies, twice',
+            PAIR.format(threads),
+            connections,
+            'nothing',
+            await hall.rows_are(2 * threads, 5),
+        )
+
     asyncio.run(scenario())
 
 
 # Workers that are told to stop.
+
 
 @pytest.mark.parametrize('threads', [1, 4])
 @pytest.mark.parametrize('number', [signal.SIGTERM, SELDOM(signal.SIGINT)])
@@ -74,9 +83,14 @@ def test_a_worker_with_threads_is_told_to_stop(hall, threads, number):
             counts[(what, *which)] = counts.get((what, *which), 0) + 1
         assert set(counts.values()) == {1}, 'a frame was handled twice'
         if number == signal.SIGTERM:
-            await hall.came_true('SIGTERM to a worker with a frame in each thread',
-                                 PAIR.format(threads) + ' and another worker', connections,
-                                 'nothing; it ends within {:.1f} s'.format(took), await hall.rows_are(20, 5))
+            await hall.came_true(
+                'SIGTERM to a worker with a frame in each thread',
+                PAIR.format(threads) + ' and another worker',
+                connections,
+                f'nothing; it ends within {took:.1f} s',
+                await hall.rows_are(20, 5),
+            )
+
     asyncio.run(scenario())
 
 
@@ -95,10 +109,12 @@ def test_workers_are_told_to_stop_again_and_again_while_frames_come(hall, thread
                 assert (await connection.ask({'type': 'ECHO', 'ref': asked[0]}, 8))['type'] == 'ECHO'
                 answered[0] += 1
                 await asyncio.sleep(0.001)
+
         talking = [asyncio.ensure_future(talk(connection)) for connection in connections]
         for _ in range(6):
             fresh = await asyncio.get_event_loop().run_in_executor(
-                None, lambda: hall.servers.worker('--threads', str(threads)))
+                None, lambda: hall.servers.worker('--threads', str(threads))
+            )
             await asyncio.sleep(0.2)
             hall.kill(worker, signal.SIGTERM)
             await fleet.eventually(lambda: not worker.is_running, 10)
@@ -107,9 +123,14 @@ def test_workers_are_told_to_stop_again_and_again_while_frames_come(hall, thread
         is_over.set()
         await asyncio.gather(*talking)
         assert answered == asked and answered[0] > 500
-        await hall.came_true('6 workers are replaced, one after another, while 10 clients talk',
-                             PAIR.format(threads), connections, 'nothing of {} frames'.format(answered[0]),
-                             await hall.rows_are(10, 5))
+        await hall.came_true(
+            '6 workers are replaced, one after another, while 10 clients talk',
+            PAIR.format(threads),
+            connections,
+            f'nothing of {answered[0]} frames',
+            await hall.rows_are(10, 5),
+        )
+
     asyncio.run(scenario())
 
 
@@ -120,7 +141,7 @@ def test_a_function_hangs_and_its_process_is_told_to_stop(hall, shape):
             server = process = hall.servers.runsockets()
         else:
             server, process = start_pair(hall, re.search(r'\d', shape).group())
-        hung, = await hall.open(1, server)
+        (hung,) = await hall.open(1, server)
         hung.send({'type': 'WORK', 'connection': 'hung', 'n': 0, 'seconds': 60})
         await fleet.eventually(lambda: hall.servers.pid_at_work('hung', 0), 5)
         since = hall.kill(process, signal.SIGTERM)
@@ -129,12 +150,21 @@ def test_a_function_hangs_and_its_process_is_told_to_stop(hall, shape):
         assert process.process.returncode == 0, process.log
         assert 9 < took < 13
         assert 'time.sleep(content.get' in process.log, 'the stack of the thread is in the log'
-        hall.report.append(('SIGTERM to a process with a function that hangs', shape, '1',
-                            'that frame; it ends after {:.0f} s'.format(took), '-'))
+        hall.report.append(
+            (
+                'SIGTERM to a process with a function that hangs',
+                shape,
+                '1',
+                f'that frame; it ends after {took:.0f} s',
+                '-',
+            )
+        )
+
     asyncio.run(scenario())
 
 
 # Functions that take too long.
+
 
 @pytest.mark.parametrize('shape', ['`runsockets`', SELDOM(PAIR.format(1)), SELDOM(PAIR.format(4))])
 def test_a_function_hangs(hall, shape):
@@ -166,11 +196,17 @@ def test_a_function_hangs(hall, shape):
         await asyncio.sleep(0.5)
         assert not [words for words in hall.servers.notes() if words[:3] == ['start', 'hung', '1']]
         assert 'Traceback' not in process.log
-        await hall.came_true('a function hangs for longer than `MAX_HANDLING_TIME` (2 s)', shape, [hung] + others,
-                             'what it would have said; its client gets 1011', took)
+        await hall.came_true(
+            'a function hangs for longer than `MAX_HANDLING_TIME` (2 s)',
+            shape,
+            [hung] + others,
+            'what it would have said; its client gets 1011',
+            took,
+        )
         if process is not server:
             assert not process.stop() and process.process.returncode == 0
             hall.killed.add(process)
+
     asyncio.run(scenario())
 
 
@@ -188,20 +224,22 @@ def test_a_connect_function_hangs_and_its_client_goes(hall, shape):
             if 'after' in path:
                 connection = await fleet.Connection.open(server.port, path)
                 connection.writer.close()
-                assert hall.sql("select count(*) from sockets_socket")[0][0] == 1
+                assert hall.sql('select count(*) from sockets_socket')[0][0] == 1
             else:
                 with pytest.raises((fleet.Refused, ConnectionError)):
                     await fleet.Connection.open(server.port, path)
-            while hall.sql("select count(*) from sockets_socket")[0][0]:
+            while hall.sql('select count(*) from sockets_socket')[0][0]:
                 assert time.monotonic() - since < 5
                 await asyncio.sleep(0.05)
             await asyncio.sleep(max(0, since + 7 - time.monotonic()))
-            assert hall.sql("select count(*) from sockets_socket")[0][0] == 0, 'it opened when it returned'
+            assert hall.sql('select count(*) from sockets_socket')[0][0] == 0, 'it opened when it returned'
         assert process.log.count("longer than SOCKETS['MAX_HANDLING_TIME']") == 2
+
     asyncio.run(scenario())
 
 
 # What the pair stands on.
+
 
 def test_redis_refuses_connections_while_clients_send(hall, redis):
     async def scenario():
@@ -218,7 +256,12 @@ def test_redis_refuses_connections_while_clients_send(hall, redis):
         finally:
             await loop.run_in_executor(None, redis.start)
         since = time.monotonic()
-        await hall.came_true('Redis refuses connections while 10 clients send', PAIR.format(4), connections,
-                             'those 10 frames: 1013, and a line in the log, for each, by design',
-                             await hall.rows_are(10, 10, since))
+        await hall.came_true(
+            'Redis refuses connections while 10 clients send',
+            PAIR.format(4),
+            connections,
+            'those 10 frames: 1013, and a line in the log, for each, by design',
+            await hall.rows_are(10, 10, since),
+        )
+
     asyncio.run(scenario())

@@ -4,6 +4,7 @@ Whatever a client sends, however it is cut, and whatever the server says meanwhi
 outlives it, and what is held of it stays within bounds. It runs for ``SOCKETS_FUZZ_SECONDS``: 60 where nothing may be
 skipped, else 5. ``tests/corpus`` is what it begins with, a file for each session of a client; add what it finds.
 """
+
 import gc
 import logging
 import os
@@ -40,8 +41,9 @@ def run(data, cuts, said, room, through_http):
             wire.transport.protocol.dataReceived(data[begin:end])
             wire.turns()
         check(wire)
-        name = next((name for name, protocol in wire.factory.reply_protocols.items()
-                     if hasattr(protocol, 'reader')), None)
+        name = next(
+            (name for name, protocol in wire.factory.reply_protocols.items() if hasattr(protocol, 'reader')), None
+        )
         if said and name:
             what = said.pop(0)
             if isinstance(what, dict):
@@ -55,7 +57,8 @@ def run(data, cuts, said, room, through_http):
     assert wire.clock.getDelayedCalls() == []
     connects, ends = (
         [message['reply_channel'] for channel, message in wire.layer.sent if channel == 'websocket.' + what]
-        for what in ('connect', 'disconnect'))
+        for what in ('connect', 'disconnect')
+    )
     assert len(connects) <= 1 and set(ends) <= set(connects) and len(ends) <= 1
     assert connects == ends or wire.is_muted
     for channel, message in wire.layer.sent:
@@ -87,26 +90,58 @@ def check_connect(message):
 # What clients send.
 
 lines = st.one_of(
-    st.sampled_from([b'Cookie: a=\xc3\x85', b'X-Foo: a\x85X-Forwarded-For: 6.6.6.6', b'Host: b', b'Origin: null',
-                     b'Origin: http://localhost', b'Sec-WebSocket-Protocol: chat', b'Sec-WebSocket-Protocol: a,\xff',
-                     b'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=', b'Content-Length: 9',
-                     b'Transfer-Encoding: chunked', b' folded', b'Expect: 100-continue', b'Upgrade: h2c', b'X-Foo']),
-    st.builds(lambda name, value: name + b': ' + value, st.binary(max_size=5), st.binary(max_size=12)))
+    st.sampled_from(
+        [
+            b'Cookie: a=\xc3\x85',
+            b'X-Foo: a\x85X-Forwarded-For: 6.6.6.6',
+            b'Host: b',
+            b'Origin: null',
+            b'Origin: http://localhost',
+            b'Sec-WebSocket-Protocol: chat',
+            b'Sec-WebSocket-Protocol: a,\xff',
+            b'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=',
+            b'Content-Length: 9',
+            b'Transfer-Encoding: chunked',
+            b' folded',
+            b'Expect: 100-continue',
+            b'Upgrade: h2c',
+            b'X-Foo',
+        ]
+    ),
+    st.builds(lambda name, value: name + b': ' + value, st.binary(max_size=5), st.binary(max_size=12)),
+)
 targets = st.one_of(
     st.sampled_from([b'/page/', b'/page/%0a', b'//a/b', b'/%', b'/%ff', b'/?\xc3\xa5', b'http://a/b', b'*']),
-    st.binary(max_size=10).map(b'/'.__add__))
+    st.binary(max_size=10).map(b'/'.__add__),
+)
 requests = st.builds(
     lambda target, more: REQUEST.replace(b'/page/?a=1', target) + b''.join(line + b'\r\n' for line in more) + b'\r\n',
-    targets, st.lists(lines, max_size=3))
+    targets,
+    st.lists(lines, max_size=3),
+)
 payloads = st.one_of(st.binary(max_size=10), st.sampled_from([b'x' * 125, b'x' * 126, b'x' * 9000, b'x' * 66000]))
-any_frame = st.builds(frame, payloads, st.sampled_from([0, 1, 1, 1, 2, 3, 8, 9, 9, 10, 15]), st.booleans(),
-                      st.sampled_from([MASK, MASK, b'\0' * 4, None]), st.sampled_from([0] * 8 + [4]))
-many_frames = st.builds(lambda one, count: one * count, st.builds(
-    frame, st.binary(max_size=2), st.sampled_from([0, 1, 9, 10]), st.booleans()), st.integers(1, 300))
+any_frame = st.builds(
+    frame,
+    payloads,
+    st.sampled_from([0, 1, 1, 1, 2, 3, 8, 9, 9, 10, 15]),
+    st.booleans(),
+    st.sampled_from([MASK, MASK, b'\0' * 4, None]),
+    st.sampled_from([0] * 8 + [4]),
+)
+many_frames = st.builds(
+    lambda one, count: one * count,
+    st.builds(frame, st.binary(max_size=2), st.sampled_from([0, 1, 9, 10]), st.booleans()),
+    st.integers(1, 300),
+)
 sessions = st.one_of(
-    st.builds(lambda request, frames: request + b''.join(frames),
-              st.one_of(st.just(REQUEST + b'\r\n'), requests), st.lists(st.one_of(any_frame, many_frames), max_size=5)),
-    st.sampled_from([CORPUS[name] for name in sorted(CORPUS)]), st.binary(max_size=300))
+    st.builds(
+        lambda request, frames: request + b''.join(frames),
+        st.one_of(st.just(REQUEST + b'\r\n'), requests),
+        st.lists(st.one_of(any_frame, many_frames), max_size=5),
+    ),
+    st.sampled_from([CORPUS[name] for name in sorted(CORPUS)]),
+    st.binary(max_size=300),
+)
 
 
 @st.composite
@@ -116,23 +151,49 @@ def mutations(draw):
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
         size = draw(st.sampled_from([0, 1, 2, 4, 10, 100]))
-        data = data[:at] + draw(st.one_of(
-            st.just(b''), st.binary(max_size=4), st.just(data[at:at + size] * 2))) + data[at + size:]
+        data = (
+            data[:at]
+            + draw(st.one_of(st.just(b''), st.binary(max_size=4), st.just(data[at : at + size] * 2)))
+            + data[at + size :]
+        )
     return data
 
 
 words = st.one_of(
-    st.sampled_from([
-        {'accept': True}, {'accept': True}, {'accept': True}, {'accept': False}, {'close': True}, {'close': 1012},
-        {'close': 4401}, {'text': ''}, {'bytes': b''}, {'text': 'x' * 70000}, {'retry': 7.4},
-    ]),
-    st.sampled_from([lambda wire: wire.transport.drain(), lambda wire: wire.transport.drain(1000),
-                     lambda wire: wire.turns(3), lambda wire: wire.turns(40),
-                     lambda wire: wire.factory.check_timeouts()]))
+    st.sampled_from(
+        [
+            {'accept': True},
+            {'accept': True},
+            {'accept': True},
+            {'accept': False},
+            {'close': True},
+            {'close': 1012},
+            {'close': 4401},
+            {'text': ''},
+            {'bytes': b''},
+            {'text': 'x' * 70000},
+            {'retry': 7.4},
+        ]
+    ),
+    st.sampled_from(
+        [
+            lambda wire: wire.transport.drain(),
+            lambda wire: wire.transport.drain(1000),
+            lambda wire: wire.turns(3),
+            lambda wire: wire.turns(40),
+            lambda wire: wire.factory.check_timeouts(),
+        ]
+    ),
+)
 
 
-@settings(max_examples=200, deadline=None, database=None, print_blob=False,
-          suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
+@settings(
+    max_examples=200,
+    deadline=None,
+    database=None,
+    print_blob=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
 @given(mutations(), st.data(), st.lists(words, max_size=8), st.sampled_from([1 << 60, 0, 200, 70000]), st.booleans())
 def fuzz(data, draw, said, room, through_http):
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6)))
@@ -176,4 +237,4 @@ def test_nothing_that_a_client_sends_escapes(capsys):
         fuzz()
         rounds += 1
     with capsys.disabled():
-        print('\n{} sessions of clients in {} s'.format(rounds * 200, SECONDS))
+        print(f'\n{rounds * 200} sessions of clients in {SECONDS} s')

@@ -1,4 +1,5 @@
 """A site on MariaDB, with the driver that needs no compiler."""
+
 import asyncio
 
 import pytest
@@ -17,8 +18,20 @@ def mariadb_url():
 
 def test_what_the_models_promise_holds(mariadb_url):
     printed = programs.run_python(
-        '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'tests/test_models.py', 'tests/test_rooms.py',
-        'tests/test_once.py', 'tests/test_claims.py', 'tests/test_visits.py', '-k', 'not Redis and not asgiref', env={'TEST_DATABASE_URL': mariadb_url})
+        '-m',
+        'pytest',
+        '-q',
+        '-p',
+        'no:cacheprovider',
+        'tests/test_models.py',
+        'tests/test_rooms.py',
+        'tests/test_once.py',
+        'tests/test_claims.py',
+        'tests/test_visits.py',
+        '-k',
+        'not Redis and not asgiref',
+        env={'TEST_DATABASE_URL': mariadb_url},
+    )
     assert ' passed' in printed and 'failed' not in printed
 
 
@@ -33,8 +46,10 @@ def test_connections_come_speak_and_go(mariadb_url, tmp_path, redis):
         assert await crowd[0].ask({'type': 'SHOUT', 'content': {'type': 'NEWS'}}) == {'type': 'NEWS'}
         assert await crowd[0].receive() == {'type': 'HEARD', 'by': 3}
         said = await loop.run_in_executor(
-            None, hall.servers.python, 'print(Socket.objects.filter(path="/HALL/").count(), '
-            'Socket.objects.order_by("pk")[:2].revoke())')
+            None,
+            hall.servers.python,
+            'print(Socket.objects.filter(path="/HALL/").count(), Socket.objects.order_by("pk")[:2].revoke())',
+        )
         assert said.split() == ['0', '2']
         await hall.rows_are(8, 5)
         hall.kill(server)
@@ -42,6 +57,7 @@ def test_connections_come_speak_and_go(mariadb_url, tmp_path, redis):
         await fleet.close_many(crowd)
         assert 'Traceback' not in server.log + other.log
         await hall.came_true('', '', connections[5:], '', 0)
+
     try:
         asyncio.run(scenario())
     finally:

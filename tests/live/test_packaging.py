@@ -1,4 +1,5 @@
 """What users get: the distributions, built from a clean tree and installed where nothing else is."""
+
 import email
 import os
 import re
@@ -24,16 +25,23 @@ FIRST_CONTACT = Document('README.md').section('Five minutes to a first socket')
 
 def environment(**variables):
     """Return our environment with ``variables``, without what would lead to anything but an installed package."""
-    inherited = {key: value for key, value in os.environ.items()
-                 if key != 'PYTHONPATH' and not key.startswith('DJANGO')}
+    inherited = {
+        key: value for key, value in os.environ.items() if key != 'PYTHONPATH' and not key.startswith('DJANGO')
+    }
     return dict(inherited, **variables)
 
 
 def run(*args, cwd, **variables):
     """Return what a command prints; the test fails with that if the command does."""
-    process = subprocess.run([str(arg) for arg in args], cwd=str(cwd), env=environment(**variables),
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             universal_newlines=True)
+    process = subprocess.run(
+        [str(arg) for arg in args],
+        cwd=str(cwd),
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.returncode == 0, process.stdout
     return process.stdout
 
@@ -60,7 +68,7 @@ def dist(tree, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def wheel(dist):
-    wheel, = dist.glob('*.whl')
+    (wheel,) = dist.glob('*.whl')
     return wheel
 
 
@@ -102,8 +110,12 @@ def package_files(tree):
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel, tree):
     names = {name for name in zipfile.ZipFile(str(wheel)).namelist() if '.dist-info/' not in name}
     assert names == package_files(tree)
-    assert {'sockets/migrations/0001_initial.py', 'sockets/static/sockets/sockets.js',
-            'sockets/static/sockets/sockets.d.ts', 'sockets/templatetags/sockets.py'} <= names
+    assert {
+        'sockets/migrations/0001_initial.py',
+        'sockets/static/sockets/sockets.js',
+        'sockets/static/sockets/sockets.d.ts',
+        'sockets/templatetags/sockets.py',
+    } <= names
     # Without it, a type checker ignores the annotations of an installed package.
     assert 'sockets/py.typed' in names
     migrations = {path.relative_to(tree).as_posix() for path in (tree / 'sockets/migrations').glob('*.py')}
@@ -111,37 +123,44 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel, tree)
 
 
 def test_the_sdist_holds_every_file_of_the_package_its_tests_and_its_licence(dist, tree):
-    sdist, = dist.glob('*.tar.gz')
-    names = {name.partition('/')[2] for name in tarfile.open(str(sdist)).getnames()}
+    (sdist,) = dist.glob('*.tar.gz')
+    with tarfile.open(str(sdist)) as archive:
+        names = {name.partition('/')[2] for name in archive.getnames()}
     assert package_files(tree) <= names
-    assert {'LICENSE', 'README.md', 'CHANGELOG.md', 'tox.ini', 'tests/settings.py',
-            'tests/browser_client.test.mjs'} <= names
+    assert {
+        'LICENSE',
+        'README.md',
+        'CHANGELOG.md',
+        'tox.ini',
+        'tests/settings.py',
+        'tests/browser_client.test.mjs',
+    } <= names
 
 
 def test_the_wheel_tells_pytest_of_its_fixture(wheel):
     archive = zipfile.ZipFile(str(wheel))
-    name, = [name for name in archive.namelist() if name.endswith('.dist-info/entry_points.txt')]
-    assert archive.read(name).decode().split() == [
-        '[pytest11]', 'sockets.pytest_plugin', '=', 'sockets.pytest_plugin']
+    (name,) = [name for name in archive.namelist() if name.endswith('.dist-info/entry_points.txt')]
+    assert archive.read(name).decode().split() == ['[pytest11]', 'sockets.pytest_plugin', '=', 'sockets.pytest_plugin']
 
 
 @pytest.fixture(scope='module')
 def metadata(wheel):
     """What a registry reads: the fields of the wheel, and the page that it shows."""
     archive = zipfile.ZipFile(str(wheel))
-    name, = [name for name in archive.namelist() if name.endswith('.dist-info/METADATA')]
+    (name,) = [name for name in archive.namelist() if name.endswith('.dist-info/METADATA')]
     return email.message_from_string(archive.read(name).decode('utf-8'))
 
 
 def test_the_page_of_a_registry_has_absolute_links_to_this_release(metadata):
     import sockets
+
     page = metadata.get_payload()
     links = re.findall(r'\]\(([^)\s]+)\)', page)
     relative = re.findall(r'\]\(([^)\s:]+)\)', (ROOT / 'README.md').read_text(encoding='utf-8'))
     assert len(links) >= len(relative) > 10
     assert all(re.match('https?://[^/]+/', link) for link in links), links
     base = '{}/blob/v{}/'.format(metadata['Home-page'], sockets.__version__)
-    assert [link[len(base):] for link in links if link.startswith(base)] == relative
+    assert [link[len(base) :] for link in links if link.startswith(base)] == relative
     # What they lead to is tested where the README's own links are (test_docs.py).
     assert '<img' not in page and 'href=' not in page
 
@@ -159,7 +178,8 @@ def test_nothing_can_be_published_with_an_address_that_is_a_placeholder(metadata
 
 def test_the_wheel_is_named_after_the_version_of_the_package(wheel):
     import sockets
-    assert wheel.name == 'django_routed_sockets-{}-py3-none-any.whl'.format(sockets.__version__)
+
+    assert wheel.name == f'django_routed_sockets-{sockets.__version__}-py3-none-any.whl'
 
 
 def test_what_pip_installs_with_the_wheel_fits_together(python, tmp_path):
@@ -172,22 +192,38 @@ def test_the_router_can_be_imported_where_no_settings_are_configured(python, tmp
 
 def test_the_stock_redis_layer_and_msgpack_fit_together(python, tmp_path):
     # What asgi_redis does with each message; msgpack 1 in the place of msgpack-python raises here.
-    assert run(python, '-c', 'import msgpack; print(msgpack.unpackb(msgpack.packb("a"), encoding="utf8"))',
-               cwd=tmp_path).split()[-1] == 'a'
+    assert (
+        run(
+            python, '-c', 'import msgpack; print(msgpack.unpackb(msgpack.packb("a"), encoding="utf8"))', cwd=tmp_path
+        ).split()[-1]
+        == 'a'
+    )
 
 
 def test_the_migrations_of_the_wheel_make_the_table_of_the_model(python, tmp_path):
-    (tmp_path / 'project.py').write_text('\n'.join([
-        "SECRET_KEY = 'tests only'",
-        "INSTALLED_APPS = ['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions',",
-        "                  'channels', 'sockets']",
-        "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3'}}",
-        "CHANNEL_LAYERS = {'default': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': []}}",
-    ]))
+    (tmp_path / 'project.py').write_text(
+        '\n'.join(
+            [
+                "SECRET_KEY = 'tests only'",
+                "INSTALLED_APPS = ['django.contrib.auth', 'django.contrib.contenttypes', 'django.contrib.sessions',",
+                "                  'channels', 'sockets']",
+                "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3'}}",
+                "CHANNEL_LAYERS = {'default': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': []}}",
+            ]
+        )
+    )
     django = [python, '-m', 'django']
     run(*django, 'migrate', '--settings=project', '--pythonpath=.', cwd=tmp_path)
-    run(*django, 'makemigrations', '--check', '--dry-run', 'sockets', '--settings=project', '--pythonpath=.',
-        cwd=tmp_path)
+    run(
+        *django,
+        'makemigrations',
+        '--check',
+        '--dry-run',
+        'sockets',
+        '--settings=project',
+        '--pythonpath=.',
+        cwd=tmp_path,
+    )
 
 
 def test_the_readme_leads_from_nothing_to_a_first_message_in_five_minutes_and_twenty_lines(virtualenv, tmp_path):
@@ -206,11 +242,15 @@ def test_the_readme_leads_from_nothing_to_a_first_message_in_five_minutes_and_tw
     assert shell(check, directory, cwd=project).startswith('System check identified no issues')
     shell(migrate, directory, cwd=project)
     port = servers.free_port()
-    server = servers.Program(['sh', '-c', 'exec {} 127.0.0.1:{}'.format(runserver, port)], tmp_path / 'runserver.log',
-                             cwd=project, env=activated(directory))
+    server = servers.Program(
+        ['sh', '-c', f'exec {runserver} 127.0.0.1:{port}'],
+        tmp_path / 'runserver.log',
+        cwd=project,
+        env=activated(directory),
+    )
     try:
         servers.wait_for_port(port, server.process, server.log_path)
-        client = Client(websocket.create_connection('ws://127.0.0.1:{}/mypage/'.format(port), timeout=10))
+        client = Client(websocket.create_connection(f'ws://127.0.0.1:{port}/mypage/', timeout=10))
         assert client.ask({'type': 'ADD', 'a': 2, 'b': 3}) == {'type': 'SUM', 'sum': 5}
         client.close()
     finally:

@@ -1,4 +1,5 @@
 """Does what the README and the guides that it leads to say: their files make a project, and their commands run."""
+
 import configparser
 import os
 import re
@@ -30,7 +31,7 @@ blocks, commands = PAGE.blocks, PAGE.commands
 
 
 # Routes for the examples that are shown without theirs, and what they are said to do.
-MORE_ROUTES = r'''
+MORE_ROUTES = r"""
 from django.views.generic import View
 
 from mysite.handlers import PokerSocketHandler
@@ -50,8 +51,8 @@ channel_routing += [
     route_class(Room.socket.Handler, path=r'^/room/(?P<room>\w+)/$'),
     route_class(Table.socket.Handler, path='^/table/$'),
 ]
-'''
-MORE_TESTS = r'''
+"""
+MORE_TESTS = r"""
 import json
 
 from channels.test import ChannelTestCase, WSClient
@@ -110,7 +111,7 @@ class ReadmeTransactionTests(TransactionTestCase):
         from channels import channel_layers
         message = channel_layers['default'].receive(['kitchen'])[1]
         assert json.loads(message['text']) == {'type': 'PAID', 'by': request.user.pk}
-'''
+"""
 
 
 @pytest.fixture(scope='module')
@@ -121,8 +122,8 @@ def project(tmp_path_factory):
     for page in (PAGE, HANDLERS, CONNECTIONS, DEPLOY):
         for block in page.files('mysite'):
             block.write(directory)
-    fan_out, = CONNECTIONS.blocks('python')
-    (directory / 'mysite/tests_of_readme.py').write_text('FAN_OUT = {!r}\n{}'.format(fan_out.text, MORE_TESTS))
+    (fan_out,) = CONNECTIONS.blocks('python')
+    (directory / 'mysite/tests_of_readme.py').write_text(f'FAN_OUT = {fan_out.text!r}\n{MORE_TESTS}')
     return directory
 
 
@@ -138,7 +139,7 @@ def test_the_readme_is_short():
 
 def test_the_readme_shows_a_part_of_the_fan_outs_that_are_tested():
     # The first block of all is the picture of a view; the other one that is not a file shows querysets.
-    fan_out, = CONNECTIONS.blocks('python')
+    (fan_out,) = CONNECTIONS.blocks('python')
     assert fan_out.text.startswith(blocks('python')[1].text)
 
 
@@ -147,6 +148,7 @@ def test_the_first_picture_is_a_view(db):
 
     from sockets import SocketRouter
     from sockets.models import Socket
+
     names = {'View': View, 'SocketRouter': SocketRouter, 'Socket': Socket, '__name__': 'readme'}
     exec(blocks('python')[0].text, names)
     handler = names['MyPage'].socket.Handler
@@ -160,12 +162,12 @@ def test_five_minutes_lead_to_a_page_that_says_what_it_should(project, run, open
             manage(project, *command.split()[2:])
     assert 'python manage.py runserver' in commands()
     port = servers.free_port()
-    run([sys.executable, 'manage.py', 'runserver', '127.0.0.1:{}'.format(port)], port, cwd=project)
+    run([sys.executable, 'manage.py', 'runserver', f'127.0.0.1:{port}'], port, cwd=project)
     browser = open_browser()
-    browser.get('http://127.0.0.1:{}/mypage/'.format(port))
+    browser.get(f'http://127.0.0.1:{port}/mypage/')
     assert eventually(lambda: browser.find_element('id', 'log').text.replace('...', '')) == '{"type":"SUM","sum":5}'
     assert '`{"type":"SUM","sum":5}`' in README
-    client = Client(websocket.create_connection('ws://127.0.0.1:{}/mypage/'.format(port), timeout=10))
+    client = Client(websocket.create_connection(f'ws://127.0.0.1:{port}/mypage/', timeout=10))
     assert client.ask({'type': 'ADD', 'a': 2, 'b': 3, 'ref': 1}) == {'type': 'SUM', 'sum': 5, 'ref': 1}
     client.close()
 
@@ -183,9 +185,12 @@ def test_production_runs_as_it_is_written(project, run, redis_url, database_url)
     settings = project / 'mysite/production.py'
     text = DEPLOY.file('mysite/production.py')
     for old, new in (
-            ('redis://127.0.0.1:6379/0', redis_url),
-            ("'NAME': 'mysite',", "'NAME': {!r}, 'HOST': {!r}, 'PORT': {}, 'USER': {!r}, 'TEST': {{}},".format(
-                address.path[1:], address.hostname, address.port, address.username))):
+        ('redis://127.0.0.1:6379/0', redis_url),
+        (
+            "'NAME': 'mysite',",
+            f"'NAME': {address.path[1:]!r}, 'HOST': {address.hostname!r}, 'PORT': {address.port}, 'USER': {address.username!r}, 'TEST': {{}},",
+        ),
+    ):
         assert old in text
         text = text.replace(old, new)
     settings.write_text(text + "SECRET_KEY = 'x'\n")
@@ -196,7 +201,7 @@ def test_production_runs_as_it_is_written(project, run, redis_url, database_url)
     program, *arguments = shlex.split(one['ExecStart'])
     assert 'python ' + ' '.join(arguments) in DEPLOY.commands()
     port = servers.free_port()
-    arguments[arguments.index('127.0.0.1:8000')] = '127.0.0.1:{}'.format(port)
+    arguments[arguments.index('127.0.0.1:8000')] = f'127.0.0.1:{port}'
     key, value = one['Environment'].split('=')
     runsockets = run([sys.executable, *arguments], port, cwd=project, env={key: value})
     says_what_the_pages_say(project, port)
@@ -217,11 +222,16 @@ def test_production_runs_as_it_is_written(project, run, redis_url, database_url)
 
 
 def says_what_the_pages_say(project, port):
-    client = Client(websocket.create_connection(
-        'ws://127.0.0.1:{}/mypage/'.format(port), timeout=10, suppress_origin=True,
-        header={'X-Forwarded-For': '203.0.113.9'}))
+    client = Client(
+        websocket.create_connection(
+            f'ws://127.0.0.1:{port}/mypage/',
+            timeout=10,
+            suppress_origin=True,
+            header={'X-Forwarded-For': '203.0.113.9'},
+        )
+    )
     assert client.ask({'type': 'HELLO'})['user_ip'] == '203.0.113.9'
-    command, = [command for command in CONNECTIONS.commands() if ' shell ' in command]
+    (command,) = [command for command in CONNECTIONS.commands() if ' shell ' in command]
     assert manage(project, *shlex.split(command)[2:], DJANGO_SETTINGS_MODULE='mysite.production').strip() == '1'
     assert client.receive() == {'type': 'BACK_SOON'}
     client.close()
@@ -232,22 +242,40 @@ def nginx_stands_in_front(project, run, port):
     directory.mkdir()
     (directory / 'static').mkdir()
     (directory / 'static/hello.txt').write_text('hello')
-    subprocess.check_call([servers.find_program('openssl'), 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj',
-                           '/CN=example.com', '-keyout', 'key', '-out', 'certificate'], cwd=str(directory),
-                          stderr=subprocess.DEVNULL)
+    subprocess.check_call(
+        [
+            servers.find_program('openssl'),
+            'req',
+            '-x509',
+            '-newkey',
+            'rsa:2048',
+            '-nodes',
+            '-subj',
+            '/CN=example.com',
+            '-keyout',
+            'key',
+            '-out',
+            'certificate',
+        ],
+        cwd=str(directory),
+        stderr=subprocess.DEVNULL,
+    )
     front, site = servers.free_port(), DEPLOY.file('/etc/nginx/conf.d/mysite.conf')
-    for old, new in (('listen 443 ssl', 'listen 127.0.0.1:{} ssl'.format(front)),
-                     ('server 127.0.0.1:8000', 'server 127.0.0.1:{}'.format(port)),
-                     ('/etc/ssl/certs/example.com.pem', str(directory / 'certificate')),
-                     ('/etc/ssl/private/example.com.key', str(directory / 'key')),
-                     ('/srv/mysite/static/', '{}/static/'.format(directory))):
+    for old, new in (
+        ('listen 443 ssl', f'listen 127.0.0.1:{front} ssl'),
+        ('server 127.0.0.1:8000', f'server 127.0.0.1:{port}'),
+        ('/etc/ssl/certs/example.com.pem', str(directory / 'certificate')),
+        ('/etc/ssl/private/example.com.key', str(directory / 'key')),
+        ('/srv/mysite/static/', f'{directory}/static/'),
+    ):
         assert old in site
         site = site.replace(old, new)
     (directory / 'nginx.conf').write_text(
-        'user root; daemon off; pid pid; error_log stderr; events {{}} http {{ access_log off; {} }}'.format(site))
+        f'user root; daemon off; pid pid; error_log stderr; events {{}} http {{ access_log off; {site} }}'
+    )
     run([servers.find_program('nginx', '/usr/sbin'), '-p', directory, '-c', 'nginx.conf'], front)
     settings = project / 'mysite/behind_nginx.py'
-    settings.write_text(settings.read_text().replace('/srv/mysite/static/', '{}/static/'.format(directory)))
+    settings.write_text(settings.read_text().replace('/srv/mysite/static/', f'{directory}/static/'))
     for command in DEPLOY.section('A proxy in front').commands():
         if command.startswith('python manage.py'):
             manage(project, *command.split()[2:], DJANGO_SETTINGS_MODULE='mysite.behind_nginx')
@@ -256,13 +284,18 @@ def nginx_stands_in_front(project, run, port):
     context = ssl.create_default_context(cafile=str(directory / 'certificate'))
     context.check_hostname = False
     secure = context.wrap_socket(raw, server_hostname='example.com')
-    client = Client(websocket.create_connection(
-        'wss://example.com/mypage/', timeout=10, socket=secure, origin='https://example.com',
-        header={'X-Forwarded-For': '203.0.113.9'}))
+    client = Client(
+        websocket.create_connection(
+            'wss://example.com/mypage/',
+            timeout=10,
+            socket=secure,
+            origin='https://example.com',
+            header={'X-Forwarded-For': '203.0.113.9'},
+        )
+    )
     assert client.ask({'type': 'HELLO'})['user_ip'] == '127.0.0.2'
     client.close()
-    request = urllib.request.Request(
-        'https://127.0.0.1:{}/static/hello.txt'.format(front), headers={'Host': 'example.com'})
+    request = urllib.request.Request(f'https://127.0.0.1:{front}/static/hello.txt', headers={'Host': 'example.com'})
     with urllib.request.urlopen(request, context=context) as response:
         assert response.read() == b'hello'
 
@@ -279,7 +312,7 @@ def test_pip_is_told_names_that_exist():
     for command in commands() + DEPLOY.commands():
         if command.startswith('pip install'):
             extra = re.match(r"pip install '?\.(?:\[(\w+)\])?", command).group(1)
-            assert extra is None or "'{}': [".format(extra) in (servers.ROOT / 'setup.py').read_text()
+            assert extra is None or f"'{extra}': [" in (servers.ROOT / 'setup.py').read_text()
 
 
 def test_the_settings_table_is_the_settings():
@@ -289,9 +322,18 @@ def test_the_settings_table_is_the_settings():
 
 def test_the_error_codes_are_all_there():
     section = Document('docs/reference/wire.md').section('Errors').text
-    for code in ('INVALID_JSON', 'INVALID_MESSAGE', 'UNKNOWN_TYPE', 'TOO_LARGE', 'INVALID_CONTENT', 'NOT_ALLOWED',
-                 'NOT_FOUND', 'RATE_LIMITED', 'SERVER_ERROR'):
-        assert '\n| `{}` |'.format(getattr(messages, code)) in section
+    for code in (
+        'INVALID_JSON',
+        'INVALID_MESSAGE',
+        'UNKNOWN_TYPE',
+        'TOO_LARGE',
+        'INVALID_CONTENT',
+        'NOT_ALLOWED',
+        'NOT_FOUND',
+        'RATE_LIMITED',
+        'SERVER_ERROR',
+    ):
+        assert f'\n| `{getattr(messages, code)}` |' in section
 
 
 def test_the_compatibility_table_is_the_matrix_that_is_tested():
@@ -302,8 +344,9 @@ def test_the_compatibility_table_is_the_matrix_that_is_tested():
         factors = re.match(r'py\{?([\d,]+)\}?-django\{?([\d,]+)\}?$', line)
         for python in factors.group(1).split(',') if factors else ():
             for django in factors.group(2).split(','):
-                tested.add((python[0] + '.' + python[1:], django[:-1] + '.' + django[-1]
-                            if django != '111' else '1.11'))
+                tested.add(
+                    (python[0] + '.' + python[1:], django[:-1] + '.' + django[-1] if django != '111' else '1.11')
+                )
     told = set()
     for pythons, djangos in re.findall(r'^\| (3[\d., ]+) \| ([\d., ]+) \|', COMPATIBILITY.text, re.MULTILINE):
         told |= {(python, django) for python in pythons.split(', ') for django in djangos.split(', ')}
@@ -312,7 +355,7 @@ def test_the_compatibility_table_is_the_matrix_that_is_tested():
 
 def test_the_repository_has_the_commands():
     for name in ('scripts/docs', 'scripts/example', 'scripts/test'):
-        assert '`{}`'.format(name) in README
+        assert f'`{name}`' in README
         assert os.access(str(servers.ROOT / name), os.X_OK)
 
 

@@ -1,4 +1,5 @@
 """What Redis can do to us: restart, refuse, hang, forget its scripts, run out of memory. No process ends."""
+
 import asyncio
 import signal
 import time
@@ -50,8 +51,9 @@ async def shout_reaches_everyone(servers):
 async def trouble(servers, redis, begin, end, seconds, expected_in_log):
     """Make trouble for some seconds while connections echo; return the longest time that an echo took."""
     loop = asyncio.get_event_loop()
-    before = {program: [said(program, text) for text in ('Redis is away', 'Redis is back')]
-              for program in servers.programs}
+    before = {
+        program: [said(program, text) for text in ('Redis is away', 'Redis is back')] for program in servers.programs
+    }
     await shout_reaches_everyone(servers)
     connections = [await fleet.Connection.open(program.port) for program in servers.both]
     await loop.run_in_executor(None, begin)
@@ -70,8 +72,7 @@ async def trouble(servers, redis, begin, end, seconds, expected_in_log):
     await shout_reaches_everyone(servers)
     await fleet.close_many(connections)
     for program in servers.programs:
-        news = [said(program, text) - count
-                for text, count in zip(('Redis is away', 'Redis is back'), before[program])]
+        news = [said(program, text) - count for text, count in zip(('Redis is away', 'Redis is back'), before[program])]
         assert news in expected_in_log, program.log
     return slowest
 
@@ -85,17 +86,32 @@ def test_redis_restarts(running, redis):
     def restart():
         redis.stop()
         redis.start()
-    asyncio.run(trouble(running, redis, restart, lambda: None, 0.5,
-                        # Who has nothing to say meanwhile does not notice.
-                        [[0, 0], [1, 1]]))
+
+    asyncio.run(
+        trouble(
+            running,
+            redis,
+            restart,
+            lambda: None,
+            0.5,
+            # Who has nothing to say meanwhile does not notice.
+            [[0, 0], [1, 1]],
+        )
+    )
 
 
 def test_redis_hangs_for_five_seconds(running, redis):
-    slowest = asyncio.run(trouble(
-        running, redis, lambda: redis.program.process.send_signal(signal.SIGSTOP),
-        lambda: redis.program.process.send_signal(signal.SIGCONT), 5,
-        # Less than the time-out: it is slow, which nobody can tell from far away.
-        [[0, 0]]))
+    slowest = asyncio.run(
+        trouble(
+            running,
+            redis,
+            lambda: redis.program.process.send_signal(signal.SIGSTOP),
+            lambda: redis.program.process.send_signal(signal.SIGCONT),
+            5,
+            # Less than the time-out: it is slow, which nobody can tell from far away.
+            [[0, 0]],
+        )
+    )
     assert slowest < 1
 
 
@@ -110,6 +126,7 @@ def test_redis_drops_every_connection(running, redis):
                 redis.client().client_kill(client['addr'])
             except Exception:
                 pass
+
     # Somebody who connects again at once has no trouble.
     before = [said(program, 'Redis is away') for program in running.programs]
     asyncio.run(shout_reaches_everyone(running))
@@ -158,6 +175,7 @@ def test_a_redis_without_memory_ends_nobody_and_is_used_again_when_it_has_some(r
         await asyncio.sleep(1)
         await shout_reaches_everyone(running)
         await held.close()
+
     asyncio.run(scenario())
 
 

@@ -1,4 +1,5 @@
 """``manage.py runsockets``: who serves what, what survives what, and how it ends."""
+
 import asyncio
 import contextlib
 import http.client
@@ -38,7 +39,7 @@ def alone(tmp_path, database_url):
 def page(port, seconds=0):
     """Return what a page that takes some seconds says."""
     with contextlib.closing(http.client.HTTPConnection('127.0.0.1', port, timeout=20)) as connection:
-        connection.request('GET', '/page/?seconds={}'.format(seconds))
+        connection.request('GET', f'/page/?seconds={seconds}')
         response = connection.getresponse()
         assert response.status == 200
         return response.read().decode()
@@ -47,7 +48,7 @@ def page(port, seconds=0):
 def is_running(pid):
     """Whether the process ``pid``, which is not our child, is there and no zombie."""
     try:
-        with open('/proc/{}/stat'.format(pid)) as stat:
+        with open(f'/proc/{pid}/stat') as stat:
             return stat.read().rpartition(')')[2].split()[0] != 'Z'
     except FileNotFoundError:
         return False
@@ -69,6 +70,7 @@ def children(process):
 
 # One process.
 
+
 def test_a_slow_page_delays_no_frame(alone):
     async def scenario():
         server = alone.runsockets()
@@ -81,8 +83,9 @@ def test_a_slow_page_delays_no_frame(alone):
             assert (await connection.ask({'type': 'ECHO', 'n': n}))['n'] == n
         assert loop.time() - begin < 1
         # There are four threads for pages, so the fifth had to wait for one.
-        assert set(await asyncio.gather(*pages)) == {'pid {}'.format(server.process.pid)}
+        assert set(await asyncio.gather(*pages)) == {f'pid {server.process.pid}'}
         assert 3 < loop.time() - begin < 10
+
     asyncio.run(scenario())
 
 
@@ -103,6 +106,7 @@ def test_frames_of_a_connection_are_handled_in_order_by_four_threads_and_those_o
             assert mine == [(what, n) for n in range(25) for what in ('start', 'end')]
         # One after the other would be four seconds.
         assert took < 3
+
     asyncio.run(scenario())
 
 
@@ -122,6 +126,7 @@ def test_a_worker_thread_that_dies_is_replaced_and_its_connection_goes_on(server
         assert 'Failed to send queued message' in server.log
         await connection.close()
         await fleet.eventually(lambda: servers.rows() == 0)
+
     asyncio.run(scenario())
 
 
@@ -143,6 +148,7 @@ def test_a_client_that_floods_is_closed_with_1013_and_its_row_goes(servers):
         # What had been accepted was handled, in order.
         assert [int(n) for what, _, n, _ in servers.notes() if what == 'start'] == list(range(101))
         await bystander.close()
+
     asyncio.run(scenario())
 
 
@@ -159,6 +165,7 @@ def test_frames_are_put_together_and_what_is_no_utf8_closes_its_connection_with_
         assert await wrong.receive() == 1007
         assert await cut.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
         await fleet.eventually(lambda: alone.rows() == 1)
+
     asyncio.run(scenario())
 
 
@@ -172,6 +179,7 @@ def test_a_frame_over_the_limit_is_an_error_and_one_far_over_it_is_not_even_read
         connection.writer.write(bytes([0x81, 0x80 | 127]) + (5 * 1024 * 1024).to_bytes(8, 'big') + bytes(4))
         assert await connection.receive() == 1009
         await fleet.eventually(lambda: alone.rows() == 0, 5)
+
     asyncio.run(scenario())
 
 
@@ -182,6 +190,7 @@ def test_a_message_for_another_channel_is_consumed(alone):
         connection = await fleet.Connection.open(server.port)
         assert (await connection.ask({'type': 'LATER', 'ref': 1}))['type'] == 'ACK'
         await fleet.eventually(lambda: any(words[0] == 'background' for words in alone.notes()), 5)
+
     asyncio.run(scenario())
 
 
@@ -195,19 +204,36 @@ def test_it_listens_on_a_unix_socket(alone):
         await connection.close()
         server.stop()
         assert server.process.returncode == 0
+
     asyncio.run(scenario())
 
 
 def test_it_speaks_tls_and_nothing_else_where_it_is_told_to(alone):
     # Frames went around Twisted's TLS, to the transport beneath.
     key, certificate = (str(alone.directory / name) for name in ('key.pem', 'certificate.pem'))
-    subprocess.check_call([programs.find_program('openssl'), 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj',
-                           '/CN=localhost', '-keyout', key, '-out', certificate], stderr=subprocess.DEVNULL)
+    subprocess.check_call(
+        [
+            programs.find_program('openssl'),
+            'req',
+            '-x509',
+            '-newkey',
+            'rsa:2048',
+            '-nodes',
+            '-subj',
+            '/CN=localhost',
+            '-keyout',
+            key,
+            '-out',
+            certificate,
+        ],
+        stderr=subprocess.DEVNULL,
+    )
     port = programs.free_port()
-    endpoint = 'ssl:{}:privateKey={}:certKey={}:interface=127.0.0.1'.format(port, key, certificate)
+    endpoint = f'ssl:{port}:privateKey={key}:certKey={certificate}:interface=127.0.0.1'
     alone.start('runsockets', '-m', 'django', 'runsockets', '-e', endpoint, port=port)
-    client = websocket.create_connection('wss://127.0.0.1:{}/soak/'.format(port), timeout=10, suppress_origin=True,
-                                         sslopt={'cert_reqs': ssl.CERT_NONE})
+    client = websocket.create_connection(
+        f'wss://127.0.0.1:{port}/soak/', timeout=10, suppress_origin=True, sslopt={'cert_reqs': ssl.CERT_NONE}
+    )
     for size in (0, 1, 100, 300000):
         client.send(json.dumps({'type': 'ECHO', 'text': 'x' * size}))
         assert json.loads(client.recv()) == {'type': 'ECHO', 'text': 'x' * size}
@@ -233,7 +259,7 @@ def test_it_listens_on_ipv6(servers, options):
             return connection
 
     async def scenario():
-        server = servers.start('runsockets', '-m', 'django', 'runsockets', '[::1]:{}'.format(port), *options)
+        server = servers.start('runsockets', '-m', 'django', 'runsockets', f'[::1]:{port}', *options)
         for _ in range(100):
             connection = await connects()
             if connection:
@@ -243,10 +269,12 @@ def test_it_listens_on_ipv6(servers, options):
         hello = await connection.ask({'type': 'HELLO'})
         assert hello['user_ip'] == '::1'
         await connection.close()
+
     asyncio.run(scenario())
 
 
 # How it ends.
+
 
 def test_sigterm_lets_functions_finish_answers_their_clients_and_leaves_no_row(servers):
     async def scenario():
@@ -267,6 +295,7 @@ def test_sigterm_lets_functions_finish_answers_their_clients_and_leaves_no_row(s
         assert server.process.returncode == 0, server.log
         assert servers.rows() == 0
         assert [what for what, connection, _, _ in servers.notes() if connection == 'busy'] == ['start', 'end']
+
     asyncio.run(scenario())
 
 
@@ -284,10 +313,12 @@ def test_sigterm_ends_it_in_time_though_a_function_hangs_and_a_client_does_not_a
         # sockets.engines.channels1.shutdown.DRAIN_TIMEOUT
         assert 9 < time.monotonic() - begin < 13
         assert server.process.returncode == 0
+
     asyncio.run(scenario())
 
 
 # Several processes.
+
 
 def test_several_processes_share_a_port_and_one_that_is_killed_is_replaced(servers):
     async def scenario():
@@ -302,7 +333,7 @@ def test_several_processes_share_a_port_and_one_that_is_killed_is_replaced(serve
         victim = min(pids)
         os.kill(victim, signal.SIGKILL)
         await fleet.eventually(lambda: victim not in children(parent.process) and len(children(parent.process)) == 2)
-        assert 'Process {} ended with -9 and is replaced'.format(victim) in parent.log
+        assert f'Process {victim} ended with -9 and is replaced' in parent.log
         both, served = children(parent.process), set()
         for _ in range(20):
             served |= await who(parent.port)
@@ -316,6 +347,7 @@ def test_several_processes_share_a_port_and_one_that_is_killed_is_replaced(serve
         await fleet.eventually(lambda: not parent.is_running)
         assert parent.process.returncode == 0, parent.log
         assert not any(map(is_running, both))
+
     asyncio.run(scenario())
 
 
@@ -329,6 +361,7 @@ def test_children_end_when_their_parent_is_killed(servers):
         await fleet.eventually(lambda: not any(map(is_running, both)), 8)
         with pytest.raises(ConnectionError):
             await fleet.Connection.open(parent.port)
+
     asyncio.run(scenario())
 
 
@@ -348,23 +381,28 @@ def test_a_parent_that_is_told_to_stop_while_it_starts_stops(servers, delay):
 
 # Misuse.
 
-@pytest.mark.parametrize('arguments, text', [
-    (['nowhere'], "'nowhere' is not an ADDR:PORT"),
-    (['127.0.0.1:99999'], "'127.0.0.1:99999' is not an ADDR:PORT"),
-    (['127.0.0.1:²'], 'is not an ADDR:PORT'),
-    (['--threads', '0'], '--threads, --connect-threads and --page-threads are 1 or more'),
-    (['--processes', '0'], '--processes, --threads'),
-    (['--processes', '2'], 'Several processes cannot share the in-memory layer'),
-    (['--endpoint', 'nonsense:1'], 'nonsense'),
-    (['TAKEN'], 'Cannot listen on'),
-    (['--unix-socket', '/nowhere/at.all'], 'Cannot listen on'),
-])
+
+@pytest.mark.parametrize(
+    'arguments, text',
+    [
+        (['nowhere'], "'nowhere' is not an ADDR:PORT"),
+        (['127.0.0.1:99999'], "'127.0.0.1:99999' is not an ADDR:PORT"),
+        (['127.0.0.1:²'], 'is not an ADDR:PORT'),
+        (['--threads', '0'], '--threads, --connect-threads and --page-threads are 1 or more'),
+        (['--processes', '0'], '--processes, --threads'),
+        (['--processes', '2'], 'Several processes cannot share the in-memory layer'),
+        (['--endpoint', 'nonsense:1'], 'nonsense'),
+        (['TAKEN'], 'Cannot listen on'),
+        (['--unix-socket', '/nowhere/at.all'], 'Cannot listen on'),
+    ],
+)
 def test_misuse_is_one_sentence(alone, arguments, text):
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(('127.0.0.1', 0))
         taken.listen(1)
-        arguments = ['127.0.0.1:{}'.format(taken.getsockname()[1]) if argument == 'TAKEN' else argument
-                     for argument in arguments]
+        arguments = [
+            f'127.0.0.1:{taken.getsockname()[1]}' if argument == 'TAKEN' else argument for argument in arguments
+        ]
         program = alone.start('misuse', '-m', 'django', 'runsockets', *arguments)
         try:
             program.process.wait(10)
@@ -387,10 +425,12 @@ def test_an_abbreviated_option_starts_no_avalanche(servers):
         await fleet.eventually(lambda: len(children(parent.process)) == 2)
         assert await who(port) <= children(parent.process)
         assert 'and is replaced' not in parent.log
+
     asyncio.run(scenario())
 
 
 # Beside others, and many.
+
 
 def test_a_message_crosses_from_and_to_a_daphne_with_workers(servers):
     async def scenario():
@@ -405,6 +445,7 @@ def test_a_message_crosses_from_and_to_a_daphne_with_workers(servers):
         assert (await connections[0].ask({'type': 'ECHO'})) == {'type': 'ECHO'}
         await fleet.close_many(connections)
         await fleet.eventually(lambda: servers.rows() == 0)
+
     asyncio.run(scenario())
 
 
@@ -413,15 +454,18 @@ def test_three_thousand_connections_get_every_message_once_while_others_echo(ser
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
     if wanted < 4096:
-        pytest.skip('at most {} files may be open'.format(hard))
+        pytest.skip(f'at most {hard} files may be open')
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
     async def scenario():
         loop = asyncio.get_event_loop()
         both = [servers.runsockets(), servers.runsockets()]
         begin = loop.time()
-        crowd = [connection for group in await asyncio.gather(
-            *(fleet.open_many(1500, server.port, '/crowd/', 50) for server in both)) for connection in group]
+        crowd = [
+            connection
+            for group in await asyncio.gather(*(fleet.open_many(1500, server.port, '/crowd/', 50) for server in both))
+            for connection in group
+        ]
         opened = loop.time() - begin
         echoing = [connection for server in both for connection in await fleet.open_many(10, server.port)]
         echoes = []
@@ -454,9 +498,14 @@ def test_three_thousand_connections_get_every_message_once_while_others_echo(ser
                 await asyncio.sleep(0.05)
 
         # From a process that serves nobody.
-        counted = await loop.run_in_executor(None, servers.python, (
-            'import time; time.sleep(1)\n'
-            'for n in range(3): print(Socket.objects.filter(path="/crowd/").send_json({"n": n}))'))
+        counted = await loop.run_in_executor(
+            None,
+            servers.python,
+            (
+                'import time; time.sleep(1)\n'
+                'for n in range(3): print(Socket.objects.filter(path="/crowd/").send_json({"n": n}))'
+            ),
+        )
         assert counted.split() == ['3000'] * 3
         await wait_for(9000)
         # From a handler, whose own connections are half of them.
@@ -476,13 +525,17 @@ def test_three_thousand_connections_get_every_message_once_while_others_echo(ser
         await asyncio.wait(listeners)
         assert all(listener.cancelled() for listener in listeners)
         with capsys.disabled():
-            print('\n3000 connects in {:.1f} s; a message to all took {} s; {} echoes meanwhile, the slowest {:.2f} s'
-                  .format(opened, ', '.join('{:.2f}'.format(seconds) for seconds in times), len(echoes), max(echoes)))
+            print(
+                '\n3000 connects in {:.1f} s; a message to all took {} s; {} echoes meanwhile, the slowest {:.2f} s'.format(
+                    opened, ', '.join(f'{seconds:.2f}' for seconds in times), len(echoes), max(echoes)
+                )
+            )
         wrong = [mine for mine in received if sorted(mine) != list(range(6))]
         assert (len(wrong), wrong[:3]) == (0, [])
         # Those of one sender arrive in the order in which they were sent.
         assert all(mine == list(range(6)) for mine in received)
         assert len(echoes) > 100
+
     try:
         asyncio.run(scenario())
     finally:

@@ -1,4 +1,5 @@
 """daphne, a worker, Redis and PostgreSQL, with a client that knows nothing of Channels."""
+
 import pytest
 import websocket
 
@@ -21,18 +22,21 @@ def test_a_client_gets_what_the_readme_says(site):
     site.wait_for_rows(0)
 
 
-@pytest.mark.parametrize('frame, code', [
-    ('{"type": ', 'invalid_json'),
-    ('[' * 100000, 'invalid_json'),
-    ('{"type": "ECHO", "n": NaN}', 'invalid_json'),
-    (r'{"type": "ECHO", "text": "\udfff \u0000"}', 'invalid_json'),
-    (b'\x00\xff', 'invalid_message'),
-    ('[]', 'invalid_message'),
-    ('{"type": {}}', 'unknown_type'),
-    ('{"type": "' + 'x' * 100000 + '"}', 'unknown_type'),
-    ('{"type": "ECHO", "text": "' + 'x' * 1024 * 1024 + '"}', 'too_large'),
-    ('{"type": "RAISE", "what": "bug"}', 'server_error'),
-])
+@pytest.mark.parametrize(
+    'frame, code',
+    [
+        ('{"type": ', 'invalid_json'),
+        ('[' * 100000, 'invalid_json'),
+        ('{"type": "ECHO", "n": NaN}', 'invalid_json'),
+        (r'{"type": "ECHO", "text": "\udfff \u0000"}', 'invalid_json'),
+        (b'\x00\xff', 'invalid_message'),
+        ('[]', 'invalid_message'),
+        ('{"type": {}}', 'unknown_type'),
+        ('{"type": "' + 'x' * 100000 + '"}', 'unknown_type'),
+        ('{"type": "ECHO", "text": "' + 'x' * 1024 * 1024 + '"}', 'too_large'),
+        ('{"type": "RAISE", "what": "bug"}', 'server_error'),
+    ],
+)
 def test_a_bad_frame_costs_its_sender_an_error_and_nobody_anything_else(site, bystander, frame, code):
     connection = site.connect()
     error = connection.ask(frame)
@@ -56,12 +60,15 @@ def test_closes_arrive_with_their_codes(site, bystander):
     assert stranger.receive() == 4401
 
 
-@pytest.mark.parametrize('path, headers, status', [
-    ('/nowhere/', {}, 403),
-    ('/live/', {'Origin': 'https://evil.example'}, 403),
-    ('/live/%00', {}, 400),
-    ('/live/' + 'x' * 300, {}, 403),
-])
+@pytest.mark.parametrize(
+    'path, headers, status',
+    [
+        ('/nowhere/', {}, 403),
+        ('/live/', {'Origin': 'https://evil.example'}, 403),
+        ('/live/%00', {}, 400),
+        ('/live/' + 'x' * 300, {}, 403),
+    ],
+)
 def test_who_may_not_connect_is_refused(site, bystander, path, headers, status):
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         site.connect(path, header=headers)
@@ -105,11 +112,11 @@ def test_a_shell_reaches_open_connections(site):
 def test_logging_out_sends_the_connection_away(site):
     key = site.python(
         'from django.contrib.auth import get_user_model; from django.test import Client; b = Client();'
-        'b.force_login(get_user_model().objects.create_user("live")); print(b.session.session_key)').strip()
+        'b.force_login(get_user_model().objects.create_user("live")); print(b.session.session_key)'
+    ).strip()
     member = site.connect('/members/', cookie='sessionid=' + key)
     assert isinstance(member.ask({'type': 'HELLO'})['user_id'], int)
-    site.python('from django.contrib.sessions.models import Session; Session.objects.filter(pk={!r}).delete()'
-                .format(key))
+    site.python(f'from django.contrib.sessions.models import Session; Session.objects.filter(pk={key!r}).delete()')
     # It is told at once, and not when it next says something.
     assert member.receive()['type'] == 'RECONNECT'
     assert member.receive() == 4401

@@ -1,6 +1,7 @@
 """Hours of trouble in a minute: two ``runsockets``, one daphne and three workers on one Redis, of which a worker is
 killed in the middle of a frame and Redis restarts; and an account of every frame. ``SOAK_SECONDS`` makes it longer.
 """
+
 import asyncio
 import collections
 import math
@@ -47,7 +48,7 @@ class Client:
 
     @property
     def name(self):
-        return '{}.{}.{}'.format(self.kind, self.number, self.lives)
+        return f'{self.kind}.{self.number}.{self.lives}'
 
     async def run(self, until):
         dice = random.Random(self.number)
@@ -66,9 +67,16 @@ class Client:
             while time.monotonic() < until and self.name not in self.closed:
                 for _ in range(dice.randint(1, 3)):
                     self.sent[self.name, n] = time.monotonic()
-                    self.connection.send({
-                        'type': 'WORK', 'connection': self.name, 'n': n, 'ref': n,
-                        'seconds': dice.random() * 0.01, 'raises': dice.random() < 0.05})
+                    self.connection.send(
+                        {
+                            'type': 'WORK',
+                            'connection': self.name,
+                            'n': n,
+                            'ref': n,
+                            'seconds': dice.random() * 0.01,
+                            'raises': dice.random() < 0.05,
+                        }
+                    )
                     n += 1
                 await asyncio.sleep(PACE * (0.5 + dice.random()))
 
@@ -125,34 +133,53 @@ class Account:
             if key in client.answers:
                 return 'handled, answered'
             # The worker could not hand its answer to a Redis that was away.
-            return 'handled, answer lost by the restart' if (
-                client.kind == 'daphne' and self.stopped - 1 < self.ends[key] < self.back + 2) else 'lost, unexplained'
+            return (
+                'handled, answer lost by the restart'
+                if (client.kind == 'daphne' and self.stopped - 1 < self.ends[key] < self.back + 2)
+                else 'lost, unexplained'
+            )
         if key in self.starts:
             return 'cut off by the kill' if key == self.killed[0] else 'lost, unexplained'
-        if client.kind == 'daphne' and closing is not None and closing[0] == 1013 and (
-                self.stopped < closing[1] < self.back + 2):
+        if (
+            client.kind == 'daphne'
+            and closing is not None
+            and closing[0] == 1013
+            and (self.stopped < closing[1] < self.back + 2)
+        ):
             return 'refused with 1013 in the outage'
         return 'lost by the restart' if client.kind == 'daphne' and during_outage else 'lost, unexplained'
 
     def out_of_order(self):
-        return [(before, after) for keys in self.order.values()
-                for before, after in zip(keys, keys[1:]) if before[1] >= after[1]]
+        return [
+            (before, after)
+            for keys in self.order.values()
+            for before, after in zip(keys, keys[1:])
+            if before[1] >= after[1]
+        ]
 
     def overlaps(self):
         """Return the pairs of frames of one connection that were handled at once."""
         ends = dict(self.ends)
         ends.setdefault(*self.killed)
-        return [(before, after) for keys in self.order.values()
-                for before, after in zip(keys, keys[1:]) if ends.get(before, math.inf) > self.starts[after]]
+        return [
+            (before, after)
+            for keys in self.order.values()
+            for before, after in zip(keys, keys[1:])
+            if ends.get(before, math.inf) > self.starts[after]
+        ]
 
     def __str__(self):
         kinds = sorted({client.kind for client in self.clients})
-        lines = ['{:40}'.format('frames') + ''.join('{:>12}'.format(kind) for kind in kinds + ['all'])]
+        lines = ['{:40}'.format('frames') + ''.join(f'{kind:>12}' for kind in kinds + ['all'])]
         fates = sorted({fate for _, fate in self.fates})
         for fate in ['sent', *fates]:
-            counts = [sum(count for (kind, which), count in self.fates.items()
-                          if kind == expected and fate in (which, 'sent')) for expected in kinds]
-            lines.append('{:40}'.format(fate) + ''.join('{:>12}'.format(count) for count in counts + [sum(counts)]))
+            counts = [
+                sum(
+                    count for (kind, which), count in self.fates.items() if kind == expected and fate in (which, 'sent')
+                )
+                for expected in kinds
+            ]
+            lines.append(f'{fate:40}' + ''.join(f'{count:>12}' for count in counts + [sum(counts)]))
         return '\n'.join(lines)
 
 
@@ -197,9 +224,14 @@ def test_every_frame_is_handled_once_and_in_order_or_its_loss_has_a_reason(serve
         outstanding = []
         try:
             for _ in range(int(LEASE * 20)):
-                outstanding = [key for client in clients for key in client.sent
-                               if key not in client.answers and key[0] not in client.closed
-                               and not stopped - 2 < client.sent[key] < back + 2]
+                outstanding = [
+                    key
+                    for client in clients
+                    for key in client.sent
+                    if key not in client.answers
+                    and key[0] not in client.closed
+                    and not stopped - 2 < client.sent[key] < back + 2
+                ]
                 if not outstanding:
                     break
                 await asyncio.sleep(0.1)
@@ -223,18 +255,24 @@ def test_every_frame_is_handled_once_and_in_order_or_its_loss_has_a_reason(serve
 
     killed, held_up, stopped, back, took, stayed, rows, ids, sent_away, left = asyncio.run(soak())
     account = Account(clients, servers.notes(), killed, stopped, back)
-    busy = [key for key in account.starts
-            if account.starts[key] < back and account.ends.get(key, stopped) > stopped and key[0].startswith('daphne')]
+    busy = [
+        key
+        for key in account.starts
+        if account.starts[key] < back and account.ends.get(key, stopped) > stopped and key[0].startswith('daphne')
+    ]
     with capsys.disabled():
-        print('\n{}\n'.format(account))
-        print('{:.0f} s, {:.0f} frames a second; {} of {} clients stayed, {} were sent away with 1013, {} connects '
-              'refused'.format(took, len(account.ends) / took, len(stayed), CLIENTS, sent_away,
-                               sum(len(client.refusals) for client in clients)))
-        print('the kill held its connection up for {:.1f} s; Redis was away for {:.1f} s and forgot {} frames at work'
-              .format(held_up, back - stopped, len(busy)))
-        print('out of order {}, twice {}, at once {}'.format(
-            len(account.out_of_order()), len(account.twice), len(account.overlaps())))
-        print('rows {} for {} open connections, {} left when all had gone'.format(rows, len(stayed), left))
+        print(f'\n{account}\n')
+        print(
+            f'{took:.0f} s, {len(account.ends) / took:.0f} frames a second; {len(stayed)} of {CLIENTS} clients stayed, {sent_away} were sent away with 1013, {sum(len(client.refusals) for client in clients)} connects '
+            'refused'
+        )
+        print(
+            f'the kill held its connection up for {held_up:.1f} s; Redis was away for {back - stopped:.1f} s and forgot {len(busy)} frames at work'
+        )
+        print(
+            f'out of order {len(account.out_of_order())}, twice {len(account.twice)}, at once {len(account.overlaps())}'
+        )
+        print(f'rows {rows} for {len(stayed)} open connections, {left} left when all had gone')
 
     assert account.unexplained == []
     assert account.out_of_order() == []

@@ -2,10 +2,11 @@
 
 ``FORCE_SCRIPT_NAME`` is that setting.
 """
-from tests.live.soak_site import *  # noqa: F401,F403
-from tests.live.soak_site import CHANNEL_LAYERS, note
 
 import os
+
+from tests.live.soak_site import *  # noqa: F403
+from tests.live.soak_site import CHANNEL_LAYERS, note
 
 CHANNEL_LAYERS['default']['ROUTING'] = 'tests.live.threads_site.routing'
 ROOT_URLCONF = 'tests.live.threads_site'
@@ -17,9 +18,14 @@ def look(request):
     """Return what is found in this thread, and about ``request``, and leave something else there."""
     from django.urls import reverse, set_script_prefix
     from django.utils import timezone, translation
-    found = {'url': reverse('item', args=[7]), 'language': translation.get_language(),
-             'zone': timezone.get_current_timezone_name(), 'secure': request.is_secure(),
-             'script': request.META['SCRIPT_NAME']}
+
+    found = {
+        'url': reverse('item', args=[7]),
+        'language': translation.get_language(),
+        'zone': timezone.get_current_timezone_name(),
+        'secure': request.is_secure(),
+        'script': request.META['SCRIPT_NAME'],
+    }
     translation.activate('de')
     timezone.activate('Asia/Tokyo')
     set_script_prefix('/elsewhere/')
@@ -28,19 +34,22 @@ def look(request):
 
 def item(request, number):
     from django.http import JsonResponse
+
     return JsonResponse(look(request))
 
 
 def chat(request):
     from django.http import HttpResponse
     from django.templatetags.static import static
+
     # No page of sockets.js's: what is tried is the connection.
-    return HttpResponse('<!doctype html><title>chat</title><script type="module">'
-                        'import {{SocketRouter}} from "{}";'
-                        'const socket = new SocketRouter("/chat/");'
-                        'socket.route("SAID", content => document.title = content.text);'
-                        'window.chat = socket; document.title = "ready";</script>'.format(
-                            static('sockets/sockets.js')))
+    return HttpResponse(
+        '<!doctype html><title>chat</title><script type="module">'
+        'import {{SocketRouter}} from "{}";'
+        'const socket = new SocketRouter("/chat/");'
+        'socket.route("SAID", content => document.title = content.text);'
+        'window.chat = socket; document.title = "ready";</script>'.format(static('sockets/sockets.js'))
+    )
 
 
 def __getattr__(name):
@@ -48,13 +57,18 @@ def __getattr__(name):
     if name == 'urlpatterns':
         from django.conf.urls import url
         from django.contrib.staticfiles.views import serve
-        return [url(r'^item/(\d+)/$', item, name='item'), url(r'^chat/$', chat),
-                url(r'^static/(?P<path>.*)$', serve, {'insecure': True})]
+
+        return [
+            url(r'^item/(\d+)/$', item, name='item'),
+            url(r'^chat/$', chat),
+            url(r'^static/(?P<path>.*)$', serve, {'insecure': True}),
+        ]
     if name == 'routing':
         from channels import route_class
 
         from sockets import RoutedSocketHandler, SocketRouter
         from sockets.models import Socket
+
         router = SocketRouter()
 
         @router.connect
@@ -78,7 +92,10 @@ def __getattr__(name):
             routes = (*RoutedSocketHandler.routes, ('SAY', 'on_say'))
 
             def on_say(self, content):
-                return {'type': 'HEARD', 'by': Socket.objects.filter(path=self.path).send_action(
-                    'SAID', text=content['text'])}
+                return {
+                    'type': 'HEARD',
+                    'by': Socket.objects.filter(path=self.path).send_action('SAID', text=content['text']),
+                }
+
         return [route_class(router.Handler, path=r'^/look/$'), route_class(Chat, path=r'^/chat/$')]
     raise AttributeError(name)

@@ -1,4 +1,5 @@
 """A TCP line to a port of this machine that can be cut: what is sent meanwhile is on its way until it is mended."""
+
 import contextlib
 import socket
 import threading
@@ -56,4 +57,3 @@ class Wire:
                     target.shutdown(socket.SHUT_WR)
                     return
                 target.sendall(data)
-

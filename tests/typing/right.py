@@ -1,4 +1,5 @@
 """What a project writes, with annotations: a type checker finds nothing wrong here."""
+
 import re
 from typing import Any, Dict, Optional
 

@@ -1,4 +1,5 @@
 """What a project may get wrong: a type checker finds each line that says so, with that code, and no other."""
+
 from typing import Any, Dict
 
 from django.views.generic import TemplateView

@@ -3,6 +3,7 @@
 Every process that holds websockets looks for itself. Whatever went wrong before, and whoever forgot to tell whom, ends
 here.
 """
+
 import logging
 import threading
 import time
@@ -82,6 +83,7 @@ class Auditor(threading.Thread):
     def connections(self):
         """Return the names and protocols of all connections, as they are at one moment of Twisted's reactor."""
         from twisted.internet import reactor, threads
+
         return threads.blockingCallFromThread(reactor, lambda: list(self.protocols.items()))
 
     def look(self, protocols):
@@ -93,8 +95,11 @@ class Auditor(threading.Thread):
         if now >= self.beat_due and channel_layer().local_only():
             self.beat_due = now + BEAT
             self.rows.ask('note_life')
-        if (not (self.without_row or self.without_connection) and now < self.names_due and
-                self.rows.ask('count') == len(open_)):
+        if (
+            not (self.without_row or self.without_connection)
+            and now < self.names_due
+            and self.rows.ask('count') == len(open_)
+        ):
             return
         self.names_due = now + NAMES_AFTER
         paths = self.rows.ask('paths')
@@ -129,9 +134,13 @@ class Auditor(threading.Thread):
         if not names:
             return
         logger.error('Closing %d connections without a row: %s', len(names), ', '.join(names[:5]))
-        fanout.send_many(names, {
-            'text': messages.encode(messages.reconnect('This connection is not known any more. Come back.')),
-            'close': messages.CLOSE_RESTART})
+        fanout.send_many(
+            names,
+            {
+                'text': messages.encode(messages.reconnect('This connection is not known any more. Come back.')),
+                'close': messages.CLOSE_RESTART,
+            },
+        )
 
     def end(self, paths):
         """Have the ends of connections handled that are not there and whose rows are: a dict of names and paths."""

@@ -1,4 +1,5 @@
 """The channel layer of ``SOCKETS['CHANNEL_LAYER']``: what ours can do, and what is assumed of any other."""
+
 from channels import channel_layers
 
 from ... import conf

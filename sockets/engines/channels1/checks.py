@@ -1,4 +1,5 @@
 """What ``manage.py check`` says about channel layers and their routings. docs/checks.md is the list."""
+
 import re
 
 from django.conf import settings
@@ -41,11 +42,18 @@ def check_processes(app_configs=None, **kwargs):
     layer = _usable_layer()
     if layer is None or not layer.local_only():
         return []
-    return [Warning('The in-memory layer reaches its own process only: what a second server, a shell, a task or a WSGI '
-                    'server sends arrives nowhere.', id='sockets.W007', hint=(
-                        "Set 'BACKEND': 'sockets.layers.RedisChannelLayer' and 'CONFIG': {{'hosts': "
-                        "['redis://127.0.0.1:6379/0']}} in CHANNEL_LAYERS[{!r}]. If one runsockets is all there is: "
-                        "SILENCED_SYSTEM_CHECKS = ['sockets.W007'].".format(conf.CHANNEL_LAYER)))]
+    return [
+        Warning(
+            'The in-memory layer reaches its own process only: what a second server, a shell, a task or a WSGI '
+            'server sends arrives nowhere.',
+            id='sockets.W007',
+            hint=(
+                "Set 'BACKEND': 'sockets.layers.RedisChannelLayer' and 'CONFIG': {'hosts': "
+                f"['redis://127.0.0.1:6379/0']}} in CHANNEL_LAYERS[{conf.CHANNEL_LAYER!r}]. If one runsockets is all there is: "
+                "SILENCED_SYSTEM_CHECKS = ['sockets.W007']."
+            ),
+        )
+    ]
 
 
 def _usable_layer():
@@ -62,11 +70,18 @@ def _unreadable(layer):
         layer.deserialize(layer.serialize({'text': ''}))
     except TypeError as error:
         import msgpack
-        yield Error('CHANNEL_LAYERS[{!r}] cannot read what it writes, and each worker dies of its first message: {}. '
-                    'msgpack {} has overwritten the msgpack-python that asgi_redis needs.'.format(
-                        conf.CHANNEL_LAYER, error, '.'.join(map(str, msgpack.version))), id='sockets.E010', hint=(
-                    "Type: pip uninstall -y msgpack; pip install --force-reinstall --no-deps msgpack-python "
-                    "'autobahn<25'. Or set 'BACKEND': 'sockets.layers.RedisChannelLayer', which reads both."))
+
+        yield Error(
+            'CHANNEL_LAYERS[{!r}] cannot read what it writes, and each worker dies of its first message: {}. '
+            'msgpack {} has overwritten the msgpack-python that asgi_redis needs.'.format(
+                conf.CHANNEL_LAYER, error, '.'.join(map(str, msgpack.version))
+            ),
+            id='sockets.E010',
+            hint=(
+                'Type: pip uninstall -y msgpack; pip install --force-reinstall --no-deps msgpack-python '
+                "'autobahn<25'. Or set 'BACKEND': 'sockets.layers.RedisChannelLayer', which reads both."
+            ),
+        )
 
 
 def _small(layer):
@@ -80,20 +95,30 @@ def _small(layer):
         ours, config, rooms = 'InMemoryChannelLayer', "'capacity': 10000", [layer.capacity] * len(_SHARED)
     effects = [effect for (_, effect), room in zip(_SHARED, rooms) if room < _ROOM]
     if effects:
-        yield Warning('CHANNEL_LAYERS[{!r}] holds {} messages for all connections together: {}.'.format(
-                          conf.CHANNEL_LAYER, min(rooms), ', and '.join(effects)), id='sockets.W005',
-                      # Ours does not support Sentinel.
-                      hint='Add {} to its CONFIG{}.'.format(config, '' if hasattr(layer, 'services') else (
-                          ", or set 'BACKEND': 'sockets.layers.{}', which has room for each".format(ours))))
+        yield Warning(
+            'CHANNEL_LAYERS[{!r}] holds {} messages for all connections together: {}.'.format(
+                conf.CHANNEL_LAYER, min(rooms), ', and '.join(effects)
+            ),
+            id='sockets.W005',
+            # Ours does not support Sentinel.
+            hint='Add {} to its CONFIG{}.'.format(
+                config,
+                ''
+                if hasattr(layer, 'services')
+                else (f", or set 'BACKEND': 'sockets.layers.{ours}', which has room for each"),
+            ),
+        )
 
 
 def _short_lived(layer):
     expiry = getattr(layer, 'group_expiry', _DAY)
     if expiry < _DAY:
-        yield Warning("CHANNEL_LAYERS[{!r}] has 'group_expiry': {}. Servers close a websocket after as many seconds; "
-                      'one that --websocket_timeout keeps open longer drops out of its groups.'.format(
-                          conf.CHANNEL_LAYER, expiry), id='sockets.W006',
-                      hint="Set 'group_expiry': {} in its CONFIG, or leave it out.".format(_DAY))
+        yield Warning(
+            f"CHANNEL_LAYERS[{conf.CHANNEL_LAYER!r}] has 'group_expiry': {expiry}. Servers close a websocket after as many seconds; "
+            'one that --websocket_timeout keeps open longer drops out of its groups.',
+            id='sockets.W006',
+            hint=f"Set 'group_expiry': {_DAY} in its CONFIG, or leave it out.",
+        )
 
 
 def _without_timeout(layer):
@@ -102,10 +127,13 @@ def _without_timeout(layer):
         return
     for client in getattr(layer, '_connection_list', ()):
         if not client.connection_pool.connection_kwargs.get('socket_timeout'):
-            yield Warning('CHANNEL_LAYERS[{!r}] waits for a Redis that hangs for as long as it hangs, and so does each '
-                          'frame that needs it.'.format(conf.CHANNEL_LAYER), id='sockets.W012',
-                          hint="Add 'connection_kwargs': {'socket_timeout': 10} to its CONFIG, or set 'BACKEND': "
-                               "'sockets.layers.RedisChannelLayer', which has a time-out.")
+            yield Warning(
+                f'CHANNEL_LAYERS[{conf.CHANNEL_LAYER!r}] waits for a Redis that hangs for as long as it hangs, and so does each '
+                'frame that needs it.',
+                id='sockets.W012',
+                hint="Add 'connection_kwargs': {'socket_timeout': 10} to its CONFIG, or set 'BACKEND': "
+                "'sockets.layers.RedisChannelLayer', which has a time-out.",
+            )
             return
 
 
@@ -118,18 +146,36 @@ def check_routing(app_configs=None, **kwargs):
         return []
     alias = conf.CHANNEL_LAYER
     if alias not in getattr(settings, 'CHANNEL_LAYERS', {}):
-        return [Error('CHANNEL_LAYERS has no {!r}.'.format(alias), id='sockets.E004', hint=(
-            "Add CHANNEL_LAYERS = {{{!r}: {{'BACKEND': 'sockets.layers.InMemoryChannelLayer', "
-            "'ROUTING': '<project>.routing.channel_routing'}}}}.".format(alias)))]
+        return [
+            Error(
+                f'CHANNEL_LAYERS has no {alias!r}.',
+                id='sockets.E004',
+                hint=(
+                    f"Add CHANNEL_LAYERS = {{{alias!r}: {{'BACKEND': 'sockets.layers.InMemoryChannelLayer', "
+                    "'ROUTING': '<project>.routing.channel_routing'}}."
+                ),
+            )
+        ]
     error = routing.routing_error(alias)
     if isinstance(error, ViewInRouting):
-        return [Error('The ROUTING of CHANNEL_LAYERS[{!r}] names the view {}, which is not a consumer.'.format(
-                          alias, error.view.__name__), hint=error.remedy, obj=error.view, id='sockets.E009')]
+        return [
+            Error(
+                f'The ROUTING of CHANNEL_LAYERS[{alias!r}] names the view {error.view.__name__}, which is not a consumer.',
+                hint=error.remedy,
+                obj=error.view,
+                id='sockets.E009',
+            )
+        ]
     if isinstance(error, NameTaken):
         return [Error(error.reason, hint=error.remedy, obj=error.handler, id='sockets.E012')]
     if error is not None:
-        return [Error('CHANNEL_LAYERS[{!r}] cannot be used. {}: {}'.format(alias, type(error).__name__, error),
-                      hint='Correct its BACKEND, CONFIG or ROUTING.', id='sockets.E005')]
+        return [
+            Error(
+                f'CHANNEL_LAYERS[{alias!r}] cannot be used. {type(error).__name__}: {error}',
+                hint='Correct its BACKEND, CONFIG or ROUTING.',
+                id='sockets.E005',
+            )
+        ]
     return list(_hidden_paths(routing.routed(alias)))
 
 
@@ -140,15 +186,22 @@ def _hidden_paths(routed):
         earlier = next((other for other in routed[:index] if _takes_all(other, entry)), None)
         name, path = entry.consumer.__name__, _path(entry)
         if earlier is not None:
-            yield Warning('The path {} of {} can never match: {} of {} comes before it.'.format(
-                              path, name, _path(earlier), getattr(earlier.consumer, '__name__', earlier.consumer)),
-                          obj=entry.consumer, id='sockets.W010',
-                          hint='Remove one of them, move it up in the ROUTING, or end the other path with $.')
+            yield Warning(
+                'The path {} of {} can never match: {} of {} comes before it.'.format(
+                    path, name, _path(earlier), getattr(earlier.consumer, '__name__', earlier.consumer)
+                ),
+                obj=entry.consumer,
+                id='sockets.W010',
+                hint='Remove one of them, move it up in the ROUTING, or end the other path with $.',
+            )
         first = next((regexes['path'].pattern for regexes in entry.conditions if 'path' in regexes), '')
         if _WITHOUT_SLASH.match(first):
-            yield Warning('The path {} of {} can never match: a path begins with a slash.'.format(path, name),
-                          obj=entry.consumer, id='sockets.W010',
-                          hint="Write path=r'^/{}'.".format(first.lstrip('^')))
+            yield Warning(
+                f'The path {path} of {name} can never match: a path begins with a slash.',
+                obj=entry.consumer,
+                id='sockets.W010',
+                hint="Write path=r'^/{}'.".format(first.lstrip('^')),
+            )
 
 
 # A name, and nothing that would make its first letter optional.
@@ -164,6 +217,10 @@ def _takes_all(entry, other):
     """Whether ``entry`` of a routing takes all that would come to ``other``, as far as that can be told."""
     *around, own = entry.conditions
     # Each of them sees what those before it have not matched.
-    theirs = other.conditions[len(around):]
-    return (other.channels <= entry.channels and theirs and other.conditions[:len(around)] == tuple(around) and
-            all(name in theirs[0] and covers(regex, theirs[0][name]) for name, regex in own.items()))
+    theirs = other.conditions[len(around) :]
+    return (
+        other.channels <= entry.channels
+        and theirs
+        and other.conditions[: len(around)] == tuple(around)
+        and all(name in theirs[0] and covers(regex, theirs[0][name]) for name, regex in own.items())
+    )

@@ -1,4 +1,5 @@
 """A connection as a message of Channels brings it, and how messages go back to it."""
+
 import json
 
 from channels.handler import AsgiRequest
@@ -18,8 +19,12 @@ class Connection(engine.Connection):
     __slots__ = ('layer', 'content', 'channel')
 
     def __init__(self, message, kwargs):
-        super().__init__(message.reply_channel.name, message.content.get('path'), kwargs,
-                         accepted=message.channel.name != 'websocket.connect')
+        super().__init__(
+            message.reply_channel.name,
+            message.content.get('path'),
+            kwargs,
+            accepted=message.channel.name != 'websocket.connect',
+        )
         self.layer = message.channel_layer
         self.content = message.content
         self.channel = message.channel.name
@@ -50,11 +55,16 @@ class Connection(engine.Connection):
 
     def handshake_text(self, secret_cookie):
         content = self.content
-        return json.dumps(credentials.strip({
-            **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
-            'query_string': _text(content.get('query_string') or ''),
-            'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
-        }, secret_cookie))
+        return json.dumps(
+            credentials.strip(
+                {
+                    **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
+                    'query_string': _text(content.get('query_string') or ''),
+                    'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
+                },
+                secret_cookie,
+            )
+        )
 
     def recall(self, handshake_text):
         thread_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))

@@ -1,4 +1,5 @@
 """The consumer that Channels calls with each message of a connection, and which hands its event to the core."""
+
 import functools
 import logging
 import weakref
@@ -78,8 +79,9 @@ class Consumer(WebsocketConsumer):
 
     def get_handler(self, message, **kwargs):
         """Return what handles ``message``. What Channels would load for each, an ``IncomingMessage`` loads if touched."""
-        self._has_channel_session = bool(self.channel_session or self.channel_session_user or self.http_user or
-                                         self.http_user_and_session)
+        self._has_channel_session = bool(
+            self.channel_session or self.channel_session_user or self.http_user or self.http_user_and_session
+        )
         self.channel_session = self.channel_session_user = self.http_user = self.http_user_and_session = False
         handler = super().get_handler(message, **kwargs)
         return functools.partial(_keeping_channel_session, handler) if self._has_channel_session else handler
@@ -89,8 +91,11 @@ class Consumer(WebsocketConsumer):
         if message.channel.name == ENDED:
             return
         function = functools.partial(super().dispatch, message, **kwargs)
-        return timing.timed(self, message.channel.name, functools.partial(
-            thread_state.serve, function, message.content.get('root_path'), type(self)))
+        return timing.timed(
+            self,
+            message.channel.name,
+            functools.partial(thread_state.serve, function, message.content.get('root_path'), type(self)),
+        )
 
     def raw_connect(self, message, **kwargs):
         """Called with the message of a connect."""
@@ -155,8 +160,7 @@ def _keeping_channel_session(handler, message, **kwargs):
 
 
 def consumer_of_end(cls, message, kwargs):
-    """Return an instance of the consumer class ``cls`` for ``message``, the end of a connection, which it does not handle.
-    """
+    """Return an instance of the consumer class ``cls`` for ``message``, the end of a connection, which it does not handle."""
     channel = message.channel
     message.channel = Channel(ENDED, channel_layer=message.channel_layer)
     consumer = cls(message, **kwargs)

@@ -3,6 +3,7 @@
 Channels' own pending store would hold them until the consumer has returned, and its worker exits when that flush meets
 a full channel.
 """
+
 import logging
 
 from ... import conf, fanout
@@ -20,12 +21,14 @@ def send(layer, name, message):
     except layer.ChannelFull:
         if fanout.hand_over(adapted(layer), [name], message):
             return
-        raise MailboxFull('{} has taken no message for {} s; is its server still running?'.format(
-            server_of(name), conf.SEND_TIMEOUT))
+        raise MailboxFull(
+            f'{server_of(name)} has taken no message for {conf.SEND_TIMEOUT} s; is its server still running?'
+        )
 
 
 def send_last(layer, name, message):
     """Hand over the last message of a frame, with which the worker need not wait for the layer; a failure is logged."""
+
     def on_failure(error):
         try:
             if not isinstance(error, layer.ChannelFull):
@@ -33,6 +36,7 @@ def send_last(layer, name, message):
             send(layer, name, message)
         except Exception:
             logger.exception('The answer to a frame of %s was lost', name)
+
     if not adapted(layer).send_last(name, message, on_failure):
         send(layer, name, message)
 

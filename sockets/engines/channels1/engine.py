@@ -1,4 +1,5 @@
 """The engine of Channels 1.x: what the core asks, answered by channel layers, routings and consumers."""
+
 import logging
 import weakref
 
@@ -28,6 +29,7 @@ class Channels1(Engine):
 
     def install(self):
         from . import installation
+
         installation.install()
 
     def layer_name(self):
@@ -107,14 +109,17 @@ class Channels1(Engine):
 
     def examine_layer(self, patience):
         from . import probe
+
         return probe.examine_layer(patience)
 
     def examine_workers(self, patience):
         from . import probe
+
         return probe.examine_workers(patience)
 
     def sandbox(self, layer=None, routing=None):
         from .sandbox import Sandbox
+
         return Sandbox(layer, routing)
 
 

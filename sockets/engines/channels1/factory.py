@@ -1,4 +1,5 @@
 """daphne's factory of connections, and how its server comes to use it."""
+
 import sys
 
 from daphne.http_protocol import HTTPFactory, WebRequest
@@ -28,11 +29,14 @@ class SocketFactory(HTTPFactory):
             return super().dispatch_reply(channel, message)
         unknown = set(message).difference(_REPLY)
         if unknown:
-            raise ValueError('A message for {} has {}; there are {}.'.format(
-                channel, ', '.join(sorted(map(repr, unknown))), ', '.join(_REPLY)))
+            raise ValueError(
+                'A message for {} has {}; there are {}.'.format(
+                    channel, ', '.join(sorted(map(repr, unknown))), ', '.join(_REPLY)
+                )
+            )
         text, binary = message.get('text'), message.get('bytes')
         if text and binary:
-            raise ValueError('A message for {} has both text and bytes; send two.'.format(channel))
+            raise ValueError(f'A message for {channel} has both text and bytes; send two.')
         if message.get('retry') is not None:
             return protocol.turn_away(message['retry'])
         if message.get('accept'):
@@ -61,6 +65,7 @@ def patch_daphne():
     from daphne import http_protocol
 
     from . import page_consumers, page_servers
+
     # autobahn formats its options at each connection, for a log that daphne drops: that took a fifth of a server's time
     # while thousands connected.
     protocol.pformat = str

@@ -46,7 +46,7 @@ class FrameReader:
     def feed(self, data):
         """Add what has arrived."""
         if self._at:
-            del self._buffer[:self._at]
+            del self._buffer[: self._at]
             self._at = 0
         self._buffer += data
 
@@ -82,7 +82,7 @@ class FrameReader:
             begin += 2 if length == 126 else 8
             if len(buffer) < begin:
                 return None
-            length, least = int.from_bytes(buffer[at + 2:begin - 4], 'big'), 126 if length == 126 else 65536
+            length, least = int.from_bytes(buffer[at + 2 : begin - 4], 'big'), 126 if length == 126 else 65536
             if length < least or length >> 63:
                 raise self._violation(PROTOCOL_ERROR, 'invalid length of a frame')
         elif len(buffer) < begin:
@@ -90,7 +90,7 @@ class FrameReader:
         if opcode < CLOSE:
             limit = self.binary_limit if (opcode or self._opcode) == BINARY else self.limit
             if length + len(self._message or b'') > limit:
-                raise self._violation(TOO_BIG, 'message of more than {} bytes'.format(limit))
+                raise self._violation(TOO_BIG, f'message of more than {limit} bytes')
         end = begin + length
         if len(buffer) < end:
             return None
@@ -122,7 +122,7 @@ class FrameReader:
         elif not second & 0x80:
             reason = 'unmasked frame'
         elif opcode not in OPCODES:
-            reason = 'reserved opcode {}'.format(opcode)
+            reason = f'reserved opcode {opcode}'
         elif opcode >= CLOSE:
             if not first & 0x80:
                 reason = 'fragmented control frame'
@@ -174,7 +174,7 @@ class FrameReader:
             return None
         begin += self._at
         if length > 125:
-            length = int.from_bytes(buffer[self._at + 2:begin], 'big')
+            length = int.from_bytes(buffer[self._at + 2 : begin], 'big')
         if opcode != CLOSE or length > 125:
             self._at, self._skip = begin + mask, length
             return opcode, None
@@ -196,7 +196,7 @@ def is_close_code(code):
 
 def _unmask(buffer, at, end):
     """Return the payload that ends at ``end``, behind the four bytes of its mask at ``at``."""
-    mask, payload = bytes(buffer[at:at + 4]), buffer[at + 4:end]
+    mask, payload = bytes(buffer[at : at + 4]), buffer[at + 4 : end]
     size = len(payload)
     if not size or mask == b'\0\0\0\0':
         return bytes(payload)

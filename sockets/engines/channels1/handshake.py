@@ -3,6 +3,7 @@
 autobahn parses it as text, with lines that end at every character that Unicode calls a line end. A proxy that checks
 headers does not, so a client could hide one header within another from it.
 """
+
 import re
 from urllib.parse import quote, unquote, urlsplit
 
@@ -48,21 +49,22 @@ class Handshake:
             if name not in found:
                 found[name] = value
             elif name in _SINGLE:
-                raise BadRequest('{} twice'.format(name.decode()))
+                raise BadRequest(f'{name.decode()} twice')
             else:
                 found[name] += (b'; ' if name == b'cookie' else b', ') + value
         for name in _SINGLE:
             if b',' in found.get(name, b''):
-                raise BadRequest('{} twice'.format(name.decode()))
+                raise BadRequest(f'{name.decode()} twice')
         for name in _NEEDED:
             if not _is_ascii(found.get(name, b'')):
-                raise BadRequest('{} is not ASCII'.format(name.decode()))
+                raise BadRequest(f'{name.decode()} is not ASCII')
         self.headers = list(found.items())
 
     def for_autobahn(self):
         """Return a request with the headers that autobahn reads, which it cannot parse differently."""
-        return b'\r\n'.join([b'GET / HTTP/1.1', *(
-            name + b': ' + value for name, value in self.headers if name in _NEEDED), b'', b''])
+        return b'\r\n'.join(
+            [b'GET / HTTP/1.1', *(name + b': ' + value for name, value in self.headers if name in _NEEDED), b'', b'']
+        )
 
 
 def _target(line):
@@ -78,7 +80,7 @@ def _target(line):
 
 def _raw_path(target):
     """Return the path as it was sent, without the query; a part that is not ASCII is quoted."""
-    path = quote(target.partition(b'?')[0], safe="%!$&'()*+,;=:@/[]\\^`{|}~\"<>-._")
+    path = quote(target.partition(b'?')[0], safe='%!$&\'()*+,;=:@/[]\\^`{|}~"<>-._')
     if not path.startswith('/'):
         # The absolute form, which a server must accept.
         try:

@@ -1,4 +1,5 @@
 """What this engine adds to Channels and daphne when the apps are loaded."""
+
 import functools
 
 from channels.signals import consumer_started, worker_process_ready, worker_ready
@@ -27,8 +28,7 @@ def install():
 def _prepare(sender, **kwargs):
     """Complete the routing of a worker, be it a thread of ``runserver``."""
     routing.refuse_unrouted(sender.channel_layer.router)
-    questions.answer_on(sender.channel_layer, {
-        questions.DOCTOR: questions.answer_doctor, rows.CHANNEL: rows.answer})
+    questions.answer_on(sender.channel_layer, {questions.DOCTOR: questions.answer_doctor, rows.CHANNEL: rows.answer})
 
 
 def _announce_expired(servers):

@@ -1,4 +1,5 @@
 """The opening handshake of a websocket: its request, its connect message, and the clients that are turned away."""
+
 import logging
 import math
 import time
@@ -70,7 +71,8 @@ class Opening:
         # We support no extensions, and a bad offer of one must not fail the connection when it is accepted.
         self.websocket_extensions = []
         self.protocol_to_accept = next(
-            (name for name in self.websocket_protocols if name in self.factory.protocols), None)
+            (name for name in self.websocket_protocols if name in self.factory.protocols), None
+        )
         peer, host = self.transport.getPeer(), self.transport.getHost()
         self.client_addr = self.server_addr = None
         if hasattr(peer, 'host') and hasattr(peer, 'port'):
@@ -80,20 +82,28 @@ class Opening:
         if factory.proxy_forwarded_address_header:
             self.client_addr, scheme = parse_x_forwarded_for(
                 {name.decode(): value.decode('latin-1') for name, value in handshake.headers},
-                factory.proxy_forwarded_address_header, factory.proxy_forwarded_port_header,
-                factory.proxy_forwarded_proto_header, self.client_addr, scheme)
+                factory.proxy_forwarded_address_header,
+                factory.proxy_forwarded_port_header,
+                factory.proxy_forwarded_proto_header,
+                self.client_addr,
+                scheme,
+            )
         self.reply_channel = factory.make_send_channel()
         # As daphne does for pages. The header is set by our PageRequest only.
-        self.root_path = next((unquote(value.decode('latin-1')) for name, value in handshake.headers
-                               if name == b'daphne-root-path'), factory.root_path)
+        self.root_path = next(
+            (unquote(value.decode('latin-1')) for name, value in handshake.headers if name == b'daphne-root-path'),
+            factory.root_path,
+        )
         self.request_info = {
             'path': handshake.path,
             # As daphne does: CVE-2015-0219.
             'headers': [(name, value) for name, value in handshake.headers if b'_' not in name],
             'query_string': handshake.target.partition(b'?')[2],
-            'client': self.client_addr, 'server': self.server_addr,
+            'client': self.client_addr,
+            'server': self.server_addr,
             'scheme': 'wss' if scheme in ('https', 'wss') else 'ws',
-            'reply_channel': self.reply_channel, 'order': 0,
+            'reply_channel': self.reply_channel,
+            'order': 0,
         }
         self.note_root_path(self.request_info)
         factory.reply_protocols[self.reply_channel] = self
@@ -107,8 +117,11 @@ class Opening:
             # Not raised: autobahn would send the text of the exception to the client.
             self.failHandshake('Internal Server Error', 500)
             return Deferred()
-        self.factory.log_action('websocket', 'connecting', {
-            'path': request.path, 'client': '{}:{}'.format(*self.client_addr) if self.client_addr else None})
+        self.factory.log_action(
+            'websocket',
+            'connecting',
+            {'path': request.path, 'client': '{}:{}'.format(*self.client_addr) if self.client_addr else None},
+        )
         self.handshake_deferred = Deferred()
         return self.handshake_deferred
 
@@ -125,8 +138,11 @@ class Opening:
             return self.protocol_to_accept
         if seconds is None:
             logger.warning('Refusing %s: too many connects wait', self.reply_channel)
-        self.failHandshake('Too many connects wait', 503,
-                           [('Retry-After', max(1, math.ceil(seconds)))] if seconds is not None else None)
+        self.failHandshake(
+            'Too many connects wait',
+            503,
+            [('Retry-After', max(1, math.ceil(seconds)))] if seconds is not None else None,
+        )
         # autobahn waits for this one, which never fires.
         return Deferred()
 
@@ -158,7 +174,7 @@ class Opening:
         self.transport.registerProducer(self, True)
         if self.retry_after is not None:
             self.closeHandshakeTimeout = TURN_AWAY_TIMEOUT
-            self.sendCloseFrame(1013, 'retry={:.1f}'.format(self.retry_after).encode())
+            self.sendCloseFrame(1013, f'retry={self.retry_after:.1f}'.encode())
         else:
             super().onOpen()
         if len(self.reader):

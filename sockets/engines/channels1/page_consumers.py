@@ -1,4 +1,5 @@
 """Consumers of pages, which stop when the client has left: in the process that holds it, or in a worker's."""
+
 import logging
 import time
 
@@ -25,7 +26,7 @@ class PageRequest(AsgiRequest):
         super().__init__(message)
         prefix, path = self.script_name.rstrip('/'), message['path']
         if prefix and (path == prefix or path.startswith(prefix + '/')):
-            self.path_info = path[len(prefix):] or '/'
+            self.path_info = path[len(prefix) :] or '/'
         else:
             self.path, self.path_info = prefix + path, path
         self.META['PATH_INFO'] = self.path_info
@@ -103,8 +104,11 @@ class _Transfer:
     def fail(self, sent):
         """Tell the client that the view raised after ``sent`` chunks."""
         try:
-            self.send({'order': sent, 'broken': True} if sent else {
-                'status': 500, 'headers': [(b'Content-Type', b'text/plain')], 'content': b'Internal Server Error'})
+            self.send(
+                {'order': sent, 'broken': True}
+                if sent
+                else {'status': 500, 'headers': [(b'Content-Type', b'text/plain')], 'content': b'Internal Server Error'}
+            )
         except ClientLeft:
             pass
 
@@ -146,7 +150,8 @@ class _Remote(_Transfer):
         self.size += len(reply.get('content', b''))
         # A view that is ahead of its client fills the layer. For a page that is short or quick, nothing is asked.
         is_question = reply.get('more_content') and (
-            self.chunks >= UNANSWERED or self.size >= UNANSWERED_SIZE or begun - self.since >= ASK_INTERVAL)
+            self.chunks >= UNANSWERED or self.size >= UNANSWERED_SIZE or begun - self.since >= ASK_INTERVAL
+        )
         if is_question:
             self.answers = self.answers or self.layer.new_channel('sockets.page?')
             reply['answer_to'] = self.answers

@@ -1,4 +1,5 @@
 """The requests for pages, and the limit of their bodies."""
+
 import logging
 import re
 

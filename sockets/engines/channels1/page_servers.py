@@ -1,4 +1,5 @@
 """daphne's server of pages: what it does with a message for one of them, and how it ends those that take too long."""
+
 import logging
 
 from daphne import http_protocol

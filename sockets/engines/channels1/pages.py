@@ -1,4 +1,5 @@
 """daphne's end of a page: its response is written no faster than its client reads."""
+
 import collections
 import logging
 import threading
@@ -65,8 +66,11 @@ class PageRequest(LimitedRequest):
         if self.is_gone:
             return
         if message.get('broken') or message.get('order', self._order) != self._order:
-            logger.error('Cutting off the page %s: %s', self.uri.decode('ascii', 'replace'),
-                         'its view failed' if message.get('broken') else 'a part of it was lost on its way')
+            logger.error(
+                'Cutting off the page %s: %s',
+                self.uri.decode('ascii', 'replace'),
+                'its view failed' if message.get('broken') else 'a part of it was lost on its way',
+            )
             return self._abort()
         self._order += 1
         is_first = not self._got_response_start
@@ -85,14 +89,17 @@ class PageRequest(LimitedRequest):
         elif self._left is not None:
             if len(content) > self._left:
                 logger.error('The page %s is longer than its Content-Length', self.uri.decode('ascii', 'replace'))
-                content, self.channel.persistent = content[:self._left], False
+                content, self.channel.persistent = content[: self._left], False
             self._left -= len(content)
         self._chunks.append(content)
         self._size += len(content)
         self._write()
         if self._size > PAGE_BACKLOG:
-            logger.warning('Cutting off the page %s, whose client does not read: %d bytes wait',
-                           self.uri.decode('ascii', 'replace'), self._size)
+            logger.warning(
+                'Cutting off the page %s, whose client does not read: %d bytes wait',
+                self.uri.decode('ascii', 'replace'),
+                self._size,
+            )
             self._abort()
 
     def _give_up(self):
@@ -154,8 +161,11 @@ class PageRequest(LimitedRequest):
             if self.duration() > self.factory.timeout:
                 self.basic_error(503, b'Service Unavailable', 'Worker server failed to respond within time limit.')
         elif (self._chunks or not self._is_local) and time.monotonic() - self._progress > self.factory.timeout:
-            logger.warning('Cutting off the page %s: nothing of it was written for %s s',
-                           self.uri.decode('ascii', 'replace'), self.factory.timeout)
+            logger.warning(
+                'Cutting off the page %s: nothing of it was written for %s s',
+                self.uri.decode('ascii', 'replace'),
+                self.factory.timeout,
+            )
             self._abort()
 
     def _drop(self):

@@ -1,4 +1,5 @@
 """What ``manage.py sockets doctor`` finds out about the channel layer and its workers."""
+
 import time
 
 from ... import engine
@@ -14,12 +15,18 @@ def examine_layer(patience):
         began = time.perf_counter()
         if not round_trip(patience / 2):
             return [Finding('layer', False, 'It takes messages and gives none back.')]
-    text = '{} answers in {}.'.format(type(channel_layer().channel_layer).__name__, milliseconds(began))
+    text = f'{type(channel_layer().channel_layer).__name__} answers in {milliseconds(began)}.'
     for info in _redis_info():
         text += ' Redis {}.'.format(info['redis_version'])
         if info.get('maxmemory') and info.get('maxmemory_policy') != 'noeviction':
-            return [Finding('layer', False, text + ' When it is full, it throws messages away ({}).'.format(
-                info['maxmemory_policy']), 'Type: redis-cli config set maxmemory-policy noeviction')]
+            return [
+                Finding(
+                    'layer',
+                    False,
+                    text + ' When it is full, it throws messages away ({}).'.format(info['maxmemory_policy']),
+                    'Type: redis-cli config set maxmemory-policy noeviction',
+                )
+            ]
     return [Finding('layer', True, text)]
 
 
@@ -30,11 +37,22 @@ def examine_workers(patience):
     began = time.perf_counter()
     answer = ask_worker(DOCTOR, patience)
     if answer is None:
-        return [Finding('worker', False, 'None answered within {} s.'.format(patience),
-                        'Type: python manage.py runsockets, or runworker beside daphne. '
-                        'One with --only-channels needs {}, too.'.format(DOCTOR))]
-    return [Finding('worker', True, 'Process {} on {} answers in {}.'.format(
-        answer['process'], answer['host'], milliseconds(began)))]
+        return [
+            Finding(
+                'worker',
+                False,
+                f'None answered within {patience} s.',
+                'Type: python manage.py runsockets, or runworker beside daphne. '
+                f'One with --only-channels needs {DOCTOR}, too.',
+            )
+        ]
+    return [
+        Finding(
+            'worker',
+            True,
+            'Process {} on {} answers in {}.'.format(answer['process'], answer['host'], milliseconds(began)),
+        )
+    ]
 
 
 def _redis_info():

@@ -1,4 +1,5 @@
 """daphne's end of a websocket: cheaper for each frame, and with time-outs for clients that are gone or do not read."""
+
 import logging
 
 from daphne.ws_protocol import WebSocketProtocol
@@ -75,5 +76,6 @@ class SocketProtocol(Opening, Reading, Heartbeats, Writing, WebSocketProtocol):
         # A transport would wait for ever for the client to read the rest.
         if not abort and self.last_call is None:
             self.last_call = self.factory.reactor.callLater(
-                self.closeHandshakeTimeout, lambda: self.transport.abortConnection())
+                self.closeHandshakeTimeout, lambda: self.transport.abortConnection()
+            )
         super()._closeConnection(abort)

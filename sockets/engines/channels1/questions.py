@@ -1,4 +1,5 @@
 """What a process asks the workers of others over the layer, and how it waits for the answer."""
+
 import os
 import socket
 import time

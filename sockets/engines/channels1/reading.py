@@ -1,4 +1,5 @@
 """What a client sends over an open websocket: handled some frames at a time, and not read while it must wait."""
+
 import logging
 import time
 
@@ -86,8 +87,12 @@ class Reading:
         self.last_data = time.time()
         if self.autoPingTimeoutCall is not None and not self.is_awaiting_pong:
             self.note_sign_of_life()
-        message = {'reply_channel': self.reply_channel, 'path': self.request_info['path'],
-                   'order': self.packets_received, 'bytes' if isBinary else 'text': payload}
+        message = {
+            'reply_channel': self.reply_channel,
+            'path': self.request_info['path'],
+            'order': self.packets_received,
+            'bytes' if isBinary else 'text': payload,
+        }
         self.note_root_path(message)
         try:
             self.channel_layer.send('websocket.receive', message)

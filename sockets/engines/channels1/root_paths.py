@@ -1,4 +1,5 @@
 """The part of a path that a proxy has taken off, as the proxy says."""
+
 import re
 from urllib.parse import quote, unquote
 
@@ -14,7 +15,7 @@ def root_path_of(headers):
     # Of two, one is the client's. A value that is not ASCII is a ValueError, too.
     path = unquote(values[0].decode('ascii'))
     if len(values) > 1 or not _ROOT_PATH.match(path):
-        raise ValueError('its {} is not a path: {!r:.100}'.format(name, values))
+        raise ValueError(f'its {name} is not a path: {values!r:.100}')
     return quote(path.rstrip('/')).encode()
 
 

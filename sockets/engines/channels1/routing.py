@@ -1,4 +1,5 @@
 """Which consumer a path leads to, and what a routing names."""
+
 import collections
 import logging
 
@@ -41,8 +42,11 @@ def endpoints():
         if is_consumer_of_ours(entry.consumer):
             paths = [conditions['path'].pattern for conditions in entry.conditions if 'path' in conditions]
             names = {name for regexes in entry.conditions for regex in regexes.values() for name in regex.groupindex}
-            found.append(Endpoint(
-                entry.consumer, ''.join(path.lstrip('^') if n else path for n, path in enumerate(paths)), names))
+            found.append(
+                Endpoint(
+                    entry.consumer, ''.join(path.lstrip('^') if n else path for n, path in enumerate(paths)), names
+                )
+            )
     return found
 
 
@@ -83,14 +87,19 @@ def check_routings(check_consumer, check_arguments):
         consumer = resolve(self, consumer)
         check_consumer(consumer)
         return consumer
+
     Route._resolve_consumer = _resolve_consumer
 
     def check_entries(entries):
         for entry in entries:
             if is_consumer_of_ours(entry.consumer):
                 regexes = [regex for regexes in entry.conditions for regex in regexes.values()]
-                check_arguments(entry.consumer, {name for regex in regexes for name in regex.groupindex},
-                                ''.join(regexes['path'].pattern for regexes in entry.conditions if 'path' in regexes))
+                check_arguments(
+                    entry.consumer,
+                    {name for regex in regexes for name in regex.groupindex},
+                    ''.join(regexes['path'].pattern for regexes in entry.conditions if 'path' in regexes),
+                )
+
     for cls in (Route, Include):
         _check_after(cls, check_entries)
 
@@ -102,6 +111,7 @@ def _check_after(cls, check):
     def __init__(self, *args, **kwargs):
         init(self, *args, **kwargs)
         check(_walk(self))
+
     cls.__init__ = __init__
 
 
@@ -118,6 +128,9 @@ def unrouted_consumer(message, **kwargs):
     matched = Router.match(message.channel_layer.router, probe)
     if matched is not None and matched[0] is not null_consumer:
         return connect_consumer(message)
-    logger.warning('Refused a websocket to %.100r: no route matches. Add route_class(<View>.socket.Handler, path=...) '
-                   'to the ROUTING of your channel layer.', message['path'])
+    logger.warning(
+        'Refused a websocket to %.100r: no route matches. Add route_class(<View>.socket.Handler, path=...) '
+        'to the ROUTING of your channel layer.',
+        message['path'],
+    )
     send(message.channel_layer, message.reply_channel.name, {'close': True})

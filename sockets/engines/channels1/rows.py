@@ -1,4 +1,5 @@
 """The rows of one server: asked of the database, or of a worker where this process has no database."""
+
 import logging
 import time
 
@@ -7,8 +8,8 @@ from django.db import Error, connections, router
 from django.utils import timezone
 
 from ... import databases
-from . import delivery, questions
 from ...models import Socket
+from . import delivery, questions
 
 logger = logging.getLogger('sockets')
 
@@ -34,8 +35,11 @@ def paths(server):
 
 def among(server, names):
     """Return which of ``names`` have a row, as a list."""
-    return [name for part in databases.parts(names) for name in
-            _of(server).filter(channel_name__in=part).values_list('channel_name', flat=True)]
+    return [
+        name
+        for part in databases.parts(names)
+        for name in _of(server).filter(channel_name__in=part).values_list('channel_name', flat=True)
+    ]
 
 
 def note_life(server):
@@ -69,12 +73,16 @@ class Rows:
                 connections[router.db_for_write(Socket)].close()
                 if not questions.has_other_workers():
                     raise
-                logger.warning('The rows of this server are asked of the workers, because the database cannot be '
-                               'reached from here: %s: %s', type(error).__name__, error)
+                logger.warning(
+                    'The rows of this server are asked of the workers, because the database cannot be '
+                    'reached from here: %s: %s',
+                    type(error).__name__,
+                    error,
+                )
                 self.next_try = time.monotonic() + TRY_AGAIN_AFTER
         answer = questions.ask_worker(CHANNEL, PATIENCE, question=question, server=self.server, args=list(args))
         if answer is None:
-            raise TimeoutError('no worker has answered within {} s'.format(PATIENCE))
+            raise TimeoutError(f'no worker has answered within {PATIENCE} s')
         return answer['answer']
 
 

@@ -1,4 +1,5 @@
 """What tests run on: channel layers in memory, what daphne does for a connection, and a worker, all in one thread."""
+
 import contextlib
 import logging
 import random

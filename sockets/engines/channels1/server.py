@@ -1,4 +1,5 @@
 """One process that holds connections and runs their workers: daphne's server in the main thread, workers beside it."""
+
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from ...layers.mailboxes import CONNECT, FRAMES
 from ...presence import start_housekeeper
 from . import shutdown
 from .channel_layer import adapted
-from .workers import at_work, finish, WorkerThread
+from .workers import WorkerThread, at_work, finish
 
 logger = logging.getLogger('sockets')
 
@@ -60,6 +61,7 @@ class SocketServer(Server):
     def run(self):
         """Serve until SIGTERM or SIGINT. ``OSError`` if there is nothing to listen on."""
         from twisted.internet import reactor
+
         for worker in self.workers:
             worker.start()
         start_housekeeper()
@@ -74,11 +76,13 @@ class SocketServer(Server):
 
     def begin(self):
         from twisted.internet import defer, reactor
+
         if self.listening is not None:
             # A blocking accept() would stop the reactor.
             self.listening.setblocking(False)
-            self.listeners.append(defer.succeed(
-                reactor.adoptStreamPort(self.listening.fileno(), self.listening.family, self.factory)))
+            self.listeners.append(
+                defer.succeed(reactor.adoptStreamPort(self.listening.fileno(), self.listening.family, self.factory))
+            )
 
     def backend_reader_twisted(self):
         if not self.layer.deliver_to(self.send_channel, self.factory.dispatch_reply):
@@ -86,9 +90,11 @@ class SocketServer(Server):
 
     def on_listener_error(self, failure):
         from twisted.internet import reactor
+
         error = failure.value
-        self.failure = OSError('Cannot listen on {}: {}'.format(
-            ', '.join(self.endpoints), getattr(error, 'socketError', error)))
+        self.failure = OSError(
+            'Cannot listen on {}: {}'.format(', '.join(self.endpoints), getattr(error, 'socketError', error))
+        )
         reactor.callWhenRunning(reactor.stop)
 
 
@@ -127,8 +133,9 @@ class Processes:
 
     def start(self):
         number = self.listening.fileno()
-        return subprocess.Popen([sys.executable, *self.arguments, '--fd', str(number), '--parent', str(os.getpid())],
-                                pass_fds=[number])
+        return subprocess.Popen(
+            [sys.executable, *self.arguments, '--fd', str(number), '--parent', str(os.getpid())], pass_fds=[number]
+        )
 
     def stop(self, *args):
         self.stopping = True
@@ -137,6 +144,7 @@ class Processes:
 def stop_with(parent):
     """Stop this process when the process ``parent`` has ended."""
     from twisted.internet import reactor
+
     if os.getppid() != parent:
         reactor.stop()
     else:

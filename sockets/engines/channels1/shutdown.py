@@ -1,4 +1,5 @@
 """How a server stops: it takes no new connections, and closes each when its frames have been handled."""
+
 import functools
 import logging
 import queue
@@ -45,6 +46,7 @@ class Shutdown:
     def begin(self):
         """Stop listening; return a ``Deferred`` of the end."""
         from twisted.internet import defer, reactor
+
         self.protocols = self.server.factory.reply_protocols
         self.over = defer.Deferred()
         self.began = time.monotonic()
@@ -70,14 +72,18 @@ class Shutdown:
 
     def _open(self):
         """Return the websockets that were not closed yet, by name."""
-        return {name: protocol for name, protocol in self.protocols.items()
-                if name not in self.closed and hasattr(protocol, 'serverClose')}
+        return {
+            name: protocol
+            for name, protocol in self.protocols.items()
+            if name not in self.closed and hasattr(protocol, 'serverClose')
+        }
 
     def _check(self):
         self.questions.put({name: protocol.packets_received for name, protocol in self._open().items()})
 
     def _ask_layer(self):
         from twisted.internet import reactor
+
         while True:
             counts = self.questions.get()
             try:
@@ -90,6 +96,7 @@ class Shutdown:
 
     def _take_answer(self, drained):
         from twisted.internet import reactor
+
         for name, protocol in self._open().items():
             if drained.get(name) == self.drained.get(name) == protocol.packets_received:
                 self._close(name, protocol)
@@ -104,11 +111,17 @@ class Shutdown:
 
     def _is_over(self):
         from twisted.internet import reactor
-        return (not self.protocols and time.monotonic() - self.began > _FIRST_FRAMES and
-                # The ends of connections whose workers are in this process ...
-                self.layer.is_idle() and
-                # ... and what has been written and not sent, as the rest of a page.
-                not getattr(reactor, 'getWriters', list)())
+
+        return (
+            not self.protocols
+            and time.monotonic() - self.began > _FIRST_FRAMES
+            and
+            # The ends of connections whose workers are in this process ...
+            self.layer.is_idle()
+            and
+            # ... and what has been written and not sent, as the rest of a page.
+            not getattr(reactor, 'getWriters', list)()
+        )
 
     def _close(self, name, protocol):
         self.closed.add(name)
@@ -116,6 +129,7 @@ class Shutdown:
             protocol.serverClose(1012)
         elif protocol.state == protocol.STATE_CONNECTING:
             from autobahn.twisted.websocket import ConnectionDeny
+
             protocol.handshake_deferred.errback(ConnectionDeny(code=503, reason='Restarting'))
             protocol.cleanup()
 
@@ -127,8 +141,11 @@ class Shutdown:
     def _close_all(self):
         waiting = self._open()
         if waiting:
-            logger.warning('Closing %d connections whose frames have not been handled after %d s', len(waiting),
-                           DRAIN_TIMEOUT - _LAST_SECOND)
+            logger.warning(
+                'Closing %d connections whose frames have not been handled after %d s',
+                len(waiting),
+                DRAIN_TIMEOUT - _LAST_SECOND,
+            )
         for name, protocol in waiting.items():
             self._close(name, protocol)
 
@@ -152,6 +169,7 @@ def _accept_all(port):
 def prepare(server):
     """Have ``server``, which is about to run, shut down this way when its reactor is told to stop."""
     from twisted.internet import reactor
+
     if not hasattr(server, 'shutdown'):
         server.shutdown = Shutdown(server)
         reactor.addSystemEventTrigger('before', 'shutdown', server.shutdown.begin)
@@ -169,4 +187,5 @@ def patch_server():
     def run_and_shut_down(self):
         prepare(self)
         run(self)
+
     daphne.Server.run = run_and_shut_down

@@ -1,4 +1,5 @@
 """Threads that handle frames: what ends one of them, what takes its place, and how ``runworker`` stops."""
+
 import functools
 import logging
 import os
@@ -56,8 +57,9 @@ class WorkerThread(threading.Thread):
         """Start another thread in place of this one, whose function hangs. This one ends when that has returned."""
         hung = [thread for thread in threading.enumerate() if getattr(thread, 'is_replaced', False)]
         if len(hung) >= MOST_HUNG:
-            logger.critical('The functions of %d threads hang: %s is not replaced. Restart this process.',
-                            len(hung) + 1, self.name)
+            logger.critical(
+                'The functions of %d threads hang: %s is not replaced. Restart this process.', len(hung) + 1, self.name
+            )
             return
         self.is_replaced = True
         self.stop()
@@ -82,8 +84,13 @@ def _run(worker):
         signal.signal(number, lambda *args: signals.append(args))
     overtime.keep_watch()
     for _ in (worker, *getattr(worker, 'workers', ())):
-        WorkerThread(worker.channel_layer, worker.only_channels, exclude_channels=worker.exclude_channels,
-                     callback=worker.callback, message_retries=worker.message_retries).start()
+        WorkerThread(
+            worker.channel_layer,
+            worker.only_channels,
+            exclude_channels=worker.exclude_channels,
+            callback=worker.callback,
+            message_retries=worker.message_retries,
+        ).start()
     while not signals:
         time.sleep(0.1)
     finish(threading.enumerate(), time.monotonic() + DRAIN_TIMEOUT)
@@ -100,8 +107,11 @@ def finish(threads, deadline):
     frames = sys._current_frames()
     for thread in threads:
         if thread.is_alive():
-            logger.error('%s has not ended in time. Its stack:\n%s', thread.name,
-                         ''.join(traceback.format_stack(frames.get(thread.ident))))
+            logger.error(
+                '%s has not ended in time. Its stack:\n%s',
+                thread.name,
+                ''.join(traceback.format_stack(frames.get(thread.ident))),
+            )
 
 
 def _exit():
@@ -112,5 +122,8 @@ def _exit():
 
 def at_work():
     """Return the threads that are running a function."""
-    return [thread for thread in threading.enumerate()
-            if isinstance(thread, WorkerThread) and thread.is_alive() and thread.worker.in_job]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if isinstance(thread, WorkerThread) and thread.is_alive() and thread.worker.in_job
+    ]

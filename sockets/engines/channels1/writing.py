@@ -1,4 +1,5 @@
 """What a server sends over a websocket: at once, framed once for all, and no more than its client reads."""
+
 import logging
 
 from ...messages import close_code
@@ -38,8 +39,7 @@ class Writing:
         transport, sent = self.transport, 0
         # The transport would ask the reactor to be called back, and then not to be, for each frame that it could have
         # written at once. (TLS hands out the buffers of the transport beneath, which is not for us to write to.)
-        if (hasattr(type(transport), 'writeSomeData') and transport.dataBuffer == b'' and
-                not transport._tempDataBuffer):
+        if hasattr(type(transport), 'writeSomeData') and transport.dataBuffer == b'' and not transport._tempDataBuffer:
             sent = transport.writeSomeData(data)
             if isinstance(sent, Exception):
                 # The reactor will meet the same error, and handle it.
@@ -57,7 +57,7 @@ class Writing:
         except AttributeError:
             waiting = self.backlog
         if waiting > BACKLOG:
-            self.cut_off('it does not read, and {} bytes wait'.format(waiting))
+            self.cut_off(f'it does not read, and {waiting} bytes wait')
         elif waiting < LOW:
             self.resumeProducing()
 

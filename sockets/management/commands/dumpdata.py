@@ -1,4 +1,5 @@
 """``manage.py dumpdata``, without the rows of open connections: they are nothing to load, here or elsewhere."""
+
 from django.core.management.commands import dumpdata
 
 MODELS = ('sockets.socket', 'sockets.membership')

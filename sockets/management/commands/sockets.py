@@ -1,4 +1,5 @@
 """``manage.py sockets``: who is connected, and what an operator does about it."""
+
 import json
 import sys
 import time
@@ -11,24 +12,27 @@ from django.db.models import Count
 from django.utils import timezone
 
 from ... import engine, fanout, messages, presence
+from ...exceptions import DeliveryFailed
 from ...execution import thread_state
+from ...models import Socket
 from ...operations import description, doctor
 from ...operations.ages import age
-from ...exceptions import DeliveryFailed
-from ...models import Socket
 
 LINES = 20
 
 
 class Command(BaseCommand):
-    help = ('Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close), '
-            'tries each part of the site (doctor), tells what its sockets answer (describe).')
+    help = (
+        'Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close), '
+        'tries each part of the site (doctor), tells what its sockets answer (describe).'
+    )
     # The doctor says it in its own way.
     requires_system_checks = False
 
     def add_arguments(self, parser):
-        parser.add_argument('action', nargs='?', default='list', choices=(
-            'list', 'purge', 'send', 'close', 'doctor', 'describe'))
+        parser.add_argument(
+            'action', nargs='?', default='list', choices=('list', 'purge', 'send', 'close', 'doctor', 'describe')
+        )
         parser.add_argument('content', nargs='?', help='send: a JSON object, such as \'{"type": "BACK_SOON"}\'')
         parser.add_argument('--path', help='only connections at this path')
         parser.add_argument('--user', help='only connections of the user of this name')
@@ -45,7 +49,7 @@ class Command(BaseCommand):
 
     def handle(self, action, content, **options):
         if content is not None and action != 'send':
-            raise CommandError('{} takes no {!r}.'.format(action, content))
+            raise CommandError(f'{action} takes no {content!r}.')
         if action == 'doctor':
             return self.doctor(options['url'])
         if not options.get('skip_checks'):
@@ -62,8 +66,11 @@ class Command(BaseCommand):
     def refuse_unreachable(self, rows):
         away = fanout.unreachable(rows.values_list('channel_name', flat=True))
         if away:
-            raise CommandError('These are connections of {}, and the channel layer in memory does not reach them from '
-                               'here. {}'.format(printable(', '.join(sorted(away))), fanout.REACH_ALL))
+            raise CommandError(
+                'These are connections of {}, and the channel layer in memory does not reach them from here. {}'.format(
+                    printable(', '.join(sorted(away))), fanout.REACH_ALL
+                )
+            )
 
     def chosen(self, options):
         """Return the rows that the options name, and whether they name any in particular."""
@@ -85,35 +92,70 @@ class Command(BaseCommand):
 
     def list(self, rows, content, options):
         names = 'id', 'user', 'path', 'user_ip', 'active', 'created', 'last_ping', 'server'
-        totals = {name: list(rows.order_by().values_list(name).annotate(count=Count('pk')).order_by('-count', name))
-                  for name in ('path', 'user', 'server')}
+        totals = {
+            name: list(rows.order_by().values_list(name).annotate(count=Count('pk')).order_by('-count', name))
+            for name in ('path', 'user', 'server')
+        }
         if options['json']:
             listed = [dict(zip(names, values)) for values in rows.order_by('pk').values_list(*names)]
-            self.stdout.write(messages.encode({
-                'connections': listed,
-                'totals': {name: [{name: value, 'connections': n} for value, n in counts]
-                           for name, counts in totals.items()},
-                'layer': engine.current().statistics(),
-            }))
+            self.stdout.write(
+                messages.encode(
+                    {
+                        'connections': listed,
+                        'totals': {
+                            name: [{name: value, 'connections': n} for value, n in counts]
+                            for name, counts in totals.items()
+                        },
+                        'layer': engine.current().statistics(),
+                    }
+                )
+            )
             return
-        self.stdout.write('{} connections, {} users, {} servers'.format(
-            rows.count(), len([1 for pk, _ in totals['user'] if pk is not None]), len(totals['server'])))
+        self.stdout.write(
+            '{} connections, {} users, {} servers'.format(
+                rows.count(), len([1 for pk, _ in totals['user'] if pk is not None]), len(totals['server'])
+            )
+        )
         now = timezone.now()
         newest = list(rows.order_by('-pk').values_list(*names)[:LINES])
-        users = dict(get_user_model()._default_manager.filter(
-            pk__in={pk for pk, _ in totals['user'][:LINES]}.union(line[1] for line in newest) - {None}
-        ).values_list('pk', get_user_model().USERNAME_FIELD))
-        self.table('The newest', ('id', 'user', 'path', 'address', 'open', 'heard', 'server'), [
-            (pk, users.get(user, user) or '-', path, ip or '-', age(now - created),
-             age(now - ping) + ('' if active else ', asked'), server)
-            for pk, user, path, ip, active, created, ping, server in newest])
+        users = dict(
+            get_user_model()
+            ._default_manager.filter(
+                pk__in={pk for pk, _ in totals['user'][:LINES]}.union(line[1] for line in newest) - {None}
+            )
+            .values_list('pk', get_user_model().USERNAME_FIELD)
+        )
+        self.table(
+            'The newest',
+            ('id', 'user', 'path', 'address', 'open', 'heard', 'server'),
+            [
+                (
+                    pk,
+                    users.get(user, user) or '-',
+                    path,
+                    ip or '-',
+                    age(now - created),
+                    age(now - ping) + ('' if active else ', asked'),
+                    server,
+                )
+                for pk, user, path, ip, active, created, ping, server in newest
+            ],
+        )
         for name, counts in totals.items():
-            self.table('By {}'.format(name), (name, 'connections'), [
-                (users.get(value, value) if name == 'user' and value is not None else value or '-', n)
-                for value, n in counts[:LINES]])
+            self.table(
+                f'By {name}',
+                (name, 'connections'),
+                [
+                    (users.get(value, value) if name == 'user' and value is not None else value or '-', n)
+                    for value, n in counts[:LINES]
+                ],
+            )
         for title, counts in engine.current().statistics().items():
-            self.table('{}, by channel'.format(title.capitalize()), ('channel', 'messages'), sorted(
-                counts.items(), key=lambda item: -item[1])[:LINES])
+            self.table(
+                f'{title.capitalize()}, by channel',
+                ('channel', 'messages'),
+                sorted(counts.items(), key=lambda item: -item[1])[:LINES],
+            )
 
     def purge(self, rows, content, options):
         if options['every'] is not None and options['every'] <= 0:
@@ -125,11 +167,11 @@ class Command(BaseCommand):
             except Exception as error:
                 if options['every'] is None:
                     raise
-                self.stderr.write(printable('{}: {}; trying again'.format(type(error).__name__, error)))
+                self.stderr.write(printable(f'{type(error).__name__}: {error}; trying again'))
                 connections[Socket.objects.on_primary().db].close()
             else:
                 if count or options['every'] is None:
-                    self.stdout.write('Removed {} rows.'.format(count))
+                    self.stdout.write(f'Removed {count} rows.')
             if options['every'] is None:
                 return
             time.sleep(options['every'])
@@ -138,26 +180,26 @@ class Command(BaseCommand):
         try:
             content = json.loads(content or '')
         except ValueError as error:
-            raise CommandError('This is not JSON: {}. Write \'{{"type": "BACK_SOON"}}\'.'.format(error))
+            raise CommandError(f'This is not JSON: {error}. Write \'{{"type": "BACK_SOON"}}\'.')
         try:
             count = rows.send_json(content)
         except (TypeError, DeliveryFailed) as error:
             raise CommandError(str(error))
-        self.stdout.write('Handed to {} connections.'.format(count))
+        self.stdout.write(f'Handed to {count} connections.')
 
     def close(self, rows, content, options):
         try:
             count = rows.close(options['code'])
         except (ValueError, DeliveryFailed) as error:
             raise CommandError(str(error))
-        self.stdout.write('Closed {} connections.'.format(count))
+        self.stdout.write(f'Closed {count} connections.')
 
     def doctor(self, url):
         is_well = True
         for name, ok, text, remedy in doctor.examine(url):
             word, style = {True: ('ok', self.style.SUCCESS), False: ('BAD', self.style.ERROR)}.get(ok, ('--', str))
-            text = ' '.join('{} -> {}'.format(text, remedy).split()) if remedy else ' '.join(text.split())
-            self.stdout.write(style('{:4} {:13} {}'.format(word, printable(name), printable(text))))
+            text = ' '.join(f'{text} -> {remedy}'.split()) if remedy else ' '.join(text.split())
+            self.stdout.write(style(f'{word:4} {printable(name):13} {printable(text)}'))
             is_well = is_well and ok is not False
         if not is_well:
             sys.exit(1)
@@ -176,7 +218,7 @@ class Command(BaseCommand):
             return
         lines = [heads, *([printable(str(value)) for value in line] for line in lines)]
         widths = [max(len(line[index]) for line in lines) for index in range(len(heads))]
-        self.stdout.write('\n{}'.format(title))
+        self.stdout.write(f'\n{title}')
         for line in lines:
             self.stdout.write('  ' + '  '.join(value.ljust(width) for value, width in zip(line, widths)).rstrip())
 

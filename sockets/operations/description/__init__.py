@@ -1,4 +1,5 @@
 """What a project's sockets answer, read off their handlers: as text, as AsyncAPI and as TypeScript."""
+
 from .asyncapi import as_asyncapi
 from .endpoints import Endpoint, address, endpoints
 from .text import as_text

@@ -7,6 +7,7 @@ from ...contracts.schemas import schema_of, schema_of_sent
 from ...messages import PAYLOAD, STREAM
 from .endpoints import docstring, first_line, options, summary, type_of, unused
 
+
 def as_asyncapi(found, title, version):
     """Return an AsyncAPI 3 document, as a ``dict``, of what clients may send and of what handlers send."""
     channels, operations = {}, {}
@@ -16,14 +17,17 @@ def as_asyncapi(found, title, version):
         answers = {key: {'$ref': '#/components/messages/' + key} for key in _ANSWERS if key not in endpoint.sends}
         for type, form in endpoint.sends.items():
             answers[unused(_key(type), answers)] = _of_type(type, form)
-        sent = {'HELLO': _message(_envelope({'const': messages.HELLO}), 'Who am I?'),
-                'PING': _message(_envelope({'const': messages.PING}), 'I am alive.')}
+        sent = {
+            'HELLO': _message(_envelope({'const': messages.HELLO}), 'Who am I?'),
+            'PING': _message(_envelope({'const': messages.PING}), 'I am alive.'),
+        }
         for route in endpoint.routes:
             sent[unused(_key(type_of(route)), {**sent, **answers})] = _of_route(route)
         if endpoint.binary is not None:
             sent[unused('bytes', {**sent, **answers})] = {
                 **_message({'type': 'string', 'format': 'binary'}, summary(endpoint.binary.function.function)),
-                'contentType': 'application/octet-stream'}
+                'contentType': 'application/octet-stream',
+            }
         for stream, part in endpoint.streams:
             for route in part.routes:
                 sent[unused(_key(stream + '_' + type_of(route)), {**sent, **answers})] = _on(stream, _of_route(route))
@@ -35,11 +39,19 @@ def as_asyncapi(found, title, version):
         if docstring(endpoint.handler):
             channel['description'] = docstring(endpoint.handler)
         for action, keys in (('receive', sent), ('send', answers)):
-            operations['{}.{}'.format(name, action)] = {
-                'action': action, 'channel': {'$ref': '#/channels/' + name},
-                'messages': [{'$ref': '#/channels/{}/messages/{}'.format(name, key)} for key in keys]}
-    return {'asyncapi': '3.0.0', 'info': {'title': title, 'version': version}, 'defaultContentType': 'application/json',
-            'channels': channels, 'operations': operations, 'components': {'messages': _ANSWERS}}
+            operations[f'{name}.{action}'] = {
+                'action': action,
+                'channel': {'$ref': '#/channels/' + name},
+                'messages': [{'$ref': f'#/channels/{name}/messages/{key}'} for key in keys],
+            }
+    return {
+        'asyncapi': '3.0.0',
+        'info': {'title': title, 'version': version},
+        'defaultContentType': 'application/json',
+        'channels': channels,
+        'operations': operations,
+        'components': {'messages': _ANSWERS},
+    }
 
 
 def _key(type):
@@ -47,8 +59,11 @@ def _key(type):
 
 
 def _of_route(route):
-    type = ({'const': route.pattern} if isinstance(route.pattern, str) else
-            {'type': 'string', 'pattern': '^(?:{})'.format(route.pattern.pattern)})
+    type = (
+        {'const': route.pattern}
+        if isinstance(route.pattern, str)
+        else {'type': 'string', 'pattern': f'^(?:{route.pattern.pattern})'}
+    )
     schema = {} if route.form is None else schema_of(route.form)
     payload = _envelope(type, schema)
     return _message(payload, summary(route.function.function), options(route))
@@ -61,14 +76,23 @@ def _of_type(type, form):
 
 def _on(stream, message):
     """Return ``message`` as it travels on a stream."""
-    return {**message, 'payload': {'type': 'object', 'required': [STREAM, PAYLOAD], 'properties': {
-        STREAM: {'const': stream}, PAYLOAD: message['payload']}}}
+    return {
+        **message,
+        'payload': {
+            'type': 'object',
+            'required': [STREAM, PAYLOAD],
+            'properties': {STREAM: {'const': stream}, PAYLOAD: message['payload']},
+        },
+    }
 
 
 def _envelope(type, schema=None):
     schema = dict(schema or {})
-    schema.update(type='object', properties={messages.TYPE: type, messages.REF: {}, **schema.get('properties', {})},
-                  required=[messages.TYPE, *schema.get('required', ())])
+    schema.update(
+        type='object',
+        properties={messages.TYPE: type, messages.REF: {}, **schema.get('properties', {})},
+        required=[messages.TYPE, *schema.get('required', ())],
+    )
     return schema
 
 
@@ -84,15 +108,39 @@ def _message(payload, summary='', description=''):
 _TEXT = {'type': 'string'}
 # What any handler may send of itself.
 _ANSWERS = {
-    'GOT_HELLO': _message({'type': 'object', 'properties': {'type': {'const': messages.GOT_HELLO}},
-                           'required': ['type', 'user_id', 'socket_id', 'path']}, 'The answer to HELLO.'),
-    'ACK': _message({'type': 'object', 'properties': {'type': {'const': messages.ACK}, 'ref': {}},
-                     'required': ['type', 'ref']}, 'The frame of this ref was handled, and has no other answer.'),
-    'ERROR': _message({'type': 'object', 'required': ['type', 'code', 'details'], 'properties': {
-        'type': {'const': messages.ERROR}, 'code': _TEXT, 'details': _TEXT, 'errors': {'type': 'object'},
-        'retry_after': {'type': 'number'}, 'ref': {}}},
-        'The frame was not handled.'),
-    'RECONNECT': _message({'type': 'object', 'properties': {'type': {'const': messages.RECONNECT}, 'details': _TEXT},
-                           'required': ['type', 'details']},
-                          'Connect again: with a new session after close 4401, with the same one after 1012.'),
+    'GOT_HELLO': _message(
+        {
+            'type': 'object',
+            'properties': {'type': {'const': messages.GOT_HELLO}},
+            'required': ['type', 'user_id', 'socket_id', 'path'],
+        },
+        'The answer to HELLO.',
+    ),
+    'ACK': _message(
+        {'type': 'object', 'properties': {'type': {'const': messages.ACK}, 'ref': {}}, 'required': ['type', 'ref']},
+        'The frame of this ref was handled, and has no other answer.',
+    ),
+    'ERROR': _message(
+        {
+            'type': 'object',
+            'required': ['type', 'code', 'details'],
+            'properties': {
+                'type': {'const': messages.ERROR},
+                'code': _TEXT,
+                'details': _TEXT,
+                'errors': {'type': 'object'},
+                'retry_after': {'type': 'number'},
+                'ref': {},
+            },
+        },
+        'The frame was not handled.',
+    ),
+    'RECONNECT': _message(
+        {
+            'type': 'object',
+            'properties': {'type': {'const': messages.RECONNECT}, 'details': _TEXT},
+            'required': ['type', 'details'],
+        },
+        'Connect again: with a new session after close 4401, with the same one after 1012.',
+    ),
 }

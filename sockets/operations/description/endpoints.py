@@ -9,6 +9,7 @@ from ... import engine
 from ...handlers import RoutedSocketHandler
 from ...multiplexing import SocketDemultiplexer
 
+
 class Endpoint:
     """A path and the handler class that the routing leads to from there, or one of its streams."""
 
@@ -41,7 +42,9 @@ class Endpoint:
         """The streams of a ``SocketDemultiplexer``: pairs of a name and its ``Endpoint``."""
         if not issubclass(self.handler, SocketDemultiplexer):
             return []
-        return [(name, Endpoint(handler, self.pattern, is_stream=True)) for name, handler in self.handler.streams.items()]
+        return [
+            (name, Endpoint(handler, self.pattern, is_stream=True)) for name, handler in self.handler.streams.items()
+        ]
 
     @property
     def is_open(self):
@@ -60,7 +63,7 @@ def address(pattern):
         form, names = normalize(pattern)[0]
     except (IndexError, ValueError, NotImplementedError):
         return pattern, []
-    path = form % {name: '{%s}' % name for name in names}
+    path = form % {name: '{' + name + '}' for name in names}
     return path if path.startswith('/') else '/' + path, names
 
 
@@ -76,7 +79,7 @@ def summary(thing):
 
 def type_of(route):
     """Return the type of a route as people write it: regular expressions between slashes."""
-    return route.pattern if isinstance(route.pattern, str) else '/{}/'.format(route.pattern.pattern)
+    return route.pattern if isinstance(route.pattern, str) else f'/{route.pattern.pattern}/'
 
 
 def first_line(schema):
@@ -86,16 +89,21 @@ def first_line(schema):
 
 def options(route):
     """Return what a route asks of its client, as text."""
-    return ', '.join(filter(None, [
-        'login required' if route.login_required else '',
-        'permission ' + ', '.join(route.permissions) if route.permissions else '',
-        str(route.rate or ''),
-    ]))
+    return ', '.join(
+        filter(
+            None,
+            [
+                'login required' if route.login_required else '',
+                'permission ' + ', '.join(route.permissions) if route.permissions else '',
+                str(route.rate or ''),
+            ],
+        )
+    )
 
 
 def unused(name, taken):
     number, unused = 1, name
     while unused in taken:
         number += 1
-        unused = '{}{}'.format(name, number)
+        unused = f'{name}{number}'
     return unused

@@ -5,31 +5,37 @@ from ...routes import permission_names
 from .endpoints import first_line, options, summary, type_of
 from .typescript import typescript
 
+
 def as_text(found):
     """Return the endpoints as text for people."""
     lines = []
     for endpoint in found:
         if lines:
             lines.append('')
-        lines.append('{}  {}.{}{}'.format(endpoint.address, endpoint.handler.__module__, endpoint.handler.__qualname__,
-                                          '  (login required)' if endpoint.handler.login_required else ''))
+        lines.append(
+            '{}  {}.{}{}'.format(
+                endpoint.address,
+                endpoint.handler.__module__,
+                endpoint.handler.__qualname__,
+                '  (login required)' if endpoint.handler.login_required else '',
+            )
+        )
         if endpoint.handler.permission:
             lines[-1] += '  (permission {})'.format(', '.join(permission_names(endpoint.handler.permission)))
         if summary(endpoint.handler):
             lines.append('    ' + summary(endpoint.handler))
         width = max([len(type_of(route)) for route in endpoint.routes] or [0])
         for route in endpoint.routes:
-            lines.append('  {}  {}'.format(type_of(route).ljust(width), _about(route)).rstrip())
+            lines.append(f'  {type_of(route).ljust(width)}  {_about(route)}'.rstrip())
             if route.form is not None:
                 lines += _fields(schema_of(route.form))
         if endpoint.is_open:
-            lines.append('  (any other type)  {}'.format(
-                summary(endpoint.handler.default_route)).rstrip())
+            lines.append(f'  (any other type)  {summary(endpoint.handler.default_route)}'.rstrip())
         if endpoint.binary is not None:
-            lines.append('  (binary frames)  {}'.format(_about(endpoint.binary)).rstrip())
+            lines.append(f'  (binary frames)  {_about(endpoint.binary)}'.rstrip())
         for type, form in endpoint.sends.items():
             schema = schema_of_sent(form)
-            lines.append('  sends {}  {}'.format(type, first_line(schema)).rstrip())
+            lines.append(f'  sends {type}  {first_line(schema)}'.rstrip())
             lines += _fields(schema)
         for name, stream in endpoint.streams:
             head, *rest = as_text([stream]).splitlines()
@@ -39,11 +45,13 @@ def as_text(found):
 
 
 def _fields(schema):
-    return ['      {}{}: {}'.format(name, '' if name in schema.get('required', ()) else '?', typescript(field))
-            for name, field in schema.get('properties', {}).items()]
+    return [
+        '      {}{}: {}'.format(name, '' if name in schema.get('required', ()) else '?', typescript(field))
+        for name, field in schema.get('properties', {}).items()
+    ]
 
 
 def _about(route):
     """Return what a route is for, and in brackets what it asks for."""
     asked = options(route)
-    return ' '.join(filter(None, [summary(route.function.function), '({})'.format(asked) if asked else '']))
+    return ' '.join(filter(None, [summary(route.function.function), f'({asked})' if asked else '']))

@@ -6,6 +6,7 @@ import re
 from ...contracts.schemas import schema_of, schema_of_sent
 from .endpoints import summary, unused
 
+
 def as_typescript(found):
     """Return an interface for each endpoint, for ``new SocketRouter<RoomMessages>()`` of ``sockets.js``."""
     parts = ['// Made by "manage.py sockets describe --typescript": what may be sent, what comes, and what is in it.']
@@ -20,18 +21,27 @@ def as_typescript(found):
                 continue
             fields = 'Record<string, any>' if route.form is None else typescript(schema_of(route.form))
             said = summary(route.function.function).replace('*/', '* /')
-            sends += ['    /** {} */'.format(said)] if said else []
-            sends.append('    {}: {{fields: {}; reply: any}};'.format(json.dumps(route.pattern), fields))
+            sends += [f'    /** {said} */'] if said else []
+            sends.append(f'    {json.dumps(route.pattern)}: {{fields: {fields}; reply: any}};')
         if is_open or not sends:
             sends.append('    [type: string]: {fields: any; reply: any};')
-        receives = ['    {}: {};'.format(json.dumps(type), typescript(schema_of_sent(form)))
-                    for type, form in endpoint.sends.items()]
-        about = endpoint.address + (
-            ' takes binary frames, too' if endpoint.binary is not None else '')
-        parts.append('\n'.join([
-            '/** {} */'.format(about.replace('*/', '* /')), 'export interface {} {{'.format(name),
-            *(['  receives: {', *receives, '  };'] if receives else ['  receives: Record<string, any>;']),
-            '  sends: {', *sends, '  };', '}']))
+        receives = [
+            f'    {json.dumps(type)}: {typescript(schema_of_sent(form))};' for type, form in endpoint.sends.items()
+        ]
+        about = endpoint.address + (' takes binary frames, too' if endpoint.binary is not None else '')
+        parts.append(
+            '\n'.join(
+                [
+                    '/** {} */'.format(about.replace('*/', '* /')),
+                    f'export interface {name} {{',
+                    *(['  receives: {', *receives, '  };'] if receives else ['  receives: Record<string, any>;']),
+                    '  sends: {',
+                    *sends,
+                    '  };',
+                    '}',
+                ]
+            )
+        )
     return '\n\n'.join(parts)
 
 
@@ -47,8 +57,17 @@ def typescript(schema):
         return 'Array<{}>'.format(typescript(schema.get('items', {})))
     if schema.get('type') == 'object' and schema.get('properties'):
         required = schema.get('required', ())
-        return '{{{}}}'.format('; '.join(
-            '{}{}: {}'.format(json.dumps(name), '' if name in required else '?', typescript(field))
-            for name, field in schema['properties'].items()))
-    return {'string': 'string', 'integer': 'number', 'number': 'number', 'boolean': 'boolean', 'null': 'null',
-            'object': 'Record<string, any>'}.get(schema.get('type'), 'any')
+        return '{{{}}}'.format(
+            '; '.join(
+                '{}{}: {}'.format(json.dumps(name), '' if name in required else '?', typescript(field))
+                for name, field in schema['properties'].items()
+            )
+        )
+    return {
+        'string': 'string',
+        'integer': 'number',
+        'number': 'number',
+        'boolean': 'boolean',
+        'null': 'null',
+        'object': 'Record<string, any>',
+    }.get(schema.get('type'), 'any')

@@ -12,6 +12,8 @@ class Command(BaseCommand):
 
     def handle(self, text, **options):
         if not settings.REDIS_URL:
-            raise CommandError('The in-memory layer reaches nobody from outside the server process. '
-                               'Use the page /announce/, or set REDIS_URL for both.')
+            raise CommandError(
+                'The in-memory layer reaches nobody from outside the server process. '
+                'Use the page /announce/, or set REDIS_URL for both.'
+            )
         self.stdout.write('Handed to {} open pages.'.format(Socket.objects.send_action('ANNOUNCED', text=text)))

@@ -14,5 +14,5 @@ class Command(BaseCommand):
             if User.objects.filter(username=name).exists():
                 continue
             create = User.objects.create_user if rank else User.objects.create_superuser
-            create(name, '{}@example.com'.format(name), password)
-            self.stdout.write('{} / {}'.format(name, password))
+            create(name, f'{name}@example.com', password)
+            self.stdout.write(f'{name} / {password}')
