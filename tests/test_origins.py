@@ -148,23 +148,15 @@ def test_files_may_be_written_with_as_many_slashes_as_one_likes(settings, entry)
 @pytest.mark.parametrize(
     'origins, origin, words',
     [
-        (None, 'https://shop.example', ['add its host to ALLOWED_HOSTS; ', 'this setting replaces ALLOWED_HOSTS']),
+        (None, 'https://shop.example', ['add its host to ALLOWED_HOSTS; ', 'this setting replaces']),
         (
             ['a.example'],
             'https://shop.example',
             ["add its host to SOCKETS['ALLOWED_ORIGINS']; ", ' as it stands here.'],
         ),
-        (
-            None,
-            'null',
-            ["SOCKETS['ALLOWED_ORIGINS'] as it stands here, and your own hosts as well", 'Any page in a sandbox'],
-        ),
+        (None, 'null', ["SOCKETS['ALLOWED_ORIGINS'] as it stands here, and your own hosts", 'Any page in a sandbox']),
         (['*'], 'null', ["add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here. "]),
-        (
-            None,
-            'file://',
-            ["If it is an app of yours, add it to SOCKETS['ALLOWED_ORIGINS']", 'this setting replaces ALLOWED_HOSTS'],
-        ),
+        (None, 'file://', ["If it is an app of yours, add it to SOCKETS['ALLOWED_ORIGINS']", 'this setting replaces']),
         (['*'], 'capacitor://localhost', ["add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here."]),
         (None, 'https://user@example.com', ['No browser sends']),
         (None, 'file://*', ['No browser sends']),
