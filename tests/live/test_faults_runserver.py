@@ -131,7 +131,7 @@ def test_a_purge_finds_the_rows_of_a_runserver_that_was_killed(hall):
         server = hall.servers.runserver('--noreload')
         await hall.open(2, server)
         # A server that lives keeps what it has, whoever purges, and however silent its clients are.
-        hall.database.execute("update sockets_socket set last_ping = '2020-01-01', active = 0")
+        hall.database.execute("update sockets_socket set last_ping = '2020-01-01 00:00:00', active = 0")
         assert hall.servers.manage('sockets', 'purge') == 'Removed 0 rows.\n'
         hall.kill(server)
         hall.servers.kill(server)
