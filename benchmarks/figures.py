@@ -106,3 +106,14 @@ def pyplot():
 def colour(name):
     """Return the colour of a contender's bar: ours stand out."""
     return 'tab:blue' if name.startswith('run') or 'our layer' in name else 'tab:grey'
+
+
+def draw_bars(values, form, label, path):
+    """Draw ``values``, a dict by contender, as bars; ``form`` writes a value and ``label`` says what they are."""
+    figure, axis = pyplot().subplots(figsize=(11, 4.5))
+    bars = axis.barh(list(values), list(values.values()), color=[colour(name) for name in values])
+    axis.bar_label(bars, fmt=form, padding=3)
+    axis.set_xlabel(label)
+    axis.invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)

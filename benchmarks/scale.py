@@ -83,18 +83,8 @@ def main():
 
 def draw(results, path):
     """Draw what more workers bring."""
-    pyplot = figures.pyplot()
-    figure, axis = pyplot.subplots(figsize=(11, 4.5))
-    bars = axis.barh(
-        list(results),
-        [median(rounds, 'rate') for rounds in results.values()],
-        color=[figures.colour(name) for name in results],
-    )
-    axis.bar_label(bars, fmt='%.0f', padding=3)
-    axis.set_xlabel('echoes a second, 32 clients')
-    axis.invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    values = {name: median(rounds, 'rate') for name, rounds in results.items()}
+    figures.draw_bars(values, '%.0f', 'echoes a second, 32 clients', path)
 
 
 if __name__ == '__main__':

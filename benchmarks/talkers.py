@@ -72,18 +72,8 @@ def measure(site, door, count, seconds):
 
 def draw(results, path):
     """Draw the latencies at p99 as bars."""
-    pyplot = figures.pyplot()
-    figure, axis = pyplot.subplots(figsize=(11, 4.5))
-    bars = axis.barh(
-        list(results),
-        [median(rounds, 'p99') for rounds in results.values()],
-        color=[figures.colour(name) for name in results],
-    )
-    axis.bar_label(bars, fmt='%.1f', padding=3)
-    axis.set_xlabel('clients that speak every ten seconds: 99 % of the answers came within, ms')
-    axis.invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    values = {name: median(rounds, 'p99') for name, rounds in results.items()}
+    figures.draw_bars(values, '%.1f', 'clients that speak every ten seconds: 99 % of the answers came within, ms', path)
 
 
 def main():

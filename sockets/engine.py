@@ -71,16 +71,15 @@ class Special(Exception):
 class Connection:
     """One connection as the process that handles its event knows it, and the one way out to its client."""
 
-    __slots__ = ('name', 'path', 'kwargs', 'accepted', 'closed', 'opening')
+    __slots__ = ('name', 'path', 'accepted', 'closed', 'opening')
 
     # Whether frames of this connection are handled one after another, and all of them by this process.
     keeps_order = False
     is_served_here = False
 
-    def __init__(self, name, path, kwargs, accepted):
+    def __init__(self, name, path, accepted):
         self.name = name
         self.path = path
-        self.kwargs = kwargs
         self.accepted = accepted
         self.closed = False
         # Called once, just before the connection is accepted.

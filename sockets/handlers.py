@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from . import databases, engine, messages
-from .connection import calls, frame, replies
+from .connection import calls, frame, identity, replies
 from .declaration import handler_classes
 from .exceptions import FrameError, RowMissing
 
@@ -218,7 +218,7 @@ class RoutedSocketHandler(_Base):
     arrived_functions: 'Tuple[Function, ...]' = ()
     left_functions: 'Tuple[Function, ...]' = ()
     _guards: Tuple[Callable[..., Any], ...] = ()
-    _deferred: Tuple[str, ...] = ('handshake',)
+    _deferred: Tuple[str, ...] = identity.DEFERRED
     # The handler classes of the streams of a demultiplexer.
     _streams: Dict[str, type] = {}
     _frame_class: type = frame.Frame

@@ -31,6 +31,19 @@ def find_program(name, *directories):
     return path
 
 
+def make_certificate(key, certificate, name):
+    """Write a self-signed certificate of the host ``name`` and its key into the files of these paths."""
+    subprocess.check_call(
+        [
+            find_program('openssl'),
+            *('req', '-x509', '-newkey', 'rsa:2048', '-nodes'),
+            *('-subj', '/CN=' + name, '-addext', 'subjectAltName=DNS:' + name),
+            *('-keyout', str(key), '-out', str(certificate)),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+
+
 def give_up(message):
     """Skip the test for want of something that is none of ours; fail it where nothing may be skipped."""
     if os.environ.get('SOCKETS_REQUIRE_LIVE'):

@@ -8,9 +8,11 @@ import pytest
 from channels import DEFAULT_CHANNEL_LAYER, channel_layers
 from django.contrib.sessions.models import Session
 from django.db import OperationalError, connections
+from django.urls import get_script_prefix
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, callbacks, engine, fanout, presence, signals
+from sockets.connection import timing
 from sockets.engines.channels1.channel_layer import channel_layer
 from sockets.execution import background
 from sockets.models import Socket, queryset, removal
@@ -372,6 +374,27 @@ def test_an_end_that_nothing_began_is_not_looked_for_for_ever(layer, connect):
     for _ in range(5):
         presence.Housekeeper().look()
     assert not presence._unfinished
+
+
+def test_an_end_that_is_handled_later_is_watched_and_leaves_the_thread_as_it_was(connect, monkeypatch):
+    # The script prefix of its connection stayed with the housekeeper, and a function that hung kept it from its work.
+    class Watched(RoutedSocketHandler):
+        def disconnect(self, message, **kwargs):
+            seen.append((get_script_prefix(), [handling.what for handling in timing.handled.values()]))
+
+    def away(self):
+        raise OperationalError('away')
+
+    seen, again = [], []
+    page = connect(Watched)
+    Socket.objects.update(handshake='{"root_path": "/shop"}')
+    monkeypatch.setattr(callbacks, 'try_again', again.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(Socket, 'remove', away)
+        page.disconnect()
+    again[0]()
+    assert seen == [('/shop/', ['disconnect'])]
+    assert get_script_prefix() == '/' and not Socket.objects.exists()
 
 
 def test_a_close_that_the_layer_could_not_be_told_of_is_told_again_until_it_can_be(connect, monkeypatch, caplog):

@@ -7,6 +7,7 @@ from django.contrib.sessions.models import Session
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
+from sockets.access import auth
 from sockets.connection import sessions
 from sockets.exceptions import ConnectionRevoked, RowMissing
 
@@ -58,14 +59,14 @@ def page(engine):
 
 
 def saved(**data):
-    store = sessions.engine_class()()
+    store = auth.session_store()
     store.update(data)
     store.save()
     return store
 
 
 def held(key):
-    return dict(sessions.engine_class()(key).items())
+    return dict(auth.session_store(key).items())
 
 
 def test_a_session_is_read_when_it_is_touched_and_once(page):
@@ -89,7 +90,7 @@ def test_a_change_is_merged_into_what_a_page_saved_meanwhile(page):
     mine.save_changes()
     assert held(page.session_key) == {'b': [1, 2], 'mine': 1, 'theirs': 1}
     # Again, of what is saved now.
-    page = sessions.engine_class()(page.session_key)
+    page = auth.session_store(page.session_key)
     page['mine'] = 2
     page.save()
     mine['more'] = 1
@@ -137,8 +138,8 @@ def test_a_session_that_has_gone_ends_its_connection(page):
     """Where a row could tell of another key, there is none. Else its client may have one, and comes back with it."""
     read, written = sessions.session(page.session_key), sessions.session(page.session_key)
     written['a'] = 2
-    sessions.engine_class()(page.session_key).delete()
-    expected = ConnectionRevoked if sessions.is_in_rows(page) else RowMissing
+    auth.session_store(page.session_key).delete()
+    expected = ConnectionRevoked if auth.is_in_rows(page) else RowMissing
     for touch in (lambda: read.get('a'), written.save_changes):
         with pytest.raises(ConnectionRevoked, match='session is gone') as raised:
             touch()
@@ -176,7 +177,7 @@ def test_a_session_that_was_flushed_is_not_written(page):
 
 
 def test_what_was_loaded_at_the_connect_is_merged_the_same_way(page):
-    mine = sessions.opened(sessions.engine_class()(page.session_key))
+    mine = sessions.opened(auth.session_store(page.session_key))
     mine['b'].append(2)
     mine.modified = True
     page['theirs'] = 1
@@ -186,7 +187,7 @@ def test_what_was_loaded_at_the_connect_is_merged_the_same_way(page):
 
 
 def test_a_visitor_without_a_session_reads_an_empty_one_and_cannot_write(engine, rf, alice):
-    for mine in (sessions.session(None), sessions.opened(sessions.engine_class()())):
+    for mine in (sessions.session(None), sessions.opened(auth.session_store())):
         assert mine.get('a') is None and list(mine.keys()) == [] and mine.session_key is None
         for write in (
             lambda: mine.__setitem__('a', 1),
@@ -210,7 +211,7 @@ def test_a_visitor_without_a_session_reads_an_empty_one_and_cannot_write(engine,
 def test_a_session_in_a_cookie_is_read_and_not_written(settings):
     settings.SESSION_ENGINE = COOKIES
     page = saved(a=1)
-    for mine in (sessions.session(page.session_key), sessions.opened(sessions.engine_class()(page.session_key))):
+    for mine in (sessions.session(page.session_key), sessions.opened(auth.session_store(page.session_key))):
         assert mine['a'] == 1
         for write in (lambda: mine.__setitem__('a', 2), mine.clear, mine.flush, mine.cycle_key, mine.save):
             with pytest.raises(RuntimeError, match='keeps the session in a cookie'):
@@ -256,8 +257,8 @@ def test_what_another_process_has_raises_at_each_touch_and_says_what_to_do(engin
 def test_a_row_can_say_which_session_it_is_of_djangos_own_table(settings, tmp_path, name, is_in_rows):
     settings.SESSION_ENGINE = 'django.contrib.sessions.backends.' + name
     settings.SESSION_FILE_PATH = str(tmp_path)
-    assert sessions.is_in_rows(sessions.engine_class()()) is is_in_rows
-    assert sessions.is_in_rows(sessions.session(None)) is is_in_rows
+    assert auth.is_in_rows(auth.session_store()) is is_in_rows
+    assert auth.is_in_rows(sessions.session(None)) is is_in_rows
 
 
 @pytest.mark.parametrize(

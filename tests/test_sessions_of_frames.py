@@ -5,7 +5,7 @@ from django.contrib.sessions.models import Session
 from django.core.cache import cache
 
 from sockets import RoutedSocketHandler
-from sockets.connection import sessions
+from sockets.access import auth
 from sockets.connection.memory import memories
 from sockets.engines.channels1.channel_layer import Adapter
 from sockets.layers import InMemoryChannelLayer
@@ -76,7 +76,7 @@ class Page(RoutedSocketHandler):
 
 
 def cookie_of(settings, **data):
-    store = sessions.engine_class()()
+    store = auth.session_store()
     store.update(data)
     store.save()
     return {settings.SESSION_COOKIE_NAME: store.session_key}, store.session_key
@@ -108,7 +108,7 @@ def test_a_session_in_a_route(connect, use, settings, caplog, engine, where):
         return
     assert mine.send({'type': 'WRITE'}) == [{'n': 1}]
     # A page saves it in between, as it has read it.
-    page = sessions.engine_class()(key)
+    page = auth.session_store(key)
     page['page'] = True
     page.save()
     assert mine.send({'type': 'WRITE'}) == [{'n': 2}]
@@ -139,7 +139,7 @@ def test_a_connect_and_a_disconnect_function_write_as_well(connect, use, setting
     cookies, key = cookie_of(settings, on_connect=1)
     mine = connect(Page, cookies=cookies)
     assert held(key) == {'on_connect': 2}
-    page = sessions.engine_class()(key)
+    page = auth.session_store(key)
     page['page'] = True
     page.save()
     Page.ended.clear()
@@ -160,7 +160,7 @@ def test_a_session_that_has_gone_closes_the_connection_of_who_touches_it(connect
         Session.objects.all()._raw_delete('default')
         cache.clear()
     else:
-        sessions.engine_class()(key).delete()
+        auth.session_store(key).delete()
     mine._put('websocket.receive', text='{"type": "WRITE"}')
     assert mine.messages()[-1] == {'close': 4401 if engine in IN_ROWS else 1012}
     assert held(key) == {}
@@ -182,7 +182,7 @@ def test_a_login_in_a_page_gives_the_session_another_key_under_which_it_is_found
     cookies, key = cookie_of(settings, name='ada')
     mine = connect(Page, cookies=cookies)
     assert mine.send({'type': 'WRITE'}) == [{'n': 1}]
-    page = sessions.engine_class()(key)
+    page = auth.session_store(key)
     page.cycle_key()
     page.save()
     assert page.session_key != key

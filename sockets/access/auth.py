@@ -25,12 +25,14 @@ def anonymous():
     return AnonymousUser()
 
 
-def session_store(key=None, data=None):
-    """Return a ``SessionStore`` of the project's engine for ``key``; ``data`` is its content if already loaded."""
-    store = import_module(settings.SESSION_ENGINE).SessionStore(key)
-    if data is not None:
-        store._session_cache = data
-    return store
+def session_engine():
+    """Return the ``SessionStore`` of the project's engine."""
+    return import_module(settings.SESSION_ENGINE).SessionStore
+
+
+def session_store(key=None):
+    """Return a ``SessionStore`` of the project's engine for ``key``."""
+    return session_engine()(key)
 
 
 def session_from_cookie(key):
@@ -67,11 +69,16 @@ def has_active_column():
         return False
 
 
-def row_session_key(session):
-    """Return the key that a row's ``session`` column can refer to: only database engines have a session row."""
+def is_in_rows(session):
+    """Return whether a row's ``session`` says which session it is: only those of Django's own table have such a column."""
     from django.contrib.sessions.models import Session
 
-    return session.session_key if getattr(session, 'model', None) is Session else None
+    return getattr(session, 'model', None) is Session
+
+
+def row_session_key(session):
+    """Return the key that a row's ``session`` column can refer to, ``None`` where the session is not in that table."""
+    return session.session_key if is_in_rows(session) else None
 
 
 def check_still_valid(row):

@@ -107,7 +107,7 @@ def _write_row(handler, connection, user_ip):
         logger.warning('Refused a websocket to %.100r: %s', connection.path, error)
         raise engine.current().denied() from error
     identity.row = row
-    memories.get(connection.name).is_due(time.monotonic(), conf.LAST_PING_RESOLUTION)
+    identity.memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION)
     signals.announce(signals.socket_connected, sender=type(handler), socket=row)
 
 

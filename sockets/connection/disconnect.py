@@ -52,12 +52,7 @@ def end(row, code, reason):
         else:
             handler._identity = Identity.of_row(handler._connection, memories.get(row.channel_name), row)
             attempt(handler, handler._connection.left, handler)
-            # Whoever ends a connection for its client may be within a request of its own.
-            timing.timed(
-                handler,
-                'disconnect',
-                functools.partial(thread_state.serve, functools.partial(_run, handler, row, code, reason), None, None),
-            )
+            _serve(handler, 'disconnect', _run, handler, row, code, reason)
     except BaseException:
         logger.exception('Could not end %s at %r', row.channel_name, row.path)
 
@@ -67,11 +62,7 @@ def run(row, event):
     try:
         handler = engine.current().ended(row.channel_name, row.path, None)
         if handler is not None:
-            timing.timed(
-                handler,
-                event,
-                functools.partial(thread_state.serve, functools.partial(_call, handler, row, event), None, None),
-            )
+            _serve(handler, event, _call, handler, row, event)
     except BaseException:
         logger.exception('Could not run what is to run when %s has left %r', row.channel_name, row.path)
 
@@ -109,9 +100,15 @@ def _again(name, path, code, looks):
     from django.db import Error
 
     try:
-        _find_and_end(handler, code, looks)
+        _serve(handler, 'disconnect', _find_and_end, handler, code, looks)
     except Error:
         _try_again(name, path, code, looks)
+
+
+def _serve(handler, event, function, *args):
+    """Call ``function``, which handles ``event`` of ``handler``, where no message of its connection is being handled."""
+    # Whoever ends a connection for its client may be within a request of its own.
+    timing.timed(handler, event, functools.partial(thread_state.serve, functools.partial(function, *args), None, None))
 
 
 def _run(handler, row, code, reason):

@@ -55,7 +55,7 @@ class Identity:
             store = auth.session_from_cookie(key)
             identity._user = auth.user_of(store)
         identity._session = sessions.opened(store)
-        if not sessions.is_in_rows(store):
+        if not auth.is_in_rows(store):
             # No row says it: it is as good as a password.
             memory.session_key = store.session_key
         return identity
@@ -117,7 +117,7 @@ class Identity:
             self._entry.note_permissions(self._user)
         if self._session is not None:
             self._session.save_changes()
-            if not sessions.is_in_rows(self._session):
+            if not auth.is_in_rows(self._session):
                 self.memory.session_key = self._session.session_key
 
     def _load(self):
@@ -167,7 +167,7 @@ class Identity:
             data = None if self._session_row is None else self._session_row.get_decoded()
             # Not a method of ours: who holds us would be held by us.
             return sessions.session(key, data, functools.partial(_key_of_row, self.name))
-        if self._entry is None and self._row is None or sessions.is_in_rows(sessions.engine_class()()):
+        if self._entry is None and self._row is None or auth.is_in_rows(auth.session_store()):
             return sessions.session(None)
         return sessions.session(self.memory.session_key) if self.memory.is_served_here else sessions.out_of_reach()
 

@@ -6,9 +6,7 @@ A page may have saved it meanwhile. What a function has changed is put on top of
 import contextlib
 import copy
 import functools
-from importlib import import_module
 
-from django.conf import settings
 from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.base_session import AbstractBaseSession
@@ -18,14 +16,8 @@ from django.db.models import F
 from django.utils import timezone
 
 from .. import databases
+from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
-
-
-def is_in_rows(store):
-    """Whether a row's ``session`` says which session it is: only those of Django's own table have such a column."""
-    from django.contrib.sessions.models import Session
-
-    return getattr(store, 'model', None) is Session
 
 
 def opened(found):
@@ -37,7 +29,7 @@ def session(key, data=None, look_again=None):
     """Return the session ``key`` for one frame; ``data`` is its content, if that has just been read. Without a key it is
     the empty one of a visitor that has none. ``look_again()`` returns the key that it has by now, should it have gone.
     """
-    engine = engine_class()
+    engine = auth.session_engine()
     kind = Absent if not key else ReadOnly if issubclass(engine, signed_cookies.SessionStore) else Merged
     found = _class(kind, engine)(key or None)
     found.look_again = look_again
@@ -48,18 +40,13 @@ def session(key, data=None, look_again=None):
 
 def out_of_reach():
     """Return what stands for a session that this process cannot find: whoever touches it is told so."""
-    return _class(OutOfReach, engine_class())(None)
+    return _class(OutOfReach, auth.session_engine())(None)
 
 
 def gone(store):
     """Return what to raise where ``store`` is not found any more."""
     # A login gives the session another key, which a row says and nothing else: its client knows it.
-    return ConnectionRevoked() if is_in_rows(store) else RowMissing('Your session is gone. Please come back.')
-
-
-def engine_class():
-    """Return the ``SessionStore`` of the project's engine."""
-    return import_module(settings.SESSION_ENGINE).SessionStore
+    return ConnectionRevoked() if auth.is_in_rows(store) else RowMissing('Your session is gone. Please come back.')
 
 
 @functools.lru_cache(maxsize=None)
@@ -152,7 +139,7 @@ class Merged(Kept):
                         raise gone(self)
                     yield self.decode(row.session_data)
             else:
-                others = engine_class()(self.session_key)
+                others = auth.session_store(self.session_key)
                 theirs = dict(others.items())
                 if others.session_key != self.session_key:
                     raise gone(self)

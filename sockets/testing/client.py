@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from django.test import Client
 
-from .. import contracts, messages
+from .. import contracts, engine, messages
 from ..connection import envelopes
 from ..models import Socket
 from . import contents, isolation
@@ -216,7 +216,7 @@ class SocketClient:
             self._inbox.add(content)
         if code:
             self._end(code)
-        handler = isolation.handler_at(self.path) if isinstance(content, dict) else None
+        handler = engine.current().handler_at(self.path) if isinstance(content, dict) else None
         if handler is not None:
             # TypeError if it does not declare that it sends this.
             contracts.check_sent_on(handler, content)

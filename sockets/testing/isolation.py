@@ -29,7 +29,7 @@ def sandbox(layer: Any = None, routing: Any = None) -> Iterator[None]:
         return
     outer = _current
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_server(layer, routing))
+        server = stack.enter_context(engine.current().sandbox(layer, routing))
         stack.enter_context(run_on_commit())
         stack.enter_context(mock.patch.object(presence, 'start_housekeeper'))
         stack.enter_context(mock.patch.object(presence, 'background', _SameThread))
@@ -123,16 +123,6 @@ class _SameThread:
     @staticmethod
     def run(function: Callable[[], Any], name: str) -> None:
         function()
-
-
-def _server(layer: Any, routing: Any) -> Any:
-    """Return what plays the server in a sandbox."""
-    return engine.current().sandbox(layer, routing)
-
-
-def handler_at(path: str) -> Any:
-    """Return the handler class that frames of a connection to ``path`` go to, or ``None``."""
-    return engine.current().handler_at(path)
 
 
 def _noting_errors(logger: logging.Logger, errors: List[BaseException]) -> Any:

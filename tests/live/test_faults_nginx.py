@@ -6,7 +6,6 @@ import random
 import signal
 import socket
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -32,24 +31,7 @@ class Site:
         self.servers = [hall.servers.runsockets()]
         if second_port is None:
             self.servers.append(hall.servers.runsockets())
-        subprocess.check_call(
-            [
-                programs.find_program('openssl'),
-                'req',
-                '-x509',
-                '-newkey',
-                'rsa:2048',
-                '-nodes',
-                '-subj',
-                '/CN=example.com',
-                '-keyout',
-                'key',
-                '-out',
-                'certificate',
-            ],
-            cwd=str(directory),
-            stderr=subprocess.DEVNULL,
-        )
+        programs.make_certificate(directory / 'key', directory / 'certificate', 'example.com')
         self.port, self.text = programs.free_port(), DEPLOY.file('/etc/nginx/conf.d/mysite.conf')
         second_port = second_port or self.servers[1].port
         for old, new in (

@@ -3,7 +3,6 @@
 import http.client
 import json
 import ssl
-import subprocess
 import threading
 
 import pytest
@@ -37,25 +36,7 @@ class Site:
     def __init__(self, hall, shape, directory):
         hall.servers.environment['DJANGO_SETTINGS_MODULE'] = 'tests.live.threads_site'
         key, self.certificate = str(directory / 'key.pem'), str(directory / 'certificate.pem')
-        subprocess.check_call(
-            [
-                programs.find_program('openssl'),
-                'req',
-                '-x509',
-                '-newkey',
-                'rsa:2048',
-                '-nodes',
-                '-subj',
-                '/CN=localhost',
-                '-addext',
-                'subjectAltName=DNS:localhost',
-                '-keyout',
-                key,
-                '-out',
-                self.certificate,
-            ],
-            stderr=subprocess.DEVNULL,
-        )
+        programs.make_certificate(key, self.certificate, 'localhost')
         port = programs.free_port()
         endpoint = f'ssl:{port}:privateKey={key}:certKey={self.certificate}:interface=127.0.0.1'
         if shape == SERVER:

@@ -242,24 +242,7 @@ def nginx_stands_in_front(project, run, port):
     directory.mkdir()
     (directory / 'static').mkdir()
     (directory / 'static/hello.txt').write_text('hello')
-    subprocess.check_call(
-        [
-            servers.find_program('openssl'),
-            'req',
-            '-x509',
-            '-newkey',
-            'rsa:2048',
-            '-nodes',
-            '-subj',
-            '/CN=example.com',
-            '-keyout',
-            'key',
-            '-out',
-            'certificate',
-        ],
-        cwd=str(directory),
-        stderr=subprocess.DEVNULL,
-    )
+    servers.make_certificate(directory / 'key', directory / 'certificate', 'example.com')
     front, site = servers.free_port(), DEPLOY.file('/etc/nginx/conf.d/mysite.conf')
     for old, new in (
         ('listen 443 ssl', f'listen 127.0.0.1:{front} ssl'),

@@ -211,23 +211,7 @@ def test_it_listens_on_a_unix_socket(alone):
 def test_it_speaks_tls_and_nothing_else_where_it_is_told_to(alone):
     # Frames went around Twisted's TLS, to the transport beneath.
     key, certificate = (str(alone.directory / name) for name in ('key.pem', 'certificate.pem'))
-    subprocess.check_call(
-        [
-            programs.find_program('openssl'),
-            'req',
-            '-x509',
-            '-newkey',
-            'rsa:2048',
-            '-nodes',
-            '-subj',
-            '/CN=localhost',
-            '-keyout',
-            key,
-            '-out',
-            certificate,
-        ],
-        stderr=subprocess.DEVNULL,
-    )
+    programs.make_certificate(key, certificate, 'localhost')
     port = programs.free_port()
     endpoint = f'ssl:{port}:privateKey={key}:certKey={certificate}:interface=127.0.0.1'
     alone.start('runsockets', '-m', 'django', 'runsockets', '-e', endpoint, port=port)

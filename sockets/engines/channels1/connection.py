@@ -18,11 +18,10 @@ class Connection(engine.Connection):
     # Not the message, nor its consumer: they know this, and a circle of references would keep each frame for a while.
     __slots__ = ('layer', 'content', 'channel')
 
-    def __init__(self, message, kwargs):
+    def __init__(self, message):
         super().__init__(
             message.reply_channel.name,
             message.content.get('path'),
-            kwargs,
             accepted=message.channel.name != 'websocket.connect',
         )
         self.layer = message.channel_layer

@@ -1,11 +1,9 @@
 """The consumer that Channels calls with each message of a connection, and which hands its event to the core."""
 
 import functools
-import logging
 import weakref
 
 from channels import Channel, Group
-from channels.exceptions import ConsumeLater
 from channels.generic.websockets import WebsocketConsumer
 from channels.message import Message
 from channels.sessions import session_for_reply_channel
@@ -16,8 +14,6 @@ from ... import messages
 from ...connection import connect, disconnect, envelopes, frame, timing
 from ...execution import thread_state
 from .connection import Connection
-
-logger = logging.getLogger('sockets')
 
 # What the channel of a message is called that only makes a consumer. Nobody sends one.
 ENDED = 'sockets.ended'
@@ -71,7 +67,7 @@ class Consumer(WebsocketConsumer):
     _has_channel_session = False
 
     def __init__(self, message, **kwargs):
-        self._connection = Connection(message, kwargs)
+        self._connection = Connection(message)
         message.reply_channel = ReplyChannel(self, message.reply_channel)
         if type(message) is Message:
             message.__class__ = IncomingMessage
@@ -114,13 +110,8 @@ class Consumer(WebsocketConsumer):
             Group(name, channel_layer=self.message.channel_layer).add(self.message.reply_channel)
 
     def _leave_groups(self):
-        try:
-            for name in self.connection_groups(**self.kwargs):
-                Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
-        except ConsumeLater:
-            raise
-        except BaseException:
-            logger.exception('%s at %r failed', type(self).__name__, self.path)
+        for name in self.connection_groups(**self.kwargs):
+            Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
 
     @property
     def accepted(self):
