@@ -909,6 +909,19 @@ def test_a_process_that_ends_cleanly_sends_its_last_messages(make_layer, hosts):
             assert time.monotonic() < until
 
 
+def test_the_last_message_of_a_process_arrives_where_redis_does_not_know_its_script(make_layer):
+    # Its digest was sent, and nobody read that Redis had restarted meanwhile.
+    layer, server = make_layer(), make_layer()
+    layer.send('websocket.receive', frame(0))
+    assert layer.receive(['websocket.receive'])[0] is not None
+    layer.send_later('server!a', {'text': 'last'}, None)
+    layer.connection(0).script_flush()
+    layer._claims.end_all()
+    until = time.monotonic() + 5
+    while server.receive(['server!']) != ('server!a', {'text': 'last'}):
+        assert time.monotonic() < until
+
+
 def test_a_layer_that_is_not_used_any_more_leaves_no_thread_behind(make_layer, quick):
     def threads_of_layers():
         return {thread for thread in threading.enumerate() if thread.name == 'sockets-leases'}

@@ -27,7 +27,7 @@ class Pipe:
         self.shard = shard
         self.connection = shard.connect()
         self.waiting = collections.deque()
-        # Commands that go out with the next one.
+        # Scripts that go out with the next command: names, arguments and deadlines.
         self.held = []
 
     def run(self, name, args):
@@ -51,12 +51,13 @@ class Pipe:
         if not self.shard.clock.is_known():
             self.shard.clock.set(self._ask('TIME'))
         self.waiting.append(on_reply)
-        self.held += self.connection.pack_command('EVALSHA', SCRIPTS[name][0], 0, *args, self.shard.deadline())
+        self.held.append((name, args, self.shard.deadline()))
 
     def let_go(self):
         """Send what is held without another command."""
         if self.held:
-            self._send_packed([])
+            # With their texts: nobody reads the answer that Redis does not know the script.
+            self.connection.send_packed_command([b''.join(self._take_held('EVAL', 1))])
 
     def settle(self):
         """Send what is held, and read the replies."""
@@ -86,8 +87,17 @@ class Pipe:
 
     def _send_packed(self, parts):
         # In one write.
-        held, self.held = self.held, []
+        held = self._take_held('EVALSHA', 0)
         self.connection.send_packed_command([b''.join(held + parts)] if held else parts)
+
+    def _take_held(self, command, part):
+        """Return what is held, packed, and hold it no more; ``part`` of a script is its digest (0) or its text (1)."""
+        held, self.held = self.held, []
+        return [
+            packed
+            for name, args, deadline in held
+            for packed in self.connection.pack_command(command, SCRIPTS[name][part], 0, *args, deadline)
+        ]
 
     def _reply(self):
         try:
