@@ -87,6 +87,8 @@ class Client:
         self.failures = self.tries = 0
 
     async def run(self):
+        # Of a burst, a server that is busy turns some away with 503, and nginx hands these to the other one.
+        await asyncio.sleep(random.random())
         while True:
             self.tries += 1
             try:
