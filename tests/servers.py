@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,10 +18,25 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def free_port():
-    """Return a TCP port of loopback that nothing listens on."""
+    """Return a TCP port of loopback that nothing listens on, and that no client gets for its own end.
+
+    Linux gives clients ports from 32768 on. One that reconnects to a server which was killed can get the port of that
+    server, and even be connected to itself.
+    """
+    while True:
+        port = random.randrange(20000, 32000)
+        with contextlib.closing(socket.socket()) as probe:
+            try:
+                probe.bind(('127.0.0.1', port))
+            except OSError:
+                continue
+            return port
+
+
+def is_answered(port):
+    """Return whether something listens on ``port``."""
     with contextlib.closing(socket.socket()) as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+        return probe.connect_ex(('127.0.0.1', port)) == 0
 
 
 def find_program(name, *directories):
@@ -55,9 +71,8 @@ def wait_for_port(port, process, log, seconds=30):
     """Wait until something listens on ``port``; show the log if the process ended or time is up."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with contextlib.closing(socket.socket()) as probe:
-            if probe.connect_ex(('127.0.0.1', port)) == 0:
-                return
+        if is_answered(port):
+            return
         if process.poll() is not None:
             break
         time.sleep(0.05)

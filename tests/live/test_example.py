@@ -67,6 +67,7 @@ def example(request, run):
 
         def start(port):
             program = run([clone / 'scripts/example'], env={'PORT': str(port)}, start_new_session=True)
+            program.port = port
             request.addfinalizer(lambda: kill(program))
             program.wait_for_log(f'Open http://127.0.0.1:{port}/', seconds=300)
             return program
@@ -75,6 +76,9 @@ def example(request, run):
             # runserver's autoreloader has a child.
             if program.is_running:
                 os.killpg(program.process.pid, signal.SIGKILL)
+                program.process.wait()
+                # The child holds the port until it has ended as well.
+                eventually(lambda: not servers.is_answered(program.port))
     else:
         env = {
             'REDIS_URL': request.getfixturevalue('redis_url'),
