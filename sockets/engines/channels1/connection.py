@@ -7,7 +7,7 @@ from channels.message import Message
 
 from ... import engine
 from ...access import credentials
-from ...execution import thread_state
+from ...execution import request_state, thread_state
 from .channel_layer import adapted
 from .delivery import send, send_last
 
@@ -66,7 +66,7 @@ class Connection(engine.Connection):
         )
 
     def recall(self, handshake_text):
-        thread_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
+        request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
 
     def header(self, name):
         # Unlike request.META, where X_Real_IP, which no proxy strips, is X-Real-IP. Several are one list.
