@@ -2,20 +2,21 @@
 
 from django.apps import AppConfig
 
-from .engines.channels1 import compat
+from . import engine
 
-compat.patch_six_importer()
+engine.prepare()
 
 
 class SocketsConfig(AppConfig):
     name = 'sockets'
     verbose_name = 'Sockets'
+    # As the migrations have it, whatever DEFAULT_AUTO_FIELD says.
+    default_auto_field = 'django.db.models.AutoField'
 
     def ready(self):
-        compat.patch_postgresql()
         from django.apps import apps
 
-        from . import callbacks, checks, engine, presence
+        from . import callbacks, checks, presence
         from .connection import endings
 
         callbacks.end = endings.end

@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
+import django
 import pytest
 from asgiref.inmemory import ChannelLayer
 from channels import Channel, channel_layers, route, route_class
@@ -23,7 +24,7 @@ from django.db import IntegrityError, close_old_connections, connection, transac
 from django.test import Client, TestCase, TransactionTestCase
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, presence, signals, testing
+from sockets import RoutedSocketHandler, SocketRouter, engine, presence, signals, testing
 from sockets.exceptions import FrameError
 from sockets.models import Socket
 from sockets.testing import (
@@ -563,6 +564,21 @@ def test_what_runs_may_raise_and_keeps_those_after_it_from_running():
     assert ran == [1, 3]
 
 
+@pytest.mark.skipif(django.VERSION < (4, 2), reason='on_commit(robust=True) came with Django 4.2')
+def test_a_robust_function_that_raises_is_logged_and_those_after_it_run(caplog):
+    ran = []
+
+    def fail():
+        raise KeyError('at commit')
+
+    with run_on_commit():
+        with transaction.atomic():
+            add(ran, 1), transaction.on_commit(fail, robust=True), add(ran, 2)
+        # As where there is no transaction.
+        transaction.on_commit(fail, robust=True)
+    assert ran == [1, 2] and caplog.text.count('which was to run on a commit') == 2
+
+
 def test_a_block_without_a_savepoint_that_fails_runs_nothing():
     ran = []
     with run_on_commit(), transaction.atomic():
@@ -714,6 +730,16 @@ class WithTheMixin(SocketTestMixin, TestCase):
 class WithTheMixinAndTransactions(SocketTestMixin, TransactionTestCase):
     setUp = WithTheMixin.setUp
     test_every_test_has_a_sandbox = WithTheMixin.test_every_test_has_a_sandbox
+
+
+def test_a_test_whose_sandbox_cannot_be_made_is_an_error_and_the_others_run(monkeypatch):
+    def fail(*args):
+        raise LookupError('as told')
+
+    monkeypatch.setattr(engine.current(), 'sandbox', fail)
+    result = unittest.TestResult()
+    WithTheMixin('test_and_its_own').run(result)
+    assert len(result.errors) == 1 and 'as told' in result.errors[0][1] and not result.failures
 
 
 # What it imports, and when.

@@ -20,7 +20,7 @@ from django.utils import timezone, translation
 from sockets import RoutedSocketHandler, SocketRouter, presence, testing
 from sockets.engines.channels1 import audit, channel_layer, page_consumers
 from sockets.engines.channels1.sandbox import SERVER, Empty, UntilEmpty
-from sockets.execution import thread_state
+from sockets.execution import request_state, thread_state
 from sockets.models import Socket
 from sockets.testing import SocketClient, sandbox
 
@@ -58,8 +58,7 @@ def nothing_is_left():
     """Begin with a thread that nobody has used, and leave it so."""
     thread_state.begin()
     yield
-    for local in thread_state._LOCALS:
-        local.__dict__.pop('value', None)
+    request_state.forget()
 
 
 seen = []

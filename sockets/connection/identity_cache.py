@@ -172,6 +172,7 @@ class IdentityCache:
         connection = connections[using]
         if not connection.in_atomic_block:
             return
+        # Since Django 4.2 with a third part.
         last = connection.run_on_commit[-1] if connection.run_on_commit else (None, None)
         if isinstance(last[1], _Drop) and last[0] == set(connection.savepoint_ids):
             # A transaction may write a million rows.

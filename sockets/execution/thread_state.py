@@ -1,29 +1,22 @@
-"""What Django keeps for each thread: its database connections, and what belongs to one request."""
+"""What Django keeps for each thread: its database connections, its caches, and what belongs to one request."""
 
+import asyncio
 import logging
 import select
 import threading
 import time
 
 from django.conf import settings
-from django.core.cache import caches, close_caches
+from django.core.cache import close_caches
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers import base as handlers
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
-from django.urls import base as urls
-from django.utils import timezone
-from django.utils.translation import trans_real
 
 from ..signals import announce
+from . import request_state
 
 logger = logging.getLogger('sockets')
-
-# Script prefix, URL configuration, language, time zone. The functions that Django has for them cost ten times as much,
-# which would be felt in every frame, and cannot tell what was never set.
-_LOCALS = urls._prefixes, urls._urlconfs, trans_real._active, timezone._active
-_UNSET = object()
-_PLAIN = '/', _UNSET, _UNSET, _UNSET
 
 # Seconds in which a thread that goes from one frame to the next does not look at its database connections again.
 _INTERVAL = 0.1
@@ -53,30 +46,36 @@ def serve(function, root_path, sender):
     so. ``sender`` sends Django's ``request_started`` and ``request_finished``; ``None`` sends none, for what happens
     within another request.
     """
-    before, fresh = _state(), _fresh(root_path)
-    if fresh != before:
-        _set_state(fresh, before)
+    return request_state.call_fresh(root_path, _serve, function, sender)
+
+
+def _serve(function, sender):
+    if sender is None:
+        return function()
     try:
-        if sender is not None and _is_heard(request_started):
-            _tell(request_started, sender=sender, environ={})
+        started(sender)
         return function()
     finally:
-        if sender is not None:
-            _finish(sender)
-        after = _state()
-        if after != before:
-            _set_state(before, after)
+        finished(sender)
 
 
-def _finish(sender):
+def started(sender):
+    """Say that a request begins, if anybody listens."""
+    if _is_heard(request_started):
+        _tell(request_started, sender=sender, environ={})
+
+
+def finished(sender):
+    """Say that a request has ended, if anybody listens, and have the caches of this thread let go of what they hold."""
     if _is_heard(request_finished):
         _tell(request_finished, sender=sender)
-    elif caches._caches.__dict__:
-        # This thread has some.
-        try:
-            close_caches()
-        except Exception:
-            logger.exception('Could not close the caches after a frame')
+    elif asyncio._get_running_loop() is None:
+        # Functions on an event loop share the caches, and others are in the middle of it.
+        for cache in request_state.kept_caches():
+            try:
+                cache.close()
+            except Exception:
+                logger.exception('Could not close the caches after a frame')
 
 
 def begin(**kwargs):
@@ -86,19 +85,12 @@ def begin(**kwargs):
     if now >= _thread.__dict__.get('next_look', 0):
         _thread.next_look = now + _INTERVAL
         close_stale()
-    before, fresh = _state(), _fresh(None)
-    if fresh != before:
-        _set_state(fresh, before)
+    request_state.forget()
 
 
 def script_name_of(content):
     """Return what ``SCRIPT_NAME`` is where ``content``, a dict, may have a ``root_path``; ``None`` if it is not known."""
     return content.get('root_path') if settings.FORCE_SCRIPT_NAME is None else settings.FORCE_SCRIPT_NAME
-
-
-def set_root_path(root_path):
-    """Have ``reverse()`` begin with ``root_path``, unless ``FORCE_SCRIPT_NAME`` says what with."""
-    urls.set_script_prefix(_prefix(root_path))
 
 
 def close_stale():
@@ -156,40 +148,6 @@ def _is_readable(number):
     poll = select.poll()
     poll.register(number, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _state():
-    # getattr() takes twenty times as long to find nothing, which is the rule.
-    prefixes, urlconfs, languages, zones = _LOCALS
-    return (
-        prefixes.__dict__.get('value', _UNSET),
-        urlconfs.__dict__.get('value', _UNSET),
-        languages.__dict__.get('value', _UNSET),
-        zones.__dict__.get('value', _UNSET),
-    )
-
-
-def _set_state(state, now):
-    for local, value, present in zip(_LOCALS, state, now):
-        if value is present:
-            continue
-        if value is not _UNSET:
-            local.value = value
-        elif present is not _UNSET:
-            del local.value
-
-
-def _prefix(root_path):
-    forced = settings.FORCE_SCRIPT_NAME
-    if forced is not None:
-        root_path = forced
-    return '/' if not root_path else root_path if root_path.endswith('/') else root_path + '/'
-
-
-def _fresh(root_path):
-    if not root_path and settings.FORCE_SCRIPT_NAME is None:
-        return _PLAIN
-    return _prefix(root_path), _UNSET, _UNSET, _UNSET
 
 
 def _is_heard(signal):

@@ -3,6 +3,8 @@ from django.db import migrations, models
 import django.db.models.deletion
 import uuid
 
+from ..models.fields import nullable_boolean
+
 
 class Migration(migrations.Migration):
 
@@ -16,7 +18,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='socket',
             name='has_arrived',
-            field=models.NullBooleanField(editable=False),
+            field=nullable_boolean(editable=False),
         ),
         migrations.CreateModel(
             name='Ending',

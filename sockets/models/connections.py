@@ -10,6 +10,7 @@ from django.utils import timezone
 from .. import engine, fanout, messages
 from ..connection import identity_cache
 from .base import BaseModel
+from .fields import nullable_boolean
 from .gone import count_gone
 from .queryset import SocketQuerySet, check_declared
 from .rooms import Membership
@@ -37,7 +38,7 @@ class Socket(BaseModel):
     # Path, query string and headers of the request that opened it, as JSON: what socket.request is made of.
     handshake = models.TextField(editable=False, default='')
     # Whether a view has been told that this person has arrived.
-    has_arrived = models.NullBooleanField(editable=False)
+    has_arrived = nullable_boolean(editable=False)
 
     # Of a row that has been removed: its rooms, who claims its end, and whether anything is to run.
     rooms_left = claim = None

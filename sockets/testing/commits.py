@@ -1,11 +1,14 @@
 """``transaction.on_commit`` in a test, whose transaction is never committed."""
 
 import contextlib
+import logging
 from typing import Any, Callable, Iterator
 from unittest import mock
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+logger = logging.getLogger('sockets')
 
 
 @contextlib.contextmanager
@@ -25,11 +28,17 @@ def run_on_commit() -> Iterator[None]:
     def run(connection: BaseDatabaseWrapper) -> None:
         depth, waiting = begun.get(connection, (None, 0))
         if len(connection.savepoint_ids) == depth and connection.in_atomic_block:
-            functions = [function for _, function in connection.run_on_commit[waiting:]]
+            # Since Django 4.2, each says besides whether it is robust.
+            functions = [entry[1:] for entry in connection.run_on_commit[waiting:]]
             del connection.run_on_commit[waiting:]
             # A block without a savepoint that failed leaves the rollback to the block around it: nothing is committed.
-            for function in () if connection.needs_rollback else functions:
-                function()
+            for function, *robust in () if connection.needs_rollback else functions:
+                try:
+                    function()
+                except Exception:
+                    if not any(robust):
+                        raise
+                    logger.exception('%r raised, which was to run on a commit', function)
 
     leave, on_commit = transaction.Atomic.__exit__, BaseDatabaseWrapper.on_commit
 
@@ -37,8 +46,8 @@ def run_on_commit() -> Iterator[None]:
         leave(self, *raised)
         run(transaction.get_connection(self.using))
 
-    def on_commit_and_run(self: Any, function: Callable[[], Any]) -> None:
-        on_commit(self, function)
+    def on_commit_and_run(self: Any, function: Callable[[], Any], *args: Any, **kwargs: Any) -> None:
+        on_commit(self, function, *args, **kwargs)
         run(self)
 
     with mock.patch.object(transaction.Atomic, '__exit__', leave_and_run), mock.patch.object(

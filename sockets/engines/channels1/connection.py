@@ -8,7 +8,7 @@ from channels.message import Message
 from ... import engine
 from ...access import credentials
 from ...connection import handshakes
-from ...execution import thread_state
+from ...execution import request_state, thread_state
 from .channel_layer import adapted
 from .delivery import send, send_last
 
@@ -57,7 +57,7 @@ class Connection(engine.Connection):
         return handshakes.text_of(self.content, secret_cookie)
 
     def recall(self, handshake_text):
-        thread_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
+        request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
 
     def header(self, name):
         return handshakes.header(self.content, name)

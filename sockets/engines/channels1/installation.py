@@ -9,11 +9,12 @@ from ...execution import background, thread_state
 from ...layers import dropped
 from ...router import refuse_views
 from ...signals import announce, messages_dropped
-from . import checks, factory, questions, routing, rows, shutdown, workers  # noqa: F401, checks register themselves
+from . import checks, compat, factory, questions, routing, rows, shutdown, workers  # noqa: F401, checks register themselves
 
 
 def install():
     """Take Channels and daphne over, as far as the modules of this package do."""
+    compat.patch_postgresql()
     factory.patch_daphne()
     shutdown.patch_server()
     routing.check_routings(refuse_views, arguments.refuse_taken)

@@ -13,7 +13,7 @@ from django.core.handlers.asgi import ASGIRequest
 from ... import engine, messages
 from ...access import credentials
 from ...connection import connect, disconnect, frame, handshakes, timing
-from ...execution import steps, thread_state
+from ...execution import request_state, steps, thread_state
 from .message import Message
 
 logger = logging.getLogger('sockets')
@@ -55,7 +55,7 @@ class Ended(engine.Connection):
         return handshakes.text_of({**self.scope, 'path': self.path}, secret_cookie)
 
     def recall(self, handshake_text):
-        thread_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
+        request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
 
     def header(self, name):
         return handshakes.header(self.scope, name)

@@ -26,8 +26,8 @@ class Command(BaseCommand):
         'Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close), '
         'tries each part of the site (doctor), tells what its sockets answer (describe).'
     )
-    # The doctor says it in its own way.
-    requires_system_checks = False
+    # The doctor says it in its own way. A list since Django 3.2, and before that an empty one is false.
+    requires_system_checks = []
 
     def add_arguments(self, parser):
         parser.add_argument(

@@ -1,0 +1,33 @@
+"""No version of Django, and no setting of a project, wants a migration that is not there."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from .servers import ROOT
+
+PROGRAM = """
+from tests import settings
+settings.{} = {!r}
+import django
+django.setup()
+from django.core.management import call_command
+call_command('makemigrations', 'sockets', check=True, dry_run=True)
+"""
+
+
+# What Django makes of DEFAULT_AUTO_FIELD is fixed as the models are imported.
+@pytest.mark.parametrize(
+    'name, value',
+    [('DEBUG', False), ('DEFAULT_AUTO_FIELD', 'django.db.models.BigAutoField'), ('USE_TZ', False)],
+)
+def test_no_migration_is_missing(name, value):
+    said = subprocess.check_output(
+        [sys.executable, '-W', 'ignore', '-c', PROGRAM.format(name, value)],
+        cwd=str(ROOT),
+        env={**os.environ, 'DJANGO_SETTINGS_MODULE': 'tests.settings'},
+        text=True,
+    )
+    assert said.strip() == "No changes detected in app 'sockets'"
