@@ -1,4 +1,4 @@
-"""The contract between the core and what its connections run on. It imports nothing of ours.
+"""The contract between the core and what its connections run on.
 
 An engine hands the core three events: ``connection.connect.connect(handler)`` and ``connection.frame.receive(handler,
 text, data)``, whose steps it takes (``execution.steps``), and ``connection.disconnect.disconnect(handler, code)``. For the
@@ -11,13 +11,7 @@ What connections are sent is a *message*, a dict of one or two of these: ``text`
 import collections
 from importlib import import_module
 
-# What engines run on, and where the one is for each major version of that.
-PACKAGE = 'channels'
-ENGINES = {'1': 'sockets.engines.channels1', '4': 'sockets.engines.channels4'}
-_INSTALL = (
-    'type "python -m pip install \'channels>=4.3,<5\'", or, for a Django before 3, '
-    '"python -m pip install \'channels<2\' daphne asgi_redis".'
-)
+from .engines import INSTALL, prepare
 
 _current = None
 
@@ -29,27 +23,6 @@ def current():
         package = prepare()
         _current = Engine() if package is None else import_module(package + '.engine').engine
     return _current
-
-
-def prepare():
-    """Import the package of this project's engine and return its name, ``None`` if there is nothing to run on.
-
-    To be called before any app is ready: what an engine runs on may need its help by then.
-    """
-    try:
-        version = import_module(PACKAGE).__version__
-    except ImportError as error:
-        # What is installed and broken says so itself.
-        if error.name != PACKAGE:
-            raise
-        return None
-    package = ENGINES.get(version.partition('.')[0])
-    if package is None:
-        from django.core.exceptions import ImproperlyConfigured
-
-        raise ImproperlyConfigured(f'sockets runs on Channels 4 or Channels 1, not on Channels {version}: {_INSTALL}')
-    import_module(package)
-    return package
 
 
 def server_of(name):
@@ -313,4 +286,4 @@ class Engine:
     def _missing(self):
         from django.core.exceptions import ImproperlyConfigured
 
-        return ImproperlyConfigured(f'sockets has nothing to run on: {_INSTALL}')
+        return ImproperlyConfigured(f'sockets has nothing to run on: {INSTALL}')

@@ -24,11 +24,21 @@ def run(work):
             try:
                 result = coroutines.run(step)
             except BaseException as error:
-                step = work.throw(error)
+                step = work.throw(throwable(error))
             else:
                 step = work.send(result)
     except StopIteration as end:
         return end.value
+
+
+def throwable(error):
+    """Return what is to be thrown into work for ``error``, which a coroutine has raised."""
+    if isinstance(error, GeneratorExit):
+        # It would close the generator instead.
+        found = RuntimeError(f'The coroutine has raised {error!r}.')
+        found.__cause__ = error
+        return found
+    return error
 
 
 def settle(result):

@@ -67,7 +67,9 @@ class Connection(engine.Connection):
         dropped = content.pop('dropped', None)
         content['path'] = self.path
         content['query_string'] = handshakes.decoded(content.get('query_string') or '')
-        content['headers'] = [[handshakes.encoded(name), handshakes.encoded(value)] for name, value in handshakes.headers(content)]
+        content['headers'] = [
+            [handshakes.encoded(name), handshakes.encoded(value)] for name, value in handshakes.headers(content)
+        ]
         # Django asks for "https".
         content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
         content['reply_channel'] = self.name
@@ -77,4 +79,3 @@ class Connection(engine.Connection):
         if dropped:
             credentials.note_absent(request, dropped)
         return request
-

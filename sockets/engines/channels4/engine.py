@@ -23,6 +23,9 @@ class Channels4(Engine):
     handler_base = Handler
     has_loop = True
 
+    def install(self):
+        """Take up nothing: a server begins its work with its first connection, or as its lifespan begins."""
+
     def layer_name(self):
         # It is the table of servers that says who lives.
         return 'heartbeats'
@@ -87,7 +90,7 @@ class Channels4(Engine):
 
     def ended(self, name, path, code):
         from . import routing
-        from .connection import Ended
+        from .ended import Ended
         from .message import Message
 
         handler, kwargs = routing.match(path)

@@ -16,7 +16,7 @@ class Handler:
     @classmethod
     def as_asgi(cls):
         """Return the ASGI application of this handler class, for Channels' ``URLRouter``: ``re_path(..., X.as_asgi())``."""
-        from .application import HandlerApplication
+        from .serving import HandlerApplication
 
         return HandlerApplication(cls)
 

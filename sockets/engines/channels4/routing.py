@@ -103,7 +103,7 @@ def route_class(handler, path='^'):
     if not (isinstance(handler, type) and issubclass(handler, Handler)):
         raise ImproperlyConfigured(
             f'route_class() takes a handler class, not {handler!r}. Write route_class(<View>.socket.Handler, path=...); '
-            "consumers of Channels belong into its URLRouter, in asgi.py."
+            'consumers of Channels belong into its URLRouter, in asgi.py.'
         )
     entry = Entry(handler, path)
     arguments.refuse_taken(handler, entry.names, entry.pattern)

@@ -53,13 +53,9 @@ class Server:
 
     def deliver(self, names, message):
         """Send ``message`` to those of the connections ``names`` that there are. On the loop's thread."""
-        closes = bool(message.get('close'))
         for name in names:
             connection = self.connections.get(name)
             if connection is not None:
-                if closes:
-                    # From here on, none of its frames reaches a route.
-                    connection.has_ended = True
                 connection.push(message)
 
     async def stop(self, code, patience=8):
@@ -97,8 +93,8 @@ class Server:
             await asyncio.sleep(READ_ON_AFTER)
             since = self.loop.time() - READ_ON_AFTER
             for connection in list(self.connections.values()):
-                if connection.is_busy and connection.began <= since:
-                    connection.read_on()
+                if connection.busy_since is not None and connection.busy_since <= since:
+                    connection.incoming.read_ahead()
 
 
 def server():
