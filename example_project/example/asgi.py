@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'example.settings')
 
-from example.settings import CHANNELS  # noqa: E402
+from example.settings import CHANNELS
 
 if CHANNELS == '1':
     from channels.asgi import get_channel_layer
