@@ -6,6 +6,10 @@ from django.core.signals import setting_changed
 DEFAULTS = {
     # Alias in CHANNEL_LAYERS that fan-out sends through.
     'CHANNEL_LAYER': 'default',
+    # Channels 4: threads of a server that run functions.
+    'THREADS': 4,
+    # Channels 4: the routing, a list or its dotted path. None: what ASGI_APPLICATION leads to.
+    'ROUTING': None,
     # Bytes of one frame; a longer one is refused before it is parsed.
     'MAX_MESSAGE_SIZE': 1024 * 1024,
     # Bytes of one binary frame where binary frames are taken. None: MAX_MESSAGE_SIZE.

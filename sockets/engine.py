@@ -1,8 +1,8 @@
-"""The contract between the core and what its connections run on. It imports nothing of ours.
+"""The contract between the core and what its connections run on.
 
-An engine hands the core three events, as plain calls: ``connection.connect.connect(handler)``,
-``connection.frame.receive(handler, text, data)`` and ``connection.disconnect.disconnect(handler, code)``. For the rest,
-the core asks a ``Connection``, the one of the handler, and the ``Engine``, which ``current()`` returns.
+An engine hands the core three events: ``connection.connect.connect(handler)`` and ``connection.frame.receive(handler,
+text, data)``, whose steps it takes (``execution.steps``), and ``connection.disconnect.disconnect(handler, code)``. For the
+rest, the core asks a ``Connection``, the one of the handler, and the ``Engine``, which ``current()`` returns.
 
 What connections are sent is a *message*, a dict of one or two of these: ``text`` (``str``) or ``bytes``, a frame; and
 ``close``, a code. The name of a connection begins with that of its server, up to and including the first ``!``.
@@ -11,13 +11,7 @@ What connections are sent is a *message*, a dict of one or two of these: ``text`
 import collections
 from importlib import import_module
 
-# What engines run on, and where the one is for each major version of that.
-PACKAGE = 'channels'
-ENGINES = {'1': 'sockets.engines.channels1', '4': 'sockets.engines.channels4'}
-_INSTALL = (
-    'type "python -m pip install \'channels>=4.3,<5\'", or, for a Django before 3, '
-    '"python -m pip install \'channels<2\' daphne asgi_redis".'
-)
+from .engines import INSTALL, prepare
 
 _current = None
 
@@ -29,27 +23,6 @@ def current():
         package = prepare()
         _current = Engine() if package is None else import_module(package + '.engine').engine
     return _current
-
-
-def prepare():
-    """Import the package of this project's engine and return its name, ``None`` if there is nothing to run on.
-
-    To be called before any app is ready: what an engine runs on may need its help by then.
-    """
-    try:
-        version = import_module(PACKAGE).__version__
-    except ImportError as error:
-        # What is installed and broken says so itself.
-        if error.name != PACKAGE:
-            raise
-        return None
-    package = ENGINES.get(version.partition('.')[0])
-    if package is None:
-        from django.core.exceptions import ImproperlyConfigured
-
-        raise ImproperlyConfigured(f'sockets runs on Channels 4 or Channels 1, not on Channels {version}: {_INSTALL}')
-    import_module(package)
-    return package
 
 
 def server_of(name):
@@ -183,10 +156,12 @@ class Engine:
     """What the core asks of what it runs on. These defaults are those of a project in which nothing is installed.
 
     ``handler_base`` is the class that ``RoutedSocketHandler`` extends; ``escaping`` are exceptions that it wants to see.
+    ``has_loop`` says whether connections live on an event loop, on which nothing may wait.
     """
 
     handler_base = object
     escaping = ()
+    has_loop = False
 
     def install(self):
         """Take up the work in this process: the apps are loaded."""
@@ -227,6 +202,12 @@ class Engine:
         """
         raise self._missing()
 
+    async def wait_for(self, function, *args):
+        """Call ``function``, which may wait, where a coroutine cannot; return its result."""
+        from .execution import coroutines
+
+        return coroutines.outside_of_loop(function, *args)
+
     def note_dropped(self, counts):
         """Count messages that were given up: a dict of servers and numbers."""
 
@@ -252,6 +233,18 @@ class Engine:
 
     def routed_classes(self):
         """Return the classes that the routing leads to, those of others included."""
+        raise self._missing()
+
+    def route_class(self, handler, **conditions):
+        """Return an entry of a routing: ``handler`` at the paths that match the regular expression ``path``."""
+        raise self._missing()
+
+    def include(self, routing, **conditions):
+        """Return what stands in a routing for all entries of another one, at paths that begin with ``path``."""
+        raise self._missing()
+
+    def application(self, routing):
+        """Return the ASGI application of a site, whose websockets are routed by ``routing``."""
         raise self._missing()
 
     def handler_at(self, path):
@@ -293,4 +286,4 @@ class Engine:
     def _missing(self):
         from django.core.exceptions import ImproperlyConfigured
 
-        return ImproperlyConfigured(f'sockets has nothing to run on: {_INSTALL}')
+        return ImproperlyConfigured(f'sockets has nothing to run on: {INSTALL}')

@@ -105,15 +105,20 @@ def hand_over(way, names, message):
         if waiting:
             time.sleep(_RETRY_INTERVAL)
     if dropped:
-        logger.error(
-            'Gave up %d messages: the mailbox took none for %s s of %s',
-            sum(dropped.values()),
-            conf.SEND_TIMEOUT,
-            ', '.join('{} ({})'.format(*item) for item in dropped.items()),
-        )
-        way.note_dropped(dropped)
-        announce(messages_dropped, sender=None, servers=dict(dropped))
+        give_up(way, dropped)
     delivered = len(names) - sum(dropped.values()) - undelivered
     if failure is not None:
         raise DeliveryFailed(delivered, len(names), failure) from failure
     return delivered
+
+
+def give_up(way, dropped):
+    """Tell that messages were given up: a dict of servers and numbers."""
+    logger.error(
+        'Gave up %d messages: the mailbox took none for %s s of %s',
+        sum(dropped.values()),
+        conf.SEND_TIMEOUT,
+        ', '.join('{} ({})'.format(*item) for item in dropped.items()),
+    )
+    way.note_dropped(dropped)
+    announce(messages_dropped, sender=None, servers=dict(dropped))

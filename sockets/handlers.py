@@ -7,6 +7,7 @@ from . import databases, engine, messages
 from .connection import calls, frame, identity, replies
 from .declaration import handler_classes
 from .exceptions import FrameError, RowMissing
+from .execution import coroutines
 
 if TYPE_CHECKING:
     from .models import Socket
@@ -166,11 +167,7 @@ class RoutedSocketHandler(_Base):
     @_with_url_arguments
     def receive(self, content: Any, **kwargs: Any) -> Any:
         """Dispatch ``content`` to its route and return what the function returned."""
-        route = self._route_table.match(content.get(messages.TYPE))
-        if route is None:
-            self._route = None
-            return self._default_function(self, content, kwargs)
-        return calls.run_route(self, route, content, kwargs)
+        return coroutines.settle(calls.dispatch(self, content, kwargs))
 
     # A method of (self, data), and of URL keyword arguments, takes binary frames, as a route for ``bytes`` does; what it
     # returns, ``bytes`` or a ``dict``, is the reply.
@@ -189,6 +186,9 @@ class RoutedSocketHandler(_Base):
     def disconnect(self, message: Any, **kwargs: Any) -> None:
         """Called once for a connection that had been accepted; its row is deleted, ``socket`` still has its values."""
 
+    # Whether it is overridden: nobody else needs the result of a function before it has run.
+    _is_receive_plain = True
+    _is_quick = False
     # What was overridden is called at the end of a connection, whoever noticed that.
     _default_disconnect = disconnect
 

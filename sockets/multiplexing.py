@@ -11,6 +11,7 @@ from .connection.attempts import attempt
 from .connection.calls import call
 from .contracts import refusals
 from .exceptions import ConnectionRevoked, FrameError, PermissionMissing, TooManyConnections
+from .execution import steps
 from .handlers import RoutedSocketHandler
 from .messages import PAYLOAD, STREAM
 from .routes import Function
@@ -205,7 +206,7 @@ def _open(stream: Any) -> None:
 def _serve(stream: Any, is_last: bool) -> None:
     """Answer the payload of ``stream`` as if it had come in a frame of its own; ``is_last`` if nothing is sent after it."""
     try:
-        reply = stream._frame.answer(stream.content, stream._frame.ref())
+        reply = steps.run(stream._frame.answer(stream.content, stream._frame.ref()))
     except BaseException as error:
         if isinstance(error, engine.current().escaping):
             raise

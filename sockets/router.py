@@ -118,18 +118,19 @@ class SocketRouter:
         login_required: bool = False,
         permission: 'Permission' = (),
         per: 'Per' = CONNECTION,
+        inline: bool = False,
     ) -> Callable[[_F], _F]:
         """Send contents whose type is ``pattern`` (``str``), or matches it (compiled regex), to the function.
 
-        Options are those of ``sockets.routes.Route``: ``form``, ``login_required``, ``permission``, and ``rate`` with
-        ``per``, which counts instead of ``MAX_FRAMES_PER_SECOND``.
+        Options are those of ``sockets.routes.Route``: ``form``, ``login_required``, ``permission``, ``inline``, and ``rate``
+        with ``per``, which counts instead of ``MAX_FRAMES_PER_SECOND``.
         """
         # Made here, to raise where the mistake is: also for @socket.route without a pattern, which is the function then.
-        Route(pattern, None, rate, form, login_required, permission, per)
+        Route(pattern, None, rate, form, login_required, permission, per, inline)
 
         def decorate(function: _F) -> _F:
             self._check_open()
-            route = Route(pattern, None, rate, form, login_required, permission, per)
+            route = Route(pattern, None, rate, form, login_required, permission, per, inline)
             route.function = Function(function, route.argument)
             earlier = next((other for other in self._routes if other.pattern is BINARY), None)
             if pattern is BINARY and earlier is not None:
@@ -151,6 +152,7 @@ class SocketRouter:
         login_required: bool = False,
         permission: 'Permission' = (),
         per: 'Per' = CONNECTION,
+        inline: bool = False,
     ) -> Callable[[_F], _F]: ...
 
     def bytes(
@@ -162,13 +164,13 @@ class SocketRouter:
         login_required: bool = False,
         permission: 'Permission' = (),
         per: 'Per' = CONNECTION,
+        inline: bool = False,
     ) -> Any:
         """Send binary frames to ``function(socket, data)``. ``@socket.bytes``, or with the options of a route:
         ``@socket.bytes(login_required=True)``.
         """
-        decorate = self.route(
-            BINARY, rate=rate, form=form, login_required=login_required, permission=permission, per=per
-        )
+        options: Any = {'rate': rate, 'form': form, 'login_required': login_required, 'permission': permission}
+        decorate = self.route(BINARY, per=per, inline=inline, **options)
         return decorate if function is None else decorate(function)
 
     def connect(self, function: _F) -> _F:

@@ -54,7 +54,17 @@ class Function:
     ``async def`` is run to its end; one behind a decorator that is not ``async`` raises ``TypeError``, too.
     """
 
-    __slots__ = ('function', 'argument', 'first', 'required', '_by_name', '_second', '_names', '_var_keyword')
+    __slots__ = (
+        'function',
+        'argument',
+        'is_async',
+        'first',
+        'required',
+        '_by_name',
+        '_second',
+        '_names',
+        '_var_keyword',
+    )
 
     def __init__(self, function: Callable[..., Any], argument: str) -> None:
         self.function = function
@@ -63,6 +73,7 @@ class Function:
         if not callable(function):
             raise TypeError(f'{function!r} is not a function.')
         coroutines.check(function)
+        self.is_async = coroutines.is_async(function)
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:
@@ -103,9 +114,10 @@ class Function:
 
     def __call__(self, socket: 'RoutedSocketHandler', value: Any, kwargs: Dict[str, Any]) -> Any:
         """Call the function for ``socket`` with the content or message ``value`` and the URL's ``kwargs``."""
-        return coroutines.settle(self._call(socket, value, kwargs))
+        return coroutines.settle(self.call(socket, value, kwargs))
 
-    def _call(self, socket: 'RoutedSocketHandler', value: Any, kwargs: Dict[str, Any]) -> Any:
+    def call(self, socket: 'RoutedSocketHandler', value: Any, kwargs: Dict[str, Any]) -> Any:
+        """Call the function and return what it returned, which of an ``async def`` is a coroutine."""
         named = {k: v for k, v in kwargs.items() if k in self._names or self._var_keyword} if kwargs else {}
         if self._by_name:
             named[self.argument] = value
@@ -124,10 +136,21 @@ class Route:
     ``form`` validates the content (``sockets.contracts.clean``), and the function gets what it makes of it.
     ``login_required`` and ``permission``, a name like ``'poker.bet'`` or several, say who may send it. ``TypeError``
     for anything else. The pattern ``bytes``, the class, is for binary frames, of which the function gets the ``data``;
-    their ``form`` is a function.
+    their ``form`` is a function. ``inline`` says that the function, a ``def``, never waits: on Channels 4 it runs
+    on the event loop, where the ORM raises and nobody else is served meanwhile.
     """
 
-    __slots__ = ('pattern', 'function', 'rate', 'form', 'asks', 'login_required', 'permissions', 'has_contract')
+    __slots__ = (
+        'pattern',
+        'function',
+        'rate',
+        'form',
+        'asks',
+        'login_required',
+        'permissions',
+        'has_contract',
+        'inline',
+    )
 
     def __init__(
         self,
@@ -138,6 +161,7 @@ class Route:
         login_required: bool = False,
         permission: 'Permission' = (),
         per: 'Per' = CONNECTION,
+        inline: bool = False,
     ) -> None:
         is_regex = hasattr(pattern, 'match') and isinstance(getattr(pattern, 'pattern', None), str)
         if not is_regex and not isinstance(pattern, str) and pattern is not bytes:
@@ -161,6 +185,7 @@ class Route:
         self.form = form
         self.asks = forms.asks_for(form)
         self.login_required = bool(login_required)
+        self.inline = bool(inline)
         self.permissions = permission_names(permission)
         self.has_contract = bool(form is not None or self.login_required or self.permissions)
 

@@ -7,7 +7,7 @@ import django
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from sockets import engine
+from sockets import engine, engines
 
 
 def test_a_server_prefix_is_what_its_channels_share():
@@ -31,7 +31,8 @@ def have(monkeypatch, version):
         module.engine = name
         return module
 
-    monkeypatch.setattr(engine, 'import_module', import_module)
+    for module in (engine, engines):
+        monkeypatch.setattr(module, 'import_module', import_module)
     monkeypatch.setattr(engine, '_current', None)
     return imported
 
@@ -66,7 +67,8 @@ def test_what_is_installed_and_broken_says_so_itself(monkeypatch):
     def import_module(name):
         raise ModuleNotFoundError("No module named 'django.utils.six'", name='django.utils.six')
 
-    monkeypatch.setattr(engine, 'import_module', import_module)
+    for module in (engine, engines):
+        monkeypatch.setattr(module, 'import_module', import_module)
     with pytest.raises(ModuleNotFoundError, match='six'):
         engine.prepare()
 

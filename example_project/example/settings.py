@@ -1,9 +1,16 @@
-"""SQLite and one process by default; ``DATABASE_URL`` and ``REDIS_URL`` in the environment change that."""
+"""SQLite and one process by default; ``DATABASE_URL`` and ``REDIS_URL`` in the environment change that.
+
+It runs on Channels 1 and on Channels 4. A project of yours has one of them, and only its lines.
+"""
 
 import os
 from urllib.parse import unquote, urlsplit
 
+import channels
 from django.core.exceptions import ImproperlyConfigured
+
+# '1' or '4'.
+CHANNELS = channels.__version__.partition('.')[0]
 
 BASE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -13,9 +20,10 @@ SECRET_KEY = os.environ.get('SECRET_KEY', 'known to everyone, good enough to try
 ALLOWED_HOSTS = os.environ.get('ALLOWED_HOSTS', 'localhost,127.0.0.1,[::1]').split(',')
 
 INSTALLED_APPS = [
+    # Before staticfiles: both have a runserver, and the first one wins. On Channels 1 it is that of channels.
+    *(['daphne'] if CHANNELS == '4' else []),
     'chat',
     'sockets',
-    # Before staticfiles: both have a runserver, and the first one wins.
     'channels',
     'django.contrib.admin',
     'django.contrib.auth',
@@ -53,7 +61,14 @@ TEMPLATES = [
 
 REDIS_URL = os.environ.get('REDIS_URL')
 
-if REDIS_URL:
+if CHANNELS == '4':
+    ASGI_APPLICATION = 'example.asgi.application'
+    CHANNEL_LAYERS = {
+        'default': {'BACKEND': 'channels_redis.core.RedisChannelLayer', 'CONFIG': {'hosts': [REDIS_URL]}}
+        if REDIS_URL
+        else {'BACKEND': 'channels.layers.InMemoryChannelLayer'}
+    }
+elif REDIS_URL:
     CHANNEL_LAYERS = {
         'default': {
             'BACKEND': 'sockets.layers.RedisChannelLayer',
@@ -96,7 +111,8 @@ else:
     DATABASES = {
         'default': {
             'ENGINE': 'django.db.backends.sqlite3',
-            'NAME': os.path.join(BASE_DIR, 'db.sqlite3'),
+            # Each has a Django of its own, and so tables of its own.
+            'NAME': os.path.join(BASE_DIR, 'db.sqlite3' if CHANNELS == '1' else 'db-channels4.sqlite3'),
             # Several workers write, and SQLite lets one at a time: seconds that the others wait for it.
             'OPTIONS': {'timeout': 20},
         }
@@ -108,6 +124,7 @@ LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = 'home'
 # Name and password of the accounts that `manage.py demo_accounts` makes and the login page shows.
 DEMO_ACCOUNTS = {'alice': 'in-wonderland', 'bob': 'the-builder'} if DEBUG else {}
 
+DEFAULT_AUTO_FIELD = 'django.db.models.AutoField'
 LANGUAGE_CODE = 'en'
 TIME_ZONE = 'UTC'
 USE_TZ = True

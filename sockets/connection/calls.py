@@ -1,19 +1,36 @@
 """What stands around the functions of a handler: middleware, and in its middle the functions of each event."""
 
 import contextlib
+import logging
+import time
 
-from .. import conf, contracts, engine
+from .. import conf, contracts, engine, messages
 from ..declaration import middleware
-from ..execution import coroutines
+from ..execution import coroutines, steps
 from .attempts import attempt
+
+logger = logging.getLogger('sockets')
+
+# Seconds that a function may take on the event loop.
+LONG_INLINE = 0.005
 
 
 def call(handler, event, content):
     """Pass an event, with the content of a frame, through the middleware to the functions; return their result."""
+    return steps.run(pass_on(handler, event, content))
+
+
+def pass_on(handler, event, content):
+    """Yield the steps of ``call``, and return what that returns."""
     handler.event = event
     handle = chain(type(handler))
-    if handle is not _innermost or type(handler)._has_receive:
-        handler._identity.is_for_middleware = True
+    if handle is _innermost:
+        if type(handler)._has_receive:
+            handler._identity.is_for_middleware = True
+        return (yield from _EVENTS[event](handler, content))
+    handler._identity.is_for_middleware = True
+    # Middleware needs the result where it is called.
+    yield None
     return handle(handler, content)
 
 
@@ -25,6 +42,11 @@ def chain(cls):
         # Once for each class, and for each SOCKETS['MIDDLEWARE'] that a test may set.
         built = cls._chain = entries, middleware.chain(entries, _innermost)
     return built[1]
+
+
+def is_plain(cls):
+    """Return whether there is no middleware around the functions of the class."""
+    return chain(cls) is _innermost
 
 
 def runs_at_the_end(cls):
@@ -39,33 +61,49 @@ def runs_at_the_end(cls):
 
 
 def _innermost(handler, content):
-    return _EVENTS[handler.event](handler, content)
+    return steps.run(_EVENTS[handler.event](handler, content))
 
 
 def _connect(handler, content):
-    coroutines.settle(handler.connect(handler.message, **handler.kwargs))
+    yield from steps.settle(handler.connect(handler.message, **handler.kwargs))
     if handler.closed:
         return
+    # The row is written.
+    yield None
     handler.accept()
-    _run_until_closed(handler, handler.connect_functions)
+    yield from _run_until_closed(handler, handler.connect_functions)
 
 
 def _run_until_closed(handler, functions):
     for function in functions:
+        yield None
         if handler.closed:
             break
-        function(handler, handler.message, handler.kwargs)
+        yield from steps.settle(function.call(handler, handler.message, handler.kwargs))
 
 
 def _receive(handler, content):
+    # What a handler class has overridden gets the results of functions, and not their coroutines.
     if isinstance(content, bytes):
-        return run_route(handler, handler._route_table.binary, content, handler.kwargs)
-    return coroutines.settle(handler.receive(content, **handler.kwargs))
+        result = run_route(handler, handler._route_table.binary, content, handler.kwargs)
+    elif handler._is_receive_plain:
+        result = dispatch(handler, content, handler.kwargs)
+    else:
+        result = handler.receive(content, **handler.kwargs)
+    if result is not None and type(result) is not dict:
+        result = yield from steps.settle(result)
+    return result
 
 
 def _disconnect(handler, content):
     attempt(handler, lambda: coroutines.settle(handler.disconnect(handler.message, **handler.kwargs)))
     _run_all(handler, handler.disconnect_functions)
+    yield None
+
+
+def _left(handler, content):
+    _run_all(handler, handler.left_functions)
+    yield None
 
 
 def _run_all(handler, functions):
@@ -80,13 +118,40 @@ _EVENTS = {
     'receive': _receive,
     'disconnect': _disconnect,
     'arrived': lambda handler, content: _run_until_closed(handler, handler.arrived_functions),
-    'left': lambda handler, content: _run_all(handler, handler.left_functions),
+    'left': _left,
 }
 
 
+def dispatch(handler, content, kwargs):
+    """Call the function that ``content`` is routed to; return what that returned, which may be a coroutine."""
+    route = handler._route_table.match(content.get(messages.TYPE))
+    if route is None:
+        handler._route = None
+        return handler._default_function.call(handler, content, kwargs)
+    return run_route(handler, route, content, kwargs)
+
+
 def run_route(handler, route, content, kwargs):
-    """Hand ``content``, or the data of a binary frame, to the function of ``route``; return what that returned."""
+    """Hand ``content``, or the data of a binary frame, to the function of ``route``; return as ``dispatch``."""
     handler._route = route
     if route.has_contract:
         content = contracts.check(route, handler, content)
-    return route.function(handler, content, kwargs)
+    if route.inline and engine.current().has_loop:
+        return _run_on_loop(handler, route, content, kwargs)
+    return route.function.call(handler, content, kwargs)
+
+
+async def _run_on_loop(handler, route, content, kwargs):
+    began = time.perf_counter()
+    result = route.function.call(handler, content, kwargs)
+    seconds = time.perf_counter() - began
+    if seconds > LONG_INLINE:
+        logger.warning(
+            '%s at %r was %.0f ms in the inline route %r, in which nobody else was served. Write inline=False, or an '
+            'async def that awaits what it waits for.',
+            type(handler).__name__,
+            handler.path,
+            1000 * seconds,
+            route.name,
+        )
+    return result

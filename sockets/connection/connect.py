@@ -11,9 +11,10 @@ from .. import callbacks, conf, engine, messages, signals
 from ..access import auth, demands, limits, origins
 from ..contracts import refusals
 from ..exceptions import ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, TooManyConnections
+from ..execution import steps
 from . import replies, visits
 from .attempts import attempt
-from .calls import call
+from .calls import pass_on
 from .disconnect import remove_row
 from .identity import Identity
 from .memory import memories
@@ -25,20 +26,22 @@ _CONTROLS = re.compile('[\0-\x1f\x7f-\x9f]')
 
 
 def connect(handler):
-    """Open the connection of ``handler``, or turn it away."""
+    """Yield the steps in which the connection of ``handler`` is opened, or turned away. The first one may wait."""
     try:
         connection = handler._connection
         user_ip = _identify(handler, connection)
         connection.opening = functools.partial(_write_row, handler, connection, user_ip)
         connection.identified(handler)
-        call(handler, 'connect', None)
+        yield from pass_on(handler, 'connect', None)
+        yield None
         if not (connection.accepted or connection.closed):
             # A middleware that does not pass it on.
             raise engine.Denied()
-        visits.arrive(handler)
+        yield from visits.arrive(handler)
+        yield None
         handler._identity.save()
     except BaseException as error:
-        if isinstance(error, engine.current().escaping):
+        if isinstance(error, (steps.Abandoned, engine.current().escaping)):
             raise
         attempt(handler, visits.turn_away, handler)
         attempt(handler, _refuse, handler, error)

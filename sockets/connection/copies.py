@@ -50,12 +50,18 @@ def original(instance):
 
 
 @functools.lru_cache(maxsize=None)
+def cache_name(field):
+    """Return the name under which an instance keeps what the relation ``field`` leads to."""
+    # Django 5.1 has made it a property.
+    return field.cache_name if hasattr(field, 'cache_name') else field.get_cache_name()
+
+
 def _left_out(model):
     # Django 1.11 keeps related objects among the other attributes.
     return {
         '_state',
         '_prefetched_objects_cache',
-        *(field.get_cache_name() for field in model._meta.concrete_fields if field.is_relation),
+        *(cache_name(field) for field in model._meta.concrete_fields if field.is_relation),
     }
 
 

@@ -3,13 +3,16 @@
 import logging
 import time
 
+from django.conf import settings
+
 from .. import conf, engine, messages, signals
 from ..access import demands, limits
 from ..contracts import refusals
 from ..exceptions import ConnectionRevoked, FrameError, PermissionMissing, RowMissing
+from ..execution import steps
 from . import envelopes, identity_cache, replies
 from .attempts import attempt
-from .calls import call
+from .calls import is_plain, pass_on
 from .identity import Identity
 from .memory import memories
 
@@ -17,10 +20,12 @@ logger = logging.getLogger('sockets')
 
 
 def receive(handler, text, data):
-    """Handle a frame of the connection of ``handler``: a ``text``, or the bytes ``data``; the other one is ``None``."""
+    """Yield the steps in which a frame of the connection of ``handler`` is handled: a ``text``, or the bytes ``data``; the
+    other one is ``None``. The first one does not wait.
+    """
     handler._frame = frame = handler._frame_class(handler)
     try:
-        frame.handle(text, data)
+        yield from frame.handle(text, data)
     finally:
         # It knows the handler, and a circle of references would keep both for a while.
         handler._frame = None
@@ -36,20 +41,25 @@ class Frame:
         self.outcome = 'ok'
 
     def handle(self, text, data):
-        """Take the steps, in this order."""
+        """Yield the steps to the answer, in this order."""
         handler = self.handler
         connection, ref, began = handler._connection, None, time.perf_counter()
         memory = memories.get(connection.name)
         identity = handler._identity = Identity(connection, memory, handler._deferred)
         if memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
+            yield None
             attempt(handler, _note_life, connection, memory)
         try:
             content = handler.content = self._read(memory, text, data)
             ref = self.ref()
+            if handler._is_quick and self._may_wait(memory, content):
+                yield None
+                # An async def asks for the user where nothing may wait.
+                identity.load()
             self.admit(memory, content)
-            reply = self.answer(content, ref)
+            reply = yield from self.answer(content, ref)
         except BaseException as error:
-            if isinstance(error, engine.current().escaping):
+            if isinstance(error, (steps.Abandoned, engine.current().escaping)):
                 raise
             reply, error = None, engine.current().meaning_of(refusals.frame_error(error))
             self.outcome = outcome_of(error)
@@ -70,6 +80,7 @@ class Frame:
             )
             attempt(handler, connection.close, code)
         if signals.message_handled.receivers:
+            yield None
             route = handler._route
             signals.announce(
                 signals.message_handled,
@@ -95,9 +106,12 @@ class Frame:
         demands.check_frame(handler)
 
     def answer(self, content, ref):
-        """Return the message that answers ``content``, or ``None`` if it needs none."""
+        """Yield the steps to the message that answers ``content``; return that, or ``None`` if it needs none."""
         handler = self.handler
-        result = call(handler, 'receive', content)
+        result = yield from pass_on(handler, 'receive', content)
+        # With DEBUG, the answer is compared with what the handler declares.
+        if settings.DEBUG or handler._identity.has_changes():
+            yield None
         handler._identity.save()
         if handler.closed and isinstance(result, (dict, *replies.DATA)):
             self._log_dropped()
@@ -134,6 +148,23 @@ class Frame:
         """Return the message that goes before the close of a connection whose function takes too long."""
         # A client that got no answer would send it again, to hang the next thread.
         return replies.reply_of(self.handler, messages.error(messages.SERVER_ERROR, 'This takes too long.'), self.ref())
+
+    def _may_wait(self, memory, content):
+        """Whether something may wait before the function of ``content`` is called, if not all the time of it."""
+        handler = self.handler
+        if type(content) is dict:
+            route = handler._route_table.match(content.get(messages.TYPE))
+        else:
+            route = handler._route_table.binary
+        return (
+            route is None
+            or not (route.inline or route.function.is_async)
+            or route.has_contract
+            or memory.is_in_doubt
+            or bool(handler.permission or handler._guards)
+            or not is_plain(type(handler))
+            or not handler._identity.is_at_hand()
+        )
 
     def _read(self, memory, text, data):
         """Return the content of a frame. One that cannot be understood takes a token of the rate like any other."""

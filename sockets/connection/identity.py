@@ -99,6 +99,23 @@ class Identity:
             self._session = self._find_session()
         return self._session
 
+    def load(self):
+        """Read the row and user now, unless they are at hand."""
+        self._load()
+
+    def is_at_hand(self):
+        """Whether the row and user can be asked for without a query."""
+        if self._entry is None and self._row is _UNREAD and self.memory.is_kept:
+            entry = identity_cache.cache.find(self.memory)
+            # A page may have prolonged the session: that is asked before anybody is turned away.
+            if entry is not None and not entry.has_expired():
+                self._entry = entry
+        return self._entry is not None or self._row is not _UNREAD
+
+    def has_changes(self):
+        """Whether ``save()`` will write to the database or whatever else keeps sessions."""
+        return self._session is not None and self._session.modified
+
     def confirm(self):
         """Read the row now, whatever is kept of it; raise ``ConnectionRevoked`` if it does not hold."""
         identity_cache.cache.forget(self.memory)
@@ -128,12 +145,8 @@ class Identity:
                 raise self._problem
 
     def _find(self):
-        if self.memory.is_kept:
-            entry = identity_cache.cache.find(self.memory)
-            # A page may have prolonged the session: that is asked before anybody is turned away.
-            if entry is not None and not entry.has_expired():
-                self._entry = entry
-                return
+        if self.is_at_hand():
+            return
         rows = _rows(self.deferred)
         cache, reading = identity_cache.cache, None
         if self.memory.is_kept and conf.IDENTITY_MAX_AGE and not identity_cache.is_in_transaction(rows.db):

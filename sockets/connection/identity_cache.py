@@ -88,7 +88,7 @@ def _set_related(row, name, value):
     if hasattr(field, 'set_cached_value'):
         field.set_cached_value(row, value)
     else:
-        setattr(row, field.get_cache_name(), value)
+        setattr(row, copies.cache_name(field), value)
 
 
 class Reading:

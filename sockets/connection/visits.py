@@ -6,11 +6,14 @@ Whoever is to say that somebody has left, and whoever has just come back, both t
 from django.db import transaction
 
 from . import disconnect
-from .calls import call
+from .calls import pass_on
 
 
 def arrive(handler):
-    """Note that the person of the connection of ``handler`` is here; call its functions if they were not before."""
+    """Note that the person of the connection of ``handler`` is here; call its functions if they were not before.
+
+    It yields the steps to that.
+    """
     if not _are_counted(handler):
         return
     if handler.closed:
@@ -31,7 +34,7 @@ def arrive(handler):
     row.has_arrived = True
     # Of several that come at once, the first one arrives.
     if not (was_here or has_returned or earlier.exists()):
-        call(handler, 'arrived', None)
+        yield from pass_on(handler, 'arrived', None)
 
 
 def turn_away(handler):

@@ -1,6 +1,7 @@
 """Coroutines on the thread that calls them, and which functions return one. Standard library only."""
 
 import asyncio
+import concurrent.futures
 import functools
 import inspect
 import logging
@@ -17,9 +18,14 @@ _GENERATORS = (types.GeneratorType, types.AsyncGeneratorType, map, filter)
 def run(coroutine):
     """Run ``coroutine`` on this thread's event loop and return its result. Tasks that it leaves behind are cancelled.
 
-    ``RuntimeError`` if it was cancelled itself.
+    ``RuntimeError`` if it was cancelled itself. Where ``run_by`` was called, that has it run.
     """
     outer = asyncio._get_running_loop()
+    if outer is None and getattr(_thread, 'run', None) is not None:
+        try:
+            return _thread.run(coroutine)
+        except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+            raise RuntimeError('The coroutine was cancelled.') from error
     if outer is None:
         loop = getattr(_thread, 'loop', None)
         if loop is None or loop.is_closed():
@@ -33,6 +39,21 @@ def run(coroutine):
         return _run_on(loop, coroutine)
     finally:
         loop.close()
+        asyncio._set_running_loop(outer)
+
+
+def run_by(run):
+    """Have ``run`` called by this thread with each coroutine that it is to run; it returns the result."""
+    _thread.run = run
+
+
+def outside_of_loop(function, *args):
+    """Call ``function``, which may wait, on this thread as if no event loop ran on it; return what it returns."""
+    outer = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return function(*args)
+    finally:
         asyncio._set_running_loop(outer)
 
 

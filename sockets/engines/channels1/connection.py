@@ -7,6 +7,7 @@ from channels.message import Message
 
 from ... import engine
 from ...access import credentials
+from ...connection import handshakes
 from ...execution import request_state, thread_state
 from .channel_layer import adapted
 from .delivery import send, send_last
@@ -53,33 +54,22 @@ class Connection(engine.Connection):
         return self._request(credentials.held(self.name) or json.loads(load_text() or '{}'))
 
     def handshake_text(self, secret_cookie):
-        content = self.content
-        return json.dumps(
-            credentials.strip(
-                {
-                    **{key: content.get(key) for key in ('path', 'client', 'server', 'root_path', 'scheme')},
-                    'query_string': _text(content.get('query_string') or ''),
-                    'headers': [[_text(name), _text(value)] for name, value in _headers(content)],
-                },
-                secret_cookie,
-            )
-        )
+        return handshakes.text_of(self.content, secret_cookie)
 
     def recall(self, handshake_text):
         request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
 
     def header(self, name):
-        # Unlike request.META, where X_Real_IP, which no proxy strips, is X-Real-IP. Several are one list.
-        name = name.lower()
-        values = [_text(value) for header, value in _headers(self.content) if _text(header).lower() == name]
-        return ','.join(values) if values else None
+        return handshakes.header(self.content, name)
 
     def _request(self, content):
         content = dict(content, method='GET')
         dropped = content.pop('dropped', None)
         content['path'] = self.path
-        content['query_string'] = _text(content.get('query_string') or '')
-        content['headers'] = [[_bytes(name), _bytes(value)] for name, value in _headers(content)]
+        content['query_string'] = handshakes.decoded(content.get('query_string') or '')
+        content['headers'] = [
+            [handshakes.encoded(name), handshakes.encoded(value)] for name, value in handshakes.headers(content)
+        ]
         # Django asks for "https".
         content['scheme'] = 'https' if content.get('scheme') in ('https', 'wss') else 'http'
         content['reply_channel'] = self.name
@@ -89,18 +79,3 @@ class Connection(engine.Connection):
         if dropped:
             credentials.note_absent(request, dropped)
         return request
-
-
-def _headers(content):
-    headers = content.get('headers') or ()
-    # Those of Channels' own test client.
-    return headers.items() if isinstance(headers, dict) else headers
-
-
-def _text(value):
-    # Headers are bytes of Latin-1 (RFC 7230, section 3.2.4), and what is beyond ASCII in a query string is escaped.
-    return value.decode('latin1') if isinstance(value, bytes) else value
-
-
-def _bytes(value):
-    return value.encode('latin1', 'replace') if isinstance(value, str) else value

@@ -12,7 +12,7 @@ from django.utils.functional import cached_property
 
 from ... import messages
 from ...connection import connect, disconnect, envelopes, frame, timing
-from ...execution import thread_state
+from ...execution import steps, thread_state
 from .connection import Connection
 
 # What the channel of a message is called that only makes a consumer. Nobody sends one.
@@ -95,11 +95,11 @@ class Consumer(WebsocketConsumer):
 
     def raw_connect(self, message, **kwargs):
         """Called with the message of a connect."""
-        connect.connect(self)
+        steps.run(connect.connect(self))
 
     def raw_receive(self, message, **kwargs):
         """Called with the message of a frame."""
-        frame.receive(self, message.get('text'), message.get('bytes'))
+        steps.run(frame.receive(self, message.get('text'), message.get('bytes')))
 
     def raw_disconnect(self, message, **kwargs):
         """Called with the message of a disconnect."""

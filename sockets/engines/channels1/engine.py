@@ -3,8 +3,10 @@
 import logging
 import weakref
 
+import channels.routing
 from channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
 from channels.message import Message
+from django.core.exceptions import ImproperlyConfigured
 
 from ... import conf, messages, rates
 from ...engine import Closing, Denied, Engine, Special
@@ -81,6 +83,18 @@ class Channels1(Engine):
 
     def endpoints(self):
         return routing.endpoints()
+
+    def route_class(self, handler, **conditions):
+        return channels.routing.route_class(handler, **conditions)
+
+    def include(self, routing, **conditions):
+        return channels.routing.include(routing, **conditions)
+
+    def application(self, routing):
+        raise ImproperlyConfigured(
+            'sockets.asgi is for Channels 4, and Channels 1 is installed, whose asgi.py says '
+            '"channel_layer = channels.asgi.get_channel_layer()".'
+        )
 
     def handler_at(self, path):
         return routing.handler_at(path)

@@ -1,0 +1,48 @@
+"""The ASGI application of a site."""
+
+import logging
+
+from ... import messages
+from . import routing
+from .server import server
+from .serving import path_of, refuse, serve
+
+logger = logging.getLogger('sockets')
+
+
+class Application:
+    """Serves a site: websockets by ``routing``, pages by ``pages``, an ASGI application, and the server's lifespan."""
+
+    def __init__(self, entries, pages):
+        self.sockets_routing = entries
+        self.pages = pages
+
+    async def __call__(self, scope, receive, send):
+        """Serve a websocket, a page, or the lifespan."""
+        if scope['type'] == 'http':
+            return await self.pages(scope, receive, send)
+        if scope['type'] == 'lifespan':
+            return await _live(receive, send)
+        if scope['type'] != 'websocket':
+            raise ValueError(f'This application serves websockets and pages, and not {scope["type"]!r}.')
+        path = path_of(scope)
+        handler, kwargs = routing.match(path, self.sockets_routing)
+        if handler is None:
+            logger.warning(
+                'Refused a websocket to %.100r: no route matches. Add route_class(<View>.socket.Handler, path=...) to '
+                'the routing that asgi.py names.',
+                path,
+            )
+            return await refuse(receive, send)
+        await serve(handler, kwargs, scope, receive, send)
+
+
+async def _live(receive, send):
+    while True:
+        event = (await receive())['type']
+        if event == 'lifespan.startup':
+            server()
+            await send({'type': 'lifespan.startup.complete'})
+        elif event == 'lifespan.shutdown':
+            await server().stop(messages.CLOSE_RESTART)
+            return await send({'type': 'lifespan.shutdown.complete'})

@@ -1,0 +1,165 @@
+"""A websocket of this process: the task that handles its events, one after another."""
+
+import asyncio
+import logging
+from functools import partial
+
+from ... import messages
+from ...connection import connect, disconnect, frame
+from . import steps
+from .ended import Ended
+from .incoming import CAPACITY, Incoming
+from .message import Message
+from .outgoing import Outgoing
+
+logger = logging.getLogger('sockets')
+
+# Characters of the longest frame that is decoded on the loop.
+_SHORT = 65536
+
+
+class Connection(Ended):
+    """A websocket that ``server`` holds, of the handler class ``handler``, as ASGI has called for it."""
+
+    __slots__ = (
+        'server',
+        'handler',
+        'incoming',
+        'outgoing',
+        'reply',
+        'has_ended',
+        'code',
+        'task',
+        'busy_since',
+        'is_cancelled',
+    )
+
+    is_served_here = True
+
+    def __init__(self, server, handler, scope, path, kwargs, receive, send):
+        super().__init__(server.new_name(), path, kwargs, scope)
+        self.server = server
+        self.handler = handler
+        self.accepted = False
+        self.incoming = Incoming(receive, self.refuse_more)
+        self.outgoing = Outgoing(send, server.start_task, self.cancel)
+        # The last message of a frame, which is sent when that has been handled.
+        self.reply = None
+        # Whether no frame reaches a route any more.
+        self.has_ended = self.is_cancelled = False
+        self.code = 1006
+        self.task = None
+        # When the event came that is handled, in the loop's time; None while none is.
+        self.busy_since = None
+
+    async def serve(self):
+        """Serve the connection to its end, whatever happens to the task of whoever calls.
+
+        daphne cancels that when it stops, and waits for it.
+        """
+        self.task = self.server.loop.create_task(self._live())
+        try:
+            await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            # Not raised again: daphne stops waiting for the others at the first task that was cancelled.
+            if not self.task.done():
+                await self.stop(messages.CLOSE_RESTART)
+
+    async def stop(self, code, patience=8):
+        """Close with ``code`` when the frame that is handled has been; return when the end has been handled."""
+        loop = self.server.loop
+        deadline = loop.time() + patience
+        self.has_ended = True
+        while self.busy_since is not None and not self.task.done() and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        if not self.task.done():
+            self.push({'close': code})
+            self.code = code
+            while self.outgoing.is_flushing and loop.time() < deadline:
+                await asyncio.sleep(0.01)
+            self.cancel()
+            await asyncio.wait([self.task], timeout=patience)
+
+    async def _live(self):
+        if (await self.incoming.next())['type'] != 'websocket.connect':
+            return
+        self.server.connections[self.name] = self
+        is_quick = self.handler._is_quick
+        try:
+            await self._handle('websocket.connect', self.scope, connect.connect, False)
+            while not self.is_cancelled:
+                event = await self.incoming.next()
+                if event['type'] == 'websocket.disconnect':
+                    self.code = event.get('code')
+                    break
+                if self.has_ended or self.closed:
+                    continue
+                text = event.get('text')
+                data = event.get('bytes') if text is None else None
+                await self._handle(
+                    'websocket.receive',
+                    event,
+                    partial(frame.receive, text=text, data=data),
+                    is_quick and len(text or data or '') < _SHORT,
+                )
+        finally:
+            self.incoming.stop()
+            self.server.connections.pop(self.name, None)
+            self.has_ended = self.closed = True
+            if self.accepted:
+                # Whoever cancels this must not keep the row from going.
+                await asyncio.shield(self.server.pool.submit(self._end))
+
+    async def _handle(self, channel, content, event, is_quick):
+        handler = self.handler(self, self._message(channel, content))
+        self.busy_since = self.server.loop.time()
+        try:
+            await steps.take(event(handler), self.server.pool, handler, is_quick, lambda: self.is_cancelled)
+        finally:
+            self.busy_since = None
+        outgoing = self.outgoing
+        if self.reply is not None:
+            outgoing.waiting.append(self.reply)
+            self.reply = None
+        if outgoing.waiting and not outgoing.is_flushing:
+            await outgoing.flush()
+
+    def _end(self):
+        handler = self.handler(self, self._message('websocket.disconnect', {'code': self.code}))
+        steps.on_thread(
+            handler,
+            'websocket.disconnect',
+            self.scope.get('root_path'),
+            partial(disconnect.disconnect, handler, self.code),
+        )
+
+    def _message(self, channel, content):
+        return Message(channel, {**content, 'path': self.path, 'reply_channel': self.name})
+
+    def put(self, message, is_last=False):
+        if is_last:
+            self.reply = message
+        elif self.server.is_here():
+            self.push(message)
+        else:
+            self.server.pool.call_on_loop(self.push, message)
+
+    def push(self, message):
+        """Send ``message`` when what was given before has been sent. On the loop's thread."""
+        if message.get('close'):
+            # From here on, none of its frames reaches a route.
+            self.has_ended = True
+        self.outgoing.push(message)
+
+    def refuse_more(self):
+        """Close a connection whose client sends faster than its frames are handled."""
+        if not self.has_ended:
+            logger.warning(
+                'Closing %s at %r with 1013: more than %d of its frames wait', self.name, self.path, CAPACITY
+            )
+            self.push({'close': messages.CLOSE_TRY_AGAIN_LATER})
+
+    def cancel(self):
+        """End the connection now."""
+        self.has_ended = self.closed = self.is_cancelled = True
+        self.task.cancel()

@@ -1,0 +1,62 @@
+"""A connection whose end is handled, by whichever process, and what is known of how it was opened."""
+
+import io
+import json
+
+from django.core.handlers.asgi import ASGIRequest
+
+from ... import engine
+from ...access import credentials
+from ...connection import handshakes
+from ...execution import request_state
+
+
+class Ended(engine.Connection):
+    """A connection whose end is handled, which may have been another process's. Nothing reaches its client any more."""
+
+    __slots__ = ('kwargs', 'scope')
+
+    keeps_order = True
+
+    def __init__(self, name, path, kwargs, scope=None):
+        super().__init__(name, path, accepted=True)
+        self.kwargs = kwargs
+        self.scope = {} if scope is None else scope
+
+    def put(self, message, is_last=False):
+        pass
+
+    def handshake(self):
+        return self._request(self.scope)
+
+    def handshake_again(self, load_text):
+        return self._request(self.scope or json.loads(load_text() or '{}'))
+
+    def handshake_text(self, secret_cookie):
+        return handshakes.text_of({**self.scope, 'path': self.path}, secret_cookie)
+
+    def recall(self, handshake_text):
+        request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
+
+    def header(self, name):
+        return handshakes.header(self.scope, name)
+
+    def _request(self, content):
+        scope = {
+            **{key: content[key] for key in ('client', 'server', 'root_path') if content.get(key)},
+            'type': 'http',
+            'method': 'GET',
+            # Django takes the root path off again.
+            'path': (content.get('root_path') or '').rstrip('/') + self.path,
+            # Django asks for "https".
+            'scheme': 'https' if content.get('scheme') in ('https', 'wss') else 'http',
+            'query_string': handshakes.encoded(content.get('query_string') or ''),
+            'headers': [
+                (handshakes.encoded(name).lower(), handshakes.encoded(value))
+                for name, value in handshakes.headers(content)
+            ],
+        }
+        request = ASGIRequest(scope, io.BytesIO())
+        if content.get('dropped'):
+            credentials.note_absent(request, content['dropped'])
+        return request

@@ -1,0 +1,109 @@
+"""The engine of Channels 4: what the core asks, answered by ASGI applications, channel layers and a table of servers."""
+
+import asyncio
+import logging
+
+from channels.exceptions import DenyConnection
+
+from ... import rates
+from ...engine import Denied, Engine
+from ...execution import coroutines
+from . import layer
+from .handler import Handler
+
+logger = logging.getLogger('sockets')
+
+# What has been taken in this process.
+_taken = rates.Buckets()
+
+
+class Channels4(Engine):
+    """Channels 4, with daphne, uvicorn or any other server of ASGI."""
+
+    handler_base = Handler
+    has_loop = True
+
+    def install(self):
+        """Take up nothing: a server begins its work with its first connection, or as its lifespan begins."""
+
+    def layer_name(self):
+        # It is the table of servers that says who lives.
+        return 'heartbeats'
+
+    def is_local(self):
+        return layer.is_local()
+
+    def hand_over(self, names, message):
+        from . import delivery
+
+        return delivery.hand_over(names, message)
+
+    def take_token(self, name, now, per_second, burst):
+        return _taken.wait(name, now, per_second, burst)
+
+    async def wait_for(self, function, *args):
+        from . import delivery
+
+        loop = asyncio.get_running_loop()
+        server = next((found for found in delivery.servers_here() if found.loop is loop), None)
+        if server is not None:
+            return await server.pool.submit(function, *args)
+        return coroutines.outside_of_loop(function, *args)
+
+    def routing_error(self):
+        from . import routing
+
+        return layer.layer_error() or routing.routing_error()
+
+    def endpoints(self):
+        from . import routing
+
+        return routing.endpoints()
+
+    def routed_classes(self):
+        return [endpoint.handler for endpoint in self.endpoints()]
+
+    def route_class(self, handler, **conditions):
+        from . import routing
+
+        return routing.route_class(handler, **conditions)
+
+    def include(self, entries, **conditions):
+        from . import routing
+
+        return routing.include(entries, **conditions)
+
+    def application(self, entries):
+        from django.core.asgi import get_asgi_application
+
+        pages = get_asgi_application()
+        # Models can be imported from here on.
+        from . import routing
+        from .application import Application
+
+        return Application(routing.resolve(entries), pages)
+
+    def handler_at(self, path):
+        from . import routing
+
+        return routing.match(path)[0]
+
+    def ended(self, name, path, code):
+        from . import routing
+        from .ended import Ended
+        from .message import Message
+
+        handler, kwargs = routing.match(path)
+        if handler is None:
+            return None
+        content = {'path': path, 'reply_channel': name, 'code': code}
+        return handler(Ended(name, path, kwargs), Message('websocket.disconnect', content))
+
+    def denied(self):
+        return DenyConnection()
+
+    def meaning_of(self, error):
+        return Denied() if isinstance(error, DenyConnection) else error
+
+
+engine = Channels4()

@@ -1,0 +1,77 @@
+"""What goes out to one client: message after message, each when the server has taken the one before."""
+
+import collections
+import logging
+
+from ... import messages
+
+logger = logging.getLogger('sockets')
+
+# Bytes that may wait for a client that does not read.
+BACKLOG = 4 * 1024 * 1024
+
+
+class Outgoing:
+    """The way out of one connection, by ``send``, that of ASGI. All on the loop's thread.
+
+    ``cut_off()`` is called when the client does not read what it is sent.
+    """
+
+    __slots__ = ('send', 'start_task', 'cut_off', 'waiting', 'backlog', 'is_flushing', 'is_over')
+
+    def __init__(self, send, start_task, cut_off):
+        self.send, self.start_task, self.cut_off = send, start_task, cut_off
+        self.waiting = collections.deque()
+        # How many bytes of it came while the one before was not taken.
+        self.backlog = 0
+        self.is_flushing = False
+        # Whether the connection was closed, or its client has gone.
+        self.is_over = False
+
+    def push(self, message):
+        """Send ``message`` when what was given before has been sent."""
+        self.waiting.append(message)
+        if not self.is_flushing:
+            self.is_flushing = True
+            self.start_task(self.flush())
+            return
+        self.backlog += len(message.get('text') or message.get('bytes') or '')
+        if self.backlog > BACKLOG:
+            logger.warning('Cutting off a client that does not read: %d bytes wait', self.backlog)
+            self.waiting.clear()
+            self.is_over = True
+            self.cut_off()
+
+    async def flush(self):
+        """Send what waits; return when it has been sent."""
+        self.is_flushing = True
+        try:
+            while self.waiting:
+                await self._send(self.waiting.popleft())
+            self.backlog = 0
+        except Exception as error:
+            # The client has gone, and its disconnect is on its way.
+            logger.debug('Nothing reaches a client any more: %r', error)
+            self.is_over = True
+            self.waiting.clear()
+        finally:
+            self.is_flushing = False
+
+    async def _send(self, message):
+        if self.is_over:
+            return
+        send, code = self.send, message.get('close')
+        if message.get('accept'):
+            event = {'type': 'websocket.accept'}
+            if message.get('subprotocol'):
+                event['subprotocol'] = message['subprotocol']
+            await send(event)
+        elif message.get('accept') is False:
+            code = messages.CLOSE_NOT_ALLOWED
+        if message.get('text') is not None:
+            await send({'type': 'websocket.send', 'text': message['text']})
+        elif message.get('bytes') is not None:
+            await send({'type': 'websocket.send', 'bytes': message['bytes']})
+        if code:
+            self.is_over = True
+            await send({'type': 'websocket.close', 'code': 1000 if code is True else code})

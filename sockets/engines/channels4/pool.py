@@ -1,0 +1,165 @@
+"""Threads that run what may wait, for an event loop, which may not."""
+
+import asyncio
+import collections
+import logging
+import threading
+import time
+
+from ...execution import coroutines, thread_state
+
+logger = logging.getLogger('sockets')
+
+# Seconds that a job may wait for the threads that are at work before another one is woken: threads that only compute
+# fight for the interpreter's lock.
+PATIENCE = 0.01
+
+
+class Pool:
+    """Threads of the event loop ``loop``, at most ``size``, woken when what they are given has to wait.
+
+    What they have done comes back to the loop in one wake-up for many.
+    """
+
+    def __init__(self, loop, size):
+        self.loop = loop
+        self.size = size
+        self.threads = []
+        self._jobs = collections.deque()
+        self._idle = []
+        self._done = collections.deque()
+        self._is_drain_due = False
+        self._is_relief_due = False
+        self._is_stopped = False
+
+    def submit(self, function, *args):
+        """Have a thread call ``function``; return a future of its result. On the loop's thread."""
+        future = self.loop.create_future()
+        self._jobs.append((time.monotonic(), future, function, args))
+        if len(self._idle) == len(self.threads):
+            self._wake()
+        elif not self._is_relief_due:
+            self._is_relief_due = True
+            self.loop.call_later(PATIENCE, self._relieve)
+        return future
+
+    def call_on_loop(self, function, *args):
+        """Have the loop call ``function`` soon, in the order of calls. On any thread; ``RuntimeError`` once it is closed."""
+        self._done.append((None, function, args))
+        self._drain_soon()
+
+    def stop(self):
+        """Let the threads end when they have done what they were given."""
+        self._is_stopped = True
+        for lock in list(self._idle):
+            lock.release()
+
+    def replace(self, thread):
+        """Have another thread started in the place of ``thread``, which hangs in a function."""
+        if thread in self.threads:
+            self.threads.remove(thread)
+            thread.is_replaced = True
+            self.loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self):
+        try:
+            self._idle.pop().release()
+        except IndexError:
+            if len(self.threads) < self.size:
+                thread = PoolThread(self)
+                self.threads.append(thread)
+                thread.start()
+
+    def _relieve(self):
+        self._is_relief_due = False
+        if self._jobs:
+            if time.monotonic() - self._jobs[0][0] >= PATIENCE:
+                self._wake()
+            self._is_relief_due = True
+            self.loop.call_later(PATIENCE, self._relieve)
+
+    def _drain_soon(self):
+        if not self._is_drain_due:
+            self._is_drain_due = True
+            self.loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self):
+        # Set first: what is appended from here on is either seen below or asks for another call.
+        self._is_drain_due = False
+        done = self._done
+        while done:
+            future, outcome, args = done.popleft()
+            if future is None:
+                try:
+                    outcome(*args)
+                except Exception:
+                    logger.exception('%r failed', outcome)
+            elif not future.done():
+                if isinstance(outcome, BaseException):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+    def work(self, thread):
+        """What ``thread`` does: job after job."""
+        jobs, done, lock = self._jobs, self._done, threading.Lock()
+        lock.acquire()
+        coroutines.run_by(self._await)
+        while not thread.is_replaced:
+            try:
+                _, future, function, args = jobs.popleft()
+            except IndexError:
+                if self._is_stopped:
+                    return
+                self._idle.append(lock)
+                if jobs or self._is_stopped:
+                    # It came in between: take it, unless somebody has woken us for it.
+                    try:
+                        self._idle.remove(lock)
+                        continue
+                    except ValueError:
+                        pass
+                lock.acquire()
+                continue
+            try:
+                thread_state.begin()
+                outcome = function(*args)
+            except BaseException as error:
+                outcome = error
+            done.append((future, outcome, None))
+            # What the job held is not held until the next one.
+            function = args = outcome = future = None
+            try:
+                self._drain_soon()
+            except RuntimeError:
+                # The loop is closed.
+                return
+
+    def _await(self, awaitable):
+        """Return the result of ``awaitable``, which the loop awaits."""
+
+        async def wait():
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(wait(), self.loop).result()
+
+
+class PoolThread(threading.Thread):
+    """A thread of a pool."""
+
+    def __init__(self, pool):
+        super().__init__(name='sockets-frames', daemon=True)
+        self.pool = pool
+        self.is_replaced = False
+
+    def run(self):
+        from django.db import connections
+
+        try:
+            self.pool.work(self)
+        finally:
+            connections.close_all()
+
+    def replace(self):
+        """Have another thread do its work from now on: a function hangs in this one."""
+        self.pool.replace(self)

@@ -1,0 +1,112 @@
+"""The connections of one event loop, the threads that serve them, and where other processes send what is for them."""
+
+import asyncio
+import logging
+import os
+import random
+import string
+import threading
+
+from ... import conf
+from .layer import channel_layer, unpack
+from .pool import Pool
+
+logger = logging.getLogger('sockets')
+
+# Seconds for which a frame is handled before its connection is read on.
+READ_ON_AFTER = 1
+
+_LETTERS = string.ascii_letters + string.digits
+
+# By event loop. Each has its own connections.
+servers = {}
+
+
+class Server:
+    """What an event loop of this process holds. ``name`` begins the names of its connections."""
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.name = f'sockets.{os.getpid()}.{_random(10)}!'
+        self.connections = {}
+        self.pool = Pool(loop, conf.THREADS)
+        self.thread = threading.get_ident()
+        self.is_stopping = False
+        self.tasks = set()
+        self.start_task(self._listen())
+        self.start_task(self._watch())
+
+    def is_here(self):
+        """Whether this is the thread of the loop."""
+        return threading.get_ident() == self.thread
+
+    def new_name(self):
+        """Return a name for a connection."""
+        return self.name + _random(10)
+
+    def start_task(self, coroutine):
+        """Run ``coroutine`` beside all others. On the loop's thread."""
+        task = self.loop.create_task(coroutine)
+        # The loop itself keeps no reference.
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def deliver(self, names, message):
+        """Send ``message`` to those of the connections ``names`` that there are. On the loop's thread."""
+        for name in names:
+            connection = self.connections.get(name)
+            if connection is not None:
+                connection.push(message)
+
+    async def stop(self, code, patience=8):
+        """Close all connections with ``code``, each when the frame that is handled of it has been."""
+        self.is_stopping = True
+        await asyncio.gather(*(connection.stop(code, patience) for connection in list(self.connections.values())))
+
+    async def _listen(self):
+        """Deliver what other processes send."""
+        trouble = None
+        while True:
+            try:
+                layer = channel_layer()
+                if layer is None:
+                    return
+                names, message = unpack(await layer.receive(self.name[:-1]))
+                if trouble is not None:
+                    logger.info('The channel layer is back')
+                trouble = None
+                self.deliver([self.name + name for name in names], message)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                if type(error).__name__ == 'TimeoutError' and type(error).__module__.startswith('redis.'):
+                    # redis-py 8 waits no longer than channels_redis asks Redis to: nothing was there.
+                    continue
+                text = f'{type(error).__name__}: {error}'
+                if text != trouble:
+                    logger.error('Nothing comes from other processes, the channel layer is away: %s', text)
+                trouble = text
+                await asyncio.sleep(0.5)
+
+    async def _watch(self):
+        while True:
+            await asyncio.sleep(READ_ON_AFTER)
+            since = self.loop.time() - READ_ON_AFTER
+            for connection in list(self.connections.values()):
+                if connection.busy_since is not None and connection.busy_since <= since:
+                    connection.incoming.read_ahead()
+
+
+def server():
+    """Return the ``Server`` of the running event loop."""
+    loop = asyncio.get_running_loop()
+    found = servers.get(loop)
+    if found is None:
+        for other in [other for other in servers if other.is_closed()]:
+            del servers[other]
+        found = servers[loop] = Server(loop)
+    return found
+
+
+def _random(length):
+    return ''.join(random.choices(_LETTERS, k=length))

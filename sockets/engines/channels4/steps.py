@@ -1,0 +1,91 @@
+"""The steps of an event: those that may wait on a thread of the pool, coroutines on the loop."""
+
+import asyncio
+from functools import partial
+
+from ...connection import timing
+from ...execution import request_state, steps, thread_state
+
+_DONE = object()
+
+
+async def take(work, pool, handler, is_quick, is_cancelled):
+    """Take the steps of ``work``, a generator, for ``handler``; the first one on the loop if it ``is_quick``.
+
+    ``is_cancelled()`` says whether a cancellation is of the connection, and not of the coroutine.
+    """
+    root_path, channel = handler._connection.scope.get('root_path'), handler.message.channel
+    step = context = None
+    try:
+        if is_quick:
+            step = _advance(work)
+        while step is not _DONE:
+            if step is None:
+                step = await pool.submit(_take_on_thread, work, handler, channel, root_path)
+                continue
+            try:
+                # What it sets is not there for the next frame.
+                context = context or request_state.fresh_context(root_path)
+                result = await _InContext(context, step)
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                step = _advance(work, error=RuntimeError('The coroutine was cancelled.'))
+            except Exception as error:
+                step = _advance(work, error=error)
+            else:
+                step = _advance(work, result)
+    finally:
+        if step is not _DONE:
+            _abandon(work)
+
+
+def on_thread(handler, channel, root_path, function):
+    """Call ``function`` as a request of its own, which is watched."""
+    return timing.timed(handler, channel, partial(thread_state.serve, function, root_path, type(handler)))
+
+
+def _take_on_thread(work, handler, channel, root_path):
+    return on_thread(handler, channel, root_path, partial(_advance, work))
+
+
+def _abandon(work):
+    try:
+        work.throw(steps.Abandoned())
+    except (steps.Abandoned, StopIteration, ValueError):
+        # Or a thread is in the middle of it.
+        pass
+
+
+def _advance(work, result=None, error=None):
+    """Return the next step of ``work``, ``_DONE`` if there is none."""
+    try:
+        return work.send(result) if error is None else work.throw(steps.throwable(error))
+    except StopIteration:
+        return _DONE
+
+
+class _InContext:
+    """Awaits ``awaitable`` in ``context``."""
+
+    __slots__ = ('context', 'awaitable')
+
+    def __init__(self, context, awaitable):
+        self.context = context
+        self.awaitable = awaitable
+
+    def __await__(self):
+        run = self.context.run
+        steps = run(self.awaitable.__await__)
+        call = partial(run, next, steps)
+        while True:
+            try:
+                waits_for = call()
+            except StopIteration as end:
+                return end.value
+            try:
+                yield waits_for
+            except BaseException as error:
+                call = partial(run, steps.throw, error)
+            else:
+                call = partial(run, next, steps)

@@ -1,0 +1,48 @@
+"""Work in steps, as a generator: what it yields says where it goes on.
+
+``None``: where it may wait, such as for the database. A coroutine: on the event loop, and its result comes back. On an
+engine without an event loop of its own, all steps are taken on one thread. Standard library only.
+"""
+
+import inspect
+
+from . import coroutines
+
+
+class Abandoned(BaseException):
+    """Thrown into work whose remaining steps are not taken."""
+
+
+def run(work):
+    """Take all steps of the generator ``work`` on this thread, and return what it returns."""
+    try:
+        step = next(work)
+        while True:
+            if step is None:
+                step = work.send(None)
+                continue
+            try:
+                result = coroutines.run(step)
+            except BaseException as error:
+                step = work.throw(throwable(error))
+            else:
+                step = work.send(result)
+    except StopIteration as end:
+        return end.value
+
+
+def throwable(error):
+    """Return what is to be thrown into work for ``error``, which a coroutine has raised."""
+    if isinstance(error, GeneratorExit):
+        # It would close the generator instead.
+        found = RuntimeError(f'The coroutine has raised {error!r}.')
+        found.__cause__ = error
+        return found
+    return error
+
+
+def settle(result):
+    """Yield the steps to what ``coroutines.settle(result)`` returns, and return that."""
+    while inspect.isawaitable(result):
+        result = yield result
+    return coroutines.settle(result)
