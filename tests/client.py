@@ -1,17 +1,17 @@
-"""The client of ``sockets.testing``, with each message to daphne laid open."""
+"""The client of ``sockets.testing``, with each message of the server laid open."""
 
 import json
 
-from sockets.engines.channels1.sandbox import SERVER
+from sockets import engine
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import SocketClient
 from sockets.testing.handshake import handshake
 
+ON_CHANNELS_1 = engine.prepare() == 'sockets.engines.channels1'
+
 
 class Connection(SocketClient):
     """A client that only does what its test says: it goes on after a close, and may come without a connect."""
-
-    server = SERVER
 
     def __init__(self, path='/', cookies=None, headers=None, address='192.0.2.1', connect=True, **options):
         if cookies:
@@ -24,7 +24,11 @@ class Connection(SocketClient):
             self.connect()
 
     def connect(self):
-        self._put('websocket.connect', **self._handshake())
+        if ON_CHANNELS_1:
+            # As a daphne of its own, behind which workers know no more of a request than what the row keeps.
+            self._connection.put('websocket.connect', **self._handshake())
+        else:
+            self._connection.open(self._handshake())
         self._settle()
 
     def _handshake(self):
@@ -33,13 +37,13 @@ class Connection(SocketClient):
     def send(self, content):
         """Send a frame: ``bytes``, ``str``, or what JSON can be made of; return the frames that came back."""
         if isinstance(content, bytes):
-            self._put('websocket.receive', bytes=content)
+            self._put(bytes=content)
         else:
-            self._put('websocket.receive', text=content if isinstance(content, str) else json.dumps(content))
+            self._put(text=content if isinstance(content, str) else json.dumps(content))
         return self.received()
 
     def disconnect(self, code=1000):
-        self._put('websocket.disconnect', code=code)
+        self._connection.close(code)
         self._settle()
 
     def received(self):
@@ -47,13 +51,14 @@ class Connection(SocketClient):
         return [json.loads(message['text']) for message in self.messages() if 'text' in message]
 
     def messages(self):
-        """Return what daphne was told to do with this connection since the last call."""
+        """Return what the server was told to do with this connection since the last call."""
         self._settle()
         messages, self._messages = self._messages, []
         return messages
 
-    def _put(self, channel, **content):
-        self._connection.put(channel, **content)
+    def _put(self, **frame):
+        """Send a frame that is handled when the client is next asked for something."""
+        self._connection.send(**frame)
 
     def _handle(self, message):
         self._messages.append(message)
@@ -73,10 +78,10 @@ class StreamConnection(Connection):
             **options,
         )
 
-    def _put(self, channel, **content):
-        if content.get('text') is not None:
-            content['text'] = self._BEFORE + content['text'] + '}'
-        super()._put(channel, **content)
+    def _put(self, **frame):
+        if frame.get('text') is not None:
+            frame['text'] = self._BEFORE + frame['text'] + '}'
+        super()._put(**frame)
 
     def _handle(self, message):
         if message.get('text', '').startswith(self._BEFORE):

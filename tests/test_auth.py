@@ -1,5 +1,6 @@
 from datetime import timedelta
 
+import django
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
@@ -100,3 +101,38 @@ def test_is_active_may_be_a_column_a_property_or_a_method(is_active, expected):
 
 def test_users_of_a_model_without_is_active_are_active():
     assert auth.is_active(object())
+
+
+# SECRET_KEY_FALLBACKS, since Django 4.1.
+
+has_fallbacks = pytest.mark.skipif(django.VERSION < (4, 2), reason='Django before 4.1 has no SECRET_KEY_FALLBACKS')
+
+
+@has_fallbacks
+def test_a_session_of_an_older_secret_key_is_valid_and_keeps_its_key(row, settings, alice):
+    key = row().session_id
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = 'a new one', [settings.SECRET_KEY]
+    check(row())
+    session = auth.session_from_cookie(key)
+    assert auth.user_of(session) == alice
+    # The browser's cookie still leads to it: no websocket can set another one.
+    assert session.session_key == key and auth.session_from_cookie(key).session_key == key
+    assert Socket.objects.get().session_id == key
+
+
+@has_fallbacks
+def test_an_older_secret_key_does_not_outlive_a_new_password(row, settings, alice):
+    key = row().session_id
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = 'a new one', [settings.SECRET_KEY]
+    alice.set_password('another')
+    alice.save()
+    with pytest.raises(ConnectionRevoked, match='password'):
+        check(row())
+    assert not auth.user_of(auth.session_from_cookie(key)).is_authenticated
+
+
+@has_fallbacks
+def test_a_session_of_a_secret_key_that_is_not_known_any_more_is_nobodys(row, settings):
+    session = auth.session_from_cookie(row().session_id)
+    settings.SECRET_KEY = 'a new one'
+    assert not auth.user_of(session).is_authenticated

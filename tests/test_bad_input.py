@@ -177,7 +177,7 @@ def test_a_frame_error_of_a_function_is_told_to_the_client(connection, monkeypat
 @both_ways
 def test_deny_connection_in_a_route_closes_with_4403_and_the_worker_lives(connection, monkeypatch):
     monkeypatch.setattr(Handler, 'raises', DenyConnection())
-    connection._put('websocket.receive', text='{"type": "RAISE", "ref": 1}')
+    connection._put(text='{"type": "RAISE", "ref": 1}')
     error, close = connection.messages()
     assert json.loads(error['text'])['code'] == 'not_allowed'
     assert close == {'close': 4403}
@@ -190,7 +190,7 @@ def test_deny_connection_in_a_route_closes_with_4403_and_the_worker_lives(connec
 @both_ways
 def test_channels_close_exception_closes_with_its_code(connection, monkeypatch, exception, code):
     monkeypatch.setattr(Handler, 'raises', exception)
-    connection._put('websocket.receive', text='{"type": "RAISE"}')
+    connection._put(text='{"type": "RAISE"}')
     assert connection.messages() == [{'close': code}]
 
 
@@ -400,7 +400,7 @@ def test_a_connection_whose_row_is_gone_is_asked_to_come_back(connect, login, al
     connection.messages()
     # By SQL, or by a process that took our server for dead. 4401 would be final.
     Socket.objects.get(channel_name=connection.name).remove()
-    connection._put('websocket.receive', text=json.dumps({'type': sent, 'ref': 1}))
+    connection._put(text=json.dumps({'type': sent, 'ref': 1}))
     reconnect, close = connection.messages()
     assert json.loads(reconnect['text']) == {
         'type': 'RECONNECT',
@@ -418,7 +418,7 @@ def test_a_user_made_inactive_after_connecting_is_told_to_reconnect(connect, log
     assert connection.send({'type': 'WHO'})[-1]['user'] == 'alice'
     # Of an update(), nobody is told.
     type(alice).objects.update(is_active=False)
-    connection._put('websocket.receive', text='{"type": "WHO"}')
+    connection._put(text='{"type": "WHO"}')
     reconnect, close = connection.messages()
     assert json.loads(reconnect['text'])['type'] == 'RECONNECT'
     assert close == {'close': 4401}
@@ -429,7 +429,7 @@ def test_a_changed_password_ends_the_connections_of_the_old_one(connect, login, 
     connection = connect(Handler, cookies=login(alice))
     alice.set_password('new')
     alice.save()
-    connection._put('websocket.receive', text='{"type": "WHO"}')
+    connection._put(text='{"type": "WHO"}')
     assert connection.messages()[-1] == {'close': 4401}
 
 

@@ -40,7 +40,7 @@ def handler_with(function=lambda socket, data: {'type': 'TAKEN', 'size': len(dat
 def answers(connection, frame):
     """Send a binary frame and return what comes back: contents and bytes."""
     connection.messages()
-    connection._put('websocket.receive', bytes=frame)
+    connection._put(bytes=frame)
     return [
         json.loads(message['text']) if 'text' in message else message.get('bytes', message)
         for message in connection.messages()
@@ -74,8 +74,8 @@ def test_a_request_in_json_that_is_answered_with_bytes_has_its_ref(connect):
     # They came without one, and the client waited for its answer until its time was over.
     page = connect(Pictures.socket.Handler, '/lot/7/', pattern=r'^/lot/(?P<lot>\d+)/$')
     page.messages()
-    page._put('websocket.receive', text='{"type": "PICTURE", "ref": 5}')
-    page._put('websocket.receive', text='{"type": "PICTURE"}')
+    page._put(text='{"type": "PICTURE", "ref": 5}')
+    page._put(text='{"type": "PICTURE"}')
     assert page.messages() == [{'bytes': wrap(b'picture', 5)}, {'bytes': b'picture'}]
 
 

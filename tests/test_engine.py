@@ -1,6 +1,9 @@
+import os
+import re
 import sys
 from types import ModuleType
 
+import django
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
@@ -73,3 +76,9 @@ def test_what_is_installed_and_broken_says_so_itself(monkeypatch):
 def test_the_engine_of_this_process_runs_on_what_is_installed():
     version = sys.modules['channels'].__version__
     assert type(engine.current()).__module__ == f'sockets.engines.channels{version[0]}.engine'
+
+
+def test_an_environment_of_tox_has_the_django_that_it_is_called_after():
+    # Django REST framework 3.12 had pip put Django 2.2 in the place of each older one, and nobody noticed.
+    name = re.search(r'-django(\d)(\d+)$', os.environ.get('TOX_ENV_NAME', ''))
+    assert name is None or django.VERSION[:2] == tuple(map(int, name.groups()))

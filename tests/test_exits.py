@@ -178,7 +178,7 @@ def test_a_decoder_or_an_encoder_that_exits_is_treated_alike(connect, heard, rai
     assert heard == ['server_error', 'server_error', 'ok']
     # What says why may be lost, the close is not.
     Socket.objects.get().remove()
-    connection._put('websocket.receive', text='{"type": "PING"}')
+    connection._put(text='{"type": "PING"}')
     assert connection.messages() == [{'close': 1012}]
     stranger = connect(fragile(raised, encode=encode, login_required=True))
     assert stranger.messages() == [{'accept': True}, {'close': 4401}]

@@ -130,7 +130,7 @@ def test_a_socket_that_takes_over_the_guard_of_its_view_accepts_the_same_users(
     # It is asked for again with each frame.
     type(alice).objects.filter(pk=alice.pk).update(is_staff=False)
     alice.user_permissions.clear()
-    page._put('websocket.receive', text='{"type": "PEEK", "ref": 1}')
+    page._put(text='{"type": "PEEK", "ref": 1}')
     told, close = page.messages()
     assert json.loads(told['text']) == {
         'type': 'ERROR',

@@ -13,7 +13,6 @@ from django.views.generic import View
 from sockets import RoutedSocketHandler, SocketRouter, messages, signals
 from sockets.models import Socket, SocketQuerySet
 
-from .client import Connection
 from .conftest import STOCK_LAYERS, both_ways
 
 pytestmark = pytest.mark.django_db
@@ -149,7 +148,7 @@ def test_a_connection_whose_row_is_gone_is_told_to_reconnect_after_a_ping(connec
     # As when it has been deleted and the close is still on its way.
     Socket.objects.get().remove()
     poker.messages()
-    poker._put('websocket.receive', text='{"type": "PING"}')
+    poker._put(text='{"type": "PING"}')
     # Why it is gone is not known here: to come back is no mistake.
     assert poker.messages()[-1] == {'close': 1012}
     assert Socket.objects.count() == 0
@@ -263,7 +262,7 @@ def test_a_session_that_goes_while_a_function_changes_it_is_not_brought_back(con
 
     leaving = connect(Leaving, cookies=login(alice))
     leaving.messages()
-    leaving._put('websocket.receive', text='{"type": "COUNT"}')
+    leaving._put(text='{"type": "COUNT"}')
     assert leaving.messages()[-1] == {'close': 4401}
     assert not Session.objects.exists()
 
@@ -291,7 +290,7 @@ def test_login_required_accepts_users_only(connect, login, alice):
 def test_close_closes_at_once_and_nothing_is_sent_after_it(connect, caplog):
     poker = connect(Poker)
     poker.messages()
-    poker._put('websocket.receive', text='{"type": "CLOSE", "code": 4242, "ref": 1}')
+    poker._put(text='{"type": "CLOSE", "code": 4242, "ref": 1}')
     assert poker.messages() == [{'close': 4242}]
 
     class Chatty(Poker):
@@ -301,7 +300,7 @@ def test_close_closes_at_once_and_nothing_is_sent_after_it(connect, caplog):
 
     chatty = connect(Chatty, '/chatty/')
     chatty.messages()
-    chatty._put('websocket.receive', text='{"type": "CLOSE"}')
+    chatty._put(text='{"type": "CLOSE"}')
     assert chatty.messages() == [{'close': 1000}]
     assert 'once it has been closed' in caplog.text
 
@@ -532,7 +531,7 @@ def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, set
     layer = channel_layers['default']
     for _ in range(layer.capacity):
         layer.send(poker.name, {'text': '{}'})
-    poker._put('websocket.receive', text='{"type": "BET", "amount": 1}')
+    poker._put(text='{"type": "BET", "amount": 1}')
     connect(Poker)
     assert 'has taken no message for 0.05 s' in caplog.text
     assert len(poker.messages()) == 1 + layer.capacity
@@ -543,7 +542,7 @@ def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, set
 def test_a_connect_that_cannot_be_answered_waits_once_and_gives_up(layer, connect, settings, caplog):
     settings.SOCKETS = {'SEND_TIMEOUT': 0.05}
     for _ in range(layer.capacity):
-        layer.send(Connection.server + 'other', {'text': '{}'})
+        layer.send('daphne.response.test!other', {'text': '{}'})
     unheard = connect(Poker)
     assert caplog.text.count('Gave up 1 messages') == 1
     assert 'Could not answer the connect' in caplog.text
@@ -660,7 +659,7 @@ def test_a_handler_may_have_a_decoder_and_an_encoder_of_its_own(connect):
         (b'nonsense', b'ERROR;invalid_json'),
         (b'x' * 1024 * 1024 + b';1', b'ERROR;too_large'),
     ):
-        handler._put('websocket.receive', bytes=frame)
+        handler._put(bytes=frame)
         assert handler.messages() == [{'bytes': came}]
 
 
@@ -677,9 +676,9 @@ def test_binary_frames_go_to_on_bytes_and_its_result_comes_back(connect):
     for connection in (echo, other):
         connection.messages()
     for data, came in ((b'abc', {'bytes': b'cba'}), (b'json', {'text': '{"type":"JSON"}'})):
-        echo._put('websocket.receive', bytes=data)
+        echo._put(bytes=data)
         assert echo.messages() == [came]
-    echo._put('websocket.receive', bytes=b'quiet')
+    echo._put(bytes=b'quiet')
     assert echo.messages() == []
     assert echo.send(b'fail')[0]['code'] == 'server_error'
     assert echo.send(b'x' * (1024 * 1024 + 1))[0]['code'] == 'too_large'
@@ -701,7 +700,7 @@ def test_on_bytes_gets_the_arguments_that_it_names(connect, on_bytes):
     handler = type('Files', (RoutedSocketHandler,), {'on_bytes': on_bytes})
     connection = connect(handler, '/file/7/', pattern=r'^/file/(?P<pk>\d+)/$')
     connection.messages()
-    connection._put('websocket.receive', bytes=b'abc')
+    connection._put(bytes=b'abc')
     assert connection.messages() == [{'bytes': b'abc7'}]
 
 
@@ -719,7 +718,7 @@ def test_text_and_bytes_are_sent_as_they_are(connect):
 
     raw = connect(Raw)
     raw.messages()
-    raw._put('websocket.receive', bytes=b'go')
+    raw._put(bytes=b'go')
     raw._settle()
     assert Socket.objects.send(text='to all') == Socket.objects.get().send(bytes=b'one') == 1
     assert raw.messages() == [{'text': 'text'}, {'bytes': b'bytes'}, {'text': 'to all'}, {'bytes': b'one'}]

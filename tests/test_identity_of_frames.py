@@ -246,7 +246,7 @@ def test_what_django_does_not_tell_counts_once_what_is_kept_is_old(connect, logi
     assert mine.send({'type': 'ECHO', 'ref': 1}) == [{'type': 'ECHO', 'ref': 1}]
     mine.messages()
     clock(0.6)
-    mine._put('websocket.receive', text='{"type": "ECHO"}')
+    mine._put(text='{"type": "ECHO"}')
     assert mine.messages()[-1] == {'close': code}
 
 
@@ -273,7 +273,7 @@ def test_a_route_that_never_asks_ends_with_the_next_note_of_life(connect, settin
     assert mine.send({'type': 'ECHO', 'ref': 1}) == [{'type': 'ECHO', 'ref': 1}]
     for client in (mine, other):
         memories.get(client.name).noted -= 15
-    mine._put('websocket.receive', text='{"type": "ECHO"}')
+    mine._put(text='{"type": "ECHO"}')
     assert mine.messages()[-1] == {'close': 1012}
     assert other.send({'type': 'ECHO', 'ref': 1}) == [{'type': 'ECHO', 'ref': 1}]
 
@@ -290,7 +290,7 @@ def test_or_with_the_frame_after_its_server_has_missed_the_row(connect, login, a
     Socket.objects.filter(channel_name=mine.name)._raw_delete('default')
     mine.messages()
     memories.doubt([mine.name])
-    mine._put('websocket.receive', text='{"type": "ECHO"}')
+    mine._put(text='{"type": "ECHO"}')
     assert mine.messages()[-1] == {'close': 1012}
 
 

@@ -102,7 +102,6 @@ def test_a_client_that_sends_only_bad_frames_or_does_not_slow_down_is_closed(
     ):
         assert {'close': code} not in connection.messages(), n
         connection._put(
-            'websocket.receive',
             **(
                 {'bytes': sent}
                 if isinstance(sent, bytes)
@@ -124,7 +123,7 @@ def test_a_good_frame_makes_up_for_one_bad_one_and_our_own_mistakes_do_not_count
     for _ in range(9):
         connection.send({'type': 'ECHO'})
     for frame in ('bad', 'bad', 'bad'):
-        connection._put('websocket.receive', text=frame)
+        connection._put(text=frame)
     assert connection.messages()[-1] == {'close': 4400}
 
 
@@ -134,7 +133,7 @@ def test_a_client_that_sends_ninety_nine_bad_frames_and_a_good_one_for_ever_is_c
     connection = connect(Talkative)
     connection.messages()
     for n in range(1000):
-        connection._put('websocket.receive', text='{"type": "ECHO"}' if n % 100 == 99 else 'bad')
+        connection._put(text='{"type": "ECHO"}' if n % 100 == 99 else 'bad')
         if {'close': 4400} in connection.messages():
             break
     assert 100 < n < 300
@@ -339,7 +338,7 @@ def test_while_redis_cannot_count_the_process_does_and_logs_it_once(connect, log
 def test_a_connection_whose_row_is_gone_is_not_counted_as_anonymous(connect, login, alice):
     tab = connect(Counted.socket.Handler, cookies=login(alice))
     Socket.objects.get().remove()
-    tab._put('websocket.receive', text='{"type": "SAY"}')
+    tab._put(text='{"type": "SAY"}')
     tab.messages()
     from sockets.connection.memory import memories
 

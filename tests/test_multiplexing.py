@@ -191,7 +191,7 @@ def test_bad_payloads_and_unknown_streams_close_in_the_end(connect, settings, ba
     connection.messages()
     for frame in (bad, bad, on('one', type='PING'), bad):
         connection.send(frame)
-    connection._put('websocket.receive', text=json.dumps(bad))
+    connection._put(text=json.dumps(bad))
     assert connection.messages()[-1] == {'close': 4400}
 
 

@@ -246,7 +246,7 @@ def test_async_methods_of_a_handler_class_are_run_to_their_end(connect):
     assert connection.messages() == [{'accept': True}]
     assert connection.send({'type': 'ADD', 'n': 1, 'ref': 1}) == [{'type': 'SUM', 'n': 2, 'rows': 1, 'ref': 1}]
     assert connection.send({'type': 'ELSE'}) == [{'type': 'UNKNOWN'}]
-    connection._put('websocket.receive', bytes=b'abc')
+    connection._put(bytes=b'abc')
     assert connection.messages() == [{'bytes': b'cba'}]
     connection.disconnect()
     assert seen == ['connect', 'receive', 'receive', 'disconnect'] and not Socket.objects.exists()
@@ -268,7 +268,7 @@ def test_binary_frames_go_to_async_functions_whose_async_forms_have_agreed(conne
 
     connection = connect(Pictures.socket.Handler, '/picture/7/', pattern=r'^/picture/(?P<pk>\d+)/$')
     connection.messages()
-    connection._put('websocket.receive', bytes=b'abc')
+    connection._put(bytes=b'abc')
     assert connection.messages() == [{'bytes': b'ABC7'}]
     assert connection.send(b'bad')[0]['details'] == 'Not this one.'
 

@@ -70,7 +70,7 @@ def test_the_permission_of_a_handler_class_counts_at_each_frame(connect, alice, 
         outcomes.append(outcome)
 
     signals.message_handled.connect(listen)
-    staff._put('websocket.receive', text='{"type": "LOOK", "ref": 2}')
+    staff._put(text='{"type": "LOOK", "ref": 2}')
     told, close = staff.messages()
     signals.message_handled.disconnect(listen)
     assert json.loads(told['text']) == {**REFUSED, 'ref': 2} and close == {'close': 4403}
@@ -90,7 +90,7 @@ def test_the_permission_of_a_stream_is_that_of_the_connection_and_of_all_its_str
     frame = {'stream': 'free', 'payload': {'type': 'LOOK'}}
     assert connection.send(frame) == [{'stream': 'free', 'payload': {'type': 'SEEN'}}]
     alice.user_permissions.clear()
-    connection._put('websocket.receive', text=json.dumps(frame))
+    connection._put(text=json.dumps(frame))
     told, close = connection.messages()
     assert json.loads(told['text']) == REFUSED and close == {'close': 4403}
 

@@ -73,7 +73,7 @@ def test_a_function_that_hangs_ends_its_connection_once_and_says_where_it_is(slo
 
 
 def test_the_connection_of_a_function_that_hangs_is_closed_with_1011(slow):
-    slow._put('websocket.receive', text='{"type": "HANG"}')
+    slow._put(text='{"type": "HANG"}')
     assert [message.get('close') for message in slow.messages()] == [1011]
 
 
@@ -174,6 +174,6 @@ def test_a_connection_is_closed_though_its_error_cannot_be_sent(connect, caplog)
 
     connection = connect(Dumb)
     connection.messages()
-    connection._put('websocket.receive', text='{"type": "HANG"}')
+    connection._put(text='{"type": "HANG"}')
     assert connection.messages() == [{'close': 1011}]
     assert not Socket.objects.exists() and 'no words' in caplog.text

@@ -258,7 +258,7 @@ def test_rows_of_a_container_that_is_gone_go_with_their_functions_and_those_of_o
     assert Socket.objects.get().channel_name == living.name
 
 
-@pytest.mark.parametrize('layer', [OUR_LAYERS[1]], indirect=True)
+@pytest.mark.parametrize('layer', OUR_LAYERS[1:], indirect=True)
 def test_rows_of_an_in_memory_layer_go_when_the_site_has_changed_to_redis(layer):
     row_of('memory:', 1), row_of('other:1:', 2), row(3), row_of(None, 4)
     Socket.objects.update(modified=seconds_ago(presence.LOST_AFTER + 5))

@@ -257,7 +257,7 @@ def closing(result):
 def test_an_answer_after_a_close_is_dropped_and_the_log_says_so(connect, caplog, result):
     connection = connect(closing(result))
     connection.messages()
-    connection._put('websocket.receive', text='{"type": "CLOSE", "ref": 1}')
+    connection._put(text='{"type": "CLOSE", "ref": 1}')
     assert connection.messages() == [{'close': 4000}]
     (record,) = caplog.records
     assert record.levelname == 'WARNING' and 'Traceback' not in caplog.text
@@ -268,7 +268,7 @@ def test_an_answer_after_a_close_is_dropped_and_the_log_says_so(connect, caplog,
 def test_an_answer_to_a_binary_frame_after_a_close_is_dropped_too(connect, caplog):
     connection = connect(closing(b'lost'))
     connection.messages()
-    connection._put('websocket.receive', bytes=b'x')
+    connection._put(bytes=b'x')
     assert connection.messages() == [{'close': 4000}] and "dropped its answer to a frame of 'bytes'" in caplog.text
 
 
@@ -276,5 +276,5 @@ def test_an_answer_to_a_binary_frame_after_a_close_is_dropped_too(connect, caplo
 def test_a_close_without_an_answer_says_nothing(connect, caplog):
     connection = connect(closing(None))
     connection.messages()
-    connection._put('websocket.receive', text='{"type": "CLOSE", "ref": 1}')
+    connection._put(text='{"type": "CLOSE", "ref": 1}')
     assert connection.messages() == [{'close': 4000}] and not caplog.records

@@ -1,7 +1,7 @@
 """Sessions as functions get them: of every engine, read when they are touched, and saved key by key."""
 
 import pytest
-from django.contrib.auth import login, logout
+from django.contrib.auth import get_user_model, login, logout
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.models import Session
 from django.core.exceptions import ImproperlyConfigured
@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from sockets.access import auth
 from sockets.connection import sessions
 from sockets.exceptions import ConnectionRevoked, RowMissing
+from sockets.models import Socket
 
 pytestmark = pytest.mark.django_db
 
@@ -301,3 +302,198 @@ def test_a_value_that_python_calls_equal_is_saved_as_it_was_set(engine, before, 
     frame['value'] = after
     frame.save_changes()
     assert repr(sessions.session(page.session_key)['value']) == repr(after)
+
+
+# In an async def, by the methods that Django has for it since 5.1: the promises are the same.
+
+has_coroutines = pytest.mark.skipif(not hasattr(SessionBase, 'aget'), reason='Django before 5.1 has no such methods')
+
+
+def run(function):
+    """Run an ``async def`` as Django does, with this thread, which has the test's transaction, for what is not async."""
+    from asgiref.sync import async_to_sync
+
+    return async_to_sync(function)()
+
+
+@has_coroutines
+def test_a_change_is_merged_into_what_a_page_saved_meanwhile_in_a_coroutine(page):
+    mine = sessions.session(page.session_key)
+
+    async def change():
+        await mine.aset('mine', 1)
+        (await mine.aget('b')).append(2)
+        await mine.apop('a')
+
+    run(change)
+    page['theirs'] = 1
+    page['a'] = 5
+    page.save()
+    mine.save_changes()
+    assert held(page.session_key) == {'b': [1, 2], 'mine': 1, 'theirs': 1}
+
+
+@has_coroutines
+def test_asave_itself_merges_as_well(page):
+    mine = sessions.session(page.session_key)
+
+    async def change():
+        await mine.aupdate({'mine': 1})
+
+    run(change)
+    page['theirs'] = 1
+    page.save()
+    run(mine.asave)
+    assert held(page.session_key) == {'a': 1, 'b': [1], 'mine': 1, 'theirs': 1} and not mine.modified
+
+
+@has_coroutines
+def test_a_session_that_has_gone_ends_its_connection_in_a_coroutine(page):
+    read, written = sessions.session(page.session_key), sessions.session(page.session_key)
+    written['a'] = 2
+    auth.session_store(page.session_key).delete()
+    expected = ConnectionRevoked if auth.is_in_rows(page) else RowMissing
+    for touch in (read.akeys, written.asave):
+        with pytest.raises(ConnectionRevoked, match='session is gone') as raised:
+            run(touch)
+        assert raised.type is expected
+    assert not page.exists(page.session_key)
+
+
+@has_coroutines
+def test_a_session_that_has_another_key_by_now_is_found_under_it_in_a_coroutine(page):
+    other = saved(a=2)
+    page.delete()
+    mine = sessions.session(page.session_key, look_again=lambda: other.session_key)
+    assert dict(run(mine.aitems)) == {'a': 2}
+
+
+@has_coroutines
+def test_a_key_that_a_function_cycles_is_saved_as_it_is_in_a_coroutine(page):
+    mine = sessions.session(page.session_key)
+
+    async def cycle():
+        await mine.aset('mine', 1)
+        await mine.acycle_key()
+        await mine.aset('more', 1)
+
+    run(cycle)
+    mine.save_changes()
+    assert mine.session_key != page.session_key and not page.exists(page.session_key)
+    assert held(mine.session_key) == {'a': 1, 'b': [1], 'mine': 1, 'more': 1}
+
+
+@has_coroutines
+def test_a_session_that_was_flushed_is_not_written_in_a_coroutine(page):
+    mine = sessions.session(page.session_key)
+    run(mine.aflush)
+    mine.save_changes()
+    mine['a'] = 1
+    with pytest.raises(RuntimeError, match='was flushed'):
+        run(mine.asave)
+    assert not page.exists(page.session_key)
+
+
+@has_coroutines
+def test_what_is_cleared_in_a_coroutine_is_what_is_there(page):
+    mine = sessions.session(page.session_key)
+
+    async def clear():
+        mine.clear()
+        await mine.aset('mine', 1)
+
+    run(clear)
+    mine.save_changes()
+    assert held(page.session_key) == {'mine': 1}
+    # From then on it is merged again.
+    other = auth.session_store(page.session_key)
+    other['theirs'] = 1
+    other.save()
+    mine['more'] = 1
+    mine.save_changes()
+    assert held(page.session_key) == {'mine': 1, 'more': 1, 'theirs': 1}
+
+
+@has_coroutines
+def test_a_visitor_without_a_session_reads_an_empty_one_and_cannot_write_in_a_coroutine(engine):
+    mine = sessions.session(None)
+
+    async def write():
+        await mine.aset('a', 1)
+
+    assert list(run(mine.akeys)) == []
+    for attempt in (write, mine.acreate, mine.acycle_key, mine.asave):
+        with pytest.raises(RuntimeError, match='has no session, and a websocket cannot set'):
+            run(attempt)
+    run(mine.aflush)
+    assert Session.objects.count() == 0
+
+
+@has_coroutines
+def test_a_session_in_a_cookie_is_read_and_not_written_in_a_coroutine(settings):
+    settings.SESSION_ENGINE = COOKIES
+    mine = sessions.session(saved(a=1).session_key)
+    assert dict(run(mine.aitems)) == {'a': 1}
+    for attempt in (mine.asave, mine.acycle_key):
+        with pytest.raises(RuntimeError, match='keeps the session in a cookie'):
+            run(attempt)
+
+
+@has_coroutines
+def test_what_another_process_has_raises_at_each_touch_in_a_coroutine(engine):
+    mine = sessions.out_of_reach()
+    for touch in (mine.akeys, mine.acreate, mine.asave, mine.aflush):
+        with pytest.raises(ImproperlyConfigured, match='only the cookie says'):
+            run(touch)
+
+
+# What a page does with them.
+
+
+def connection_of(login, alice):
+    (key,) = login(alice).values()
+    Socket.objects.create(channel_name='server!1', user=alice, session_id=key, path='/')
+    return auth.session_store(key)
+
+
+@has_coroutines
+def test_a_login_in_a_coroutine_takes_the_connections_of_the_session_along(login, alice):
+    page = connection_of(login, alice)
+    old = page.session_key
+    run(page.acycle_key)
+    assert page.session_key != old and Socket.objects.get().session_id == page.session_key
+    assert auth.user_of(page) == alice
+
+
+@has_coroutines
+def test_a_key_that_cannot_be_cycled_stays_that_of_its_connections(login, alice, monkeypatch):
+    page = connection_of(login, alice)
+    old = page.session_key
+
+    async def fail(self):
+        raise OSError('as told')
+
+    monkeypatch.setattr(type(page), 'acreate', fail)
+    with pytest.raises(OSError, match='as told'):
+        run(page.acycle_key)
+    assert Socket.objects.get().session_id == old
+
+
+@has_coroutines
+def test_a_logout_in_a_coroutine_ends_the_connections_of_the_session(login, alice):
+    page = connection_of(login, alice)
+    run(page.aflush)
+    assert not Socket.objects.exists()
+
+
+@has_coroutines
+def test_a_user_who_is_changed_in_a_coroutine_loses_its_connections(login, alice):
+    connection_of(login, alice)
+
+    async def deactivate():
+        user = await get_user_model().objects.aget()
+        user.is_active = False
+        await user.asave()
+
+    run(deactivate)
+    assert not Socket.objects.exists()

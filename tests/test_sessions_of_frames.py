@@ -161,7 +161,7 @@ def test_a_session_that_has_gone_closes_the_connection_of_who_touches_it(connect
         cache.clear()
     else:
         auth.session_store(key).delete()
-    mine._put('websocket.receive', text='{"type": "WRITE"}')
+    mine._put(text='{"type": "WRITE"}')
     assert mine.messages()[-1] == {'close': 4401 if engine in IN_ROWS else 1012}
     assert held(key) == {}
 

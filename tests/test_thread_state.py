@@ -24,7 +24,7 @@ from sockets.execution import request_state, thread_state
 from sockets.models import Socket
 from sockets.testing import SocketClient, sandbox
 
-from .client import Connection
+from .client import ON_CHANNELS_1, Connection
 from .wire import REQUEST, Wire, frame
 
 pytestmark = pytest.mark.django_db
@@ -187,9 +187,11 @@ def test_the_script_name_that_is_forced_is_that_of_every_function(settings, pref
 class Behind(Connection):
     """A client of a daphne with ``--root-path /shop``."""
 
-    def _put(self, channel, **content):
-        # daphne's disconnect does not know it.
-        super()._put(channel, **content, **({} if 'code' in content else {'root_path': '/shop'}))
+    def _handshake(self):
+        return {**super()._handshake(), 'root_path': '/shop'}
+
+    def _put(self, **frame):
+        super()._put(**frame, **({'root_path': '/shop'} if ON_CHANNELS_1 else {}))
 
 
 @pytest.mark.parametrize('forced, begins', [(None, '/shop'), ('/forced', '/forced'), ('', '')])

@@ -14,8 +14,29 @@ class _Request:
     """As much of a request as ``django.contrib.auth`` looks at."""
 
     def __init__(self, session):
-        self.session = session
+        self.session = session if not getattr(settings, 'SECRET_KEY_FALLBACKS', None) else _Keeping(session)
         self.META = {}
+
+
+class _Keeping:
+    """A session that stays as it is where its hash was made with an older secret key. Django would give it another key,
+    and a websocket cannot tell the browser that one. Its next page does.
+    """
+
+    def __init__(self, session):
+        self._session = session
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+    def __getitem__(self, name):
+        return self._session[name]
+
+    def __setitem__(self, name, value):
+        pass
+
+    def cycle_key(self):
+        pass
 
 
 def anonymous():
@@ -93,5 +114,11 @@ def check_still_valid(row):
         return
     known = row.session.get_decoded().get(auth.HASH_SESSION_KEY)
     current = row.user.get_session_auth_hash() if hasattr(row.user, 'get_session_auth_hash') else None
-    if known and current and not constant_time_compare(known, current):
+    if known and current and not (constant_time_compare(known, current) or _is_of_older_secret(known, row.user)):
         raise ConnectionRevoked('Your password has changed.')
+
+
+def _is_of_older_secret(known, user):
+    """Return whether the hash ``known`` of a session was made with one of ``SECRET_KEY_FALLBACKS``, since Django 4.1."""
+    hashes = getattr(user, 'get_session_auth_fallback_hash', tuple)()
+    return any(constant_time_compare(known, other) for other in hashes)

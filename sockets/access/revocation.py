@@ -38,6 +38,8 @@ def install():
             post_save.connect(_user_saved, sender=model, dispatch_uid='sockets')
     if SessionBase.cycle_key.__name__ != 'cycle_key_with_sockets':
         SessionBase.cycle_key = _with_sockets(SessionBase.cycle_key)
+        if hasattr(SessionBase, 'acycle_key'):
+            SessionBase.acycle_key = _with_sockets_async(SessionBase.acycle_key)
     expiry.install()
 
 
@@ -138,3 +140,24 @@ def _with_sockets(cycle_key):
         mine.update(session=auth.row_session_key(self))
 
     return cycle_key_with_sockets
+
+
+def _with_sockets_async(acycle_key):
+    """Return ``acycle_key``, which Django has since 5.1, made to do the same."""
+
+    async def acycle_key_with_sockets(self):
+        old = auth.row_session_key(self)
+        all_rows = Socket.objects.on_primary()
+        rows = [] if old is None else [pk async for pk in all_rows.filter(session=old).values_list('pk', flat=True)]
+        if not rows:
+            return await acycle_key(self)
+        mine = all_rows.filter(pk__in=rows)
+        await mine.aupdate(session=None)
+        try:
+            await acycle_key(self)
+        except Exception:
+            await mine.aupdate(session=old)
+            raise
+        await mine.aupdate(session=auth.row_session_key(self))
+
+    return acycle_key_with_sockets

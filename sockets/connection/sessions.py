@@ -8,7 +8,7 @@ import copy
 import functools
 
 from django.contrib.sessions.backends import signed_cookies
-from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router, transaction
@@ -18,6 +18,13 @@ from django.utils import timezone
 from .. import databases
 from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
+
+try:
+    from django.core.exceptions import SynchronousOnlyOperation
+except ImportError:
+    # Django before 3 runs no coroutines.
+    class SynchronousOnlyOperation(Exception):
+        pass
 
 
 def opened(found):
@@ -84,11 +91,19 @@ class Kept:
         """Save what was changed since it was read, if anything was."""
 
 
+for _name in ('aexists', 'acreate', 'asave', 'adelete', 'aload'):
+    # Since Django 5.1, engines have methods for coroutines of their own. These call ours, in Django's thread.
+    if hasattr(SessionBase, _name):
+        setattr(Kept, _name, getattr(SessionBase, _name))
+
+
 class Merged(Kept):
     """A session that can be written."""
 
     # A key that was made here: nobody else knows it.
     _is_new = False
+    # It was emptied without having been read.
+    _is_cleared = False
 
     def save_changes(self):
         if self.modified and not self.is_empty():
@@ -104,14 +119,14 @@ class Merged(Kept):
         try:
             with self._locked() as theirs:
                 if theirs is not None:
-                    self._session_cache = merged(self._before, ours, theirs)
+                    self._session_cache = merged(theirs if self._is_cleared else self._before, ours, theirs)
                 super().save()
         except UpdateError:
             raise gone(self)
         if self.session_key != key:
             raise RuntimeError(_IN_COOKIE.format(type(self).__module__))
         self._before = copy.deepcopy(self._session_cache)
-        self.modified = False
+        self.modified = self._is_cleared = False
 
     def create(self):
         super().create()
@@ -119,8 +134,15 @@ class Merged(Kept):
 
     def clear(self):
         # What is there is to be deleted, and not only what was read.
-        self.keys()
+        try:
+            self.keys()
+        except SynchronousOnlyOperation:
+            self._is_cleared = True
         super().clear()
+
+    async def aflush(self):
+        await self.akeys()
+        await super().aflush()
 
     @contextlib.contextmanager
     def _locked(self):
@@ -235,6 +257,9 @@ class OutOfReach(Unwritable):
 
     @property
     def _session(self):
+        raise ImproperlyConfigured(self._why())
+
+    async def _aget_session(self, no_load=False):
         raise ImproperlyConfigured(self._why())
 
     def _why(self):

@@ -186,7 +186,7 @@ def test_a_close_is_found_behind_what_was_not_wanted():
 FRAGMENTS = """
 import tracemalloc
 from sockets.engines.channels1.frames import FrameReader
-from tests.test_frames import CONTINUATION, TEXT, frame
+from tests.test_engines_channels1_frames import CONTINUATION, TEXT, frame
 
 size = 200000
 data = frame(b'ab', TEXT, fin=False) + frame(b'ab', CONTINUATION, fin=False) * (size // 2 - 1)

@@ -1,9 +1,6 @@
-import os
-import re
 import sys
 from datetime import timedelta
 
-import django
 import pytest
 
 from sockets.engines.channels1 import compat
@@ -36,9 +33,3 @@ def test_a_connection_to_postgresql_is_believed_to_be_utc(settings):
     assert base.utc_tzinfo_factory(0) == base.utc_tzinfo_factory(timedelta(0)) == strict(0)
     with pytest.raises(AssertionError, match='UTC'):
         base.utc_tzinfo_factory(60)
-
-
-def test_an_environment_of_tox_has_the_django_that_it_is_called_after():
-    # Django REST framework 3.12 had pip put Django 2.2 in the place of each older one, and nobody noticed.
-    name = re.search(r'-django(\d)(\d+)$', os.environ.get('TOX_ENV_NAME', ''))
-    assert name is None or django.VERSION[:2] == tuple(map(int, name.groups()))
