@@ -16,6 +16,7 @@ def install():
     """Take Channels and daphne over, as far as the modules of this package do."""
     factory.patch_daphne()
     shutdown.patch_server()
+    routing.patch_include()
     routing.check_routings(refuse_views, arguments.refuse_taken)
     consumer_started.connect(thread_state.begin)
     worker_ready.connect(_prepare, dispatch_uid='sockets')
