@@ -514,16 +514,22 @@ def test_frames_of_a_handler_class_without_a_router_are_handled_alike():
 
 def test_who_listens_to_the_signals_of_a_consumer_later_is_heard_and_may_leave():
     # Who receives them is not found out anew for each frame.
-    heard = []
+    signals, heard = (consumer_started, consumer_finished), []
 
     def note(signal, **kwargs):
         heard.append(signal)
 
-    for signal in (consumer_started, consumer_finished):
+    def handle():
+        for signal in signals:
+            signal.send(sender=Worker, environ={})
+
+    handle()
+    for signal in signals:
         assert signal.use_caching
-        signal.send(sender=Worker, environ={})
         signal.connect(note)
-        signal.send(sender=Worker, environ={})
-        signal.disconnect(note)
-        signal.send(sender=Worker, environ={})
+    handle()
     assert heard == [consumer_started, consumer_finished]
+    for signal in signals:
+        signal.disconnect(note)
+    handle()
+    assert len(heard) == 2
