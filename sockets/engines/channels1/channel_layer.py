@@ -29,6 +29,8 @@ class Adapter:
         self.keeps_order = getattr(layer, 'keeps_order', False)
         # What servers call it that can hear of each other; empty if they cannot.
         self.name = getattr(layer, 'name', '')
+        # Asked for each frame, and to find out that there is none takes longer than to call it.
+        self._send_later = getattr(layer, 'send_later', None)
 
     def hand_over(self, names, message):
         """Hand ``message`` to many channels; return those that were full, as ``Engine.hand_over``."""
@@ -36,10 +38,9 @@ class Adapter:
 
     def send_last(self, name, message, on_failure):
         """Have ``message`` sent with what this thread asks next; whether the layer can do that."""
-        send_later = getattr(self.layer, 'send_later', None)
-        if send_later is None:
+        if self._send_later is None:
             return False
-        send_later(name, message, on_failure)
+        self._send_later(name, message, on_failure)
         return True
 
     def note_dropped(self, counts):

@@ -86,11 +86,13 @@ class Consumer(WebsocketConsumer):
         """Handle ``message`` as a request of its own: see ``execution``."""
         if message.channel.name == ENDED:
             return
-        function = functools.partial(super().dispatch, message, **kwargs)
         return timing.timed(
             self,
             message.channel.name,
-            functools.partial(thread_state.serve, function, message.content.get('root_path'), type(self)),
+            thread_state.serve,
+            functools.partial(super().dispatch, message, **kwargs),
+            message.content.get('root_path'),
+            type(self),
         )
 
     def raw_connect(self, message, **kwargs):
