@@ -23,9 +23,10 @@ def test_the_workflow_runs_each_python_of_tox():
 
 
 def test_the_package_and_its_tools_name_the_same_oldest_python():
-    (oldest,) = re.findall(r"python_requires='>=([\d.]+)'", read('setup.py'))
+    setup = read('setup.py')
+    oldest, of_channels4 = re.findall(r"'python_requires': '>=([\d.]+)'", setup)
     assert 'target-version = "py{}"'.format(oldest.replace('.', '')) in read('ruff.toml')
-    assert f"'Programming Language :: Python :: {oldest}'" in read('setup.py')
+    assert re.findall(r"'pythons': \['([\d.]+)'", setup) == [oldest, of_channels4]
 
 
 def test_pre_commit_has_the_ruff_that_the_lint_environment_has():
