@@ -27,6 +27,9 @@ test = [
     # Two of what validates contents; neither is needed without them.
     'djangorestframework<3.13',
     'pydantic',
+    # Tokens of clients without a session.
+    'djangorestframework-simplejwt<5.3',
+    'PyJWT>=2,<3',
     'hypothesis',
     'psycopg2-binary>=2.9,<3',
     'pytest',

@@ -212,24 +212,51 @@ def test_the_housekeeper_closes_what_has_expired_and_nothing_else(alice, django_
 
 
 @pytest.mark.parametrize('max_age', [0, 1])
-def test_no_frame_after_it_reaches_a_route(alice, settings, monkeypatch, max_age):
+@pytest.mark.parametrize('asks', [True, False])
+def test_no_frame_after_it_reaches_a_route(alice, settings, monkeypatch, max_age, asks):
     settings.SOCKETS = {'IDENTITY_MAX_AGE': max_age}
     seen = []
 
     class Seen(Who):
         def default_route(self, content):
-            # Which asks for nobody: the middleware does.
-            seen.append(self.user.username)
+            seen.append(asks and self.user.username)
 
-    client = connect(of(until(in_seconds(0.6)), base=Seen), token='alice')
+    client = connect(of(until(in_seconds(5)), base=Seen), token='alice')
     client.send('X')
-    assert seen == ['alice']
-    # It is kept, and known to be over.
-    later = timezone.now() + timedelta(seconds=0.7)
+    assert len(seen) == 1
+
+    def pass_by(moment):
+        monkeypatch.setattr(timezone, 'now', lambda: moment)
+        monkeypatch.setattr(identity_cache.time, 'time', moment.timestamp)
+
+    # The right is prolonged, which a frame at the end of the first one finds.
+    Socket.objects.update(authenticated_until=in_seconds(10))
+    pass_by(in_seconds(6))
+    client.send('X')
+    assert len(seen) == 2 and client.close_code is None
+    pass_by(in_seconds(5))
+    client.send('X')
+    assert client.close_code == 4401 and len(seen) == 2 and not Socket.objects.exists()
+
+
+def test_no_frame_after_it_reaches_a_stream(alice, monkeypatch):
+    seen = []
+
+    class Seen(Who):
+        def default_route(self, content):
+            seen.append(content)
+
+    class Both(SocketDemultiplexer):
+        streams = {'it': Seen}
+        authentication = [until(in_seconds(5))]
+
+    client = connect(Both, token='alice')
+    client.send_json({'stream': 'it', 'payload': {'type': 'X'}})
+    later = in_seconds(6)
     monkeypatch.setattr(timezone, 'now', lambda: later)
     monkeypatch.setattr(identity_cache.time, 'time', later.timestamp)
-    client.send('X')
-    assert client.close_code == 4401 and seen == ['alice'] and not Socket.objects.exists()
+    client.send_json({'stream': 'it', 'payload': {'type': 'X'}})
+    assert client.close_code == 4401 and len(seen) == 1
 
 
 def test_an_end_in_another_zone_or_without_zones_is_the_same_moment(alice, settings):

@@ -146,6 +146,7 @@ def _write_row(handler, connection, user_ip, found):
         logger.warning('Refused a websocket to %.100r: %s', connection.path, error)
         raise engine.current().denied() from error
     identity.row = row
+    identity.memory.until = row.authenticated_until and row.authenticated_until.timestamp()
     identity.memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION)
     signals.announce(signals.socket_connected, sender=type(handler), socket=row)
 

@@ -164,6 +164,8 @@ class Identity:
             row = next(iter(rows.filter(channel_name=self.name)), None)
             self._take(row)
             self._problem = _problem_of(row)
+            if row is not None and (row.authenticated_until or self.memory.until):
+                self.memory.until = row.authenticated_until and row.authenticated_until.timestamp()
         except BaseException:
             cache.end(reading)
             raise
