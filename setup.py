@@ -75,6 +75,9 @@ CHANNELS1 = {
         # Two of what validates contents; neither is needed without them.
         'djangorestframework<3.13',
         'pydantic',
+        # Tokens of clients without a session.
+        'djangorestframework-simplejwt<5.3',
+        'PyJWT>=2,<3',
         'hypothesis',
         'pytest',
         # The last one that runs with Django 2.2 and older.
@@ -105,8 +108,10 @@ CHANNELS4 = {
     },
     'test': [
         'djangorestframework',
-        'djangorestframework-simplejwt',
         'pydantic',
+        # Tokens of clients without a session.
+        'djangorestframework-simplejwt',
+        'PyJWT>=2,<3',
         # Sessions of another app.
         'django-user-sessions>=2',
         'hypothesis',
