@@ -44,6 +44,10 @@ class Document:
         assert match, f'{self.name} has no section {title!r}'
         return Document(f'{self.name}: {title}', self.text[match.start() : match.end()])
 
+    def without(self, title):
+        """Return the page without what is under the heading that begins with ``title``."""
+        return Document(self.name, self.text.replace(self.section(title).text, ''))
+
     def blocks(self, language, file=None):
         return [block for block in self.all_blocks if block.language == language and block.file == file]
 

@@ -17,6 +17,7 @@ def install():
     compat.patch_postgresql()
     factory.patch_daphne()
     shutdown.patch_server()
+    routing.patch_include()
     routing.check_routings(refuse_views, arguments.refuse_taken)
     consumer_started.connect(thread_state.begin)
     worker_ready.connect(_prepare, dispatch_uid='sockets')

@@ -115,6 +115,24 @@ def _check_after(cls, check):
     cls.__init__ = __init__
 
 
+def patch_include():
+    """Have an ``include`` without conditions, as each routing is one, match without a copy of the message.
+
+    Channels copies it deeply for each frame, so that an ``include`` can take off what it has matched.
+    """
+    match = Include.match
+
+    def _match(self, message):
+        if self.prefixes:
+            return match(self, message)
+        for entry in self.routing:
+            found = entry.match(message)
+            if found is not None:
+                return found
+
+    Include.match = _match
+
+
 def refuse_unrouted(router):
     """Have ``router`` refuse websockets that no route matches, which Channels would accept and leave open."""
     for entry in router.root.routing:

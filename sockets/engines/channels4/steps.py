@@ -31,7 +31,8 @@ async def take(work, pool, handler, is_quick, is_cancelled):
                 if is_cancelled():
                     raise
                 step = _advance(work, error=RuntimeError('The coroutine was cancelled.'))
-            except Exception as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                # Of the function: the server goes on.
                 step = _advance(work, error=error)
             else:
                 step = _advance(work, result)
