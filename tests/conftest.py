@@ -12,9 +12,7 @@ from . import servers
 from .client import ON_CHANNELS_1, Connection, StreamConnection
 
 # The names of files say what runs on one of the two stacks only: its engine, and Channels 1's layers.
-collect_ignore_glob = (
-    ['test_engines_channels4*'] if ON_CHANNELS_1 else ['test_engines_channels1*', 'test_layers*']
-)
+collect_ignore_glob = ['test_engines_channels4*'] if ON_CHANNELS_1 else ['test_engines_channels1*', 'test_layers*']
 
 
 def pytest_collection_modifyitems(items):

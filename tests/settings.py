@@ -4,6 +4,8 @@ import os
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from sockets.engines import prepare
+
 SECRET_KEY = 'tests only'
 ALLOWED_HOSTS = ['example.com']
 ROOT_URLCONF = 'tests.urls'
@@ -69,4 +71,8 @@ DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memor
 if os.environ.get('TEST_DATABASE_URL'):
     DATABASES['default'] = database_at(os.environ['TEST_DATABASE_URL'])
 PASSWORD_HASHERS = ['django.contrib.auth.hashers.MD5PasswordHasher']
-CHANNEL_LAYERS = {'default': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': 'tests.routing.routing'}}
+if prepare() == 'sockets.engines.channels1':
+    CHANNEL_LAYERS = {'default': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': 'tests.routing.routing'}}
+else:
+    CHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}
+    SOCKETS = {'ROUTING': 'tests.routing.routing'}

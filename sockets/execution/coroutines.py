@@ -47,6 +47,11 @@ def run_by(run):
     _thread.run = run
 
 
+def runs_by():
+    """Return what ``run_by`` was called with in this thread, ``None`` if it was not."""
+    return getattr(_thread, 'run', None)
+
+
 def outside_of_loop(function, *args):
     """Call ``function``, which may wait, on this thread as if no event loop ran on it; return what it returns."""
     outer = asyncio._get_running_loop()

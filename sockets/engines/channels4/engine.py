@@ -102,6 +102,11 @@ class Channels4(Engine):
     def denied(self):
         return DenyConnection()
 
+    def sandbox(self, layer=None, routing=None):
+        from .sandbox import Sandbox
+
+        return Sandbox(layer, routing)
+
     def meaning_of(self, error):
         return Denied() if isinstance(error, DenyConnection) else error
 
