@@ -111,7 +111,9 @@ def servers_of(rows):
 def own_rows():
     """Return the rows of this engine: those of servers with heartbeats, or all others. Neither reaches the other's."""
     rows = Socket.objects.on_primary()
-    return rows.filter(layer=HEARTBEATS) if engine.current().layer_name() == HEARTBEATS else rows.exclude(layer=HEARTBEATS)
+    return (
+        rows.filter(layer=HEARTBEATS) if engine.current().layer_name() == HEARTBEATS else rows.exclude(layer=HEARTBEATS)
+    )
 
 
 def lost():
@@ -260,7 +262,7 @@ class Housekeeper(threading.Thread):
         steps += [revoke_expired] if 'expired' in found else []
         if 'ended' in found or claims.has_tasks():
             steps.append(partial(claims.run_due, late=self.is_late(), waits=False))
-        if all([self.attempt(step) for step in steps]) and asked_well:
+        if all([asked_well, *map(self.attempt, steps)]):
             self.troubles.clear()
 
     def ask(self):

@@ -12,6 +12,10 @@ HEARTBEATS = 'heartbeats'
 class ServerQuerySet(models.QuerySet):
     """Servers, and what is asked every second."""
 
+    def beat(self, server: str) -> bool:
+        """Increase the number of ``server``; return whether that was done: not if it has been found dead."""
+        return bool(self.filter(name=server, beats__isnull=False).update(beats=F('beats') + 1))
+
     def look(self, questions: Dict[str, Any]) -> Tuple[Set[str], Dict[str, Optional[int]]]:
         """Return which of ``questions``, querysets by name, find a row, and the beats of all servers by their names.
 
