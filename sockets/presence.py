@@ -110,10 +110,8 @@ def servers_of(rows):
 
 def own_rows():
     """Return the rows of this engine: those of servers with heartbeats, or all others. Neither reaches the other's."""
-    rows = Socket.objects.on_primary()
-    return (
-        rows.filter(layer=HEARTBEATS) if engine.current().layer_name() == HEARTBEATS else rows.exclude(layer=HEARTBEATS)
-    )
+    rows, has_heartbeats = Socket.objects.on_primary(), engine.current().layer_name() == HEARTBEATS
+    return rows.filter(layer=HEARTBEATS) if has_heartbeats else rows.exclude(layer=HEARTBEATS)
 
 
 def lost():
