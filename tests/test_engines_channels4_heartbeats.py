@@ -118,6 +118,23 @@ def test_a_server_that_was_stopped_and_wakes_is_told_once_and_beats_no_more(proc
     assert one.dead_servers() == ['two!'] and one.live_servers([]) == ['one!', 'three!'] and two.lost == ['two!']
 
 
+def test_a_server_that_was_stopped_knows_of_its_doubt_before_it_knows_more(process, go_on, clock, monkeypatch):
+    one = process('one!')
+    for _ in range(3):
+        assert one.may_serve()
+        go_on([one])
+    clock[0] += ROUNDS * INTERVAL
+    assert not one.may_serve()
+    one.round()
+    assert one.may_serve()
+    # Where the database answers that it is not there, the process is at work.
+    monkeypatch.setattr(ServerQuerySet, 'beat', lambda self, server: 1 / 0)
+    for _ in range(9):
+        with pytest.raises(ZeroDivisionError):
+            go_on([one])
+        assert one.may_serve()
+
+
 def test_a_server_whose_row_is_gone_is_told(process, go_on):
     one, two = process('one!'), process('two!')
     go_on([one], 1 + ROUNDS)

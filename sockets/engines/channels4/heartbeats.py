@@ -1,6 +1,7 @@
 """Which servers are alive: heartbeats in a table of the database, and what each process sees of those of the others."""
 
 import logging
+import math
 import threading
 import time
 
@@ -102,8 +103,9 @@ class Heartbeats:
         self._held = {}
         # Those that have no row yet.
         self._new = set()
-        # When the last round began.
+        # When the last round began, and when this process was last known to be at work.
         self._last = None
+        self._at_work = math.inf
         self._is_in_trouble = False
         self._thread = None
         # Of all above, and for those who wait for the next round.
@@ -119,6 +121,7 @@ class Heartbeats:
         with self._round_done:
             self._held[server] = on_lost
             self._new.add(server)
+            self._at_work = uptime()
             if _is_seen_by_threads():
                 self._start()
 
@@ -132,6 +135,12 @@ class Heartbeats:
             row.update(beats=None)
         else:
             row.delete()
+
+    def may_serve(self):
+        """Whether this process was at work all the time, as far as is known: nobody can have found its servers dead without
+        their knowing. Asked for each frame. If not, that will be known in a moment, or when the database answers.
+        """
+        return uptime() - self._at_work < (ROUNDS - 0.5) * INTERVAL
 
     # What the engine is asked.
 
@@ -148,12 +157,12 @@ class Heartbeats:
         """Return all servers that live. A process without a server has to look for some seconds."""
         if not self._held and not _is_seen_by_threads():
             return sorted(_servers().exclude(beats=None).values_list('name', flat=True))
-        self.watch()
+        self.watch_servers()
         with self._round_done:
             return sorted(self.account.seen)
 
-    def watch(self, servers=None):
-        """Look, in a process without a server, until it is known which servers live, ``servers`` among them."""
+    def watch_servers(self, servers=None):
+        """Look, in a process without a server, until it is known which live, ``servers``, which have rows, among them."""
         self.dead_servers(servers)
         rounds = ROUNDS_OF_GRACE + 2
         with self._round_done:
@@ -200,8 +209,11 @@ class Heartbeats:
                     with self._round_done:
                         self.account.note_dead(server)
                     logger.warning('The server %s is gone: it has sent no heartbeat for %d s', server, ROUNDS)
+            self._at_work = now
         except Exception:
             self._restart()
+            # Whatever the database was told: it has answered.
+            self._at_work = uptime()
             raise
         finally:
             with self._round_done:
