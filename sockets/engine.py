@@ -197,6 +197,15 @@ class Engine:
     def forget_server(self, server):
         """Forget a dead server, of which no row is left."""
 
+    def watch_servers(self, servers):
+        """Watch ``servers``, which have rows, until it is known which live: in a process that has just begun to look."""
+
+    def next_look(self, questions):
+        """Wait for the next look of this process at what is in the database, about a second, and return the keys of what
+        ``questions()`` returns, querysets by name, that find something. ``None`` at once where nobody looks anyway.
+        """
+        return None
+
     # What is sent.
 
     def hand_over(self, names, message):

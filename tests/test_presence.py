@@ -324,7 +324,7 @@ def test_no_step_of_the_housekeeper_keeps_the_others_from_running_and_each_troub
     housekeeper = presence.Housekeeper()
     for _ in range(2):
         presence._unfinished.extend([step('an end'), step('another end')])
-        housekeeper.next_thorough = 0
+        housekeeper.next_thorough, housekeeper.found = 0, {'expired'}
         housekeeper.look()
     assert sorted(taken) == sorted(2 * [*names, 'an end', 'another end'])
     assert caplog.text.count('Housekeeping waits: ValueError: broken: ' + broken) == 1

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
 
-    dependencies = [('sockets', '0008_ends')]
+    dependencies = [('sockets', '0009_servers')]
 
     # Processes of the release before this one may go on meanwhile: they do not know the columns.
     operations = [
