@@ -20,14 +20,16 @@ class Handling:
 handled = {}
 
 
-def timed(handler, what, function):
-    """Call ``function``, which handles an event of ``handler`` that the log calls ``what``; return what it returns."""
+def timed(handler, what, function, *args):
+    """Call ``function(*args)``, which handles an event of ``handler`` that the log calls ``what``; return what it
+    returns.
+    """
     thread = threading.get_ident()
     if thread in handled:
         # A function that ends other connections runs their disconnect functions. It is its own time that counts.
-        return function()
+        return function(*args)
     handled[thread] = Handling(handler, what)
     try:
-        return function()
+        return function(*args)
     finally:
         del handled[thread]
