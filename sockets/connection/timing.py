@@ -23,7 +23,9 @@ handled = {}
 
 
 def timed(handler, what, function, *args):
-    """Call ``function``, which handles an event of ``handler`` that the log calls ``what``; return what it returns."""
+    """Call ``function(*args)``, which handles an event of ``handler`` that the log calls ``what``; return what it
+    returns.
+    """
     thread = threading.get_ident()
     # A function that ends other connections runs their disconnect functions. It is its own time that counts.
     if conf.MAX_HANDLING_TIME is None or thread in handled:

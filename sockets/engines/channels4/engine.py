@@ -96,8 +96,8 @@ class Channels4(Engine):
         handler, kwargs = routing.match(path)
         if handler is None:
             return None
-        content = {'path': path, 'reply_channel': name, 'code': code}
-        return handler(Ended(name, path, kwargs), Message('websocket.disconnect', content))
+        connection = Ended(name, path, kwargs)
+        return handler(connection, Message('websocket.disconnect', {'code': code}, connection))
 
     def denied(self):
         return DenyConnection()
