@@ -148,13 +148,11 @@ def test_a_frame_asks_as_much_as_with_a_session(alice, django_assert_num_queries
 
 
 def test_a_user_that_a_middleware_of_the_engine_has_found_counts_unless_that_is_of_the_session(alice, bob, monkeypatch):
-    def found(user):
-        monkeypatch.setattr(type(engine_connection()), 'user_of_middleware', lambda self: user, raising=False)
+    seen = []
+    connect(of(connect=lambda self, message: seen.append(type(self._connection))))
 
-    def engine_connection():
-        seen = []
-        connect(of(lambda request: None, base=Who, connect=lambda self, message: seen.append(self._connection)))
-        return seen[0]
+    def found(user):
+        monkeypatch.setattr(seen[0], 'user_of_middleware', lambda self: user)
 
     found(SimpleLazyObject(lambda: alice))
     assert who(connect(Who)) == 'alice'
@@ -576,8 +574,10 @@ def test_a_page_that_may_send_tokens_cannot_use_the_cookies_of_its_visitor(alice
 
 def test_a_user_of_a_middleware_does_not_count_from_a_page_that_may_send_tokens(alice, settings, monkeypatch):
     settings.SOCKETS = {'TOKEN_ORIGINS': [OTHER]}
+    seen = []
+    connect(of(connect=lambda self, message: seen.append(type(self._connection))))
     # It may have read a cookie.
-    monkeypatch.setattr(engine.Connection, 'user_of_middleware', lambda self: alice)
+    monkeypatch.setattr(seen[0], 'user_of_middleware', lambda self: alice)
     assert connect(of(nobody), origin=OTHER).close_code == 4401
 
 

@@ -1,5 +1,6 @@
 """Who a client is by what its request says, other than by a session: ``SOCKETS['AUTHENTICATION']`` and its like."""
 
+import inspect
 import logging
 import traceback
 from collections import namedtuple
@@ -14,7 +15,7 @@ from .. import databases, engine, messages
 from ..contracts import refusals
 from ..declaration import authentication
 from ..exceptions import ConnectionRevoked, FrameError, PermissionMissing, TooManyConnections
-from ..execution import coroutines
+from ..execution import coroutines, steps
 from . import auth, credentials
 
 logger = logging.getLogger('sockets')
@@ -30,7 +31,8 @@ _PLAIN = (ConnectionRevoked, PermissionMissing, TooManyConnections, engine.Denie
 
 
 def authenticate(cls, request):
-    """Return who has sent ``request`` to the handler class ``cls`` as ``Authenticated``; ``None`` where nobody says so.
+    """Yield the steps to who has sent ``request`` to the handler class ``cls``, as ``Authenticated``; return that, or
+    ``None`` where nobody says so. The first step, and what follows the last one, may wait.
 
     ``ConnectionRevoked`` where somebody refuses it, ``engine.Denied`` after a fault, which is logged.
     """
@@ -38,9 +40,12 @@ def authenticate(cls, request):
         try:
             # A replica may not know a recent token.
             with databases.on_primary():
-                found = _authenticated(coroutines.settle(function(request)), name)
+                result = function(request)
+            if inspect.isawaitable(result):
+                result = yield from _awaited(result)
+            found = _authenticated(coroutines.settle(result), name)
         except BaseException as error:
-            if isinstance(error, engine.current().escaping):
+            if isinstance(error, (steps.Abandoned, engine.current().escaping)):
                 raise
             _refuse(error, name, cls, request)
         if found is not None:
@@ -67,6 +72,19 @@ def subprotocol_of(request):
 def offered(request):
     """Return the subprotocols that a client offers, as a list."""
     return [name.strip() for name in request.META.get('HTTP_SEC_WEBSOCKET_PROTOCOL', '').split(',') if name.strip()]
+
+
+def _awaited(awaitable):
+    """Yield the steps to what ``awaitable`` returns or raises. What follows may wait, either way."""
+    try:
+        result = yield from steps.settle(awaitable)
+    except steps.Abandoned:
+        raise
+    except BaseException:
+        yield None
+        raise
+    yield None
+    return result
 
 
 def _authenticated(found, name):

@@ -30,7 +30,7 @@ def connect(handler):
     """Yield the steps in which the connection of ``handler`` is opened, or turned away. The first one may wait."""
     try:
         connection = handler._connection
-        user_ip, found = _identify(handler, connection)
+        user_ip, found = yield from _identify(handler, connection)
         connection.opening = functools.partial(_write_row, handler, connection, user_ip, found)
         connection.identified(handler)
         yield from pass_on(handler, 'connect', None)
@@ -53,14 +53,14 @@ def connect(handler):
 
 
 def _identify(handler, connection):
-    """Identify the client; return its address, and what has found its user, ``None`` for a session or nothing.
+    """Yield the steps to the identity of the client; return its address, and what has found its user.
 
-    Raise if it may not connect.
+    That is ``None`` for a session, or nothing. Raise if it may not connect.
     """
     request = handler._request = connection.handshake()
     _check_path(connection.path)
     is_own = _check_origin(handler, connection, request)
-    found = _authenticate(handler, connection, request, is_own)
+    found = yield from _authenticate(handler, connection, request, is_own)
     identity = handler._identity
     request.session, request.user = identity.session, identity.user
     user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
@@ -86,14 +86,14 @@ def _check_origin(handler, connection, request):
 
 
 def _authenticate(handler, connection, request, is_own):
-    """Find the identity of ``handler``: of the first that knows its user, or of the session; return what has found it."""
+    """Yield the steps to the identity of ``handler``: of the first that knows its user, or of the session. Return that."""
     memory, session_key = memories.get(connection.name), request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     if not is_own:
         # Or a page of others could act as whoever opens it.
         request.COOKIES = {}
         request.META.pop('HTTP_COOKIE', None)
     try:
-        found = authentication.authenticate(type(handler), request)
+        found = yield from authentication.authenticate(type(handler), request)
         if found is None and not is_own:
             raise ConnectionRevoked('Send a token to use this socket from the page of another site.')
     except BaseException:
