@@ -1,5 +1,7 @@
 """The tools of the repository agree: what is written in two of their files is the same in both."""
 
+import configparser
+import itertools
 import os
 import re
 import shutil
@@ -20,6 +22,31 @@ def read(name):
     return (ROOT / name).read_text(encoding='utf-8')
 
 
+def environments(key, section='tox'):
+    """Return the unit environments that are named there in tox.ini, each as (Python, Django, 'channels4' or '')."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(str(ROOT / 'tox.ini'))
+    found = set()
+    for pythons, djangos, stack in re.findall(
+        r'\bpy\{?([\d,]+)\}?-django\{?([\d,]+)\}?-?(channels4)?', tox[section][key]
+    ):
+        found |= set(itertools.product(pythons.split(','), djangos.split(','), [stack]))
+    return found
+
+
+def test_each_python_and_each_django_is_run():
+    pairs = {pair for pair in environments('labels') if not pair[2]}
+    run = {pair for pair in environments('env_list') if not pair[2]}
+    assert run <= pairs
+    for number in (0, 1):
+        assert {pair[number] for pair in run} == {pair[number] for pair in pairs}
+
+
+def test_what_measures_time_runs_after_the_unit_tests():
+    assert environments('env_list') <= environments('depends', 'testenv:faults')
+    assert '\n    {[testenv:faults]depends}\n    faults\n' in read('tox.ini').partition('[testenv:live]')[2]
+
+
 def test_the_workflow_runs_each_python_of_tox():
     tox, workflow = read('tox.ini'), read('.github/workflows/test.yml')
     (matrix,) = re.findall(r'^ +matrix = (.+)$', tox, re.MULTILINE)
@@ -30,6 +57,8 @@ def test_the_workflow_runs_each_python_of_tox():
 
 def test_each_stack_has_its_own_distribution():
     assert DISTRIBUTIONS == {'channels1': 'django-routed-sockets', 'channels4': 'django-routed-sockets-asgi'}
+    for name in DISTRIBUTIONS.values():
+        assert f'`{name}`' in read('docs/reference/compatibility.md')
 
 
 def test_the_package_and_its_tools_name_the_same_oldest_python():
