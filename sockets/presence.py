@@ -80,20 +80,22 @@ def purge():
     """Remove what is known to be gone or to have lost its right, and ask who has been silent for a while.
 
     Return how many rows were removed. A step that fails keeps no other one from running; the first failure is raised
-    when all have run.
+    when all have run. Where this process has just begun to look who lives, that takes some seconds.
     """
     counts, failures = [], []
     for step in (
+        lambda: engine.current().watch_servers(own_rows().order_by().values_list('server', flat=True).distinct()),
         Socket.objects.purge_dead,
         purge_lost,
         revoke_expired,
         revoke_inactive,
         purge_silent_here,
         remove_left_rooms,
-        run_ends,
+        # What processes left that died between removing a row and running its functions.
+        claims.run_due,
     ):
         try:
-            counts.append(step())
+            counts.append(step() or 0)
         except Exception as error:
             failures.append(error)
     for error in failures[1:]:
@@ -142,16 +144,9 @@ def purge_silent_here():
 
 
 def remove_left_rooms():
-    """Remove what processes left that died between removing a row and leaving its rooms; return 0, as those are no rows."""
+    """Remove what processes left that died between removing a row and leaving its rooms."""
     rows = Socket.objects.on_primary()
     Membership.objects.using(rows.db).exclude(socket_id__in=rows.values('pk')).delete()
-    return 0
-
-
-def run_ends():
-    """Run what processes left that died between removing a row and running its functions; return 0, as above."""
-    claims.run_due()
-    return 0
 
 
 def purge_silent(rows):

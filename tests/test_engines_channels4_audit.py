@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sockets import signals
+from sockets import engine, signals
+from sockets.connection import claims
 from sockets.engines.channels4 import audit
 from sockets.models import Socket
-from sockets.testing import sandbox
 
 pytestmark = pytest.mark.django_db
 
@@ -55,8 +55,9 @@ class House:
 def house(monkeypatch):
     house = House()
     monkeypatch.setattr(audit, 'time', SimpleNamespace(monotonic=lambda: house.now))
-    with sandbox(routing=[]):
-        yield house
+    monkeypatch.setattr(claims, 'THREADS', 0)
+    monkeypatch.setattr(engine.current(), 'handler_at', lambda path: None)
+    return house
 
 
 def lose_row(name):

@@ -2,6 +2,7 @@
 
 import threading
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.contrib.sessions.models import Session
@@ -10,11 +11,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from sockets import engine, presence
+from sockets.connection import claims
 from sockets.engines.channels4 import heartbeats
 from sockets.engines.channels4.heartbeats import INTERVAL, ROUNDS, ROUNDS_OF_GRACE, Heartbeats
 from sockets.models import Ending, Server, Socket
 from sockets.models.servers import HEARTBEATS, ServerQuerySet
-from sockets.testing import sandbox
 
 pytestmark = pytest.mark.django_db
 
@@ -304,15 +305,27 @@ def test_nobody_waits_for_a_round_where_there_are_none(process):
 
 
 @pytest.fixture
-def site(process, monkeypatch):
+def current(monkeypatch):
+    """The engine of either stack, which routes nothing, and of which the names of servers are all that matters."""
+    current = engine.current()
+    monkeypatch.setattr(claims, 'THREADS', 0)
+    monkeypatch.setattr(current, 'handler_at', lambda path: None)
+    monkeypatch.setattr(current, 'is_local', lambda: False)
+    for name in ('watch_servers', 'next_look', 'has_forgotten', 'dead_servers', 'live_servers', 'forget_server'):
+        monkeypatch.setattr(current, name, partial(getattr(engine.Engine, name), current))
+    monkeypatch.setattr(current, 'layer_name', lambda: 'sockets:1:')
+    monkeypatch.setattr(current, 'hand_over', lambda names, message: [])
+    return current
+
+
+@pytest.fixture
+def site(process, current, monkeypatch):
     """What a process with the server ``one!`` has, whose engine asks it."""
-    with sandbox(routing=[]):
-        found = process('one!')
-        current = engine.current()
-        monkeypatch.setattr(current, 'layer_name', lambda: HEARTBEATS)
-        for name in ('dead_servers', 'live_servers', 'forget_server', 'has_forgotten'):
-            monkeypatch.setattr(current, name, getattr(found, name))
-        yield found
+    found = process('one!')
+    monkeypatch.setattr(current, 'layer_name', lambda: HEARTBEATS)
+    for name in ('dead_servers', 'live_servers', 'forget_server', 'has_forgotten', 'watch_servers'):
+        monkeypatch.setattr(current, name, getattr(found, name))
+    return found
 
 
 def test_the_rows_of_a_dead_server_go_and_then_its_own(site, process, go_on):
@@ -371,17 +384,13 @@ def test_the_old_are_judged_by_their_heartbeats_and_by_nothing_else(site, go_on)
     assert not presence.lost().exists() and layers() == {HEARTBEATS}
 
 
-def test_a_process_without_heartbeats_leaves_what_has_them_alone(alice, monkeypatch):
-    # This is the Channels 1 process, whatever stack the test is run on.
+def test_a_process_without_heartbeats_leaves_what_has_them_alone(alice, current, monkeypatch):
     session = Session.objects.create(session_key='over', session_data='', expire_date=long_ago())
-    with sandbox(routing=[]):
-        current = engine.current()
-        monkeypatch.setattr(current, 'layer_name', lambda: 'memory:')
-        monkeypatch.setattr(current, 'dead_servers', lambda servers=None: ['gone!'])
-        of_all_engines(user=alice, session=session)
-        type(alice).objects.update(is_active=False)
-        presence.Housekeeper().look()
-        presence.purge()
+    monkeypatch.setattr(current, 'dead_servers', lambda servers=None: ['gone!'])
+    of_all_engines(user=alice, session=session)
+    type(alice).objects.update(is_active=False)
+    presence.Housekeeper().look()
+    presence.purge()
     assert layers() == {HEARTBEATS}
 
 
@@ -410,15 +419,21 @@ def test_an_idle_process_asks_less_than_three_queries_a_second(site, go_on, monk
     assert count_queries(120, look) / (120 * INTERVAL) <= 2.5
 
 
-def test_a_process_of_channels_1_asks_one_and_a_half_a_second(monkeypatch):
+def test_a_process_of_channels_1_asks_one_and_a_half_a_second(current, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(presence.time, 'monotonic', lambda: clock[0])
-    with sandbox(routing=[]):
-        housekeeper = presence.Housekeeper()
+    housekeeper = presence.Housekeeper()
 
-        def look(second):
-            clock[0] += 1
-            housekeeper.look()
+    def look(second):
+        clock[0] += 1
+        housekeeper.look()
 
-        look(0)
-        assert count_queries(120, look) / 120 <= 1.5
+    look(0)
+    assert count_queries(120, look) / 120 <= 1.5
+
+
+def test_the_rows_of_channels_4_say_what_is_judged_here():
+    pytest.importorskip('channels', minversion='4')
+    from sockets.engines.channels4.engine import engine as channels4
+
+    assert channels4.layer_name() == HEARTBEATS

@@ -7,6 +7,7 @@ from ... import messages
 from ...connection import connect, disconnect, frame
 from . import steps
 from .ended import Ended
+from .heartbeats import heartbeats
 from .incoming import CAPACITY, Incoming
 from .message import Message
 from .outgoing import Outgoing
@@ -92,6 +93,8 @@ class Connection(Ended):
                 if event['type'] == 'websocket.disconnect':
                     self.code = event.get('code')
                     break
+                if not heartbeats.may_serve():
+                    await self.server.certainty()
                 if self.has_ended or self.closed:
                     continue
                 text = event.get('text')

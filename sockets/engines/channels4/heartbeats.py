@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 import time
+from functools import partial
 
 from django.db import connections
 
@@ -24,9 +25,8 @@ ROUNDS_OF_GRACE = 11
 INTERRUPTION = 2.5
 
 
-def uptime():
-    """Return the seconds since this machine was started, including those in which it was suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, 'CLOCK_BOOTTIME') else time.time()
+# With the seconds in which this machine was suspended.
+uptime = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, 'CLOCK_BOOTTIME') else time.time
 
 
 class Account:
@@ -126,10 +126,12 @@ class Heartbeats:
                 self._start()
 
     def release(self, server):
-        """Have ``server`` beat no more. If it has left rows, others remove them at once."""
+        """Have ``server`` beat no more. If it has left rows of connections, others remove these at once."""
         with self._round_done:
-            self._held.pop(server, None)
+            is_new = server in self._new
             self._new.discard(server)
+            if self._held.pop(server, None) is None or is_new:
+                return
         row = _servers().filter(name=server)
         if Socket.objects.on_primary().filter(server=server).exists():
             row.update(beats=None)

@@ -163,7 +163,6 @@ class Command(BaseCommand):
         while True:
             thread_state.close_stale()
             try:
-                engine.current().watch_servers(presence.servers_of(presence.own_rows()))
                 count = presence.purge()
             except Exception as error:
                 if options['every'] is None:
