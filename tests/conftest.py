@@ -64,6 +64,7 @@ OUR_LAYERS = (
     # There, layers only pass on what is for other processes: the live tests have each of them.
     else ['channels.layers.InMemoryChannelLayer']
 )
+InMemoryChannelLayer = import_string(OUR_LAYERS[0])
 
 
 # The layers know nothing of Django, and little of Python. The last Django sees all of them on the first Python, the last
