@@ -2,12 +2,26 @@
 
 import json
 
-from sockets import engine
+from sockets import conf, engine
 from sockets.multiplexing import SocketDemultiplexer
-from sockets.testing import SocketClient
+from sockets.testing import SocketClient, isolation
 from sockets.testing.handshake import handshake
 
+try:
+    from channels import channel_layers
+except ImportError:
+    # Channels 4.
+    pass
+
 ON_CHANNELS_1 = engine.prepare() == 'sockets.engines.channels1'
+
+
+def sent_to(server):
+    """Take the messages that were sent to connections of ``server``, which is not that of clients, and return them."""
+    if ON_CHANNELS_1:
+        layer = channel_layers[conf.CHANNEL_LAYER]
+        return [message for _, message in iter(lambda: layer.receive([server]), (None, None))]
+    return [message for name, message in isolation.current().server.receive() if name.startswith(server)]
 
 
 class Connection(SocketClient):

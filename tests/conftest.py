@@ -63,6 +63,7 @@ OUR_LAYERS = (
     # There, layers only pass on what is for other processes: the live tests have each of them.
     else ['channels.layers.InMemoryChannelLayer']
 )
+InMemoryChannelLayer = import_string(OUR_LAYERS[0])
 
 
 # The layers know nothing of Django, and little of Python. The first Python, the last and one between see all of them; the

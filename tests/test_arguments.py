@@ -1,15 +1,15 @@
 """Names that a URL keyword argument may have, and those that it may not."""
 
 import pytest
-from channels import include, route_class
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter
 from sockets.declaration.arguments import NameTaken
-from sockets.engines.channels1.checks import check_routing
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer
+from sockets.routing import include, route_class
 from sockets.testing import SocketClient, sandbox
 
 from .conftest import both_ways
@@ -87,8 +87,8 @@ def test_a_name_that_is_taken_is_an_error_as_the_routing_is_built(handler, name)
 
 def test_the_check_says_so(settings):
     settings.CHANNEL_LAYERS = {'named': {'BACKEND': 'asgiref.inmemory.ChannelLayer', 'ROUTING': __name__ + '.routing'}}
-    settings.SOCKETS = {'CHANNEL_LAYER': 'named'}
-    (message,) = check_routing()
+    settings.SOCKETS = {'CHANNEL_LAYER': 'named', 'ROUTING': __name__ + '.routing'}
+    message = next(message for message in checks.run_checks(tags=['sockets']) if message.id == 'sockets.E012')
     assert message.id == 'sockets.E012' and message.obj is Plain
     assert "'message'" in message.msg and message.hint == r'Use another name in the path, as in (?P<message_name>\w+).'
 

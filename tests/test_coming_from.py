@@ -7,7 +7,6 @@ import types
 from pathlib import Path
 
 import pytest
-from channels.binding.base import BindingMetaclass
 from django.contrib.auth.models import Group, Permission
 from django.db.models import signals
 
@@ -15,6 +14,8 @@ from sockets import testing
 from sockets.models import Socket
 from sockets.operations import description
 from sockets.testing import SocketClient
+
+from .client import ON_CHANNELS_1
 
 PAGE = (Path(__file__).resolve().parent.parent / 'docs/coming-from.md').read_text()
 BLOCKS = re.findall(r'^```python\n# ([^\n]*)\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)
@@ -39,7 +40,10 @@ def page(monkeypatch):
     """A function that runs a block of the page and returns its module; nothing of it listens when the test is over."""
     for signal in (signals.pre_save, signals.post_save, signals.pre_delete, signals.post_delete):
         monkeypatch.setattr(signal, 'receivers', list(signal.receivers))
-    monkeypatch.setattr(BindingMetaclass, 'binding_classes', [])
+    if ON_CHANNELS_1:
+        from channels.binding.base import BindingMetaclass
+
+        monkeypatch.setattr(BindingMetaclass, 'binding_classes', [])
 
     def run(path):
         name = path[: -len('.py')].replace('/', '.')
@@ -66,6 +70,7 @@ def test_every_block_is_run_or_somebody_elses():
         compile(text, title, 'exec')
 
 
+@pytest.mark.channels1('a data binding is of Channels 1')
 def test_channels_1_before(page, alice):
     alice.user_permissions.add(Permission.objects.get(codename='change_group'))
     client = SocketClient('/everything/', user=alice, handler=page('before/consumers.py').Everything).connect()

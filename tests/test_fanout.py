@@ -8,8 +8,9 @@ from channels import channel_layers
 
 from sockets import fanout, signals
 from sockets.exceptions import DeliveryFailed
-from sockets.layers import InMemoryChannelLayer
 from sockets.testing import sandbox
+
+from .conftest import InMemoryChannelLayer
 
 MESSAGE = {'text': '{}'}
 

@@ -4,7 +4,6 @@ import functools
 import json
 
 import pytest
-from channels import route_class
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import login_required, permission_required, user_passes_test
 from django.contrib.auth.mixins import (
@@ -23,6 +22,7 @@ from django.views.generic import TemplateView, View
 from sockets import RoutedSocketHandler, SocketRouter
 from sockets.access import guards
 from sockets.multiplexing import SocketDemultiplexer
+from sockets.routing import route_class
 
 from .conftest import both_ways
 
@@ -271,8 +271,6 @@ def test_a_dispatch_that_only_passes_on_asks_for_nothing():
 @pytest.fixture
 def found(monkeypatch):
     """A function that returns what the checks say of the sockets of views: ids, and the messages."""
-    from asgiref.inmemory import ChannelLayer
-
     from sockets.checks import handlers
     from sockets.testing import sandbox
 
@@ -284,7 +282,7 @@ def found(monkeypatch):
             if routing is None
             else routing
         )
-        with sandbox(ChannelLayer(), routing):
+        with sandbox(routing=routing):
             return handlers.check_handlers()
 
     return check
@@ -365,13 +363,15 @@ def test_a_view_that_is_decorated_in_the_urlconf_is_named(found, settings):
     import sys
     import types
 
-    from django.conf.urls import include, url
+    from django.conf.urls import include
+
+    from .urls import re_path
 
     page, plain = guarded(guard=None), guarded(guard=None)
     urls = types.ModuleType('guarded_urls')
     urls.urlpatterns = [
-        url('^a/', include([url('^b/$', login_required(page.as_view()))])),
-        url('^c/$', plain.as_view()),
+        re_path('^a/', include([re_path('^b/$', login_required(page.as_view()))])),
+        re_path('^c/$', plain.as_view()),
     ]
     settings.ROOT_URLCONF = 'guarded_urls'
     sys.modules['guarded_urls'] = urls
@@ -379,7 +379,7 @@ def test_a_view_that_is_decorated_in_the_urlconf_is_named(found, settings):
         (message,) = found(page, plain)
         assert message.obj is page and "name='dispatch')" in message.hint and 'login_required' in message.msg
         login = guarded(guard=None, handler=type('Members', (RoutedSocketHandler,), {'login_required': True}))
-        urls.urlpatterns.append(url('^d/$', login_required(login.as_view())))
+        urls.urlpatterns.append(re_path('^d/$', login_required(login.as_view())))
         from django.urls import clear_url_caches
 
         clear_url_caches()

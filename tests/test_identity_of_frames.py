@@ -14,12 +14,11 @@ from django.utils import timezone
 from sockets import RoutedSocketHandler
 from sockets.connection import copies, identity_cache
 from sockets.connection.memory import memories
-from sockets.layers import InMemoryChannelLayer
 from sockets.models import Socket
 from sockets.routes import Route
 from sockets.testing import sandbox
 
-from .conftest import both_ways
+from .conftest import InMemoryChannelLayer, both_ways
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

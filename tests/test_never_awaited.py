@@ -465,7 +465,7 @@ def test_an_async_middleware_is_refused_by_name_and_by_the_check(entry):
     )
     with pytest.raises(ImproperlyConfigured, match=f'(?i){entry.__name__}.*write def'):
         calls.chain(Handler)
-    from channels import route_class
+    from sockets.routing import route_class
 
     with sandbox(routing=[route_class(Handler, path='^/x/$')]):
         assert [error.id for error in run_checks(tags=['sockets']) if error.is_serious()] == ['sockets.E011']

@@ -2,7 +2,6 @@ import copy
 import re
 
 import pytest
-from channels import route, route_class
 from channels.exceptions import DenyConnection
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
@@ -11,7 +10,9 @@ from django.views.generic import View
 from sockets import RoutedSocketHandler, SocketRouter
 from sockets.declaration import handler_classes
 from sockets.router import ViewInRouting
+from sockets.routing import route_class
 
+from .client import ON_CHANNELS_1
 from .conftest import both_ways
 
 
@@ -299,12 +300,20 @@ class NewPage(Page):
     ],
 )
 def test_a_view_in_a_routing_is_told_to_name_its_handler(consumer, name):
-    for make in route_class, lambda consumer: route('websocket.connect', consumer):
+    makers = [route_class]
+    if ON_CHANNELS_1:
+        from channels import route
+
+        makers.append(lambda consumer: route('websocket.connect', consumer))
+    for make in makers:
         with pytest.raises(ViewInRouting, match=rf'names the view {name}, .* route_class\({name}.socket.H'):
             make(consumer)
 
 
+@pytest.mark.channels1('its routing is of Channels; ours takes handler classes')
 def test_other_things_in_a_routing_are_left_to_channels():
+    from channels import route
+
     with pytest.raises(ValueError, match='channel_names'):
         route_class(View)
     assert route('http.request', View.as_view())

@@ -3,7 +3,6 @@
 import datetime
 
 import pytest
-from channels import route_class
 from django import forms
 from django.core.exceptions import ImproperlyConfigured
 from django.views.generic import View
@@ -11,6 +10,7 @@ from django.views.generic import View
 from sockets import RoutedSocketHandler, SocketRouter
 from sockets.models import Socket
 from sockets.multiplexing import SocketDemultiplexer
+from sockets.routing import route_class
 from sockets.testing import SocketClient, assert_received, sandbox
 
 pytestmark = pytest.mark.django_db

@@ -8,11 +8,10 @@ from sockets import RoutedSocketHandler
 from sockets.access import auth
 from sockets.connection.memory import memories
 from sockets.engines.channels1.channel_layer import Adapter
-from sockets.layers import InMemoryChannelLayer
 from sockets.models import Socket
 from sockets.testing import sandbox
 
-from .conftest import both_ways
+from .conftest import InMemoryChannelLayer, both_ways
 from .test_sessions import SessionStore, held
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -1,13 +1,9 @@
 """The ASGI application of a site."""
 
-import logging
-
 from ... import messages
 from . import routing
 from .server import server
 from .serving import path_of, refuse, serve
-
-logger = logging.getLogger('sockets')
 
 
 class Application:
@@ -28,11 +24,7 @@ class Application:
         path = path_of(scope)
         handler, kwargs = routing.match(path, self.sockets_routing)
         if handler is None:
-            logger.warning(
-                'Refused a websocket to %.100r: no route matches. Add route_class(<View>.socket.Handler, path=...) to '
-                'the routing that asgi.py names.',
-                path,
-            )
+            routing.warn_of_unrouted(path)
             return await refuse(receive, send)
         await serve(handler, kwargs, scope, receive, send)
 

@@ -13,15 +13,16 @@ from .handler import Handler
 
 logger = logging.getLogger('sockets')
 
-# What has been taken in this process.
-_taken = rates.Buckets()
-
 
 class Channels4(Engine):
     """Channels 4, with daphne, uvicorn or any other server of ASGI."""
 
     handler_base = Handler
     has_loop = True
+
+    def __init__(self):
+        # What has been taken in this process.
+        self.taken = rates.Buckets()
 
     def install(self):
         """Take up nothing: a server begins its work with its first connection, or as its lifespan begins."""
@@ -57,7 +58,7 @@ class Channels4(Engine):
         return delivery.hand_over(names, message)
 
     def take_token(self, name, now, per_second, burst):
-        return _taken.wait(name, now, per_second, burst)
+        return self.taken.wait(name, now, per_second, burst)
 
     async def wait_for(self, function, *args):
         from . import delivery

@@ -1,5 +1,6 @@
 """Which handler a path leads to: our own routings, and those of Channels that ``ASGI_APPLICATION`` leads to."""
 
+import logging
 import re
 
 from django.conf import settings
@@ -12,6 +13,8 @@ from ...declaration import arguments
 from ...engine import Endpoint
 from ...router import refuse_views
 from .handler import Handler
+
+logger = logging.getLogger('sockets')
 
 
 class Entry:
@@ -95,10 +98,13 @@ class Resolved:
 
 
 def route_class(handler, path='^'):
-    """Return an entry of a routing: the handler class ``handler`` at paths that match the regular expression ``path``.
+    """Return an entry of a routing: the handler class ``handler``, or its dotted path, at paths that match the regular
+    expression ``path``.
 
     A path begins with a slash. ``ImproperlyConfigured`` for what is no handler class.
     """
+    if isinstance(handler, str):
+        handler = import_string(handler)
     refuse_views(handler)
     if not (isinstance(handler, type) and issubclass(handler, Handler)):
         raise ImproperlyConfigured(
@@ -115,7 +121,7 @@ def include(routing, path='^'):
 
     What has matched is taken off what they see.
     """
-    return [Included(path, entry) for entry in resolve(routing)]
+    return _checked([Included(path, entry) for entry in resolve(routing)])
 
 
 def resolve(routing):
@@ -134,6 +140,10 @@ def resolve(routing):
             raise ImproperlyConfigured(
                 f'A routing has {entry!r}, which is not made by route_class() or include() of sockets.routing.'
             )
+    return _checked(found)
+
+
+def _checked(found):
     for entry in found:
         arguments.refuse_taken(entry.handler, entry.names, entry.pattern)
     return found
@@ -167,6 +177,15 @@ def match(path, among=None):
         if kwargs is not None:
             return entry.handler, kwargs
     return None, {}
+
+
+def warn_of_unrouted(path):
+    """Tell the log of a client that is refused."""
+    logger.warning(
+        'Refused a websocket to %.100r: no route matches. Add route_class(<View>.socket.Handler, path=...) to the routing '
+        'that asgi.py names.',
+        path,
+    )
 
 
 def _walk(application, patterns):

@@ -14,7 +14,6 @@ from ... import conf, engine, fanout, messages, rates
 from ...connection import connect, disconnect, frame
 from ...execution import coroutines, steps
 from . import delivery, routing
-from . import engine as engine_module
 from .ended import Ended
 from .message import Message
 from .steps import on_thread
@@ -56,7 +55,7 @@ class Sandbox:
             stack.enter_context(mock.patch.object(routing, 'entries', lambda: self._entries))
             stack.enter_context(mock.patch.object(delivery, 'hand_over', self._hand_over))
             stack.enter_context(mock.patch.object(engine.current(), 'wait_for', _wait_for))
-            stack.enter_context(mock.patch.object(engine_module, '_taken', rates.Buckets()))
+            stack.enter_context(mock.patch.object(engine.current(), 'taken', rates.Buckets()))
             # Rows of all servers can be reached from here.
             stack.enter_context(mock.patch.object(fanout, 'local_servers', None))
             stack.callback(coroutines.run_by, coroutines.runs_by())
@@ -150,6 +149,7 @@ class Connection:
     def _connect(self, scope):
         handler, kwargs = routing.match(self.path)
         if handler is None:
+            routing.warn_of_unrouted(self.path)
             return self._sandbox.push(self.name, {'close': messages.CLOSE_NOT_ALLOWED})
         self._served = Served(self._sandbox, handler, self.name, self.path, kwargs, scope)
         self._served.handle('websocket.connect', scope, connect.connect)
