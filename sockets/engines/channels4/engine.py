@@ -99,6 +99,11 @@ class Channels4(Engine):
         content = {'path': path, 'reply_channel': name, 'code': code}
         return handler(Ended(name, path, kwargs), Message('websocket.disconnect', content))
 
+    def server_command(self):
+        from . import command
+
+        return command
+
     def denied(self):
         return DenyConnection()
 
