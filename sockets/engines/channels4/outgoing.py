@@ -74,4 +74,7 @@ class Outgoing:
             await send({'type': 'websocket.send', 'bytes': message['bytes']})
         if code:
             self.is_over = True
-            await send({'type': 'websocket.close', 'code': 1000 if code is True else code})
+            event = {'type': 'websocket.close', 'code': 1000 if code is True else code}
+            if code == messages.CLOSE_RESTART:
+                event['reason'] = 'restart'
+            await send(event)

@@ -9,26 +9,29 @@ from ...execution import request_state, steps, thread_state
 _DONE = object()
 
 
-async def take(work, pool, handler, is_quick, is_cancelled):
-    """Take the steps of ``work``, a generator, for ``handler``; the first one on the loop if it ``is_quick``.
-
-    ``is_cancelled()`` says whether a cancellation is of the connection, and not of the coroutine.
-    """
-    root_path, channel = handler._connection.scope.get('root_path'), handler.message.channel
+async def take(work, pool, handler, is_quick):
+    """Take the steps of ``work``, a generator, for ``handler``; the first one on the loop if it ``is_quick``."""
+    connection = handler._connection
+    root_path, channel = connection.scope.get('root_path'), handler.message.channel
     step = context = None
     try:
         if is_quick:
             step = _advance(work)
         while step is not _DONE:
             if step is None:
+                connection.is_on_thread = True
                 step = await pool.submit(_take_on_thread, work, handler, channel, root_path)
+                connection.is_on_thread = False
+                if connection.is_cancelled and step is not _DONE:
+                    raise asyncio.CancelledError()
                 continue
             try:
                 # What it sets is not there for the next frame.
                 context = context or request_state.fresh_context(root_path)
                 result = await _InContext(context, step)
             except asyncio.CancelledError:
-                if is_cancelled():
+                # Of the connection, or only of the coroutine.
+                if connection.is_cancelled:
                     raise
                 step = _advance(work, error=RuntimeError('The coroutine was cancelled.'))
             except (Exception, SystemExit, KeyboardInterrupt) as error:
