@@ -129,7 +129,7 @@ class Connection(Ended):
             self.has_ended = self.closed = True
             if self.accepted:
                 # Whoever cancels this must not keep the row from going.
-                await asyncio.shield(connect_pool.submit(self._end))
+                await asyncio.shield(self.server.end(self._end))
 
     async def _handle(self, channel, content, event, is_quick, pool):
         handler = self.handler(self, self._message(channel, content))

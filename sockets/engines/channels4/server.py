@@ -45,6 +45,8 @@ class Server:
         self.thread = threading.get_ident()
         self.is_stopping = False
         self.tasks = set()
+        # Futures of ends that are handled.
+        self._ends = set()
         self.start_task(self._listen())
         self.start_task(self._watch())
 
@@ -63,6 +65,13 @@ class Server:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    def end(self, function):
+        """Have ``function`` handle the end of a connection; return its future, which ``stop()`` waits for."""
+        end = self.connect_pool.submit(function)
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
+        return end
+
     def deliver(self, names, message):
         """Send ``message`` to those of the connections ``names`` that there are. On the loop's thread."""
         for name in names:
@@ -80,6 +89,8 @@ class Server:
         while self.connections and self.loop.time() < deadline + 1:
             # One that has just begun may not be among them yet.
             await asyncio.gather(*(connection.stop(code, deadline) for connection in list(self.connections.values())))
+        if self._ends:
+            await asyncio.wait(self._ends, timeout=max(1, deadline - self.loop.time()))
 
     async def _listen(self):
         """Deliver what other processes send."""
