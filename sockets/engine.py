@@ -293,6 +293,10 @@ class Engine:
         """Return what a try at the workers of other processes finds, as ``examine_layer``."""
         raise self._missing()
 
+    def server_command(self):
+        """Return what ``manage.py runsockets`` runs: its options, ``add_arguments(parser)``, and ``run(stdout, **options)``."""
+        raise self._missing()
+
     def sandbox(self, layer=None, routing=None):
         """Return what tests run on; see ``sockets.testing``."""
         raise self._missing()

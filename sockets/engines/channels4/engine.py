@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 
 from channels.exceptions import DenyConnection
 
@@ -25,7 +26,14 @@ class Channels4(Engine):
         self.taken = rates.Buckets()
 
     def install(self):
-        """Take up nothing: a server begins its work with its first connection, or as its lifespan begins."""
+        """Take over the servers that are here. They begin with their first connection, or as their lifespan begins."""
+        from . import uvicorn
+
+        uvicorn.patch_server()
+        if 'daphne.server' in sys.modules:
+            from . import daphne
+
+            daphne.patch_server()
 
     def layer_name(self):
         # It is the table of servers that says who lives.
@@ -117,6 +125,11 @@ class Channels4(Engine):
             return None
         connection = Ended(name, path, kwargs)
         return handler(connection, Message('websocket.disconnect', {'code': code}, connection))
+
+    def server_command(self):
+        from . import command
+
+        return command
 
     def denied(self):
         return DenyConnection()

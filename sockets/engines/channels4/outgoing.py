@@ -78,5 +78,8 @@ def _events_of(message):
     elif message.get('bytes') is not None:
         events.append({'type': 'websocket.send', 'bytes': message['bytes']})
     if code:
-        events.append({'type': 'websocket.close', 'code': 1000 if code is True else code})
+        event = {'type': 'websocket.close', 'code': 1000 if code is True else code}
+        if code == messages.CLOSE_RESTART:
+            event['reason'] = 'restart'
+        events.append(event)
     return events

@@ -14,14 +14,19 @@ logger = logging.getLogger('sockets')
 # fight for the interpreter's lock.
 PATIENCE = 0.01
 
+# Threads of a process that may hang and be replaced. Whatever makes them hang would make the next ones hang as well, and
+# each keeps its memory and its database connection.
+MOST_HUNG = 10
+
 
 class Pool:
     """Threads of the event loop ``loop``, at most ``size``, woken when what they are given has to wait.
 
-    What they have done comes back to the loop in one wake-up for many.
+    What they have done comes back to the loop in one wake-up for many. Pools ``beside`` each other share it: all comes back
+    in the order in which it was done.
     """
 
-    def __init__(self, loop, size):
+    def __init__(self, loop, size, beside=None):
         self.loop = loop
         self.size = size
         self.threads = []
@@ -29,6 +34,8 @@ class Pool:
         self._idle = []
         self._done = collections.deque()
         self._is_drain_due = False
+        if beside is not None:
+            self._done, self._drain_soon = beside._done, beside._drain_soon
         self._is_relief_due = False
         self._is_stopped = False
 
@@ -56,7 +63,12 @@ class Pool:
 
     def replace(self, thread):
         """Have another thread started in the place of ``thread``, which hangs in a function."""
-        if thread in self.threads:
+        hung = sum(getattr(other, 'is_replaced', False) for other in threading.enumerate())
+        if hung >= MOST_HUNG:
+            logger.critical(
+                'The functions of %d threads hang: %s is not replaced. Restart this process.', hung + 1, thread.name
+            )
+        elif thread in self.threads:
             self.threads.remove(thread)
             thread.is_replaced = True
             self.loop.call_soon_threadsafe(self._wake)
