@@ -111,6 +111,10 @@ class Connection:
             self.closed = bool(message.get('close')) or refuses
             self.put(message, is_last)
 
+    async def asend(self, message):
+        """Send a message as ``send()`` does, and wait until the server has taken it, but keep nobody else waiting."""
+        await current().wait_for(self.send, message)
+
     def close(self, code):
         """Close the connection with ``code``, unless that has been done."""
         if not self.closed:

@@ -156,6 +156,14 @@ class Connection(Ended):
         else:
             self.server.pool.call_on_loop(self.push, message)
 
+    async def asend(self, message):
+        if not (self.accepted and self.server.is_here()):
+            # To accept it writes its row.
+            return await super().asend(message)
+        self.send(message)
+        # Who sends much is as slow as who reads it.
+        await self.outgoing.sent()
+
     def push(self, message):
         """Send ``message`` when what was given before has been sent. On the loop's thread."""
         if message.get('close'):

@@ -1,14 +1,15 @@
 """The engine of Channels 4: what the core asks, answered by ASGI applications, channel layers and a table of servers."""
 
 import asyncio
+import contextvars
 import logging
 import sys
 
+from asgiref.sync import sync_to_async
 from channels.exceptions import DenyConnection
 
 from ... import rates
 from ...engine import Denied, Engine
-from ...execution import coroutines
 from . import layer
 from .handler import Handler
 
@@ -74,8 +75,10 @@ class Channels4(Engine):
         loop = asyncio.get_running_loop()
         server = next((found for found in delivery.servers_here() if found.loop is loop), None)
         if server is not None:
-            return await server.pool.submit(function, *args)
-        return coroutines.outside_of_loop(function, *args)
+            # It speaks the language of whoever calls.
+            return await server.pool.submit(contextvars.copy_context().run, function, *args)
+        # A page or a test of Django's, which has a thread for that.
+        return await sync_to_async(function)(*args)
 
     def routing_error(self):
         from . import routing

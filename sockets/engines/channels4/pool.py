@@ -30,6 +30,8 @@ class Pool:
         self.loop = loop
         self.size = size
         self.threads = []
+        # How many of them wait for a coroutine, which may in turn need one.
+        self._lent = 0
         self._jobs = collections.deque()
         self._idle = []
         self._done = collections.deque()
@@ -43,7 +45,7 @@ class Pool:
         """Have a thread call ``function``; return a future of its result. On the loop's thread."""
         future = self.loop.create_future()
         self._jobs.append((time.monotonic(), future, function, args))
-        if len(self._idle) == len(self.threads):
+        if len(self._idle) == len(self.threads) - self._lent:
             self._wake()
         elif not self._is_relief_due:
             self._is_relief_due = True
@@ -77,7 +79,7 @@ class Pool:
         try:
             self._idle.pop().release()
         except IndexError:
-            if len(self.threads) < self.size:
+            if len(self.threads) < self.size + self._lent:
                 thread = PoolThread(self)
                 self.threads.append(thread)
                 thread.start()
@@ -123,6 +125,9 @@ class Pool:
             except IndexError:
                 if self._is_stopped:
                     return
+                if len(self.threads) > self.size + self._lent:
+                    self.threads.remove(thread)
+                    return
                 self._idle.append(lock)
                 if jobs or self._is_stopped:
                     # It came in between: take it, unless somebody has woken us for it.
@@ -151,7 +156,11 @@ class Pool:
         """Return the result of ``awaitable``, which the loop awaits."""
 
         async def wait():
-            return await awaitable
+            self._lent += 1
+            try:
+                return await awaitable
+            finally:
+                self._lent -= 1
 
         return asyncio.run_coroutine_threadsafe(wait(), self.loop).result()
 
