@@ -196,7 +196,7 @@ class Served(Ended):
         return self.handler(self, Message(channel, content, self))
 
     def _run(self, handler, channel, function):
-        on_thread(handler, channel, self.scope.get('root_path'), function)
+        on_thread(handler, self.scope.get('root_path'), function)
 
 
 def _run(coroutine):
