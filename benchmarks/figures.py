@@ -105,7 +105,8 @@ def pyplot():
 
 def colour(name):
     """Return the colour of a contender's bar: ours stand out."""
-    return 'tab:blue' if name.startswith('run') or 'our layer' in name else 'tab:grey'
+    ours = 'run', 'sync', 'async', 'inline', 'ours'
+    return 'tab:blue' if name.startswith(ours) or 'our layer' in name else 'tab:grey'
 
 
 def draw_bars(values, form, label, path):

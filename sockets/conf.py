@@ -42,6 +42,12 @@ DEFAULTS = {
     # Seconds that a client has for its handshake, and a worker to accept it, before the connection is reset. None: what
     # the server was told, and daphne's 5.
     'HANDSHAKE_TIMEOUT': None,
+    # Functions of the opening request that return its user, (user, until when) or None, or their dotted paths. The session
+    # is asked after them.
+    'AUTHENTICATION': (),
+    # Origins, written as in ALLOWED_ORIGINS, of pages that may connect if one of those functions finds their user. Cookies
+    # that come from there do not count.
+    'TOKEN_ORIGINS': (),
     # Refuse clients that send no Origin header, which every browser does.
     'REQUIRE_ORIGIN': False,
     # Addresses or networks of proxies whose CLIENT_ADDRESS_HEADER is trusted; 'unix' is a unix socket.

@@ -5,7 +5,7 @@ text, data)``, whose steps it takes (``execution.steps``), and ``connection.disc
 rest, the core asks a ``Connection``, the one of the handler, and the ``Engine``, which ``current()`` returns.
 
 What connections are sent is a *message*, a dict of one or two of these: ``text`` (``str``) or ``bytes``, a frame; and
-``close``, a code. The name of a connection begins with that of its server, up to and including the first ``!``.
+``close``, a code; or an ``accept``, which may have a ``subprotocol``. The name of a connection begins with that of its server, up to and including the first ``!``.
 """
 
 import collections
@@ -60,7 +60,7 @@ class Special(Exception):
 class Connection:
     """One connection as the process that handles its event knows it, and the one way out to its client."""
 
-    __slots__ = ('name', 'path', 'accepted', 'closed', 'opening')
+    __slots__ = ('name', 'path', 'accepted', 'closed', 'opening', 'subprotocol')
 
     # Whether frames of this connection are handled one after another, and all of them by this process.
     keeps_order = False
@@ -73,6 +73,8 @@ class Connection:
         self.closed = False
         # Called once, just before the connection is accepted.
         self.opening = None
+        # Of those that the client offers, the one that the accept names.
+        self.subprotocol = None
 
     def accept(self):
         """Accept the connection, unless that has been done. ``RuntimeError`` after a close."""
@@ -87,7 +89,7 @@ class Connection:
     def accept_without_opening(self):
         """Accept a connection that is only to be told why it will be closed."""
         self.accepted = True
-        self.put({'accept': True})
+        self.put({'accept': True} if self.subprotocol is None else {'accept': True, 'subprotocol': self.subprotocol})
 
     def send(self, message, is_last=False):
         """Send a message now. A frame accepts the connection first, a close refuses one that is not accepted.
@@ -147,6 +149,9 @@ class Connection:
         """Return the address that opened the connection of ``request``; ``None`` on a unix socket."""
         return request.META.get('REMOTE_ADDR')
 
+    def user_of_middleware(self):
+        """Return the user whom a middleware of the engine has found for this connection, ``None`` if there is none."""
+
     def header(self, name):
         """Return the header ``name`` of the request that asks for this connection, ``None`` if there is none."""
         raise NotImplementedError
@@ -191,6 +196,15 @@ class Engine:
 
     def forget_server(self, server):
         """Forget a dead server, of which no row is left."""
+
+    def watch_servers(self, servers):
+        """Watch ``servers``, which have rows, until it is known which live: in a process that has just begun to look."""
+
+    def next_look(self, questions):
+        """Wait for the next look of this process at what is in the database, about a second, and return the keys of what
+        ``questions()`` returns, querysets by name, that find something. ``None`` at once where nobody looks anyway.
+        """
+        return None
 
     # What is sent.
 

@@ -63,6 +63,8 @@ class RoutedSocketHandler(_Base):
     method, or instances of ``Route``. If several match, the last one is used. ``login_required`` closes connections
     without a user with 4401; ``permission``, a name like ``'poker.bet'`` or several, closes those of a user who does not
     have it with 4403. ``middleware`` runs around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
+    ``authentication`` lists functions of the opening request, or their dotted paths, that return its user, instead of
+    ``SOCKETS['AUTHENTICATION']``; the session is asked after them.
     ``sends`` declares what it sends: a dict of types, each with a form as that of a ``Route``, or ``None`` for any
     fields. ``left_after`` is how many seconds somebody is away who has left.
     """
@@ -76,6 +78,7 @@ class RoutedSocketHandler(_Base):
     login_required: bool = False
     permission: 'Permission' = ()
     middleware: Sequence[Union[str, Callable[..., Any]]] = ()
+    authentication: Optional[Sequence[Union[str, Callable[[Any], Any]]]] = None
     sends: 'Sends' = {}
     # Seconds in which somebody who comes back has not left.
     left_after: float = 3

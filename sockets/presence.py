@@ -15,7 +15,8 @@ from . import callbacks, conf, engine, fanout
 from .access import auth
 from .connection import claims, identity_cache
 from .execution import background, thread_state
-from .models import Membership, Socket
+from .models import Membership, Server, Socket
+from .models.servers import HEARTBEATS
 
 logger = logging.getLogger('sockets')
 
@@ -79,20 +80,22 @@ def purge():
     """Remove what is known to be gone or to have lost its right, and ask who has been silent for a while.
 
     Return how many rows were removed. A step that fails keeps no other one from running; the first failure is raised
-    when all have run.
+    when all have run. Where this process has just begun to look who lives, that takes some seconds.
     """
     counts, failures = [], []
     for step in (
+        lambda: engine.current().watch_servers(own_rows().order_by().values_list('server', flat=True).distinct()),
         Socket.objects.purge_dead,
         purge_lost,
         revoke_expired,
         revoke_inactive,
         purge_silent_here,
         remove_left_rooms,
-        run_ends,
+        # What processes left that died between removing a row and running its functions.
+        claims.run_due,
     ):
         try:
-            counts.append(step())
+            counts.append(step() or 0)
         except Exception as error:
             failures.append(error)
     for error in failures[1:]:
@@ -107,13 +110,19 @@ def servers_of(rows):
     return list(rows.order_by().values_list('server', flat=True).distinct())
 
 
+def own_rows():
+    """Return the rows of this engine: those of servers with heartbeats, or all others. Neither reaches the other's."""
+    rows, has_heartbeats = Socket.objects.on_primary(), engine.current().layer_name() == HEARTBEATS
+    return rows.filter(layer=HEARTBEATS) if has_heartbeats else rows.exclude(layer=HEARTBEATS)
+
+
 def lost():
     """Return the rows of servers on in-memory layers that died and left no lease, such as those of another container."""
     in_memory = Q(layer__startswith='memory:')
-    if engine.current().is_local():
+    if engine.current().is_local() and not engine.current().layer_name():
         # A stock one has no name.
-        in_memory |= Q(layer=engine.current().layer_name())
-    rows = Socket.objects.on_primary().filter(in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
+        in_memory |= Q(layer='')
+    rows = own_rows().filter(in_memory, modified__lt=timezone.now() - timedelta(seconds=LOST_AFTER))
     # One that was stopped for a while, as a laptop is, may hold its lease.
     alive = engine.current().live_servers(servers_of(rows))
     return rows.exclude(server__in=alive) if alive else rows
@@ -129,22 +138,15 @@ def purge_lost():
 
 def purge_silent_here():
     """Do what ``purge_silent`` does for the connections that a message of this process can reach."""
-    rows = Socket.objects.on_primary().filter(Q(layer=engine.current().layer_name()) | Q(layer=None))
+    rows = own_rows().filter(Q(layer=engine.current().layer_name()) | Q(layer=None))
     elsewhere = fanout.servers_elsewhere(servers_of(rows))
     return purge_silent(rows.exclude(server__in=elsewhere) if elsewhere else rows)
 
 
 def remove_left_rooms():
-    """Remove what processes left that died between removing a row and leaving its rooms; return 0, as those are no rows."""
+    """Remove what processes left that died between removing a row and leaving its rooms."""
     rows = Socket.objects.on_primary()
     Membership.objects.using(rows.db).exclude(socket_id__in=rows.values('pk')).delete()
-    return 0
-
-
-def run_ends():
-    """Run what processes left that died between removing a row and running its functions; return 0, as above."""
-    claims.run_due()
-    return 0
 
 
 def purge_silent(rows):
@@ -155,11 +157,19 @@ def purge_silent(rows):
     return count
 
 
+def expired():
+    """Return the rows whose session has expired."""
+    return own_rows().filter(session__expire_date__lte=timezone.now())
+
+
+def expired_otherwise():
+    """Return the rows whose authentication without a session has expired."""
+    return own_rows().filter(authenticated_until__lte=timezone.now())
+
+
 def revoke_expired():
-    """Close the connections whose session has expired; return how many that were."""
-    return (
-        Socket.objects.on_primary().filter(session__expire_date__lte=timezone.now()).revoke('Your session has expired.')
-    )
+    """Close the connections whose session or authentication has expired; return how many that were."""
+    return expired().revoke('Your session has expired.') + expired_otherwise().revoke(auth.EXPIRED)
 
 
 def revoke_inactive():
@@ -169,11 +179,7 @@ def revoke_inactive():
     """
     if not auth.has_active_column():
         return 0
-    return (
-        Socket.objects.on_primary()
-        .filter(user__isnull=False, user__is_active=False)
-        .revoke('Your account is not active.')
-    )
+    return own_rows().filter(user__isnull=False, user__is_active=False).revoke('Your account is not active.')
 
 
 def start_housekeeper():
@@ -203,6 +209,8 @@ class Housekeeper(threading.Thread):
     def __init__(self, began=None):
         super().__init__(name='sockets-housekeeper', daemon=True)
         self.began = began
+        # Which questions have found something, if the engine has asked them.
+        self.found = None
         self.next_thorough = 0
         # What went wrong, and has been said.
         self.troubles = set()
@@ -215,17 +223,34 @@ class Housekeeper(threading.Thread):
 
     def run(self):
         while not self.is_replaced:
-            time.sleep(1)
+            self.found = engine.current().next_look(self.questions)
+            if self.found is None:
+                time.sleep(1)
             thread_state.begin()
             try:
                 self.look()
             except Exception as error:
                 self.note_trouble(error)
 
+    def questions(self):
+        """Return what is asked every second in one query, as querysets by name."""
+        return {
+            'ended': claims.due(self.is_late()),
+            'expired': expired(),
+            # A query of its own, for an index of its own: OR would read every row.
+            'expired_otherwise': expired_otherwise(),
+        }
+
+    def is_late(self):
+        # Whether people have had the time to come back.
+        return self.began is not None and time.monotonic() - self.began >= TIME_TO_RETURN
+
     def look(self):
         """Take every step that is due; what goes wrong in one keeps no other one from being taken."""
         now = time.monotonic()
         self.began = now if self.began is None else self.began
+        asked_well = self.found is not None or self.attempt(self.ask)
+        found, self.found = self.found, None
         thorough = now >= self.next_thorough
         if thorough:
             self.next_thorough = now + THOROUGH_INTERVAL
@@ -237,11 +262,16 @@ class Housekeeper(threading.Thread):
         steps.append(partial(self.purge_dead, thorough))
         if thorough:
             steps += [purge_lost, ask_the_old, remove_left_rooms]
-        steps.append(revoke_expired)
-        steps.append(partial(claims.run_due, late=now - self.began >= TIME_TO_RETURN, waits=False))
-        went_well = [self.attempt(step) for step in steps]
-        if all(went_well):
+        steps += [revoke_expired] if found.intersection(('expired', 'expired_otherwise')) else []
+        if 'ended' in found or claims.has_tasks():
+            steps.append(partial(claims.run_due, late=self.is_late(), waits=False))
+        if all([asked_well, *map(self.attempt, steps)]):
             self.troubles.clear()
+
+    def ask(self):
+        """Ask the ``questions``."""
+        self.found = set(self.questions())
+        self.found, _ = Server.objects.using(Socket.objects.on_primary().db).look(self.questions())
 
     def attempt(self, step):
         """Take a step; return whether nothing went wrong."""
@@ -270,6 +300,6 @@ class Housekeeper(threading.Thread):
 def ask_the_old():
     """Ping the silent connections whose rows an older version of this package made: nobody judges their servers."""
     if engine.current().layer_name():
-        rows = Socket.objects.on_primary().filter(layer=None)
+        rows = own_rows().filter(layer=None)
         if rows.exists():
             purge_silent(rows)

@@ -3,7 +3,6 @@
 import sys
 import threading
 
-import django
 import pytest
 from django.utils.module_loading import import_string
 
@@ -67,9 +66,9 @@ OUR_LAYERS = (
 InMemoryChannelLayer = import_string(OUR_LAYERS[0])
 
 
-# The layers know nothing of Django, and little of Python. The last Django sees all of them on the first Python, the last
-# and one between; the others see a stock one and one of ours.
-_SEES_ALL = django.VERSION >= (2, 2) and sys.version_info[:2] in ((3, 7), (3, 11), (3, 13))
+# The layers know nothing of Django, and little of Python. The first Python, the last and one between see all of them; the
+# others see a stock one and one of ours.
+_SEES_ALL = sys.version_info[:2] in ((3, 7), (3, 11), (3, 13))
 
 
 @pytest.fixture(params=STOCK_LAYERS + OUR_LAYERS if _SEES_ALL else STOCK_LAYERS[:1] + OUR_LAYERS[-1:])

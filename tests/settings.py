@@ -1,6 +1,7 @@
 """A project as small as the library allows."""
 
 import os
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from sockets.engines import prepare
@@ -19,6 +20,9 @@ INSTALLED_APPS = [
     'channels',
     'sockets',
 ]
+if find_spec('rest_framework'):
+    # Its table of tokens.
+    INSTALLED_APPS.append('rest_framework.authtoken')
 MIDDLEWARE = [
     'django.contrib.sessions.middleware.SessionMiddleware',
     'django.contrib.auth.middleware.AuthenticationMiddleware',

@@ -4,11 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from django.views.generic import View
-
-from sockets import SocketRouter
-from sockets.models import Socket
-from sockets.testing import SocketClient
 
 DOCS = Path(__file__).resolve().parent.parent / 'docs'
 PAGE = (DOCS / 'compare.md').read_text()
@@ -43,22 +38,3 @@ def test_a_cell_of_ours_is_a_yes_with_a_proof_or_a_no_with_a_reason():
 def test_the_test_that_proves_it_is_there(path, name):
     definition = r"^\s*def {0}\(|^test\('{0}', ".format(re.escape(name))
     assert re.search(definition, (DOCS / path).read_text(), re.MULTILINE)
-
-
-@pytest.mark.django_db
-def test_a_token_says_who_a_connection_is_if_the_connect_function_notes_it(alice):
-    class Page(View):
-        socket = SocketRouter()
-
-        @socket.connect
-        def on_open(socket):
-            user = type(alice).objects.get(username=socket.request.GET['token'])
-            Socket.objects.filter(pk=socket.socket.pk).update(user=user)
-
-        @socket.route('WHO', login_required=True)
-        def on_who(socket):
-            return {'type': 'YOU', 'name': socket.user.get_username()}
-
-    assert 'Socket.objects.filter(pk=socket.socket.pk).update(user=user)' in REASONS['tokens']
-    with SocketClient('/page/?token=alice', handler=Page.socket.Handler) as client:
-        assert client.request('WHO') == {'type': 'YOU', 'name': 'alice'}

@@ -177,3 +177,14 @@ def test_a_connection_is_closed_though_its_error_cannot_be_sent(connect, caplog)
     connection._put(text='{"type": "HANG"}')
     assert connection.messages() == [{'close': 1011}]
     assert not Socket.objects.exists() and 'no words' in caplog.text
+
+
+def test_without_a_time_nothing_is_noted_of_a_frame(connect, settings):
+    class Noting(RoutedSocketHandler):
+        routes = (('LOOK', lambda socket: seen.append(dict(timing.handled))),)
+
+    seen = []
+    for time_ in (None, 60):
+        settings.SOCKETS = {'MAX_HANDLING_TIME': time_}
+        connect(Noting).send({'type': 'LOOK'})
+    assert [len(handled) for handled in seen] == [0, 1]

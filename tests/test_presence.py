@@ -324,7 +324,7 @@ def test_no_step_of_the_housekeeper_keeps_the_others_from_running_and_each_troub
     housekeeper = presence.Housekeeper()
     for _ in range(2):
         presence._unfinished.extend([step('an end'), step('another end')])
-        housekeeper.next_thorough = 0
+        housekeeper.next_thorough, housekeeper.found = 0, {'expired'}
         housekeeper.look()
     assert sorted(taken) == sorted(2 * [*names, 'an end', 'another end'])
     assert caplog.text.count('Housekeeping waits: ValueError: broken: ' + broken) == 1
@@ -376,7 +376,7 @@ def test_an_end_that_nothing_began_is_not_looked_for_for_ever(layer, connect):
     assert not presence._unfinished
 
 
-def test_an_end_that_is_handled_later_is_watched_and_leaves_the_thread_as_it_was(connect, monkeypatch):
+def test_an_end_that_is_handled_later_is_watched_and_leaves_the_thread_as_it_was(connect, monkeypatch, settings):
     # The script prefix of its connection stayed with the housekeeper, and a function that hung kept it from its work.
     class Watched(RoutedSocketHandler):
         def disconnect(self, message, **kwargs):
@@ -386,6 +386,7 @@ def test_an_end_that_is_handled_later_is_watched_and_leaves_the_thread_as_it_was
         raise OperationalError('away')
 
     seen, again = [], []
+    settings.SOCKETS = {'MAX_HANDLING_TIME': 60}
     page = connect(Watched)
     Socket.objects.update(handshake='{"root_path": "/shop"}')
     monkeypatch.setattr(callbacks, 'try_again', again.append)

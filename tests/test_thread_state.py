@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 from channels import channel_layers, route
 from channels.message import Message
-from channels.signals import consumer_started
+from channels.signals import consumer_finished, consumer_started
+from channels.worker import Worker
 from django.conf.urls import url
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
@@ -510,3 +511,26 @@ def test_frames_of_a_handler_class_without_a_router_are_handled_alike():
     with SocketClient('/page/', handler=Plain) as client:
         assert client.request('LOOK') == {'type': 'SEEN', 'state': FRESH, 'prefix': '/'}
     assert connections['default'].in_atomic_block
+
+
+def test_who_listens_to_the_signals_of_a_consumer_later_is_heard_and_may_leave():
+    # Who receives them is not found out anew for each frame.
+    signals, heard = (consumer_started, consumer_finished), []
+
+    def note(signal, **kwargs):
+        heard.append(signal)
+
+    def handle():
+        for signal in signals:
+            signal.send(sender=Worker, environ={})
+
+    handle()
+    for signal in signals:
+        assert signal.use_caching
+        signal.connect(note)
+    handle()
+    assert heard == [consumer_started, consumer_finished]
+    for signal in signals:
+        signal.disconnect(note)
+    handle()
+    assert len(heard) == 2

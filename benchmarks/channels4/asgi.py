@@ -1,4 +1,4 @@
-"""The consumers of Channels 4."""
+"""The consumers of Channels 4, our handlers beside them, and a loop with nothing around it."""
 
 import asyncio
 import json
@@ -13,6 +13,8 @@ from channels.db import database_sync_to_async  # noqa: E402
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path  # noqa: E402
+
+from benchmarks.channels4 import handlers  # noqa: E402
 
 NEWS = {'type': 'NEWS', 'text': 'x' * 100}
 
@@ -77,6 +79,17 @@ class Grouped(AsyncJsonWebsocketConsumer):
         await self.send_json(event['content'])
 
 
+async def bare(scope, receive, send):
+    """Echo JSON: what a server leaves to its applications."""
+    await receive()
+    await send({'type': 'websocket.accept'})
+    while True:
+        event = await receive()
+        if event['type'] == 'websocket.disconnect':
+            return
+        await send({'type': 'websocket.send', 'text': json.dumps(json.loads(event['text']))})
+
+
 async def used(scope, receive, send):
     """Answer any request with what this server runs on: a uvicorn that is slower than people's is not measured."""
     loop = type(asyncio.get_running_loop())
@@ -105,6 +118,8 @@ application = ProtocolTypeRouter(
                 path('async/permission/', AuthMiddlewareStack(AsyncPermission.as_asgi())),
                 path('async/ahas_perm/', AuthMiddlewareStack(AsyncPermissionOfDjango5.as_asgi())),
                 path('grouped/', Grouped.as_asgi()),
+                path('bare/', bare),
+                *(path(name, handler.as_asgi()) for name, handler in handlers.paths.items()),
             ]
         ),
     }

@@ -9,6 +9,9 @@ from django.utils.crypto import constant_time_compare
 
 from ..exceptions import ConnectionRevoked
 
+# What a client is told whose token or the like is too old.
+EXPIRED = 'Your authentication has expired.'
+
 
 class _Request:
     """As much of a request as ``django.contrib.auth`` looks at."""
@@ -102,10 +105,18 @@ def row_session_key(session):
     return session.session_key if is_in_rows(session) else None
 
 
+def expires(row):
+    """Return when the right of ``row``, loaded with its session, ends: a time of ``time.time()``, ``None`` for no such time."""
+    ends = [row.authenticated_until, None if row.session_id is None else row.session.expire_date]
+    return min((end.timestamp() for end in ends if end is not None), default=None)
+
+
 def check_still_valid(row):
     """Raise ``ConnectionRevoked`` unless ``row`` still stands for its user: what ``request.user`` would re-check."""
     if row.session_id is not None and row.session.expire_date < timezone.now():
         raise ConnectionRevoked('Your session has expired.')
+    if row.authenticated_until is not None and row.authenticated_until <= timezone.now():
+        raise ConnectionRevoked(EXPIRED)
     if row.user_id is None:
         return
     if not is_active(row.user):

@@ -5,8 +5,9 @@ import json
 import logging
 import re
 import weakref
-from urllib.parse import unquote_plus
+from urllib.parse import quote_plus, unquote_plus
 
+from django.conf import settings
 from django.http import QueryDict
 
 from .. import conf
@@ -107,6 +108,22 @@ def strip_text(text, session_cookie):
         return ''
     stripped = strip(content, session_cookie)
     return json.dumps(stripped) if any(stripped['dropped'].values()) else text
+
+
+def redact(text, request):
+    """Return ``text``, which may be logged, without the credentials that came with ``request``."""
+    values = [value for name in request.GET if is_credential(name) for value in request.GET.getlist(name)]
+    values += [
+        value for name, value in request.COOKIES.items() if name == settings.SESSION_COOKIE_NAME or is_credential(name)
+    ]
+    for name, value in request.META.items():
+        if name.startswith('HTTP_') and is_credential(name[5:]):
+            # "Bearer ...", and lists.
+            values += [value, *re.split('[ ,]+', value)]
+    # Shorter ones are no secrets, but words. The longest first: another may be in it.
+    for value in sorted(filter(lambda value: len(value) >= 8, values), key=len, reverse=True):
+        text = text.replace(value, '***').replace(quote_plus(value), '***')
+    return text
 
 
 def note_absent(request, dropped):

@@ -33,11 +33,20 @@ def origin_allowed(origin, host, is_secure=False):
     """
     if not origin:
         return not conf.REQUIRE_ORIGIN
+    return _is_of(origin, conf.ALLOWED_ORIGINS, host, is_secure)
+
+
+def may_send_token(origin, host, is_secure=False):
+    """Whether a page of ``origin`` may open a socket if something else than its cookies says who its user is."""
+    return bool(origin and conf.TOKEN_ORIGINS) and _is_of(origin, conf.TOKEN_ORIGINS, host, is_secure)
+
+
+def _is_of(origin, allowed, host, is_secure):
+    """Whether ``origin`` is one of ``allowed``; of ``ALLOWED_HOSTS`` if that is ``None``."""
     if not origin.isascii():
         # lower() makes ASCII of some letters that are not ASCII.
         return False
     origin = _whole(origin)
-    allowed = conf.ALLOWED_ORIGINS
     if allowed is not None and any(('://' in entry or entry == NULL) and _whole(entry) == origin for entry in allowed):
         return True
     match = _ORIGIN.fullmatch(origin)
@@ -64,7 +73,7 @@ def origin_allowed(origin, host, is_secure=False):
 
 
 def can_match(entry):
-    """Whether a browser may say what ``entry`` of ``ALLOWED_ORIGINS`` is for: a host, a whole origin, ``null``."""
+    """Whether a browser may say what ``entry`` of ``ALLOWED_ORIGINS`` or ``TOKEN_ORIGINS`` is for: a host, a whole origin, ``null``."""
     if entry in (NULL, '*'):
         return True
     if '://' not in entry:

@@ -117,7 +117,9 @@ def _user_saved(instance, using, raw=False, created=False, **kwargs):
 def _logged_out(request, user, **kwargs):
     # A session in the database takes its rows along. Others leave no trace in a row: all of the user's go.
     if user is not None and auth.row_session_key(request.session) is None:
-        Socket.objects.on_primary().filter(user=user.pk, session=None).revoke('You have logged out.')
+        # What a token has opened is of no session.
+        mine = Socket.objects.on_primary().filter(user=user.pk, session=None, authentication=None)
+        mine.revoke('You have logged out.')
 
 
 def _with_sockets(cycle_key):

@@ -39,6 +39,8 @@ class SocketAdmin(admin.ModelAdmin):
     # Not the session: its key is as good as a password.
     fields = readonly_fields = (
         'user',
+        'authentication',
+        'authenticated_until',
         'path',
         'user_ip',
         'server',

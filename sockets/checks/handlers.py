@@ -7,7 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import engine
 from ..connection import calls
-from ..declaration import handler_classes
+from ..declaration import authentication, handler_classes
 from ..router import attached_routers
 from ..routes import covers
 from . import views as view_checks
@@ -17,7 +17,7 @@ from .installation import is_checkable
 @register('sockets')
 def check_handlers(app_configs=None, **kwargs):
     """W003: handlers that the routing does not lead to; E008: URL arguments that the path does not give; E011:
-    middleware that cannot be used; W009: routes that never match; W016: sockets that ask for less than their page;
+    middleware that cannot be used; E013: authentications that cannot; W009: routes that never match; W016: sockets that ask for less than their page;
     W017: functions of a subclass that are not called.
     """
     if not is_checkable():
@@ -32,6 +32,7 @@ def check_handlers(app_configs=None, **kwargs):
         *_unrouted(engine.current().routed_classes()),
         *_missing_arguments(endpoints),
         *_broken_middleware(handlers),
+        *_broken_authentications(handlers),
         *_hidden_routes(handlers),
         *view_checks.check(attached_routers, handlers),
     ]
@@ -117,6 +118,23 @@ def _broken_middleware(handlers):
                 id='sockets.E011',
                 hint=("Correct it in SOCKETS['MIDDLEWARE'], or in the middleware of the class."),
             )
+
+
+def _broken_authentications(handlers):
+    # That of the setting is the same for all.
+    found = {}
+    for handler in handlers:
+        try:
+            authentication.of_class(handler)
+        except ImproperlyConfigured as error:
+            found.setdefault(str(error), handler)
+    for text, handler in found.items():
+        yield Error(
+            text,
+            obj=handler,
+            id='sockets.E013',
+            hint="Correct it in SOCKETS['AUTHENTICATION'], or in the authentication of the class.",
+        )
 
 
 def _hidden_routes(handlers):

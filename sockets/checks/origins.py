@@ -14,6 +14,26 @@ def check_origins(app_configs=None, **kwargs):
     """W008: hosts of which none can be that of a page; origins that no browser sends."""
     if not is_checkable():
         return []
+    return [
+        *(_of_pages() or _useless('ALLOWED_ORIGINS', conf.ALLOWED_ORIGINS)),
+        *_useless('TOKEN_ORIGINS', conf.TOKEN_ORIGINS),
+    ]
+
+
+def _useless(setting, entries):
+    useless = sorted(entry for entry in entries or () if not origins.can_match(entry)) if is_list(entries) else []
+    if useless:
+        yield Warning(
+            "SOCKETS['{}'] has {}, which no browser says.".format(setting, ', '.join(map(repr, useless))),
+            id='sockets.W008',
+            hint=(
+                "Write a host without port ('example.com', '.example.com'), a whole origin as browsers send it "
+                "('http://localhost:3000', 'capacitor://localhost', 'file://'), or 'null'."
+            ),
+        )
+
+
+def _of_pages():
     name = 'ALLOWED_HOSTS' if conf.ALLOWED_ORIGINS is None else "SOCKETS['ALLOWED_ORIGINS']"
     hosts = settings.ALLOWED_HOSTS if conf.ALLOWED_ORIGINS is None else conf.ALLOWED_ORIGINS
     # With DEBUG, no host at all means this machine.
@@ -24,21 +44,7 @@ def check_origins(app_configs=None, **kwargs):
         origins.origin_allowed(host if '://' in host or host == origins.NULL else 'http://' + host, host)
         for host in (*hosts, 'localhost')
     ):
-        useless = sorted(entry for entry in conf.ALLOWED_ORIGINS or () if not origins.can_match(entry))
-        return (
-            [
-                Warning(
-                    "SOCKETS['ALLOWED_ORIGINS'] has {}, which no browser says.".format(', '.join(map(repr, useless))),
-                    id='sockets.W008',
-                    hint=(
-                        "Write a host without port ('example.com', '.example.com'), a whole origin as browsers send it "
-                        "('http://localhost:3000', 'capacitor://localhost', 'file://'), or 'null'."
-                    ),
-                )
-            ]
-            if useless
-            else []
-        )
+        return []
     return [
         Warning(
             f'{name} is {hosts!r}: the websocket of every page is refused with HTTP 403.',

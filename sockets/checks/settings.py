@@ -94,6 +94,14 @@ _VALUES = (
         lambda value: value is None or is_list(value),
         "Give a list of hosts as in ALLOWED_HOSTS and of whole origins, such as ['example.com', 'file://'], or None.",
     ),
+    (
+        'AUTHENTICATION',
+        lambda value: (
+            isinstance(value, (list, tuple)) and all(isinstance(entry, str) or callable(entry) for entry in value)
+        ),
+        "Give a list of functions of the request, or of their dotted paths, such as ['mysite.auth.by_token'].",
+    ),
+    ('TOKEN_ORIGINS', is_list, "Give a list of origins, such as ['https://example.org'], or ['*'] for all."),
     ('REQUIRE_ORIGIN', lambda value: isinstance(value, bool), 'Give True or False.'),
     ('TRUSTED_PROXIES', _are_networks, "Give a list like ['127.0.0.1', '10.0.0.0/8', 'unix']."),
     (

@@ -21,14 +21,18 @@ def call(handler, event, content):
 
 
 def pass_on(handler, event, content):
-    """Yield the steps of ``call``, and return what that returns."""
+    """Return a generator of the steps of ``call``, which returns what that returns."""
     handler.event = event
     handle = chain(type(handler))
     if handle is _innermost:
         if type(handler)._has_receive:
             handler._identity.is_for_middleware = True
-        return (yield from _EVENTS[event](handler, content))
+        return _EVENTS[event](handler, content)
     handler._identity.is_for_middleware = True
+    return _through(handle, handler, content)
+
+
+def _through(handle, handler, content):
     # Middleware needs the result where it is called.
     yield None
     return handle(handler, content)

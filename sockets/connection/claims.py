@@ -47,12 +47,19 @@ def run_claimed(claims):
         helper.join()
 
 
-def run_due(late=False, waits=True):
-    """Run what is noted and claimed by nobody; ``late`` also what waits whether somebody comes back.
+def due(late=False):
+    """Return what is noted and claimed by nobody; ``late`` also what waits whether somebody comes back."""
+    return _ends().due(late)
 
-    Without ``waits``, threads do that.
-    """
-    count = len(_tasks) + len(_ends().due(late).values_list('pk', flat=True)[: THREADS * _PART or 1])
+
+def has_tasks():
+    """Return whether this process has claimed what it has not begun with."""
+    return bool(_tasks)
+
+
+def run_due(late=False, waits=True):
+    """Run what is ``due``. Without ``waits``, threads do that."""
+    count = len(_tasks) + len(due(late).values_list('pk', flat=True)[: THREADS * _PART or 1])
     allowed = _threads_allowed()
     helpers = []
     with _lock:
@@ -106,14 +113,14 @@ class Helper(threading.Thread):
 
 def claim(late, tasks):
     """Claim some of what is due and add it to ``tasks``; return whether something was due."""
-    keys = list(_ends().due(late).order_by('noted', 'pk').values_list('pk', flat=True)[: max(1, THREADS) * _PART])
+    keys = list(due(late).order_by('noted', 'pk').values_list('pk', flat=True)[: max(1, THREADS) * _PART])
     if not keys:
         return False
     if THREADS:
         # Others look at the same ones.
         keys = random.sample(keys, min(len(keys), _PART))
     name = removal.Claim().name
-    if _ends().due(late).filter(pk__in=keys).update(claimed_by=name, claimed_until=in_seconds(removal.LEASE)):
+    if due(late).filter(pk__in=keys).update(claimed_by=name, claimed_until=in_seconds(removal.LEASE)):
         found = list(_ends().filter(pk__in=keys, claimed_by=name).select_related('user').order_by('noted', 'pk'))
         from django.contrib.sessions.models import Session
 

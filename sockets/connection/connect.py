@@ -8,8 +8,9 @@ import time
 from django.conf import settings
 
 from .. import callbacks, conf, engine, messages, signals
-from ..access import auth, demands, limits, origins
+from ..access import auth, authentication, demands, limits, origins
 from ..contracts import refusals
+from ..declaration import authentication as authentications
 from ..exceptions import ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, TooManyConnections
 from ..execution import steps
 from . import replies, visits
@@ -29,8 +30,8 @@ def connect(handler):
     """Yield the steps in which the connection of ``handler`` is opened, or turned away. The first one may wait."""
     try:
         connection = handler._connection
-        user_ip = _identify(handler, connection)
-        connection.opening = functools.partial(_write_row, handler, connection, user_ip)
+        user_ip, found = yield from _identify(handler, connection)
+        connection.opening = functools.partial(_write_row, handler, connection, user_ip, found)
         connection.identified(handler)
         yield from pass_on(handler, 'connect', None)
         yield None
@@ -52,11 +53,27 @@ def connect(handler):
 
 
 def _identify(handler, connection):
-    """Identify the client and return its address; raise if it may not connect."""
+    """Yield the steps to the identity of the client; return its address, and what has found its user.
+
+    That is ``None`` for a session, or nothing. Raise if it may not connect.
+    """
     request = handler._request = connection.handshake()
     _check_path(connection.path)
-    origin, host = request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST')
-    if not origins.origin_allowed(origin, host, request.is_secure()):
+    is_own = _check_origin(handler, connection, request)
+    found = yield from _authenticate(handler, connection, request, is_own)
+    identity = handler._identity
+    request.session, request.user = identity.session, identity.user
+    user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
+    demands.check(handler, demands.of_connection(type(handler)))
+    limits.check_connections(identity.user, user_ip)
+    return user_ip, found
+
+
+def _check_origin(handler, connection, request):
+    """Return whether the cookies of the page that asks count; raise if it may not connect at all."""
+    origin, host, is_secure = request.META.get('HTTP_ORIGIN'), request.META.get('HTTP_HOST'), request.is_secure()
+    is_own = origins.origin_allowed(origin, host, is_secure)
+    if not is_own and not (authentications.of_class(type(handler)) and origins.may_send_token(origin, host, is_secure)):
         logger.warning(
             'Refused a websocket to %.100r at %.100r from the foreign origin %.100r. %s',
             connection.path,
@@ -65,14 +82,31 @@ def _identify(handler, connection):
             origins.remedy(origin),
         )
         raise engine.Denied()
-    identity = handler._identity = Identity.of_cookie(
-        connection, memories.get(connection.name), request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    )
-    request.session, request.user = identity.session, identity.user
-    user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
-    demands.check(handler, demands.of_connection(type(handler)))
-    limits.check_connections(identity.user, user_ip)
-    return user_ip
+    return is_own
+
+
+def _authenticate(handler, connection, request, is_own):
+    """Yield the steps to the identity of ``handler``: of the first that knows its user, or of the session. Return that."""
+    memory, session_key = memories.get(connection.name), request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    if not is_own:
+        # Or a page of others could act as whoever opens it.
+        request.COOKIES = {}
+        request.META.pop('HTTP_COOKIE', None)
+    try:
+        found = yield from authentication.authenticate(type(handler), request)
+        if found is None and not is_own:
+            raise ConnectionRevoked('Send a token to use this socket from the page of another site.')
+    except BaseException:
+        handler._identity = Identity.of_user(connection, memory, auth.anonymous())
+        raise
+    finally:
+        connection.subprotocol = authentication.subprotocol_of(request)
+    if found is None:
+        handler._identity = Identity.of_cookie(connection, memory, session_key)
+        found = authentication.of_middleware(connection.user_of_middleware(), handler._identity.user)
+    if found is not None:
+        handler._identity = Identity.of_user(connection, memory, found.user)
+    return found
 
 
 def _check_path(path):
@@ -87,7 +121,7 @@ def _check_path(path):
     raise engine.Denied()
 
 
-def _write_row(handler, connection, user_ip):
+def _write_row(handler, connection, user_ip, found):
     # The row comes before the accept: the client's first frame may reach another worker right after it.
     from django.db import DataError, IntegrityError
 
@@ -100,6 +134,8 @@ def _write_row(handler, connection, user_ip):
         user_ip=user_ip,
         session_id=auth.row_session_key(identity.session),
         user=identity.user if identity.user.is_authenticated else None,
+        authentication=None if found is None else found.name[:100],
+        authenticated_until=None if found is None else found.until,
         # Whoever reads the database, or a copy of it, is not to be anybody's session.
         handshake=connection.handshake_text(secret_cookie=settings.SESSION_COOKIE_NAME),
     )
@@ -110,6 +146,7 @@ def _write_row(handler, connection, user_ip):
         logger.warning('Refused a websocket to %.100r: %s', connection.path, error)
         raise engine.current().denied() from error
     identity.row = row
+    identity.memory.until = row.authenticated_until and row.authenticated_until.timestamp()
     identity.memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION)
     signals.announce(signals.socket_connected, sender=type(handler), socket=row)
 

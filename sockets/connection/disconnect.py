@@ -108,7 +108,7 @@ def _again(name, path, code, looks):
 def _serve(handler, event, function, *args):
     """Call ``function``, which handles ``event`` of ``handler``, where no message of its connection is being handled."""
     # Whoever ends a connection for its client may be within a request of its own.
-    timing.timed(handler, event, functools.partial(thread_state.serve, functools.partial(function, *args), None, None))
+    timing.timed(handler, event, thread_state.serve, functools.partial(function, *args), None, None)
 
 
 def _run(handler, row, code, reason):

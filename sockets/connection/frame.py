@@ -20,15 +20,10 @@ logger = logging.getLogger('sockets')
 
 
 def receive(handler, text, data):
-    """Yield the steps in which a frame of the connection of ``handler`` is handled: a ``text``, or the bytes ``data``; the
-    other one is ``None``. The first one does not wait.
+    """Return a generator of the steps in which a frame of the connection of ``handler`` is handled: a ``text``, or the
+    bytes ``data``; the other one is ``None``. The first one does not wait.
     """
-    handler._frame = frame = handler._frame_class(handler)
-    try:
-        yield from frame.handle(text, data)
-    finally:
-        # It knows the handler, and a circle of references would keep both for a while.
-        handler._frame = None
+    return handler._frame_class(handler).handle(text, data)
 
 
 class Frame:
@@ -43,53 +38,38 @@ class Frame:
     def handle(self, text, data):
         """Yield the steps to the answer, in this order."""
         handler = self.handler
-        connection, ref, began = handler._connection, None, time.perf_counter()
-        memory = memories.get(connection.name)
-        identity = handler._identity = Identity(connection, memory, handler._deferred)
-        if memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
-            yield None
-            attempt(handler, _note_life, connection, memory)
+        handler._frame = self
         try:
-            content = handler.content = self._read(memory, text, data)
-            ref = self.ref()
-            if handler._is_quick and self._may_wait(memory, content):
+            connection, ref, began = handler._connection, None, time.perf_counter()
+            memory = memories.get(connection.name)
+            identity = handler._identity = Identity(connection, memory, handler._deferred)
+            if memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
                 yield None
-                # An async def asks for the user where nothing may wait.
-                identity.load()
-            self.admit(memory, content)
-            reply = yield from self.answer(content, ref)
-        except BaseException as error:
-            if isinstance(error, (steps.Abandoned, engine.current().escaping)):
-                raise
-            reply, error = None, engine.current().meaning_of(refusals.frame_error(error))
-            self.outcome = outcome_of(error)
-            attempt(handler, self.fail, error, self.ref() if ref is None else ref)
+                attempt(handler, _note_life, connection, memory)
+            try:
+                content = handler.content = self._read(memory, text, data)
+                ref = self.ref()
+                if handler._is_quick and self._may_wait(memory, content):
+                    yield None
+                    # An async def asks for the user where nothing may wait.
+                    identity.load()
+                self.admit(memory, content)
+                reply = yield from self.answer(content, ref)
+            except BaseException as error:
+                if isinstance(error, (steps.Abandoned, engine.current().escaping)):
+                    raise
+                reply, error = None, engine.current().meaning_of(refusals.frame_error(error))
+                self.outcome = outcome_of(error)
+                attempt(handler, self.fail, error, self.ref() if ref is None else ref)
+            finally:
+                identity.must_hold = False
+            self._conclude(memory, reply)
+            if signals.message_handled.receivers:
+                yield None
+                self._announce(began)
         finally:
-            identity.must_hold = False
-        code = limits.code_after(memory, self.outcome)
-        if reply is not None and not connection.closed:
-            attempt(handler, connection.send, reply, code is None)
-        if code is not None:
-            logger.info(
-                'Closing %s at %r with %d: %d more of its frames were bad than good, the last one %s',
-                connection.name,
-                handler.path,
-                code,
-                memory.bad_frames,
-                self.outcome,
-            )
-            attempt(handler, connection.close, code)
-        if signals.message_handled.receivers:
-            yield None
-            route = handler._route
-            signals.announce(
-                signals.message_handled,
-                sender=type(handler),
-                socket=handler,
-                outcome=self.outcome,
-                route=None if route is None else route.name,
-                duration=time.perf_counter() - began,
-            )
+            # It knows the handler, and a circle of references would keep both for a while.
+            handler._frame = None
 
     def ref(self):
         """Return the ``ref`` of the frame, ``None`` if it has none or cannot be understood."""
@@ -101,7 +81,7 @@ class Frame:
         handler = self.handler
         limits.check_rate(memory, handler, content)
         handler._identity.must_hold = True
-        if memory.is_in_doubt:
+        if memory.is_in_doubt or memory.until is not None and memory.until <= time.time():
             handler._identity.confirm()
         demands.check_frame(handler)
 
@@ -148,6 +128,34 @@ class Frame:
         """Return the message that goes before the close of a connection whose function takes too long."""
         # A client that got no answer would send it again, to hang the next thread.
         return replies.reply_of(self.handler, messages.error(messages.SERVER_ERROR, 'This takes too long.'), self.ref())
+
+    def _conclude(self, memory, reply):
+        """Send the ``reply``, if there is one, and close a connection of which this was one bad frame too many."""
+        handler, connection = self.handler, self.handler._connection
+        code = limits.code_after(memory, self.outcome)
+        if reply is not None and not connection.closed:
+            attempt(handler, connection.send, reply, code is None)
+        if code is not None:
+            logger.info(
+                'Closing %s at %r with %d: %d more of its frames were bad than good, the last one %s',
+                connection.name,
+                handler.path,
+                code,
+                memory.bad_frames,
+                self.outcome,
+            )
+            attempt(handler, connection.close, code)
+
+    def _announce(self, began):
+        handler, route = self.handler, self.handler._route
+        signals.announce(
+            signals.message_handled,
+            sender=type(handler),
+            socket=handler,
+            outcome=self.outcome,
+            route=None if route is None else route.name,
+            duration=time.perf_counter() - began,
+        )
 
     def _may_wait(self, memory, content):
         """Whether something may wait before the function of ``content`` is called, if not all the time of it."""

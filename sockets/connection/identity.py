@@ -61,6 +61,14 @@ class Identity:
         return identity
 
     @classmethod
+    def of_user(cls, connection, memory, user):
+        """Return that of a new connection, which has no row, and of whose ``user`` another than a session has told."""
+        identity = cls(connection, memory)
+        identity._row, identity._user = None, user
+        identity._session = sessions.of_nobody()
+        return identity
+
+    @classmethod
     def of_row(cls, connection, memory, row):
         """Return that of a connection whose ``row``, loaded with its user and session, has been removed."""
         identity = cls(connection, memory)
@@ -156,6 +164,8 @@ class Identity:
             row = next(iter(rows.filter(channel_name=self.name)), None)
             self._take(row)
             self._problem = _problem_of(row)
+            if row is not None and (row.authenticated_until or self.memory.until):
+                self.memory.until = row.authenticated_until and row.authenticated_until.timestamp()
         except BaseException:
             cache.end(reading)
             raise
@@ -180,6 +190,8 @@ class Identity:
             data = None if self._session_row is None else self._session_row.get_decoded()
             # Not a method of ours: who holds us would be held by us.
             return sessions.session(key, data, functools.partial(_key_of_row, self.name))
+        if self.row is not None and self.row.authentication is not None:
+            return sessions.of_nobody()
         if self._entry is None and self._row is None or auth.is_in_rows(auth.session_store()):
             return sessions.session(None)
         return sessions.session(self.memory.session_key) if self.memory.is_served_here else sessions.out_of_reach()

@@ -42,7 +42,7 @@ class Entry:
         self.allowed = {}
         self._caches = {}
         self.session_key = row.session_id
-        self.expires = None if row.session_id is None else row.session.expire_date.timestamp()
+        self.expires = auth.expires(row)
         self.keys = frozenset(
             [
                 PERMISSIONS,
@@ -53,7 +53,7 @@ class Entry:
         )
 
     def has_expired(self):
-        """Whether the session is over, as far as is known here: a page may have prolonged it."""
+        """Whether its right is over, as far as is known here: a page may have prolonged the session."""
         return self.expires is not None and self.expires < time.time()
 
     def row(self, user):

@@ -16,6 +16,7 @@ class Memory:
         'user',
         'identity',
         'session_key',
+        'until',
         'is_served_here',
         'is_kept',
         'is_in_doubt',
@@ -34,6 +35,8 @@ class Memory:
         # row says it.
         self.identity = None
         self.session_key = None
+        # Until when its authentication holds, a time of time.time(), as far as is known here.
+        self.until = None
         # Whether this process handles all of its frames, and one after another; None until that has been asked.
         self.is_served_here = self.is_kept = None
         # Whether its row seems to have gone: the next frame looks.

@@ -50,6 +50,11 @@ def out_of_reach():
     return _class(OutOfReach, auth.session_engine())(None)
 
 
+def of_nobody():
+    """Return what stands for the session of a connection whose user is known by something else: there is none."""
+    return _class(Needless, auth.session_engine())(None)
+
+
 def gone(store):
     """Return what to raise where ``store`` is not found any more."""
     # A login gives the session another key, which a row says and nothing else: its client knows it.
@@ -250,6 +255,16 @@ class Absent(Unwritable):
 
     def flush(self):
         self.clear()
+
+
+class Needless(Absent):
+    """The session of a client that has said otherwise who it is."""
+
+    def _why(self):
+        return (
+            'This connection has no session: an authentication has found its user. Keep what belongs to the user in a model, '
+            'and what belongs to the connection where its row says.'
+        )
 
 
 class OutOfReach(Unwritable):

@@ -1,7 +1,9 @@
-"""Which event each thread is handling, and since when. Standard library only."""
+"""Which event each thread is handling, and since when."""
 
 import threading
 import time
+
+from .. import conf
 
 
 class Handling:
@@ -16,18 +18,20 @@ class Handling:
         self.is_told = False
 
 
-# What is being handled, by thread.
+# What is being handled, by thread, if there is a time for it.
 handled = {}
 
 
-def timed(handler, what, function):
-    """Call ``function``, which handles an event of ``handler`` that the log calls ``what``; return what it returns."""
+def timed(handler, what, function, *args):
+    """Call ``function(*args)``, which handles an event of ``handler`` that the log calls ``what``; return what it
+    returns.
+    """
     thread = threading.get_ident()
-    if thread in handled:
-        # A function that ends other connections runs their disconnect functions. It is its own time that counts.
-        return function()
+    # A function that ends other connections runs their disconnect functions. It is its own time that counts.
+    if conf.MAX_HANDLING_TIME is None or thread in handled:
+        return function(*args)
     handled[thread] = Handling(handler, what)
     try:
-        return function()
+        return function(*args)
     finally:
         del handled[thread]

@@ -5,7 +5,7 @@ import copy
 from django.core.exceptions import ImproperlyConfigured
 
 from ..routes import Function, Route, RouteTable, check_declaration
-from . import middleware, options, overrides
+from . import authentication, middleware, options, overrides
 
 
 def declare(cls, base):
@@ -15,6 +15,7 @@ def declare(cls, base):
     """
     if base is not None:
         options.check_handler(cls, base)
+        authentication.check(cls)
     cls._routes = [_resolve(cls, entry) for entry in cls.routes]
     cls._route_table = RouteTable(cls._routes, _binary_route(cls))
     overrides.check(cls, base or cls)

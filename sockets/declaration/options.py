@@ -8,7 +8,7 @@ from .. import conf
 from ..routes import permission_names
 
 # What a handler class has. Another name that is close to one of these is a mistake that would let everybody in.
-_OPTIONS = ('login_required', 'permission', 'middleware')
+_OPTIONS = ('login_required', 'permission', 'middleware', 'authentication')
 
 _OF_A_ROUTE = "it is an option of a route: Route('TYPE', 'method_name', {0}=...) or @socket.route('TYPE', {0}=...)"
 _RATE = _OF_A_ROUTE.format('rate') + "; of all frames of a connection, it is SOCKETS['MAX_FRAMES_PER_SECOND']"
@@ -54,6 +54,7 @@ for _option, _names in (
         ),
     ),
     ('middleware', ('middleware_classes',)),
+    ('authentication', ('authentication_classes', 'authentications', 'authenticators', 'authenticate', 'auth_classes')),
 ):
     _REMEDIES.update((_name, 'it is called ' + _option) for _name in _names)
 
@@ -100,7 +101,7 @@ def check_handler(cls, base):
 
 def _check_hidden(cls, base):
     """Refuse a mixin that asks for a login or a permission that stands behind the class whose default holds."""
-    for name in ('login_required', 'permission'):
+    for name in ('login_required', 'permission', 'authentication'):
         holder = next((klass for klass in cls.__mro__ if name in vars(klass)), None)
         if holder not in base.__mro__:
             # The value that holds was set on purpose.

@@ -5,6 +5,12 @@ from importlib import import_module
 # What engines run on, and where the one is for each major version of that.
 PACKAGE = 'channels'
 ENGINES = {'1': 'sockets.engines.channels1', '4': 'sockets.engines.channels4'}
+# The distribution of each stack. Both hold this package: only one can be installed at a time. setup.py reads this,
+# without an import.
+DISTRIBUTIONS = {
+    'channels1': 'django-routed-sockets',
+    'channels4': 'django-routed-sockets-asgi',
+}
 INSTALL = (
     'type "python -m pip install \'channels>=4.3,<5\'", or, for a Django before 3, '
     '"python -m pip install \'channels<2\' daphne asgi_redis".'

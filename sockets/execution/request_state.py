@@ -53,7 +53,8 @@ def fresh_context(root_path=None):
 def forget():
     """Forget what was set in this thread or context."""
     if HAS_CONTEXTS:
-        for local in _LOCALS:
+        # Nearly always, nothing was set at all: a request has a context of its own.
+        for local in _LOCALS if contextvars.copy_context() else ():
             if hasattr(local, 'value'):
                 del local.value
         if settings.FORCE_SCRIPT_NAME is not None:

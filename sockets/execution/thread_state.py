@@ -39,22 +39,22 @@ _DJANGOS = {
 }
 
 
-def serve(function, root_path, sender):
-    """Return what ``function`` returns, called as a request: nothing is left here of what this thread did before.
+def serve(function, root_path, sender, *args):
+    """Return what ``function(*args)`` returns, called as a request: nothing is left here of what this thread did before.
 
     After it, the thread is as it was. ``root_path`` is what ``reverse()`` begins with, unless ``FORCE_SCRIPT_NAME`` says
     so. ``sender`` sends Django's ``request_started`` and ``request_finished``; ``None`` sends none, for what happens
     within another request.
     """
-    return request_state.call_fresh(root_path, _serve, function, sender)
+    return request_state.call_fresh(root_path, _serve, function, sender, args)
 
 
-def _serve(function, sender):
+def _serve(function, sender, args):
     if sender is None:
-        return function()
+        return function(*args)
     try:
         started(sender)
-        return function()
+        return function(*args)
     finally:
         finished(sender)
 

@@ -25,16 +25,22 @@ class Claim:
 class Mailbox:
     """The messages of one connection or channel, first in, first out."""
 
-    __slots__ = ('key', 'keeps_order', 'messages', 'claim', 'queue', 'position')
+    __slots__ = ('key', 'keeps_order', 'is_shared', 'messages', 'claim', 'queue', 'position')
 
     def __init__(self, key, keeps_order):
         self.key = key
         self.keeps_order = keeps_order
+        # Whether it is the one of all connections of a server.
+        self.is_shared = not keeps_order and key[1].endswith('!')
         self.messages = collections.deque()
         # The claim on the frame that is being handled. It came before all messages that wait.
         self.claim = None
         # The ready queue that it is in and its position there; None while it is in none.
         self.queue = self.position = None
+
+    def queue_of_first(self):
+        """Return the name under which its first message is received."""
+        return self.messages[0].channel if self.keeps_order else self.key[1]
 
 
 class Limits:
@@ -50,18 +56,18 @@ class Limits:
 
     def is_full(self, box, channel):
         """Whether no more messages for ``channel`` fit into ``box``."""
-        if _is_shared(box, channel):
+        if box.is_shared:
             return self.waiting[channel] >= self.capacity(channel) or len(box.messages) >= self.server_capacity
         return len(box.messages) >= self.capacity(channel) or box.keeps_order and _size(box) > FRAME_BYTES
 
     def count_in(self, box, queued):
         """Note that ``queued`` was put into ``box``."""
-        if _is_shared(box, queued.channel):
+        if box.is_shared:
             self.waiting[queued.channel] += 1
 
     def count_out(self, box, queued):
         """Note that ``queued`` was taken out of ``box``."""
-        if _is_shared(box, queued.channel):
+        if box.is_shared:
             self.waiting[queued.channel] -= 1
             if not self.waiting[queued.channel]:
                 del self.waiting[queued.channel]
@@ -108,11 +114,6 @@ def queue_of(channel):
     """Return the name under which ``channel`` is received: a server's channels are received together."""
     head, mark, _ = channel.partition('!')
     return head + mark
-
-
-def _is_shared(box, channel):
-    """Whether ``box`` is the one that all connections of a server share."""
-    return not box.keeps_order and box.key[1] != channel
 
 
 def _size(box):

@@ -40,7 +40,7 @@ class Mailboxes:
         self._boxes = {}
         self._ready = ReadyQueues()
         self._claims = collections.OrderedDict()
-        self._at_work = collections.Counter()
+        self._at_work = dict.fromkeys(FRAMES, 0)
         # When a connect was last taken.
         self._connected = 0
         # Connections that have been told to close, and until when we remember it.
@@ -111,7 +111,7 @@ class Mailboxes:
             box = min(heads.values(), key=_position)
             self._ready.leave(box)
             self._expire(box, now)
-            if not box.messages or queue_of(box.messages[0].channel) not in channels:
+            if not box.messages or box.queue_of_first() not in channels:
                 self._settle(box)
                 continue
             queued = box.messages.popleft()
@@ -177,7 +177,7 @@ class Mailboxes:
 
     def at_work(self, channels):
         """Return how many frames of ``channels`` are being handled."""
-        return sum(self._at_work[channel] for channel in channels)
+        return sum(map(self._at_work.__getitem__, channels))
 
     def count_ready(self, channel):
         """Return how many connections or channels have a message of ``channel`` that can be taken."""
@@ -210,7 +210,7 @@ class Mailboxes:
             self._ready.leave(box)
             self._boxes.pop(box.key, None)
             return None
-        queue = queue_of(box.messages[0].channel)
+        queue = box.queue_of_first()
         self._ready.enter(box, queue)
         return queue
 

@@ -1,4 +1,4 @@
-"""The tables: who is connected, which rooms they are in, and whose ends are still to be handled."""
+"""The tables: who is connected, which rooms they are in, whose ends are still to be handled, and which servers live."""
 
 from .base import BaseModel
 from .connections import Socket
@@ -6,5 +6,6 @@ from .ends import Ending
 from .gone import note_gone
 from .queryset import SocketQuerySet
 from .rooms import Membership
+from .servers import Server
 
-__all__ = ['BaseModel', 'Ending', 'Membership', 'Socket', 'SocketQuerySet', 'note_gone']
+__all__ = ['BaseModel', 'Ending', 'Membership', 'Server', 'Socket', 'SocketQuerySet', 'note_gone']

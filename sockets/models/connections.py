@@ -31,6 +31,9 @@ class Socket(BaseModel):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name='sockets'
     )
+    # What has found the user, where that was no session: the name of an authentication. And until when that holds.
+    authentication = models.CharField(max_length=100, null=True, editable=False)
+    authenticated_until = models.DateTimeField(null=True, db_index=True, editable=False)
     path = models.CharField(max_length=255, db_index=True)
     active = models.BooleanField(default=True)
     last_ping = models.DateTimeField(default=timezone.now, db_index=True)

@@ -8,7 +8,7 @@ import pytest
 
 from . import fleet
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.waits
 
 SERVER, MEMORY, PAIR = '`runsockets`', '`runsockets`, in memory', 'daphne, `runworker --threads 40`'
 

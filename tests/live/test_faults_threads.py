@@ -14,7 +14,7 @@ import pytest
 from . import fleet
 from .documents import Document
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.waits
 
 SERVER, PAIR = '`runsockets`', 'daphne, `runworker`'
 

@@ -10,7 +10,7 @@ import pytest
 
 from . import fleet
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.waits
 
 # What a sample shows as well.
 SELDOM = functools.partial(pytest.param, marks=pytest.mark.long)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import websocket
 
+from sockets.engines import DISTRIBUTIONS
+
 from .. import servers
 from .conftest import Client
 from .documents import Document
@@ -26,7 +28,9 @@ FIRST_CONTACT = Document('README.md').section('Five minutes to a first socket')
 def environment(**variables):
     """Return our environment with ``variables``, without what would lead to anything but an installed package."""
     inherited = {
-        key: value for key, value in os.environ.items() if key != 'PYTHONPATH' and not key.startswith('DJANGO')
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('PYTHONPATH', 'SOCKETS_STACK') and not key.startswith('DJANGO')
     }
     return dict(inherited, **variables)
 
@@ -58,12 +62,30 @@ def tree(tmp_path_factory):
     return directory
 
 
+needs_python310 = pytest.mark.skipif(sys.version_info < (3, 10), reason='Channels 4 needs Python 3.10')
+of_channels1 = pytest.mark.parametrize('stack', ['channels1'], scope='module')
+each_stack = pytest.mark.parametrize(
+    'stack', ['channels1', pytest.param('channels4', marks=needs_python310)], scope='module'
+)
+
+
 @pytest.fixture(scope='module')
-def dist(tree, tmp_path_factory):
-    """The directory of an sdist and of the wheel that was built from it."""
+def dist(stack, tree, tmp_path_factory):
+    """The directory of an sdist and of the wheel that was built from it, where the variable was set for the other one."""
     directory = tmp_path_factory.mktemp('dist')
-    run(sys.executable, '-m', 'build', '--outdir', directory, tree, cwd=tree)
+    build = [sys.executable, '-m', 'build', '--sdist', '--outdir', directory]
+    run(*build, tree, cwd=tree, **({} if stack == 'channels1' else {'SOCKETS_STACK': stack}))
+    (sdist,) = directory.glob('*.tar.gz')
+    (other,) = set(DISTRIBUTIONS) - {stack}
+    pip_wheel = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', directory]
+    run(*pip_wheel, sdist, cwd=directory, SOCKETS_STACK=other)
     return directory
+
+
+@pytest.fixture(scope='module')
+def sdist(dist):
+    (sdist,) = dist.glob('*.tar.gz')
+    return sdist
 
 
 @pytest.fixture(scope='module')
@@ -73,12 +95,19 @@ def wheel(dist):
 
 
 @pytest.fixture(scope='module')
-def virtualenv(tree, tmp_path_factory):
-    """A virtualenv in which the first line of the README was run, and how many seconds that took."""
+def virtualenv(stack, tree, tmp_path_factory, request):
+    """A virtualenv in which the first line of the README was run, and how many seconds that took.
+
+    For Channels 4, pip was given the sdist, and no variable.
+    """
     directory = tmp_path_factory.mktemp('empty virtualenv')
     venv.create(str(directory), with_pip=True)
     began = time.monotonic()
-    shell(FIRST_CONTACT.commands()[0], directory, cwd=tree)
+    if stack == 'channels1':
+        shell(FIRST_CONTACT.commands()[0], directory, cwd=tree)
+    else:
+        sdist = request.getfixturevalue('sdist')
+        run(programs(directory) / 'python', '-m', 'pip', 'install', '--quiet', f'{sdist}[daphne,redis]', cwd=directory)
     return directory, time.monotonic() - began
 
 
@@ -107,7 +136,8 @@ def package_files(tree):
     return {path.relative_to(tree).as_posix() for path in (tree / 'sockets').rglob('*') if path.is_file()}
 
 
-def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel, tree):
+@each_stack
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(stack, wheel, tree):
     names = {name for name in zipfile.ZipFile(str(wheel)).namelist() if '.dist-info/' not in name}
     assert names == package_files(tree)
     assert {
@@ -122,8 +152,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel, tree)
     assert len(migrations) > 1 and migrations <= names
 
 
-def test_the_sdist_holds_every_file_of_the_package_its_tests_and_its_licence(dist, tree):
-    (sdist,) = dist.glob('*.tar.gz')
+@each_stack
+def test_the_sdist_holds_every_file_of_the_package_its_tests_and_its_licence(stack, sdist, tree):
     with tarfile.open(str(sdist)) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
     assert package_files(tree) <= names
@@ -137,7 +167,8 @@ def test_the_sdist_holds_every_file_of_the_package_its_tests_and_its_licence(dis
     } <= names
 
 
-def test_the_wheel_tells_pytest_of_its_fixture(wheel):
+@each_stack
+def test_the_wheel_tells_pytest_of_its_fixture(stack, wheel):
     archive = zipfile.ZipFile(str(wheel))
     (name,) = [name for name in archive.namelist() if name.endswith('.dist-info/entry_points.txt')]
     assert archive.read(name).decode().split() == ['[pytest11]', 'sockets.pytest_plugin', '=', 'sockets.pytest_plugin']
@@ -151,6 +182,53 @@ def metadata(wheel):
     return email.message_from_string(archive.read(name).decode('utf-8'))
 
 
+@each_stack
+def test_whoever_has_an_sdist_gets_what_its_name_says(stack, sdist, metadata, virtualenv):
+    assert metadata['Name'] == DISTRIBUTIONS[stack]
+    with tarfile.open(str(sdist)) as archive:
+        (name,) = [name for name in archive.getnames() if name.count('/') == 1 and name.endswith('/PKG-INFO')]
+        told = archive.extractfile(name).read().decode('utf-8')
+    name = DISTRIBUTIONS[stack].replace('-', '_')
+    (path,) = virtualenv[0].rglob(f'{name}-*.dist-info/METADATA')
+    assert told == metadata.as_string() == path.read_text(encoding='utf-8')
+
+
+def names_of(requirements):
+    return {re.match(r'[\w.-]+', requirement).group() for requirement in requirements}
+
+
+@each_stack
+def test_each_has_the_requirements_and_the_extras_of_its_stack(stack, metadata):
+    needed = [entry for entry in metadata.get_all('Requires-Dist') if 'extra ==' not in entry]
+    extras = set(metadata.get_all('Provides-Extra'))
+    djangos = {name.rpartition(' ')[2] for name in metadata.get_all('Classifier') if ' Django :: ' in name}
+    assert {'docs', 'lint', 'live', 'postgres', 'test'} <= extras
+    if stack == 'channels1':
+        assert metadata['Requires-Python'] == '>=3.7'
+        assert {'Django', 'asgi_redis', 'asgiref', 'channels', 'daphne', 'redis'} <= names_of(needed)
+        assert 'channels<2,>=1.1.8' in needed
+        assert djangos == {'1.11', '2.0', '2.1', '2.2'}
+    else:
+        assert metadata['Requires-Python'] == '>=3.10'
+        assert names_of(needed) == {'Django', 'asgiref', 'channels'}
+        assert 'channels<5,>=4.3' in needed
+        assert {'daphne', 'redis', 'uvicorn'} <= extras
+        assert djangos == {'4.2', '5.2', '6.0'}
+
+
+def test_a_stack_that_nobody_knows_is_refused_with_those_that_there_are(tree, tmp_path):
+    process = subprocess.run(
+        [sys.executable, '-m', 'build', '--sdist', '--outdir', str(tmp_path), str(tree)],
+        env=environment(SOCKETS_STACK='channels5'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.returncode != 0
+    assert "SOCKETS_STACK is 'channels5'. Unset it, or set it to one of: channels1, channels4." in process.stdout
+
+
+@of_channels1
 def test_the_page_of_a_registry_has_absolute_links_to_this_release(metadata):
     import sockets
 
@@ -165,31 +243,38 @@ def test_the_page_of_a_registry_has_absolute_links_to_this_release(metadata):
     assert '<img' not in page and 'href=' not in page
 
 
+@of_channels1
 def test_the_registry_is_told_where_the_project_lives(metadata):
     urls = dict(url.split(', ') for url in metadata.get_all('Project-URL'))
     assert {'Documentation', 'Changelog', 'Issues', 'Source'} <= set(urls)
     assert all(url.startswith(metadata['Home-page']) for url in urls.values())
 
 
+@of_channels1
 def test_nothing_can_be_published_with_an_address_that_is_a_placeholder(metadata):
     is_placeholder = '.example/' in metadata['Home-page']
     assert ('Private :: Do Not Upload' in metadata.get_all('Classifier')) == is_placeholder
 
 
-def test_the_wheel_is_named_after_the_version_of_the_package(wheel):
+@each_stack
+def test_the_wheel_is_named_after_the_version_of_the_package(stack, wheel):
     import sockets
 
-    assert wheel.name == f'django_routed_sockets-{sockets.__version__}-py3-none-any.whl'
+    name = DISTRIBUTIONS[stack].replace('-', '_')
+    assert wheel.name == f'{name}-{sockets.__version__}-py3-none-any.whl'
 
 
-def test_what_pip_installs_with_the_wheel_fits_together(python, tmp_path):
+@each_stack
+def test_what_pip_installs_with_the_wheel_fits_together(stack, python, tmp_path):
     assert 'No broken requirements found.' in run(python, '-m', 'pip', 'check', cwd=tmp_path)
 
 
-def test_the_router_can_be_imported_where_no_settings_are_configured(python, tmp_path):
+@each_stack
+def test_the_router_can_be_imported_where_no_settings_are_configured(stack, python, tmp_path):
     assert run(python, '-W', 'error', '-c', 'from sockets import SocketRouter', cwd=tmp_path) == ''
 
 
+@of_channels1
 def test_the_stock_redis_layer_and_msgpack_fit_together(python, tmp_path):
     # What asgi_redis does with each message; msgpack 1 in the place of msgpack-python raises here.
     assert (
@@ -200,6 +285,7 @@ def test_the_stock_redis_layer_and_msgpack_fit_together(python, tmp_path):
     )
 
 
+@of_channels1
 def test_the_migrations_of_the_wheel_make_the_table_of_the_model(python, tmp_path):
     (tmp_path / 'project.py').write_text(
         '\n'.join(
@@ -226,6 +312,7 @@ def test_the_migrations_of_the_wheel_make_the_table_of_the_model(python, tmp_pat
     )
 
 
+@of_channels1
 def test_the_readme_leads_from_nothing_to_a_first_message_in_five_minutes_and_twenty_lines(virtualenv, tmp_path):
     directory, seconds = virtualenv
     began = time.monotonic()

@@ -1,6 +1,7 @@
 """Does what the README and the guides that it leads to say: their files make a project, and their commands run."""
 
 import configparser
+import itertools
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ import websocket
 from sockets import conf, messages
 
 from .. import servers
-from .conftest import Client, eventually
+from .conftest import Client
 from .documents import Document, manage
 
 PAGE = Document('README.md').without('On Channels 4')
@@ -303,20 +304,27 @@ def test_the_error_codes_are_all_there():
         assert f'\n| `{getattr(messages, code)}` |' in section
 
 
-def test_the_compatibility_table_is_the_matrix_that_is_tested():
+def versions(numbers):
+    """Return each of '37,313' or '111,22' with its point."""
+    return [
+        number[0] + '.' + number[1:] if number[0] == '3' or number == '111' else '.'.join(number)
+        for number in numbers.split(',')
+    ]
+
+
+@pytest.mark.parametrize('title, label', [('Channels 1', 'matrix'), ('Channels 4', 'channels4')])
+def test_the_compatibility_table_is_the_matrix_that_is_tested(title, label):
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(str(servers.ROOT / 'tox.ini'))
+    labels = dict(line.split(' = ') for line in tox['tox']['labels'].strip().splitlines())
     tested = set()
-    for line in re.split(r',? ', tox['tox']['labels'].strip().partition(' = ')[2]):
-        factors = re.match(r'py\{?([\d,]+)\}?-django\{?([\d,]+)\}?$', line)
-        for python in factors.group(1).split(',') if factors else ():
-            for django in factors.group(2).split(','):
-                tested.add(
-                    (python[0] + '.' + python[1:], django[:-1] + '.' + django[-1] if django != '111' else '1.11')
-                )
+    for pairs in labels[label].split(', '):
+        pythons, djangos = re.match(r'py\{?([\d,]+)\}?-django\{?([\d,]+)\}?', pairs).groups()
+        tested |= set(itertools.product(versions(pythons), versions(djangos)))
     told = set()
-    for pythons, djangos in re.findall(r'^\| (3[\d., ]+) \| ([\d., ]+) \|', COMPATIBILITY.text, re.MULTILINE):
-        told |= {(python, django) for python in pythons.split(', ') for django in djangos.split(', ')}
+    table = COMPATIBILITY.section(title).text
+    for pythons, djangos in re.findall(r'^\| (3[\d., ]+) \| ([\d., ]+) \|', table, re.MULTILINE):
+        told |= set(itertools.product(pythons.split(', '), djangos.split(', ')))
     assert told == tested
 
 

@@ -29,18 +29,12 @@ class Adapter:
         self.keeps_order = getattr(layer, 'keeps_order', False)
         # What servers call it that can hear of each other; empty if they cannot.
         self.name = getattr(layer, 'name', '')
+        # Has a message sent with what its thread asks next; None if the layer cannot do that. This is each frame.
+        self.send_later = getattr(layer, 'send_later', None)
 
     def hand_over(self, names, message):
         """Hand ``message`` to many channels; return those that were full, as ``Engine.hand_over``."""
         return self._ask('send_many', _send_one_by_one, names, message)
-
-    def send_last(self, name, message, on_failure):
-        """Have ``message`` sent with what this thread asks next; whether the layer can do that."""
-        send_later = getattr(self.layer, 'send_later', None)
-        if send_later is None:
-            return False
-        send_later(name, message, on_failure)
-        return True
 
     def note_dropped(self, counts):
         """Count messages that were given up."""

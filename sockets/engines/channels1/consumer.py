@@ -75,10 +75,9 @@ class Consumer(WebsocketConsumer):
 
     def get_handler(self, message, **kwargs):
         """Return what handles ``message``. What Channels would load for each, an ``IncomingMessage`` loads if touched."""
-        self._has_channel_session = bool(
-            self.channel_session or self.channel_session_user or self.http_user or self.http_user_and_session
-        )
-        self.channel_session = self.channel_session_user = self.http_user = self.http_user_and_session = False
+        if self.channel_session or self.channel_session_user or self.http_user or self.http_user_and_session:
+            self._has_channel_session = True
+            self.channel_session = self.channel_session_user = self.http_user = self.http_user_and_session = False
         handler = super().get_handler(message, **kwargs)
         return functools.partial(_keeping_channel_session, handler) if self._has_channel_session else handler
 
@@ -86,11 +85,13 @@ class Consumer(WebsocketConsumer):
         """Handle ``message`` as a request of its own: see ``execution``."""
         if message.channel.name == ENDED:
             return
-        function = functools.partial(super().dispatch, message, **kwargs)
         return timing.timed(
             self,
             message.channel.name,
-            functools.partial(thread_state.serve, function, message.content.get('root_path'), type(self)),
+            thread_state.serve,
+            functools.partial(super().dispatch, message, **kwargs),
+            message.content.get('root_path'),
+            type(self),
         )
 
     def raw_connect(self, message, **kwargs):

@@ -28,6 +28,9 @@ def send(layer, name, message):
 
 def send_last(layer, name, message):
     """Hand over the last message of a frame, with which the worker need not wait for the layer; a failure is logged."""
+    send_later = adapted(layer).send_later
+    if send_later is None:
+        return send(layer, name, message)
 
     def on_failure(error):
         try:
@@ -37,8 +40,7 @@ def send_last(layer, name, message):
         except Exception:
             logger.exception('The answer to a frame of %s was lost', name)
 
-    if not adapted(layer).send_last(name, message, on_failure):
-        send(layer, name, message)
+    send_later(name, message, on_failure)
 
 
 def send_end(name, path):

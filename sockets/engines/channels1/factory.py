@@ -40,6 +40,7 @@ class SocketFactory(HTTPFactory):
         if message.get('retry') is not None:
             return protocol.turn_away(message['retry'])
         if message.get('accept'):
+            protocol.choose(message.get('subprotocol'))
             protocol.serverAccept()
         elif message.get('accept') is False and protocol.state == protocol.STATE_CONNECTING:
             return protocol.serverReject()
@@ -51,7 +52,7 @@ class SocketFactory(HTTPFactory):
             protocol.serverClose(message['close'])
 
 
-_REPLY = ('accept', 'text', 'bytes', 'close', 'retry')
+_REPLY = ('accept', 'subprotocol', 'text', 'bytes', 'close', 'retry')
 
 
 def _parse_cookies(request):

@@ -2,7 +2,7 @@
 
 import functools
 
-from channels.signals import consumer_started, worker_process_ready, worker_ready
+from channels.signals import consumer_finished, consumer_started, worker_process_ready, worker_ready
 
 from ...declaration import arguments
 from ...execution import background, thread_state
@@ -20,6 +20,9 @@ def install():
     routing.patch_include()
     routing.check_routings(refuse_views, arguments.refuse_taken)
     consumer_started.connect(thread_state.begin)
+    for signal in (consumer_started, consumer_finished):
+        # Both are sent with each frame, and Django would find out anew each time who receives them.
+        signal.use_caching = True
     worker_ready.connect(_prepare, dispatch_uid='sockets')
     worker_ready.connect(workers.start_housekeeper, dispatch_uid='sockets.on_worker')
     worker_process_ready.connect(workers.take_over, dispatch_uid='sockets')

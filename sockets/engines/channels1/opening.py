@@ -52,7 +52,8 @@ class Opening:
         except BadRequest as error:
             self.failHandshake(error.reason, error.status)
         except Exception:
-            logger.exception('A request for a websocket failed: %.200r', head)
+            # Not the rest: there are tokens in queries and headers.
+            logger.exception('A request for a websocket failed: %.200r', head.partition(b'\r')[0].partition(b'?')[0])
             self.cut_off('its request failed')
         self.data = b''
         self.check_request()
@@ -124,6 +125,11 @@ class Opening:
         )
         self.handshake_deferred = Deferred()
         return self.handshake_deferred
+
+    def choose(self, subprotocol):
+        """Answer with ``subprotocol``, if the client offers that."""
+        if subprotocol in self.websocket_protocols:
+            self.protocol_to_accept = subprotocol
 
     def note_root_path(self, message):
         # Most sites have none.

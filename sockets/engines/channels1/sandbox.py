@@ -138,7 +138,9 @@ class Connection:
         ``accept`` is true if it opens the connection and false if it refuses it, ``frame`` is what it sends to the
         client, a text or bytes, and ``code`` what it closes with. ``ValueError`` for a message that it would not take.
         """
-        if set(message) - {'accept', 'text', 'bytes', 'close'} or (message.get('text') and message.get('bytes')):
+        if set(message) - {'accept', 'subprotocol', 'text', 'bytes', 'close'} or (
+            message.get('text') and message.get('bytes')
+        ):
             raise ValueError(f'daphne refuses what was sent to a connection to {self._path}: {message!r}')
         frame, code = message.get('text') or message.get('bytes') or None, message.get('close') or None
         # A frame to a connection that is not open yet opens it.

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from functools import partial
 
 from ... import messages
 from ...connection import connect, disconnect, frame
 from . import steps
 from .ended import Ended
+from .heartbeats import heartbeats
 from .incoming import CAPACITY, Incoming
 from .message import Message
 from .outgoing import Outgoing
@@ -86,21 +86,22 @@ class Connection(Ended):
         self.server.connections[self.name] = self
         is_quick = self.handler._is_quick
         try:
-            await self._handle('websocket.connect', self.scope, connect.connect, False)
+            handler = self.handler(self, Message('websocket.connect', self.scope, self))
+            await self._take(connect.connect(handler), handler, False)
             while not self.is_cancelled:
                 event = await self.incoming.next()
                 if event['type'] == 'websocket.disconnect':
                     self.code = event.get('code')
                     break
+                if not heartbeats.may_serve():
+                    await self.server.certainty()
                 if self.has_ended or self.closed:
                     continue
                 text = event.get('text')
                 data = event.get('bytes') if text is None else None
-                await self._handle(
-                    'websocket.receive',
-                    event,
-                    partial(frame.receive, text=text, data=data),
-                    is_quick and len(text or data or '') < _SHORT,
+                handler = self.handler(self, Message('websocket.receive', event, self))
+                await self._take(
+                    frame.receive(handler, text, data), handler, is_quick and len(text or data or '') < _SHORT
                 )
         finally:
             self.incoming.stop()
@@ -110,11 +111,10 @@ class Connection(Ended):
                 # Whoever cancels this must not keep the row from going.
                 await asyncio.shield(self.server.pool.submit(self._end))
 
-    async def _handle(self, channel, content, event, is_quick):
-        handler = self.handler(self, self._message(channel, content))
+    async def _take(self, work, handler, is_quick):
         self.busy_since = self.server.loop.time()
         try:
-            await steps.take(event(handler), self.server.pool, handler, is_quick, lambda: self.is_cancelled)
+            await steps.take(work, handler, self, is_quick)
         finally:
             self.busy_since = None
         outgoing = self.outgoing
@@ -125,16 +125,8 @@ class Connection(Ended):
             await outgoing.flush()
 
     def _end(self):
-        handler = self.handler(self, self._message('websocket.disconnect', {'code': self.code}))
-        steps.on_thread(
-            handler,
-            'websocket.disconnect',
-            self.scope.get('root_path'),
-            partial(disconnect.disconnect, handler, self.code),
-        )
-
-    def _message(self, channel, content):
-        return Message(channel, {**content, 'path': self.path, 'reply_channel': self.name})
+        handler = self.handler(self, Message('websocket.disconnect', {'code': self.code}, self))
+        steps.on_thread(handler, self.scope.get('root_path'), disconnect.disconnect, handler, self.code)
 
     def put(self, message, is_last=False):
         if is_last:

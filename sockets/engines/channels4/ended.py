@@ -38,6 +38,9 @@ class Ended(engine.Connection):
     def recall(self, handshake_text):
         request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
 
+    def user_of_middleware(self):
+        return self.scope.get('user')
+
     def header(self, name):
         return handshakes.header(self.scope, name)
 

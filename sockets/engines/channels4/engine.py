@@ -34,6 +34,24 @@ class Channels4(Engine):
     def is_local(self):
         return layer.is_local()
 
+    def live_servers(self, servers):
+        return _heartbeats().live_servers(servers)
+
+    def dead_servers(self, servers=None):
+        return _heartbeats().dead_servers(servers)
+
+    def has_forgotten(self):
+        return _heartbeats().has_forgotten()
+
+    def forget_server(self, server):
+        _heartbeats().forget_server(server)
+
+    def watch_servers(self, servers):
+        _heartbeats().watch_servers(servers)
+
+    def next_look(self, questions):
+        return _heartbeats().next_look(questions)
+
     def hand_over(self, names, message):
         from . import delivery
 
@@ -97,8 +115,8 @@ class Channels4(Engine):
         handler, kwargs = routing.match(path)
         if handler is None:
             return None
-        content = {'path': path, 'reply_channel': name, 'code': code}
-        return handler(Ended(name, path, kwargs), Message('websocket.disconnect', content))
+        connection = Ended(name, path, kwargs)
+        return handler(connection, Message('websocket.disconnect', {'code': code}, connection))
 
     def denied(self):
         return DenyConnection()
@@ -110,6 +128,13 @@ class Channels4(Engine):
 
     def meaning_of(self, error):
         return Denied() if isinstance(error, DenyConnection) else error
+
+
+def _heartbeats():
+    # Models cannot be imported before the apps are loaded.
+    from .heartbeats import heartbeats
+
+    return heartbeats
 
 
 engine = Channels4()

@@ -2,14 +2,23 @@
 
 
 class Message:
-    """An event of a connection. ``content`` is a dict with its fields, ``path`` and ``reply_channel``, a name."""
+    """An event of ``connection``. ``channel`` is 'websocket.connect', 'websocket.receive' or 'websocket.disconnect'."""
 
-    __slots__ = ('content', 'channel')
+    __slots__ = ('channel', '_event', '_connection', '_content')
 
-    def __init__(self, channel, content):
-        # 'websocket.connect', 'websocket.receive' or 'websocket.disconnect'.
+    def __init__(self, channel, event, connection):
         self.channel = channel
-        self.content = content
+        self._event, self._connection = event, connection
+        self._content = None
+
+    @property
+    def content(self):
+        """A dict with the fields of the event, ``path`` and ``reply_channel``, a name."""
+        if self._content is None:
+            # Few functions look at it.
+            connection = self._connection
+            self._content = {**self._event, 'path': connection.path, 'reply_channel': connection.name}
+        return self._content
 
     def __getitem__(self, name):
         return self.content[name]

@@ -46,8 +46,13 @@ class Outgoing:
         """Send what waits; return when it has been sent."""
         self.is_flushing = True
         try:
-            while self.waiting:
-                await self._send(self.waiting.popleft())
+            while self.waiting and not self.is_over:
+                message = self.waiting.popleft()
+                if message.get('close') or message.get('accept') is False:
+                    self.is_over = True
+                for event in _events_of(message):
+                    await self.send(event)
+            self.waiting.clear()
             self.backlog = 0
         except Exception as error:
             # The client has gone, and its disconnect is on its way.
@@ -57,21 +62,21 @@ class Outgoing:
         finally:
             self.is_flushing = False
 
-    async def _send(self, message):
-        if self.is_over:
-            return
-        send, code = self.send, message.get('close')
-        if message.get('accept'):
-            event = {'type': 'websocket.accept'}
-            if message.get('subprotocol'):
-                event['subprotocol'] = message['subprotocol']
-            await send(event)
-        elif message.get('accept') is False:
-            code = messages.CLOSE_NOT_ALLOWED
-        if message.get('text') is not None:
-            await send({'type': 'websocket.send', 'text': message['text']})
-        elif message.get('bytes') is not None:
-            await send({'type': 'websocket.send', 'bytes': message['bytes']})
-        if code:
-            self.is_over = True
-            await send({'type': 'websocket.close', 'code': 1000 if code is True else code})
+
+def _events_of(message):
+    """Return the events of ASGI that ``message`` is sent as."""
+    events, code = [], message.get('close')
+    if message.get('accept'):
+        event = {'type': 'websocket.accept'}
+        if message.get('subprotocol'):
+            event['subprotocol'] = message['subprotocol']
+        events.append(event)
+    elif message.get('accept') is False:
+        code = messages.CLOSE_NOT_ALLOWED
+    if message.get('text') is not None:
+        events.append({'type': 'websocket.send', 'text': message['text']})
+    elif message.get('bytes') is not None:
+        events.append({'type': 'websocket.send', 'bytes': message['bytes']})
+    if code:
+        events.append({'type': 'websocket.close', 'code': 1000 if code is True else code})
+    return events

@@ -193,7 +193,7 @@ class Served(Ended):
         self._run(handler, 'websocket.disconnect', partial(disconnect.disconnect, handler, code))
 
     def _handler(self, channel, content):
-        return self.handler(self, Message(channel, {**content, 'path': self.path, 'reply_channel': self.name}))
+        return self.handler(self, Message(channel, content, self))
 
     def _run(self, handler, channel, function):
         on_thread(handler, channel, self.scope.get('root_path'), function)

@@ -6,8 +6,12 @@ import os
 import random
 import string
 import threading
+from functools import partial
 
-from ... import conf
+from ... import conf, messages, presence
+from ...execution import background
+from . import audit
+from .heartbeats import heartbeats
 from .layer import channel_layer, unpack
 from .pool import Pool
 
@@ -27,14 +31,15 @@ class Server:
 
     def __init__(self, loop):
         self.loop = loop
-        self.name = f'sockets.{os.getpid()}.{_random(10)}!'
+        self.name = self._listener = None
         self.connections = {}
         self.pool = Pool(loop, conf.THREADS)
         self.thread = threading.get_ident()
         self.is_stopping = False
         self.tasks = set()
-        self.start_task(self._listen())
+        self._begin()
         self.start_task(self._watch())
+        presence.start_housekeeper()
 
     def is_here(self):
         """Whether this is the thread of the loop."""
@@ -45,11 +50,12 @@ class Server:
         return self.name + _random(10)
 
     def start_task(self, coroutine):
-        """Run ``coroutine`` beside all others. On the loop's thread."""
+        """Run ``coroutine`` beside all others; return the task. On the loop's thread."""
         task = self.loop.create_task(coroutine)
         # The loop itself keeps no reference.
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     def deliver(self, names, message):
         """Send ``message`` to those of the connections ``names`` that there are. On the loop's thread."""
@@ -58,10 +64,48 @@ class Server:
             if connection is not None:
                 connection.push(message)
 
+    def send(self, names, message):
+        """Send ``message`` to those of the connections ``names`` that there are. On any thread."""
+        self.pool.call_on_loop(self.deliver, names, message)
+
+    async def certainty(self):
+        """Wait until this server knows whether it was found dead while it was stopped."""
+        while not heartbeats.may_serve():
+            await asyncio.sleep(0.02)
+
+    def begin_anew(self):
+        """Close all connections, as this server was found dead: their rows are gone. On the loop's thread."""
+        audit.end(self)
+        self._listener.cancel()
+        message = messages.reconnect('This server was taken for dead. Come back.')
+        for connection in list(self.connections.values()):
+            connection.has_ended = True
+            if connection.accepted:
+                connection.push({'text': messages.encode(message), 'close': messages.CLOSE_RESTART})
+            else:
+                connection.push({'accept': False})
+        self._begin()
+
+    def _begin(self):
+        # Under a name of its own: others may still be removing what it had.
+        self.name = f'sockets.{os.getpid()}.{_random(10)}!'
+        self._listener = self.start_task(self._listen())
+        heartbeats.hold(self.name, self._lost)
+        audit.begin(self)
+
+    def _lost(self, name):
+        try:
+            self.loop.call_soon_threadsafe(self.begin_anew)
+        except RuntimeError:
+            # The loop is closed.
+            audit.end(self)
+
     async def stop(self, code, patience=8):
         """Close all connections with ``code``, each when the frame that is handled of it has been."""
         self.is_stopping = True
         await asyncio.gather(*(connection.stop(code, patience) for connection in list(self.connections.values())))
+        audit.end(self)
+        await self.pool.submit(heartbeats.release, self.name)
 
     async def _listen(self):
         """Deliver what other processes send."""
@@ -103,7 +147,7 @@ def server():
     found = servers.get(loop)
     if found is None:
         for other in [other for other in servers if other.is_closed()]:
-            del servers[other]
+            background.run(partial(heartbeats.release, servers.pop(other).name), 'sockets-heartbeats')
         found = servers[loop] = Server(loop)
     return found
 

@@ -9,26 +9,26 @@ from ...execution import request_state, steps, thread_state
 _DONE = object()
 
 
-async def take(work, pool, handler, is_quick, is_cancelled):
-    """Take the steps of ``work``, a generator, for ``handler``; the first one on the loop if it ``is_quick``.
-
-    ``is_cancelled()`` says whether a cancellation is of the connection, and not of the coroutine.
+async def take(work, handler, connection, is_quick):
+    """Take the steps of ``work``, a generator, for ``handler``, on the loop of ``connection`` and on the threads of its
+    server; the first one on the loop if it ``is_quick``.
     """
-    root_path, channel = handler._connection.scope.get('root_path'), handler.message.channel
+    root_path = connection.scope.get('root_path')
     step = context = None
     try:
         if is_quick:
             step = _advance(work)
         while step is not _DONE:
             if step is None:
-                step = await pool.submit(_take_on_thread, work, handler, channel, root_path)
+                step = await connection.server.pool.submit(on_thread, handler, root_path, _advance, work)
                 continue
             try:
                 # What it sets is not there for the next frame.
                 context = context or request_state.fresh_context(root_path)
                 result = await _InContext(context, step)
             except asyncio.CancelledError:
-                if is_cancelled():
+                # Of the coroutine, unless it is of the whole connection.
+                if connection.is_cancelled:
                     raise
                 step = _advance(work, error=RuntimeError('The coroutine was cancelled.'))
             except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -41,13 +41,9 @@ async def take(work, pool, handler, is_quick, is_cancelled):
             _abandon(work)
 
 
-def on_thread(handler, channel, root_path, function):
-    """Call ``function`` as a request of its own, which is watched."""
-    return timing.timed(handler, channel, partial(thread_state.serve, function, root_path, type(handler)))
-
-
-def _take_on_thread(work, handler, channel, root_path):
-    return on_thread(handler, channel, root_path, partial(_advance, work))
+def on_thread(handler, root_path, function, *args):
+    """Call ``function(*args)`` as a request of its own, which is watched; return what it returns."""
+    return timing.timed(handler, handler.message.channel, thread_state.serve, function, root_path, type(handler), *args)
 
 
 def _abandon(work):
