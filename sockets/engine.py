@@ -111,6 +111,10 @@ class Connection:
             self.closed = bool(message.get('close')) or refuses
             self.put(message, is_last)
 
+    async def asend(self, message):
+        """Send a message as ``send()`` does, and wait until the server has taken it, but keep nobody else waiting."""
+        await current().wait_for(self.send, message)
+
     def close(self, code):
         """Close the connection with ``code``, unless that has been done."""
         if not self.closed:
@@ -291,6 +295,10 @@ class Engine:
 
     def examine_workers(self, patience):
         """Return what a try at the workers of other processes finds, as ``examine_layer``."""
+        raise self._missing()
+
+    def server_command(self):
+        """Return what ``manage.py runsockets`` runs: its options, ``add_arguments(parser)``, and ``run(stdout, **options)``."""
         raise self._missing()
 
     def sandbox(self, layer=None, routing=None):

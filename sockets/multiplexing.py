@@ -48,6 +48,11 @@ class StreamConnection:
         self.is_open = True
         self.whole.send(message, is_last)
 
+    async def asend(self, message: Dict[str, Any]) -> None:
+        """Send a message, as ``Connection.asend``."""
+        self.is_open = True
+        await self.whole.asend(message)
+
 
 class Stream:
     """Mixed into a handler class that serves one stream of another one's connection. Its frames are the payloads."""

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / 'sockets'
 
 # Only these two know what they run on.
-STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn', 'msgpack'}
+STACK = {'channels', 'daphne', 'asgiref', 'asgi_redis', 'redis', 'twisted', 'autobahn', 'msgpack', 'uvicorn'}
 KNOW_THE_STACK = ('engines.', 'layers.')
 
 # Which rooms the files of a room may import from, beside their own. '' are the files at the top.

@@ -163,12 +163,12 @@ def test_who_arrives_and_who_leaves(page, alice, django_user_model):
 
 
 def test_async_functions(page, alice):
-    client = SocketClient('/w/', handler=page('weather.views').Weather.socket.Handler).connect()
+    client = SocketClient('/w/', handler=page('weather.views').Weather.socket.Handler, user=alice).connect()
     assert client.request('FORECAST', cities=['Rome', 'Oslo']) == {
         'type': 'FORECAST',
-        'users': 1,
         'forecasts': [{'city': 'Rome', 'degrees': 4}, {'city': 'Oslo', 'degrees': 4}],
     }
+    assert client.received() == [{'type': 'ASKING', 'name': 'alice'}]
 
 
 def test_middleware(page, monkeypatch):
@@ -239,7 +239,8 @@ def test_several_handlers_over_one_connection(page):
     client.send_json({'stream': 'weather', 'payload': {'type': 'FORECAST', 'cities': []}})
     client.send_json({'stream': 'chat', 'payload': {'type': 'GO', 'ref': 1}})
     assert client.received() == [
-        {'stream': 'weather', 'payload': {'type': 'FORECAST', 'forecasts': [], 'users': 0}},
+        {'stream': 'weather', 'payload': {'type': 'ASKING', 'name': ''}},
+        {'stream': 'weather', 'payload': {'type': 'FORECAST', 'forecasts': []}},
         {'stream': 'chat', 'payload': {'type': 'ACK', 'ref': 1}},
     ]
 

@@ -1,6 +1,7 @@
 """What stands around the functions of a handler: middleware, and in its middle the functions of each event."""
 
 import contextlib
+import inspect
 import logging
 import time
 
@@ -95,6 +96,9 @@ def _receive(handler, content):
     else:
         result = handler.receive(content, **handler.kwargs)
     if result is not None and type(result) is not dict:
+        if engine.current().has_loop and inspect.isawaitable(result):
+            # An async def asks for the user where nothing may wait.
+            handler._identity.load()
         result = yield from steps.settle(result)
     return result
 
@@ -147,15 +151,16 @@ def run_route(handler, route, content, kwargs):
 
 async def _run_on_loop(handler, route, content, kwargs):
     began = time.perf_counter()
-    result = route.function.call(handler, content, kwargs)
-    seconds = time.perf_counter() - began
-    if seconds > LONG_INLINE:
-        logger.warning(
-            '%s at %r was %.0f ms in the inline route %r, in which nobody else was served. Write inline=False, or an '
-            'async def that awaits what it waits for.',
-            type(handler).__name__,
-            handler.path,
-            1000 * seconds,
-            route.name,
-        )
-    return result
+    try:
+        return route.function.call(handler, content, kwargs)
+    finally:
+        seconds = time.perf_counter() - began
+        if seconds > LONG_INLINE:
+            logger.warning(
+                '%s at %r was %.0f ms in the inline route %r, in which nobody else was served. Write inline=False, or '
+                'an async def that awaits what it waits for.',
+                type(handler).__name__,
+                handler.path,
+                1000 * seconds,
+                route.name,
+            )

@@ -108,8 +108,9 @@ class Identity:
         return self._session
 
     def load(self):
-        """Read the row and user now, unless they are at hand."""
-        self._load()
+        """Read the row and user now, unless they are at hand. Who asks for them is told whether they hold."""
+        if self._entry is None and self._row is _UNREAD:
+            self._find()
 
     def is_at_hand(self):
         """Whether the row and user can be asked for without a query."""

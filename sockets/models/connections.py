@@ -10,13 +10,14 @@ from django.utils import timezone
 from .. import engine, fanout, messages
 from ..connection import identity_cache
 from .base import BaseModel
+from .coroutines import SpeakingToOne
 from .fields import nullable_boolean
 from .gone import count_gone
 from .queryset import SocketQuerySet, check_declared
 from .rooms import Membership
 
 
-class Socket(BaseModel):
+class Socket(SpeakingToOne, BaseModel):
     """One open connection."""
 
     session = models.ForeignKey(

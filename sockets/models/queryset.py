@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from .. import callbacks, contracts, databases, engine, fanout, messages
 from . import removal
+from .coroutines import SpeakingToMany
 from .gone import count_gone
 from .rooms import Membership
 
@@ -39,7 +40,7 @@ else:
 _PART = 2000
 
 
-class SocketQuerySet(_QuerySet):
+class SocketQuerySet(SpeakingToMany, _QuerySet):
     """Connections to speak to. What is sent is on its way when a method returns, also inside a handler.
 
     A connection that a queryset finds twice, by two of its rooms or two groups of its user, is told, closed, marked,

@@ -1,21 +1,76 @@
 """What ``manage.py runsockets`` runs: a server in this process, or several processes behind one port."""
 
+import argparse
 import socket
 import sys
 
 from channels import DEFAULT_CHANNEL_LAYER, channel_layers
 from channels.handler import ViewConsumer
 from channels.staticfiles import StaticFilesConsumer
-from daphne.access import AccessLogGenerator
-from daphne.server import build_endpoint_description_strings
 from django.apps import apps
 from django.conf import settings
 from django.core.management.base import CommandError
 from django.utils.version import get_version
-from twisted.internet.endpoints import serverFromString
 
 from ... import conf
-from .server import Processes, SocketServer, stop_with
+from ...execution import processes as several
+
+
+def add_arguments(parser):
+    """Add the options of the command to ``parser``."""
+    parser.add_argument(
+        'addrport',
+        nargs='?',
+        default='127.0.0.1:8000',
+        metavar='ADDR:PORT',
+        help='where to listen, 127.0.0.1:8000 if not given; [::1]:8000 for IPv6',
+    )
+    parser.add_argument('--processes', type=int, default=1, help='how many processes share the port')
+    parser.add_argument('--threads', type=int, default=2, help='threads for frames, in each process')
+    parser.add_argument(
+        '--connect-threads', type=int, default=2, help='threads for clients that want to connect, in each process'
+    )
+    parser.add_argument('--page-threads', type=int, default=4, help='threads for HTTP requests, in each process')
+    parser.add_argument('-u', '--unix-socket', help='listen on a unix socket instead')
+    parser.add_argument(
+        '-e',
+        '--endpoint',
+        action='append',
+        dest='endpoints',
+        default=[],
+        help='listen on a Twisted endpoint instead, such as ssl:443:privateKey=key.pem',
+    )
+    parser.add_argument('--fd', type=int, dest='file_descriptor', help='listen on an inherited socket instead')
+    parser.add_argument('--parent', type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        '--http-timeout',
+        type=int,
+        default=120,
+        help='seconds until a page begins, and for which its client may read nothing',
+    )
+    parser.add_argument('--websocket-timeout', type=int, help='seconds that a websocket may stay open')
+    parser.add_argument(
+        '--websocket-connect-timeout',
+        type=int,
+        default=20,
+        help='seconds that a websocket may wait to be accepted, before it is answered with 403',
+    )
+    parser.add_argument(
+        '--websocket-handshake-timeout',
+        type=int,
+        default=5,
+        help="seconds from a client's connect to its being accepted, before it is reset",
+    )
+    parser.add_argument('--ping-interval', type=int, default=20, help='seconds of silence before a ping')
+    parser.add_argument('--ping-timeout', type=int, default=30, help='seconds to wait for its answer')
+    parser.add_argument('--ws-protocol', action='append', dest='ws_protocols', help='a subprotocol to accept')
+    parser.add_argument('--root-path', default='', help='the path that a proxy took away')
+    parser.add_argument(
+        '--proxy-headers',
+        action='store_true',
+        help='believe X-Forwarded-For of anyone; SOCKETS["TRUSTED_PROXIES"] is safer, and excludes this',
+    )
+    parser.add_argument('--access-log', metavar='FILE', help='where to write the access log, - for stdout')
 
 
 def run(stdout, addrport, processes, threads, page_threads, **options):
@@ -43,19 +98,21 @@ def run(stdout, addrport, processes, threads, page_threads, **options):
 
 def _run_processes(stdout, addrport, count):
     host, port = _address(addrport)
-    listening = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
+        listening = several.listen(host, port)
     except OSError as error:
         raise CommandError(f'Cannot listen on {addrport}: {error.strerror}.')
-    listening.listen(1024)
     stdout.write(f'Serving on http://{addrport}/ with {count} processes. Stop with Ctrl-C.')
-    program = ['-m', 'django'] if sys.argv[0].endswith('__main__.py') else sys.argv[:1]
-    Processes(count, listening, program + sys.argv[1:]).run()
+    several.Processes(count, listening, several.program()).run()
 
 
 def _run_server(stdout, layer, addrport, threads, page_threads, options):
+    # Imported late: they choose the reactor of this process.
+    from daphne.server import build_endpoint_description_strings
+    from twisted.internet.endpoints import serverFromString
+
+    from .server import SocketServer, stop_with
+
     endpoints = options['endpoints'] + build_endpoint_description_strings(unix_socket=options['unix_socket'])
     listening = None
     if options['file_descriptor'] is not None:
@@ -111,13 +168,15 @@ def _run_server(stdout, layer, addrport, threads, page_threads, options):
 
 
 def _address(addrport):
-    host, _, port = addrport.rpartition(':')
-    if not port.isdecimal() or int(port) > 65535:
-        raise CommandError(f'{addrport!r} is not an ADDR:PORT; write 127.0.0.1:8000 or 8000.')
-    return host.strip('[]') or '127.0.0.1', int(port)
+    try:
+        return several.address(addrport)
+    except ValueError as error:
+        raise CommandError(str(error))
 
 
 def _access_log(name):
     if name is None:
         return None
+    from daphne.access import AccessLogGenerator
+
     return AccessLogGenerator(sys.stdout if name == '-' else open(name, 'a', 1))

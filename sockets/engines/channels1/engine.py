@@ -131,6 +131,11 @@ class Channels1(Engine):
 
         return probe.examine_workers(patience)
 
+    def server_command(self):
+        from . import command
+
+        return command
+
     def sandbox(self, layer=None, routing=None):
         from .sandbox import Sandbox
 

@@ -2,10 +2,6 @@
 
 import logging
 import os
-import signal
-import subprocess
-import sys
-import time
 
 from channels.worker import Worker
 from daphne.server import Server
@@ -96,49 +92,6 @@ class SocketServer(Server):
             'Cannot listen on {}: {}'.format(', '.join(self.endpoints), getattr(error, 'socketError', error))
         )
         reactor.callWhenRunning(reactor.stop)
-
-
-class Processes:
-    """Several server processes behind one listening socket, each replaced when it dies."""
-
-    def __init__(self, count, listening, arguments):
-        self.count = count
-        self.listening = listening
-        self.arguments = arguments
-        self.children = []
-        self.terminated = []
-        self.stopping = False
-
-    def run(self):
-        """Keep the processes running until SIGTERM or SIGINT, and return when the last one has ended."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.stop)
-        while True:
-            while len(self.children) < self.count and not self.stopping:
-                self.children.append(self.start())
-            # A child may have been started while the signal came.
-            for child in self.children if self.stopping else ():
-                if child not in self.terminated and child.poll() is None:
-                    self.terminated.append(child)
-                    child.terminate()
-            for child in [child for child in self.children if child.poll() is not None]:
-                self.children.remove(child)
-                if not self.stopping:
-                    logger.error('Process %d ended with %d and is replaced', child.pid, child.returncode)
-                    # So that a child which dies at once is not restarted without pause.
-                    time.sleep(0.5)
-            if self.stopping and not self.children:
-                return
-            time.sleep(0.1)
-
-    def start(self):
-        number = self.listening.fileno()
-        return subprocess.Popen(
-            [sys.executable, *self.arguments, '--fd', str(number), '--parent', str(os.getpid())], pass_fds=[number]
-        )
-
-    def stop(self, *args):
-        self.stopping = True
 
 
 def stop_with(parent):

@@ -32,6 +32,9 @@ class Connection(Ended):
         'task',
         'busy_since',
         'is_cancelled',
+        'is_on_thread',
+        'is_ending',
+        'frames_left',
     )
 
     is_served_here = True
@@ -47,6 +50,9 @@ class Connection(Ended):
         self.reply = None
         # Whether no frame reaches a route any more.
         self.has_ended = self.is_cancelled = False
+        self.is_on_thread = self.is_ending = False
+        # Frames that are still handled while the server stops, None while it does not.
+        self.frames_left = None
         self.code = 1006
         self.task = None
         # When the event came that is handled, in the loop's time; None while none is.
@@ -61,38 +67,51 @@ class Connection(Ended):
         try:
             await asyncio.shield(self.task)
         except asyncio.CancelledError:
-            # Not raised again: daphne stops waiting for the others at the first task that was cancelled.
-            if not self.task.done():
-                await self.stop(messages.CLOSE_RESTART)
+            # Not raised again: daphne stops waiting for the others at the first task that was cancelled. It cancels as well
+            # what goes on for ten seconds after the client has left: that goes on.
+            if not self.task.done() and not self.incoming.is_over:
+                await self.stop(messages.CLOSE_RESTART, self.server.loop.time() + 8)
 
-    async def stop(self, code, patience=8):
-        """Close with ``code`` when the frame that is handled has been; return when the end has been handled."""
-        loop = self.server.loop
-        deadline = loop.time() + patience
-        self.has_ended = True
-        while self.busy_since is not None and not self.task.done() and loop.time() < deadline:
+    async def stop(self, code, deadline):
+        """Close with ``code`` when the frames that have come in have been handled, or when the loop's time is ``deadline``.
+
+        Return when the end has been handled.
+        """
+        loop, task = self.server.loop, self.task
+        self.frames_left = self.incoming.waiting()
+        while self._is_at_work() and not task.done() and loop.time() < deadline:
             await asyncio.sleep(0.02)
-        if not self.task.done():
+        if not task.done():
+            if self.busy_since is not None:
+                logger.warning('Closing %s at %r whose frame has not been handled in time', self.name, self.path)
             self.push({'close': code})
             self.code = code
             while self.outgoing.is_flushing and loop.time() < deadline:
                 await asyncio.sleep(0.01)
-            self.cancel()
-            await asyncio.wait([self.task], timeout=patience)
+            self.cancel(at_once=True)
+            await asyncio.wait([task], timeout=max(1, deadline - loop.time()))
+
+    def _is_at_work(self):
+        return self.busy_since is not None or self.outgoing.is_flushing or (self.frames_left > 0 and not self.has_ended)
 
     async def _live(self):
         if (await self.incoming.next())['type'] != 'websocket.connect':
             return
         self.server.connections[self.name] = self
         is_quick = self.handler._is_quick
+        pool, connect_pool = self.server.pool, self.server.connect_pool
         try:
             handler = self.handler(self, Message('websocket.connect', self.scope, self))
-            await self._take(connect.connect(handler), handler, False)
+            await self._take(connect.connect(handler), handler, connect_pool, False)
             while not self.is_cancelled:
                 event = await self.incoming.next()
                 if event['type'] == 'websocket.disconnect':
                     self.code = event.get('code')
                     break
+                if self.frames_left is not None:
+                    if self.frames_left <= 0:
+                        self.has_ended = True
+                    self.frames_left -= 1
                 if not heartbeats.may_serve():
                     await self.server.certainty()
                 if self.has_ended or self.closed:
@@ -101,22 +120,23 @@ class Connection(Ended):
                 data = event.get('bytes') if text is None else None
                 handler = self.handler(self, Message('websocket.receive', event, self))
                 await self._take(
-                    frame.receive(handler, text, data), handler, is_quick and len(text or data or '') < _SHORT
+                    frame.receive(handler, text, data), handler, pool, is_quick and len(text or data or '') < _SHORT
                 )
         finally:
+            self.is_ending = True
             self.incoming.stop()
             self.server.connections.pop(self.name, None)
             self.has_ended = self.closed = True
             if self.accepted:
                 # Whoever cancels this must not keep the row from going.
-                await asyncio.shield(self.server.pool.submit(self._end))
+                await asyncio.shield(self.server.end(self._end))
 
-    async def _take(self, work, handler, is_quick):
+    async def _take(self, work, handler, pool, is_quick):
         self.busy_since = self.server.loop.time()
         try:
-            await steps.take(work, handler, self, is_quick)
+            await steps.take(work, handler, self, pool, is_quick)
         finally:
-            self.busy_since = None
+            self.busy_since, self.is_on_thread = None, False
         outgoing = self.outgoing
         if self.reply is not None:
             outgoing.waiting.append(self.reply)
@@ -136,6 +156,14 @@ class Connection(Ended):
         else:
             self.server.pool.call_on_loop(self.push, message)
 
+    async def asend(self, message):
+        if not (self.accepted and self.server.is_here()):
+            # To accept it writes its row.
+            return await super().asend(message)
+        self.send(message)
+        # Who sends much is as slow as who reads it.
+        await self.outgoing.sent()
+
     def push(self, message):
         """Send ``message`` when what was given before has been sent. On the loop's thread."""
         if message.get('close'):
@@ -151,7 +179,8 @@ class Connection(Ended):
             )
             self.push({'close': messages.CLOSE_TRY_AGAIN_LATER})
 
-    def cancel(self):
-        """End the connection now."""
+    def cancel(self, at_once=False):
+        """End the connection now; what a thread does for it comes to its end first, unless it is to be ``at_once``."""
         self.has_ended = self.closed = self.is_cancelled = True
-        self.task.cancel()
+        if not self.is_ending and (at_once or not self.is_on_thread):
+            self.task.cancel()

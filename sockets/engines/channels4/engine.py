@@ -1,13 +1,15 @@
 """The engine of Channels 4: what the core asks, answered by ASGI applications, channel layers and a table of servers."""
 
 import asyncio
+import contextvars
 import logging
+import sys
 
+from asgiref.sync import sync_to_async
 from channels.exceptions import DenyConnection
 
 from ... import rates
 from ...engine import Denied, Engine
-from ...execution import coroutines
 from . import layer
 from .handler import Handler
 
@@ -25,7 +27,14 @@ class Channels4(Engine):
         self.taken = rates.Buckets()
 
     def install(self):
-        """Take up nothing: a server begins its work with its first connection, or as its lifespan begins."""
+        """Take over the servers that are here. They begin with their first connection, or as their lifespan begins."""
+        from . import uvicorn
+
+        uvicorn.patch_server()
+        if 'daphne.server' in sys.modules:
+            from . import daphne
+
+            daphne.patch_server()
 
     def layer_name(self):
         # It is the table of servers that says who lives.
@@ -66,8 +75,10 @@ class Channels4(Engine):
         loop = asyncio.get_running_loop()
         server = next((found for found in delivery.servers_here() if found.loop is loop), None)
         if server is not None:
-            return await server.pool.submit(function, *args)
-        return coroutines.outside_of_loop(function, *args)
+            # It speaks the language of whoever calls.
+            return await server.pool.submit(contextvars.copy_context().run, function, *args)
+        # A page or a test of Django's, which has a thread for that.
+        return await sync_to_async(function)(*args)
 
     def routing_error(self):
         from . import routing
@@ -117,6 +128,11 @@ class Channels4(Engine):
             return None
         connection = Ended(name, path, kwargs)
         return handler(connection, Message('websocket.disconnect', {'code': code}, connection))
+
+    def server_command(self):
+        from . import command
+
+        return command
 
     def denied(self):
         return DenyConnection()

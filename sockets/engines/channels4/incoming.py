@@ -6,18 +6,28 @@ import collections
 # Frames of one connection that may wait while one of it is handled.
 CAPACITY = 100
 
+# Bytes that they may have. The first one of them may have any number.
+MAX_WAITING = 4 * 1024 * 1024
+
 
 class Incoming:
     """The events of one connection, from ``receive``, that of ASGI. ``refuse_more()`` is called when too many wait."""
 
-    __slots__ = ('receive', 'refuse_more', 'queue', 'ahead', 'reader', 'wake_up')
+    __slots__ = ('receive', 'refuse_more', 'queue', 'ahead', 'reader', 'wake_up', 'is_over', 'size')
 
     def __init__(self, receive, refuse_more):
         self.receive, self.refuse_more = receive, refuse_more
         # daphne reads on all the time: its receive() is the get() of a queue without bounds.
         queue = getattr(receive, '__self__', None)
         self.queue = queue if hasattr(queue, 'qsize') else None
+        if self.queue is not None:
+            # So that daphne's protocol knows whose it is.
+            self.queue.is_ours = True
         self.ahead = self.reader = self.wake_up = None
+        # Whether the client is known to have left.
+        self.is_over = False
+        # Bytes of what was read ahead.
+        self.size = 0
 
     async def next(self):
         """Return the next event."""
@@ -28,7 +38,18 @@ class Incoming:
         while not self.ahead:
             self.wake_up = asyncio.get_running_loop().create_future()
             await self.wake_up
-        return self.ahead.popleft()
+        event = self.ahead.popleft()
+        self.size -= _size_of(event)
+        return event
+
+    def waiting(self):
+        """Return how many events have come in that were not taken yet, as far as the server lets us know."""
+        if self.queue is not None:
+            queue = self.queue
+        else:
+            # uvicorn's.
+            queue = getattr(getattr(self.receive, '__self__', None), 'queue', None)
+        return len(self.ahead or ()) + (queue.qsize() if hasattr(queue, 'qsize') else 0)
 
     def read_ahead(self):
         """Read on while a frame is handled, from now on: else a server reads no pongs either, and closes."""
@@ -45,9 +66,15 @@ class Incoming:
         while True:
             event = await self.receive()
             self.ahead.append(event)
+            self.size += _size_of(event)
             if self.wake_up is not None and not self.wake_up.done():
                 self.wake_up.set_result(None)
             if event['type'] == 'websocket.disconnect':
+                self.is_over = True
                 return
-            if len(self.ahead) > CAPACITY:
+            if len(self.ahead) > CAPACITY or (len(self.ahead) > 1 and self.size > MAX_WAITING):
                 self.refuse_more()
+
+
+def _size_of(event):
+    return len(event.get('text') or event.get('bytes') or '')

@@ -1,5 +1,6 @@
 """What goes out to one client: message after message, each when the server has taken the one before."""
 
+import asyncio
 import collections
 import logging
 
@@ -17,7 +18,7 @@ class Outgoing:
     ``cut_off()`` is called when the client does not read what it is sent.
     """
 
-    __slots__ = ('send', 'start_task', 'cut_off', 'waiting', 'backlog', 'is_flushing', 'is_over')
+    __slots__ = ('send', 'start_task', 'cut_off', 'waiting', 'backlog', 'is_flushing', 'is_over', 'watchers')
 
     def __init__(self, send, start_task, cut_off):
         self.send, self.start_task, self.cut_off = send, start_task, cut_off
@@ -27,6 +28,8 @@ class Outgoing:
         self.is_flushing = False
         # Whether the connection was closed, or its client has gone.
         self.is_over = False
+        # Futures of those who wait until all has been sent.
+        self.watchers = None
 
     def push(self, message):
         """Send ``message`` when what was given before has been sent."""
@@ -61,6 +64,17 @@ class Outgoing:
             self.waiting.clear()
         finally:
             self.is_flushing = False
+            watchers, self.watchers = self.watchers, None
+            for watcher in watchers or ():
+                if not watcher.done():
+                    watcher.set_result(None)
+
+    async def sent(self):
+        """Return when what was given so far has been sent, or nothing is any more."""
+        if self.is_flushing:
+            watcher = asyncio.get_running_loop().create_future()
+            self.watchers = [*(self.watchers or ()), watcher]
+            await watcher
 
 
 def _events_of(message):
@@ -78,5 +92,8 @@ def _events_of(message):
     elif message.get('bytes') is not None:
         events.append({'type': 'websocket.send', 'bytes': message['bytes']})
     if code:
-        events.append({'type': 'websocket.close', 'code': 1000 if code is True else code})
+        event = {'type': 'websocket.close', 'code': 1000 if code is True else code}
+        if code == messages.CLOSE_RESTART:
+            event['reason'] = 'restart'
+        events.append(event)
     return events

@@ -14,21 +14,30 @@ logger = logging.getLogger('sockets')
 # fight for the interpreter's lock.
 PATIENCE = 0.01
 
+# Threads of a process that may hang and be replaced. Whatever makes them hang would make the next ones hang as well, and
+# each keeps its memory and its database connection.
+MOST_HUNG = 10
+
 
 class Pool:
     """Threads of the event loop ``loop``, at most ``size``, woken when what they are given has to wait.
 
-    What they have done comes back to the loop in one wake-up for many.
+    What they have done comes back to the loop in one wake-up for many. Pools ``beside`` each other share it: all comes back
+    in the order in which it was done.
     """
 
-    def __init__(self, loop, size):
+    def __init__(self, loop, size, beside=None):
         self.loop = loop
         self.size = size
         self.threads = []
+        # How many of them wait for a coroutine, which may in turn need one.
+        self._lent = 0
         self._jobs = collections.deque()
         self._idle = []
         self._done = collections.deque()
         self._is_drain_due = False
+        if beside is not None:
+            self._done, self._drain_soon = beside._done, beside._drain_soon
         self._is_relief_due = False
         self._is_stopped = False
 
@@ -36,7 +45,7 @@ class Pool:
         """Have a thread call ``function``; return a future of its result. On the loop's thread."""
         future = self.loop.create_future()
         self._jobs.append((time.monotonic(), future, function, args))
-        if len(self._idle) == len(self.threads):
+        if len(self._idle) == len(self.threads) - self._lent:
             self._wake()
         elif not self._is_relief_due:
             self._is_relief_due = True
@@ -56,7 +65,12 @@ class Pool:
 
     def replace(self, thread):
         """Have another thread started in the place of ``thread``, which hangs in a function."""
-        if thread in self.threads:
+        hung = sum(getattr(other, 'is_replaced', False) for other in threading.enumerate())
+        if hung >= MOST_HUNG:
+            logger.critical(
+                'The functions of %d threads hang: %s is not replaced. Restart this process.', hung + 1, thread.name
+            )
+        elif thread in self.threads:
             self.threads.remove(thread)
             thread.is_replaced = True
             self.loop.call_soon_threadsafe(self._wake)
@@ -65,7 +79,7 @@ class Pool:
         try:
             self._idle.pop().release()
         except IndexError:
-            if len(self.threads) < self.size:
+            if len(self.threads) < self.size + self._lent:
                 thread = PoolThread(self)
                 self.threads.append(thread)
                 thread.start()
@@ -111,6 +125,9 @@ class Pool:
             except IndexError:
                 if self._is_stopped:
                     return
+                if len(self.threads) > self.size + self._lent:
+                    self.threads.remove(thread)
+                    return
                 self._idle.append(lock)
                 if jobs or self._is_stopped:
                     # It came in between: take it, unless somebody has woken us for it.
@@ -139,7 +156,11 @@ class Pool:
         """Return the result of ``awaitable``, which the loop awaits."""
 
         async def wait():
-            return await awaitable
+            self._lent += 1
+            try:
+                return await awaitable
+            finally:
+                self._lent -= 1
 
         return asyncio.run_coroutine_threadsafe(wait(), self.loop).result()
 

@@ -17,6 +17,16 @@ from .pool import Pool
 
 logger = logging.getLogger('sockets')
 
+# Seconds that a server has to stop after SIGTERM, and those of them that functions and their replies have.
+DRAIN_TIMEOUT = 10
+_PATIENCE = 8
+
+# Seconds that the interpreter has to end when all has been closed.
+EXIT_TIMEOUT = 5
+
+# Threads for clients that connect or have left, unless a server says another number.
+CONNECT_THREADS = 2
+
 # Seconds for which a frame is handled before its connection is read on.
 READ_ON_AFTER = 1
 
@@ -29,14 +39,18 @@ servers = {}
 class Server:
     """What an event loop of this process holds. ``name`` begins the names of its connections."""
 
-    def __init__(self, loop):
+    def __init__(self, loop, threads=None, connect_threads=CONNECT_THREADS):
         self.loop = loop
         self.name = self._listener = None
         self.connections = {}
-        self.pool = Pool(loop, conf.THREADS)
+        self.pool = Pool(loop, threads or conf.THREADS)
+        # A thousand connects are not to delay a frame.
+        self.connect_pool = Pool(loop, connect_threads, beside=self.pool)
         self.thread = threading.get_ident()
         self.is_stopping = False
         self.tasks = set()
+        # Futures of ends that are handled.
+        self._ends = set()
         self._begin()
         self.start_task(self._watch())
         presence.start_housekeeper()
@@ -56,6 +70,13 @@ class Server:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    def end(self, function):
+        """Have ``function`` handle the end of a connection; return its future, which ``stop()`` waits for."""
+        end = self.connect_pool.submit(function)
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
+        return end
 
     def deliver(self, names, message):
         """Send ``message`` to those of the connections ``names`` that there are. On the loop's thread."""
@@ -100,10 +121,18 @@ class Server:
             # The loop is closed.
             audit.end(self)
 
-    async def stop(self, code, patience=8):
-        """Close all connections with ``code``, each when the frame that is handled of it has been."""
+    async def stop(self, code, patience=_PATIENCE):
+        """Close all connections with ``code``, each when its frames that are here have been handled; refuse new ones.
+
+        After ``patience`` seconds, what is still handled is left to itself.
+        """
         self.is_stopping = True
-        await asyncio.gather(*(connection.stop(code, patience) for connection in list(self.connections.values())))
+        deadline = self.loop.time() + patience
+        while self.connections and self.loop.time() < deadline + 1:
+            # One that has just begun may not be among them yet.
+            await asyncio.gather(*(connection.stop(code, deadline) for connection in list(self.connections.values())))
+        if self._ends:
+            await asyncio.wait(self._ends, timeout=max(1, deadline - self.loop.time()))
         audit.end(self)
         await self.pool.submit(heartbeats.release, self.name)
 
@@ -141,14 +170,14 @@ class Server:
                     connection.incoming.read_ahead()
 
 
-def server():
-    """Return the ``Server`` of the running event loop."""
+def server(*args):
+    """Return the ``Server`` of the running event loop, made with ``args`` if there is none yet."""
     loop = asyncio.get_running_loop()
     found = servers.get(loop)
     if found is None:
         for other in [other for other in servers if other.is_closed()]:
             background.run(partial(heartbeats.release, servers.pop(other).name), 'sockets-heartbeats')
-        found = servers[loop] = Server(loop)
+        found = servers[loop] = Server(loop, *args)
     return found
 
 

@@ -23,7 +23,7 @@ async def serve(handler, kwargs, scope, receive, send):
     """Serve one connection of the handler class ``handler``."""
     found = server()
     if found.is_stopping:
-        return await refuse(receive, send)
+        return await turn_away(scope, receive, send)
     await Connection(found, handler, scope, path_of(scope), kwargs, receive, send).serve()
 
 
@@ -31,6 +31,15 @@ async def refuse(receive, send):
     """Refuse a connection before it is accepted: servers answer with HTTP 403."""
     await receive()
     await send({'type': 'websocket.close', 'code': messages.CLOSE_NOT_ALLOWED})
+
+
+async def turn_away(scope, receive, send):
+    """Refuse a connection for now: with HTTP 503 where the server lets us choose."""
+    if 'websocket.http.response' not in (scope.get('extensions') or {}):
+        return await refuse(receive, send)
+    await receive()
+    await send({'type': 'websocket.http.response.start', 'status': 503, 'headers': [(b'retry-after', b'1')]})
+    await send({'type': 'websocket.http.response.body', 'body': b'Restarting'})
 
 
 def path_of(scope):

@@ -9,9 +9,9 @@ from ...execution import request_state, steps, thread_state
 _DONE = object()
 
 
-async def take(work, handler, connection, is_quick):
-    """Take the steps of ``work``, a generator, for ``handler``, on the loop of ``connection`` and on the threads of its
-    server; the first one on the loop if it ``is_quick``.
+async def take(work, handler, connection, pool, is_quick):
+    """Take the steps of ``work``, a generator, for ``handler``, on the loop of ``connection`` and on threads of ``pool``; the
+    first one on the loop if it ``is_quick``.
     """
     root_path = connection.scope.get('root_path')
     step = context = None
@@ -20,7 +20,11 @@ async def take(work, handler, connection, is_quick):
             step = _advance(work)
         while step is not _DONE:
             if step is None:
-                step = await connection.server.pool.submit(on_thread, handler, root_path, _advance, work)
+                connection.is_on_thread = True
+                step = await pool.submit(on_thread, handler, root_path, _advance, work)
+                connection.is_on_thread = False
+                if connection.is_cancelled and step is not _DONE:
+                    raise asyncio.CancelledError()
                 continue
             try:
                 # What it sets is not there for the next frame.

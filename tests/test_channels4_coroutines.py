@@ -1,0 +1,229 @@
+"""Coroutines on the engine of Channels 4: what may wait runs elsewhere. Channels 1 has no event loop of its own."""
+
+import asyncio
+import contextvars
+import json
+import logging
+import threading
+import time
+
+import pytest
+
+channels = pytest.importorskip('channels')
+if channels.__version__.startswith('1.'):
+    pytest.skip('Channels 1 runs an async def on the thread of its worker', allow_module_level=True)
+
+from django.contrib.auth import get_user_model  # noqa: E402
+from django.core.exceptions import SynchronousOnlyOperation  # noqa: E402
+
+from sockets import RoutedSocketHandler, engine  # noqa: E402
+from sockets.connection import calls  # noqa: E402
+from sockets.engines.channels4 import connection as connection_module  # noqa: E402
+from sockets.engines.channels4 import outgoing, server  # noqa: E402
+from sockets.execution import coroutines  # noqa: E402
+from sockets.routes import Route  # noqa: E402
+
+value = contextvars.ContextVar('value', default=None)
+
+
+@pytest.fixture(autouse=True)
+def own_threads(settings):
+    settings.SOCKETS = {'THREADS': 1, 'CHANNEL_LAYER': 'none'}
+    yield
+    server.servers.clear()
+
+
+def run(coroutine):
+    """Run ``coroutine``, a function of a ``Server``, on an event loop that has one."""
+
+    async def with_server():
+        found = server.server()
+        try:
+            return await asyncio.wait_for(coroutine(found), 5)
+        finally:
+            found.pool.stop()
+
+    return asyncio.run(with_server())
+
+
+async def wait_for(function, *args):
+    return await engine.current().wait_for(function, *args)
+
+
+def test_what_may_wait_runs_on_the_pool_in_the_context_of_whoever_waits():
+    async def ask(found):
+        value.set('mine')
+        return await wait_for(lambda: (threading.current_thread().name, value.get()))
+
+    assert run(ask) == ('sockets-frames', 'mine')
+
+
+def test_on_an_event_loop_without_connections_it_runs_in_djangos_thread():
+    async def ask():
+        return threading.current_thread(), await wait_for(threading.current_thread)
+
+    loop, thread = asyncio.run(ask())
+    assert thread is not loop and thread.name != 'sockets-frames'
+
+
+def test_what_it_raises_is_raised():
+    async def ask(found):
+        await wait_for(int, 'x')
+
+    with pytest.raises(ValueError):
+        run(ask)
+
+
+def test_threads_that_wait_for_coroutines_leave_their_places_to_what_those_wait_for():
+    """Each of them held a thread of the pool, and waited for ever for another one."""
+
+    def function():
+        return coroutines.run(wait_for(int, '7'))
+
+    async def ask(found):
+        results = await asyncio.gather(*(found.pool.submit(function) for _ in range(10)))
+        await asyncio.sleep(0.05)
+        # Those that are too many end with the next work.
+        await asyncio.gather(*(found.pool.submit(int) for _ in range(10)))
+        await asyncio.sleep(0.05)
+        return results, found.pool.threads
+
+    results, threads = run(ask)
+    assert results == [7] * 10 and len(threads) <= 1
+
+
+def test_the_first_thread_that_waits_for_a_coroutine_costs_no_patience():
+    async def ask(found):
+        began = time.perf_counter()
+        for _ in range(20):
+            await found.pool.submit(coroutines.run, wait_for(int))
+        return time.perf_counter() - began
+
+    # It took 10 ms for each.
+    assert run(ask) < 0.15
+
+
+class Plain(RoutedSocketHandler):
+    pass
+
+
+def open_connection(found, send, handler=Plain):
+    """Return a connection that has been accepted, whose client is sent what it is sent by ``send``."""
+    connection = connection_module.Connection(found, handler, {}, '/page/', {}, None, send)
+    connection.accepted = True
+    found.connections[connection.name] = connection
+    return connection
+
+
+def test_a_coroutine_that_sends_much_is_as_slow_as_who_reads_it():
+    """More than the backlog was given at once, and the client, who reads, was cut off."""
+    sent = []
+
+    async def send(event):
+        await asyncio.sleep(0)
+        sent.append(len(event['text']))
+
+    async def ask(found):
+        connection = open_connection(found, send)
+        handler = Plain(connection, None)
+        for _ in range(3 * outgoing.BACKLOG // 100000):
+            await handler.asend_json({'type': 'X', 'text': 'x' * 100000})
+        return connection.has_ended
+
+    assert run(ask) is False and len(sent) == 3 * outgoing.BACKLOG // 100000
+
+
+def test_several_coroutines_of_a_connection_wait_for_their_frames_together():
+    sent = []
+
+    async def send(event):
+        await asyncio.sleep(0.001)
+        sent.append(event['text'])
+
+    async def ask(found):
+        handler = Plain(open_connection(found, send), None)
+        await asyncio.gather(*(handler.asend_action('N', n=n) for n in range(20)))
+        return len(sent)
+
+    assert run(ask) == 20 and [json.loads(text)['n'] for text in sent] == list(range(20))
+
+
+def test_who_waits_for_a_client_that_has_gone_goes_on():
+    async def send(event):
+        await asyncio.sleep(0.01)
+        raise OSError('gone')
+
+    async def ask(found):
+        handler = Plain(open_connection(found, send), None)
+        await asyncio.gather(*(handler.asend_action('N', n=n) for n in range(3)))
+        return 'goes on'
+
+    assert run(ask) == 'goes on'
+
+
+def test_threads_and_other_event_loops_send_to_a_connection_in_their_order():
+    sent = []
+
+    async def send(event):
+        sent.append(event['text'])
+
+    async def ask(found):
+        handler = Plain(open_connection(found, send), None)
+
+        def in_a_thread():
+            for n in range(100):
+                handler.send_json({'n': n})
+
+        async def elsewhere():
+            for n in range(100, 200):
+                await handler.asend_json({'n': n})
+
+        for function in (in_a_thread, lambda: asyncio.run(elsewhere())):
+            thread = threading.Thread(target=function)
+            thread.start()
+            while thread.is_alive():
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+
+    run(ask)
+    assert [int(text.split(':')[1].strip(' }')) for text in sent] == list(range(200))
+
+
+class Inline(RoutedSocketHandler):
+    def sleeps(self, content):
+        time.sleep(0.02)
+        if content.get('fails'):
+            raise ValueError('late')
+        return {'type': 'SLEPT'}
+
+    def asks(self, content):
+        return {'type': 'COUNT', 'n': get_user_model().objects.count()}
+
+    routes = (Route('SLEEP', 'sleeps', inline=True), Route('ASK', 'asks', inline=True))
+
+
+def call_inline(content):
+    """Hand ``content`` to the function of its route, on the event loop."""
+
+    async def ask(found):
+        handler = Inline(open_connection(found, None), None)
+        return await calls.dispatch(handler, content, {})
+
+    return run(ask)
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_an_inline_function_that_takes_long_is_logged_with_its_route(caplog, fails):
+    with caplog.at_level(logging.WARNING, 'sockets'):
+        if fails:
+            with pytest.raises(ValueError, match='late'):
+                call_inline({'type': 'SLEEP', 'fails': True})
+        else:
+            assert call_inline({'type': 'SLEEP'}) == {'type': 'SLEPT'}
+    (record,) = caplog.records
+    assert "the inline route 'SLEEP'" in record.getMessage() and 'Inline' in record.getMessage()
+
+
+def test_an_inline_function_cannot_use_the_orm(db):
+    with pytest.raises(SynchronousOnlyOperation):
+        call_inline({'type': 'ASK'})
