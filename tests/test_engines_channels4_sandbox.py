@@ -149,7 +149,9 @@ class server_errors:
 
 
 def test_what_was_there_before_is_put_back_also_when_a_routing_cannot_be_made(settings):
-    settings.CHANNEL_LAYERS = {alias: {'BACKEND': 'channels.layers.InMemoryChannelLayer'} for alias in ('default', 'two')}
+    settings.CHANNEL_LAYERS = {
+        alias: {'BACKEND': 'channels.layers.InMemoryChannelLayer'} for alias in ('default', 'two')
+    }
     there, given = channel_layers['default'], InMemoryChannelLayer()
     with Sandbox(layer=given, routing=[]):
         assert channel_layers['default'] is given and 'two' in channel_layers.backends

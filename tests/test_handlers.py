@@ -3,7 +3,6 @@ import json
 import re
 
 import pytest
-from channels import Group
 from django.contrib.sessions.models import Session
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, DataError
@@ -13,6 +12,7 @@ from django.views.generic import View
 from sockets import RoutedSocketHandler, SocketRouter, messages, signals
 from sockets.models import Socket, SocketQuerySet
 
+from .client import ON_CHANNELS_1
 from .conftest import STOCK_LAYERS, both_ways
 
 pytestmark = pytest.mark.django_db
@@ -168,7 +168,9 @@ def test_a_row_stands_for_an_open_connection(connect, login, alice, settings):
 def test_the_row_is_there_before_the_client_can_send(connect, monkeypatch):
     rows = []
     monkeypatch.setattr(
-        'sockets.engines.channels1.connection.Connection.put',
+        'sockets.engines.{}.put'.format(
+            'channels1.connection.Connection' if ON_CHANNELS_1 else 'channels4.sandbox.Served'
+        ),
         lambda self, message, is_last=False: rows.append(Socket.objects.count()),
     )
     connect(Poker)
@@ -484,7 +486,10 @@ def test_of_two_workers_that_end_the_same_connection_one_runs_its_function(conne
     assert ended == []
 
 
+@pytest.mark.channels1('the groups of Channels 4 know no connections of ours: rooms do')
 def test_groups_are_joined_and_left(connect):
+    from channels import Group
+
     class Grouped(Poker):
         groups = ['everyone']
 
@@ -502,15 +507,17 @@ def test_a_database_that_is_away_refuses_the_connection_and_not_the_worker(conne
     def away(*args, **kwargs):
         raise DatabaseError('the database is away')
 
+    away_since = connect(Poker)
+    away_since.messages()
     monkeypatch.setattr(Socket, 'save', away)
     assert connect(Poker).messages() == [{'close': 1011}]
     monkeypatch.setattr(SocketQuerySet, '_fetch_all', away)
-    away_since = connect(Poker, connect=False)
     assert away_since.send({'type': 'WHO'})[0]['code'] == 'server_error'
     away_since.disconnect()
     assert caplog.text.count('the database is away') >= 3
 
 
+@pytest.mark.channels1('a server of ASGI connects once')
 def test_a_connect_that_comes_twice_keeps_its_one_row(transactional_db, connect, caplog):
     poker = connect(Poker)
     poker.connect()
@@ -519,9 +526,11 @@ def test_a_connect_that_comes_twice_keeps_its_one_row(transactional_db, connect,
 
 
 # Ours hold more, and always have room for an accept.
+stock = pytest.mark.channels1('a layer of Channels 1 has a mailbox for each server')
 on_stock_layers = pytest.mark.parametrize('layer', STOCK_LAYERS, indirect=True)
 
 
+@stock
 @on_stock_layers
 def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, settings, caplog):
     settings.SOCKETS = {'SEND_TIMEOUT': 0.05}
@@ -538,6 +547,7 @@ def test_a_full_mailbox_costs_its_own_connection_and_not_the_worker(connect, set
     assert poker.send({'type': 'BET', 'amount': 1}) == [{'type': 'BET_TAKEN', 'amount': 1}]
 
 
+@stock
 @on_stock_layers
 def test_a_connect_that_cannot_be_answered_waits_once_and_gives_up(layer, connect, settings, caplog):
     settings.SOCKETS = {'SEND_TIMEOUT': 0.05}
