@@ -15,6 +15,9 @@ except ImportError:
 
 ON_CHANNELS_1 = engine.prepare() == 'sockets.engines.channels1'
 
+# What the names of clients begin with.
+SERVER = 'daphne.response.test!' if ON_CHANNELS_1 else 'sockets.test!'
+
 
 def sent_to(server):
     """Take the messages that were sent to connections of ``server``, which is not that of clients, and return them."""

@@ -53,7 +53,16 @@ class second_database:
         self.path = path
 
     def __enter__(self):
-        connections.databases['replica'] = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': self.path}
+        connections.databases['replica'] = {
+            # Django before 4 adds what is left out.
+            **connections.databases['default'],
+            'ENGINE': 'django.db.backends.sqlite3',
+            'NAME': self.path,
+            'OPTIONS': {},
+        }
+        connection = connections['replica']
+        # Since Django 3, a test may use no database that was not there when it began.
+        connection.ensure_connection = lambda: connection.connection or connection.connect()
 
     def __exit__(self, *raised):
         connections['replica'].close()

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from channels.exceptions import ConsumeLater
 from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, signals
@@ -200,8 +199,11 @@ def test_an_error_that_cannot_be_told_is_a_server_error(connect, heard, settings
     assert heard == ['server_error'] * 3
 
 
+@pytest.mark.channels1('Channels 4 has no such exception')
 @both_ways
 def test_consume_later_reaches_channels(connect, heard):
+    from channels.exceptions import ConsumeLater
+
     class Later(Fragile):
         def fail(self, content):
             calls.append(content)

@@ -365,7 +365,7 @@ def test_a_view_that_is_decorated_in_the_urlconf_is_named(found, settings):
 
     from django.conf.urls import include
 
-    from .urls import re_path
+    from .paths import re_path
 
     page, plain = guarded(guard=None), guarded(guard=None)
     urls = types.ModuleType('guarded_urls')

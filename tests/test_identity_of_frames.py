@@ -302,6 +302,7 @@ def test_what_is_told_of_the_row_is_as_new_as_the_note_of_life(connect):
     assert answer['last_ping'][:16] == timezone.now().isoformat()[:16]
 
 
+@pytest.mark.channels1('on Channels 4, one process handles all frames of a connection')
 def test_where_another_process_may_handle_the_frame_each_reads(connect, login, alice, monkeypatch):
     monkeypatch.setattr(InMemoryChannelLayer, 'keeps_order', False)
     mine = connect(Page, cookies=login(alice))

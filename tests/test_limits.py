@@ -12,6 +12,7 @@ from sockets.access import limits
 from sockets.models import Socket
 from sockets.routes import Route
 
+from .client import SERVER
 from .conftest import OUR_LAYERS, both_ways
 
 pytestmark = pytest.mark.django_db
@@ -190,7 +191,7 @@ def test_an_end_that_is_not_ordinary_is_one_line_in_the_log_with_what_an_operato
         '/page/',
         1006,
         None,
-        'daphne.response.test!',
+        SERVER,
         row.pk,
     )
     assert 0 <= record.age < 10 and 0 <= record.silence < 10

@@ -4,10 +4,7 @@ import asyncio
 import functools
 
 import pytest
-from channels import channel_layers
-from channels.message import Message
 from django import forms
-from django.conf.urls import url
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import ProgrammingError, transaction
@@ -18,11 +15,12 @@ from django.views.generic import View
 
 from sockets import RoutedSocketHandler, SocketRouter, contracts
 from sockets.contracts import refusals
-from sockets.engines.channels1 import page_consumers
 from sockets.execution import coroutines, thread_state
 from sockets.models import Socket
 from sockets.routes import Function
 from sockets.testing import SocketClient, sandbox
+
+from .paths import re_path
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +81,7 @@ def test_a_throttled_client_hears_how_long_and_a_422_is_invalid_content():
     assert (error.code, error.errors) == ('invalid_content', {'amount': ['Too much.']})
 
 
+@pytest.mark.channels1('on Channels 4, Django serves pages itself')
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     'forced, path, full',
@@ -99,6 +98,11 @@ def test_a_throttled_client_hears_how_long_and_a_422_is_invalid_content():
 )
 def test_a_page_is_found_that_begins_as_the_prefix_does(settings, forced, path, full):
     settings.ROOT_URLCONF, settings.FORCE_SCRIPT_NAME = __name__, forced
+    from channels import channel_layers
+    from channels.message import Message
+
+    from sockets.engines.channels1 import page_consumers
+
     with sandbox():
         layer = channel_layers['default']
         page_consumers.PageConsumer()(
@@ -121,10 +125,16 @@ def test_a_page_is_found_that_begins_as_the_prefix_does(settings, forced, path, 
     assert reply['content'].decode() == '{} {} {}'.format(full + '?a=1', info, info)
 
 
+@pytest.mark.channels1('on Channels 4, Django serves pages itself')
 @pytest.mark.django_db
 @pytest.mark.parametrize('static_url', ['/static/', '/shop/static/'])
 def test_static_files_are_found_below_a_prefix(settings, static_url):
     settings.ROOT_URLCONF, settings.FORCE_SCRIPT_NAME, settings.STATIC_URL = __name__, '/shop', static_url
+    from channels import channel_layers
+    from channels.message import Message
+
+    from sockets.engines.channels1 import page_consumers
+
     with sandbox():
         layer = channel_layers['default']
         page_consumers.StaticFilesPageConsumer()(
@@ -148,7 +158,7 @@ def tell(request, rest):
     return HttpResponse('{} {} {}'.format(request.get_full_path(), request.path_info, request.META['PATH_INFO']))
 
 
-urlpatterns = [url('^(.*)$', tell)]
+urlpatterns = [re_path('^(.*)$', tell)]
 
 
 async def work(socket, content):

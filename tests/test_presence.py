@@ -5,7 +5,6 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from channels import DEFAULT_CHANNEL_LAYER, channel_layers
 from django.contrib.sessions.models import Session
 from django.db import OperationalError, connections
 from django.urls import get_script_prefix
@@ -13,13 +12,12 @@ from django.utils import timezone
 
 from sockets import RoutedSocketHandler, callbacks, engine, fanout, presence, signals
 from sockets.connection import timing
-from sockets.engines.channels1.channel_layer import channel_layer
 from sockets.execution import background
 from sockets.models import Socket, queryset, removal
 from sockets.presence import start_housekeeper
 
-from .client import Connection
-from .conftest import OUR_LAYERS
+from .client import ON_CHANNELS_1, Connection
+from .conftest import OUR_LAYERS, STOCK_LAYERS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -40,11 +38,10 @@ def nothing_noted():
 
 @pytest.fixture
 def dead(monkeypatch):
-    """A list of servers that the layer finds dead."""
+    """A list of servers that the engine finds dead."""
     dead = []
-    layer = channel_layers[DEFAULT_CHANNEL_LAYER]
-    monkeypatch.setattr(layer, 'dead_servers', lambda servers=(): [*dead, *()], raising=False)
-    monkeypatch.setattr(layer, 'forget_server', dead.remove, raising=False)
+    monkeypatch.setattr(engine.current(), 'dead_servers', lambda servers=None: list(dead))
+    monkeypatch.setattr(engine.current(), 'forget_server', dead.remove)
     return dead
 
 
@@ -201,10 +198,13 @@ def test_who_cannot_be_asked_is_not_silent(layer):
     long_ago = timezone.now() - timedelta(minutes=10)
     for n, layer_name in enumerate(['other:1:', None, engine.current().layer_name()]):
         row_of(layer_name, n, active=False, last_ping=long_ago)
-    assert presence.purge() == 2
-    assert Socket.objects.get().layer == 'other:1:'
+    # Those that say no layer are of Channels 1.
+    left = ['other:1:'] if ON_CHANNELS_1 else ['other:1:', None]
+    assert presence.purge() == 3 - len(left)
+    assert list(Socket.objects.order_by('pk').values_list('layer', flat=True)) == left
 
 
+@pytest.mark.channels1('rows that say no layer are of Channels 1')
 @pytest.mark.parametrize('layer', OUR_LAYERS, indirect=True)
 def test_rows_of_an_older_version_go_by_their_silence(layer, monkeypatch):
     row_of(None, 1, active=False, last_ping=timezone.now() - timedelta(minutes=10))
@@ -243,9 +243,10 @@ def seconds_ago(n):
     return timezone.now() - timedelta(seconds=n)
 
 
-IN_MEMORY_LAYERS = ['asgiref.inmemory.ChannelLayer', 'sockets.layers.InMemoryChannelLayer']
+IN_MEMORY_LAYERS = [*STOCK_LAYERS[:1], OUR_LAYERS[0]]
 
 
+@pytest.mark.channels1('on Channels 4, servers have heartbeats')
 @pytest.mark.parametrize('layer', IN_MEMORY_LAYERS, indirect=True)
 def test_rows_of_a_container_that_is_gone_go_with_their_functions_and_those_of_one_that_lives_stay(connect, layer):
     # It left no lease that anybody could see, and its rows stayed for ever.
@@ -258,6 +259,7 @@ def test_rows_of_a_container_that_is_gone_go_with_their_functions_and_those_of_o
     assert Socket.objects.get().channel_name == living.name
 
 
+@pytest.mark.channels1('on Channels 4, it is heartbeats that say who lives, and no layer')
 @pytest.mark.parametrize('layer', OUR_LAYERS[1:], indirect=True)
 def test_rows_of_an_in_memory_layer_go_when_the_site_has_changed_to_redis(layer):
     row_of('memory:', 1), row_of('other:1:', 2), row(3), row_of(None, 4)
@@ -272,7 +274,7 @@ def test_a_server_in_another_process_is_neither_asked_nor_taken_for_silent(layer
     row(1, server='other!', last_ping=seconds_ago(1000))
     row(2, server='other!', active=False, last_ping=seconds_ago(1000))
     monkeypatch.setattr(fanout, 'local_servers', set())
-    monkeypatch.setattr(channel_layer()._leases, 'alive', lambda servers: ['other!'])
+    monkeypatch.setattr(engine.current(), 'live_servers', lambda servers: ['other!'])
     Socket.objects.update(modified=seconds_ago(1000))
     assert presence.purge() == 0
     assert sorted(Socket.objects.values_list('active', flat=True)) == [False, True]
@@ -355,6 +357,10 @@ def test_a_disconnect_that_the_database_does_not_hear_of_is_told_again(connect, 
     assert caplog.text.count('will be told again') == 1
 
 
+unconnected = pytest.mark.channels1('a server of ASGI calls for nothing before the connect')
+
+
+@unconnected
 def test_a_disconnect_that_overtakes_its_connect_runs_once_all_the_same(layer, connect):
     connect(Noted).messages()
     hasty = Connection('/page/', connect=False)
@@ -368,6 +374,7 @@ def test_a_disconnect_that_overtakes_its_connect_runs_once_all_the_same(layer, c
     assert [name for name, *_ in Noted.ended] == ([] if in_order else [hasty.name])
 
 
+@unconnected
 def test_an_end_that_nothing_began_is_not_looked_for_for_ever(layer, connect):
     connect(Noted)
     Connection('/page/', connect=False).disconnect()
@@ -512,6 +519,7 @@ def test_what_goes_out_proves_nothing(connect):
     assert Socket.objects.get().last_ping == long_ago
 
 
+@unconnected
 def test_a_message_of_a_client_that_is_not_there_makes_no_row(layer, connect):
     connect(Noted)
     ghost = Connection('/page/', connect=False)

@@ -210,8 +210,8 @@ def _tests(function):
             test = cells['test_func'].cell_contents
             is_djangos = getattr(test, '__globals__', {}).get('__name__') in _DECORATORS
             yield (test.__qualname__.partition('.')[0] if is_djangos else 'user_passes_test'), test
-        elif '.' not in found.__qualname__:
-            # What method_decorator() keeps until the view is called: login_required itself.
+        elif '.' not in found.__qualname__ or found.__qualname__ == 'permission_required.<locals>.decorator':
+            # What method_decorator() keeps until the view is called: login_required itself; since Django 5.2, the other.
             yield from _tests(found(_nothing))
 
 

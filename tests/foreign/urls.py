@@ -1,9 +1,9 @@
-from channels import route_class
-from django.conf.urls import url
 from django.contrib.auth import get_user_model, login, logout
 from django.http import HttpResponse
 
 from sockets import RoutedSocketHandler
+from sockets.routing import route_class
+from tests.paths import re_path
 
 
 class Handler(RoutedSocketHandler):
@@ -23,5 +23,5 @@ def log_out(request):
     return HttpResponse('bye')
 
 
-urlpatterns = [url('^in/$', log_in), url('^out/$', log_out)]
+urlpatterns = [re_path('^in/$', log_in), re_path('^out/$', log_out)]
 routing = [route_class(Handler, path='^/ws/$')]

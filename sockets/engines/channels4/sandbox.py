@@ -151,8 +151,8 @@ class Connection:
         if handler is None:
             routing.warn_of_unrouted(self.path)
             return self._sandbox.push(self.name, {'close': messages.CLOSE_NOT_ALLOWED})
-        self._served = Served(self._sandbox, handler, self.name, self.path, kwargs, scope)
-        self._served.handle('websocket.connect', scope, connect.connect)
+        served = self._served = Served(self._sandbox, handler, self.name, self.path, kwargs, scope)
+        served.handle('websocket.connect', scope, connect.connect)
 
     def _receive(self, content):
         if self._served is not None and not (self.has_ended or self._served.closed):
@@ -184,19 +184,13 @@ class Served(Ended):
 
     def handle(self, channel, content, event):
         """Take all steps of an event."""
-        handler = self._handler(channel, content)
-        self._run(handler, channel, lambda: steps.run(event(handler)))
+        handler = self.handler(self, Message(channel, content, self))
+        on_thread(handler, self.scope.get('root_path'), lambda: steps.run(event(handler)))
 
     def end(self, code):
         """Handle the end of the connection."""
-        handler = self._handler('websocket.disconnect', {'code': code})
-        self._run(handler, 'websocket.disconnect', partial(disconnect.disconnect, handler, code))
-
-    def _handler(self, channel, content):
-        return self.handler(self, Message(channel, content, self))
-
-    def _run(self, handler, channel, function):
-        on_thread(handler, self.scope.get('root_path'), function)
+        handler = self.handler(self, Message('websocket.disconnect', {'code': code}, self))
+        on_thread(handler, self.scope.get('root_path'), disconnect.disconnect, handler, code)
 
 
 def _run(coroutine):

@@ -27,7 +27,7 @@ class Command(BaseCommand):
         'tries each part of the site (doctor), tells what its sockets answer (describe).'
     )
     # The doctor says it in its own way. A list since Django 3.2, and before that an empty one is false.
-    requires_system_checks = []
+    requires_system_checks, stealth_options = [], ('skip_checks',)
 
     def add_arguments(self, parser):
         parser.add_argument(
