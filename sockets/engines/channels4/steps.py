@@ -28,6 +28,7 @@ async def take(work, pool, handler, is_quick):
             try:
                 # What it sets is not there for the next frame.
                 context = context or request_state.fresh_context(root_path)
+                connection.coroutine = handler, step, connection.server.loop.time()
                 result = await _InContext(context, step)
             except asyncio.CancelledError:
                 # Of the connection, or only of the coroutine.
@@ -40,6 +41,7 @@ async def take(work, pool, handler, is_quick):
             else:
                 step = _advance(work, result)
     finally:
+        connection.coroutine = None
         if step is not _DONE:
             _abandon(work)
 
