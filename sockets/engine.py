@@ -171,6 +171,11 @@ class Engine:
     handler_base = object
     escaping = ()
     has_loop = False
+    # Apps that it needs, each with the id of its check and why; settings of SOCKETS that change nothing; and what people
+    # are told to do: see docs/explanation.
+    apps = ()
+    unused_settings = ()
+    remedies = collections.defaultdict(str)
 
     def install(self):
         """Take up the work in this process: the apps are loaded."""
