@@ -171,8 +171,7 @@ class Engine:
     handler_base = object
     escaping = ()
     has_loop = False
-    # Apps that it needs, each with the id of its check and why; settings of SOCKETS that change nothing; and what people
-    # are told to do: see docs/explanation.
+    # Apps that it needs, each with the id of its check and why; settings of SOCKETS that change nothing; what to do and where.
     apps = ()
     unused_settings = ()
     remedies = collections.defaultdict(str)

@@ -86,4 +86,6 @@ def _stays_unused(app):
 
 def is_checkable():
     """Whether the rest can be checked; if not, ``check_installed`` and ``check_settings`` say why."""
-    return all(apps.is_installed(app) for app, _, _ in engine.current().apps) and isinstance(getattr(settings, 'SOCKETS', {}), dict)
+    return all(apps.is_installed(app) for app, _, _ in engine.current().apps) and isinstance(
+        getattr(settings, 'SOCKETS', {}), dict
+    )

@@ -141,7 +141,7 @@ _VALUES = (
 
 # What does the same where one of these does nothing.
 _ELSEWHERE = {
-    'THREADS': 'Threads are counted by runsockets --threads.',
+    'THREADS': 'Give runsockets --threads.',
     'ROUTING': 'The routing is the ROUTING of your channel layer.',
     'HANDSHAKE_TIMEOUT': 'The server has a time-out of its own for handshakes.',
     'MAX_BODY_SIZE': 'Django and the server have limits of their own for bodies.',
