@@ -3,6 +3,8 @@
 import asyncio
 import logging
 
+from django.core.exceptions import SynchronousOnlyOperation
+
 from ... import messages
 from ...connection import connect, disconnect, frame
 from . import steps
@@ -159,6 +161,14 @@ class Connection(Ended):
             self.push(message)
         else:
             self.server.pool.call_on_loop(self.push, message)
+
+    def accept(self):
+        if not self.accepted and self.server.is_here():
+            raise SynchronousOnlyOperation(
+                'A coroutine cannot accept a connection with accept(), which writes its row. Write "await self.aaccept()", '
+                'or leave it out: after an async def connect, it is accepted.'
+            )
+        super().accept()
 
     async def asend(self, message):
         if not (self.accepted and self.server.is_here()):
