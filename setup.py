@@ -22,7 +22,9 @@ version = re.search(r"^__version__ = '(.+)'$", read('sockets/__init__.py'), re.M
 
 def readme():
     """Return the README for another site: its relative links lead to the files of this release in the repository."""
-    return re.sub(r'\]\((?![a-z]+:|#)', f']({REPOSITORY}/blob/v{version}/', read('README.md'))
+    # A package index gives headings no names.
+    page = read('README.md').replace('](#', '](README.md#')
+    return re.sub(r'\]\((?![a-z]+:)', f']({REPOSITORY}/blob/v{version}/', page)
 
 
 # The name of the distribution of each stack.
@@ -120,7 +122,8 @@ CHANNELS4 = {
         'pytest-django>=4.9',
         'websocket-client',
     ],
-    'live': [],
+    # With psycopg2, live tests themselves look into the database.
+    'live': ['psutil', 'psycopg2-binary>=2.9,<3'],
     'pythons': ['3.10', '3.11', '3.12', '3.13'],
     'djangos': ['4.2', '5.2', '6.0'],
 }

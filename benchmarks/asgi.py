@@ -143,7 +143,15 @@ def print_results(results):
     """Print a table of each part."""
     for clients in sorted({kind for _, kind in results if isinstance(kind, int)}):
         figures.print_table(
-            ['{} client{}'.format(clients, '' if clients == 1 else 's'), 'echoes/s', 'lowest', 'highest', 'p50, ms', 'p99, ms', 'CPU, us'],
+            [
+                '{} client{}'.format(clients, '' if clients == 1 else 's'),
+                'echoes/s',
+                'lowest',
+                'highest',
+                'p50, ms',
+                'p99, ms',
+                'CPU, us',
+            ],
             [
                 [
                     name,

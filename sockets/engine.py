@@ -12,6 +12,10 @@ import collections
 from importlib import import_module
 
 from .engines import INSTALL, prepare
+from .exceptions import CloseConnection as Closing
+from .meanings import Denied, Special
+
+__all__ = ['Closing', 'Connection', 'Denied', 'Endpoint', 'Engine', 'Special', 'current', 'server_of']
 
 _current = None
 
@@ -35,26 +39,6 @@ Endpoint = collections.namedtuple('Endpoint', 'handler pattern names')
 Endpoint.__doc__ = (
     """A handler class, the regular expression of its path, and the names of its URL keyword arguments."""
 )
-
-
-class Denied(Exception):
-    """The connection is to be refused before anybody hears of it."""
-
-
-class Closing(Exception):
-    """The connection is to be closed with ``code``."""
-
-    def __init__(self, code):
-        super().__init__(code)
-        self.code = code
-
-
-class Special(Exception):
-    """Something that only the engine understands: ``run()`` does what it asks for."""
-
-    def __init__(self, run):
-        super().__init__(run)
-        self.run = run
 
 
 class Connection:
@@ -171,6 +155,10 @@ class Engine:
     handler_base = object
     escaping = ()
     has_loop = False
+    # Apps that it needs, each with the id of its check and why; settings of SOCKETS that change nothing; what to do and where.
+    apps = ()
+    unused_settings = ()
+    remedies = collections.defaultdict(str)
 
     def install(self):
         """Take up the work in this process: the apps are loaded."""

@@ -5,6 +5,7 @@
     Exception
      +-- SocketsError
           +-- FrameError           the client's mistake: it becomes an ERROR frame
+          +-- CloseConnection      the function is done with this connection: close with its code
           +-- ConnectionRevoked    the right to this connection has ended: RECONNECT, then close 4401
           |    +-- RowMissing      its row is gone for an unknown reason: RECONNECT, then close 1012
           +-- PermissionMissing    the client's user may not use this socket: ERROR, then close 4403
@@ -39,6 +40,17 @@ class FrameError(SocketsError):
         self.details = details
         self.errors = errors
         self.retry_after = retry_after
+
+
+class CloseConnection(SocketsError):
+    """Raise it to end a function and close the connection with ``code``: your own codes are 4000 to 4999.
+
+    A connection that is not accepted yet is refused (HTTP 403). Nothing is logged, and a frame with a ``ref`` gets ``ACK``.
+    """
+
+    def __init__(self, code: int = 1000) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class ConnectionRevoked(SocketsError):

@@ -17,12 +17,6 @@ logger = logging.getLogger('sockets')
 # empties it without pause once it has looked (daphne.server.Server.backend_reader_sync).
 _RETRY_INTERVAL = 0.01
 
-# What to do about connections that an in-memory layer does not reach.
-REACH_ALL = (
-    "Set 'BACKEND': 'sockets.layers.RedisChannelLayer' in CHANNEL_LAYERS, which reaches all processes, or do "
-    'this in a view of the server itself.'
-)
-
 # The servers whose rows this process has made: where only one process is reached, its own. ``None`` in a test, where
 # every connection is.
 local_servers = set()
@@ -57,10 +51,15 @@ def send_many(names, message):
                 len(names) - len(reached),
                 len(names),
                 ', '.join(sorted(away)),
-                REACH_ALL,
+                reach_all(),
             )
         names = reached
     return hand_over(engine.current(), names, message)
+
+
+def reach_all():
+    """Return what to do about connections that an in-memory layer does not reach."""
+    return engine.current().remedies['reach'] + ', or do this in a view of the server itself.'
 
 
 def unreachable(names):

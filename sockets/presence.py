@@ -27,7 +27,7 @@ AT_MOST_WHILE_SERVING = 50
 # update() has deactivated, rooms of connections that are gone.
 THOROUGH_INTERVAL = 30
 
-# Seconds for which a process that has just started leaves people the time to come back. It may have been the only one.
+# Seconds for which a process that has just started, perhaps the only one, leaves people the time to come back.
 TIME_TO_RETURN = 10
 
 # Seconds after which a server on an in-memory layer is lost that has neither a lease on this machine nor noted in its rows
@@ -54,8 +54,7 @@ def purge_if_due():
     if not due or _has_housekeeper():
         return
     database = connections[Socket.objects.on_primary().db]
-    # In a transaction, which may be a test's: another thread would not see what it sees.
-    if database.in_atomic_block:
+    if database.in_atomic_block:  # Perhaps a test's: another thread would not see what it sees.
         return
     if database.vendor == 'sqlite' and database.is_in_memory_db():
         # No other thread sees it.
@@ -80,18 +79,14 @@ def purge():
     """Remove what is known to be gone or to have lost its right, and ask who has been silent for a while.
 
     Return how many rows were removed. A step that fails keeps no other one from running; the first failure is raised
-    when all have run. Where this process has just begun to look who lives, that takes some seconds.
+    when all have run. Who has just begun to look who lives needs some seconds.
     """
     counts, failures = [], []
+    removals = Socket.objects.purge_dead, purge_lost, revoke_expired, revoke_inactive, purge_silent_here
     for step in (
-        lambda: engine.current().watch_servers(own_rows().order_by().values_list('server', flat=True).distinct()),
-        Socket.objects.purge_dead,
-        purge_lost,
-        revoke_expired,
-        revoke_inactive,
-        purge_silent_here,
+        lambda: engine.current().watch_servers(servers_of(own_rows())),
+        *removals,
         remove_left_rooms,
-        # What processes left that died between removing a row and running its functions.
         claims.run_due,
     ):
         try:

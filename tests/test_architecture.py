@@ -20,7 +20,7 @@ KNOW_THE_STACK = ('engines.', 'layers.')
 ROOMS = {
     'access': {'', 'contracts', 'declaration', 'execution', 'models'},
     'admin': {'', 'access', 'operations', 'models'},
-    'checks': {'', 'access', 'connection', 'declaration', 'execution', 'models'},
+    'checks': {'', 'access', 'connection', 'declaration', 'engines', 'execution', 'models'},
     'connection': {'', 'access', 'contracts', 'declaration', 'execution', 'models'},
     'contracts': {'', 'declaration', 'execution'},
     'declaration': {'', 'execution'},

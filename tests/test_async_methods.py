@@ -23,7 +23,7 @@ def one_process():
 
 class Talkative(RoutedSocketHandler):
     async def connect(self, message, **kwargs):
-        self.accept()
+        await self.aaccept()
         await self.ajoin('tea')
         await self.asend_json({'type': 'HELLO', 'rooms': await self.arooms()})
 

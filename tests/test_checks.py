@@ -1,10 +1,11 @@
 import re
+import sys
 
 import pytest
 from django.apps import apps
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, checks, router
+from sockets import RoutedSocketHandler, SocketRouter, checks, engine, router
 from sockets.checks import handlers as handler_checks
 from sockets.models import Membership
 from sockets.multiplexing import SocketDemultiplexer
@@ -69,6 +70,7 @@ def test_middleware_that_is_missing_is_named(settings, name, id):
         ({'ROOT_PATH_HEADER': ''}, 'sockets.E007', 'X-Script-Name'),
         ({'MAX_BODY_SIZE': 0}, 'sockets.E007', 'bytes'),
         ({'CHANNEL_LAYER': None}, 'sockets.E007', 'CHANNEL_LAYERS'),
+        ({'MAX_BINARY_SIZE': True}, 'sockets.E007', 'bytes'),
         ('everything', 'sockets.E007', 'SOCKETS = {'),
     ],
 )
@@ -356,7 +358,7 @@ def test_a_view_may_take_over_what_another_view_answers_but_not_twice(only):
 
 
 def test_the_list_of_checks_in_the_documentation_is_complete():
-    files = [*(ROOT / 'sockets/checks').glob('*.py'), *(ROOT / 'sockets/engines').glob('*/checks.py')]
+    files = [*(ROOT / 'sockets/checks').glob('*.py'), *(ROOT / 'sockets/engines').glob('*/*.py')]
     known = {id for path in files for id in re.findall(r'sockets\.[EW]\d{3}', path.read_text())}
     told = re.findall(r'^\| `(sockets\.[EW]\d{3})` \|', (ROOT / 'docs/checks.md').read_text(), re.MULTILINE)
     assert sorted(known) == sorted(told)
@@ -390,3 +392,58 @@ def test_a_limit_is_a_number_or_none(settings, name):
     for value, expected in ((None, []), (5, []), (0, ['sockets.E007']), ('5', ['sockets.E007'])):
         settings.SOCKETS = {name: value}
         assert ids(checks.check_settings()) == expected
+
+
+@pytest.mark.parametrize(
+    'names, id',
+    [
+        ([], []),
+        (['django-routed-sockets'], []),
+        (['django-routed-sockets-asgi'], []),
+        (['django-routed-sockets', 'django-routed-sockets-asgi'], ['sockets.E014']),
+    ],
+)
+def test_two_distributions_of_this_package_are_an_error(monkeypatch, names, id):
+    from sockets.checks import installation
+
+    monkeypatch.setattr(installation, '_is_distributed', lambda name: name in names)
+    found = checks.check_distributions()
+    assert ids(found) == id
+    assert not found or 'pip uninstall -y django-routed-sockets django-routed-sockets-asgi' in found[0].hint
+
+
+def test_what_is_installed_is_found_by_its_name():
+    from sockets.checks import installation
+
+    assert installation._is_distributed('Django') == (sys.version_info >= (3, 8))
+    assert not installation._is_distributed('django-routed-sockets-of-nobody')
+
+
+@pytest.mark.parametrize('value', [0, '4', 2.5, True, None])
+def test_threads_are_a_number(settings, value):
+    settings.SOCKETS = {'THREADS': value}
+    assert 'sockets.E007' in ids(checks.check_settings())
+
+
+@pytest.mark.parametrize('value, is_right', [(None, True), ('a.b', True), ([], True), ({}, False), (5, False)])
+def test_a_routing_is_a_list_or_its_path(settings, value, is_right):
+    settings.SOCKETS = {'ROUTING': value}
+    assert ('sockets.E007' in ids(checks.check_settings())) is not is_right
+
+
+def test_a_setting_that_the_engine_does_not_know_is_named_with_what_does_the_same(settings):
+    for name in engine.current().unused_settings:
+        settings.SOCKETS = {name: DEFAULT.get(name, 10)}
+        (message,) = checks.check_settings()
+        assert message.id == 'sockets.W018' and name in message.msg and message.hint != 'Remove it. '
+
+
+DEFAULT = {'ROUTING': 'mysite.routing', 'ROOT_PATH_HEADER': 'X-Script-Name'}
+
+
+def test_a_pool_of_the_databases_driver_keeps_its_connections(settings):
+    database = {'ENGINE': 'django.db.backends.postgresql', 'CONN_MAX_AGE': 0, 'OPTIONS': {'pool': True}}
+    settings.DATABASES = {'default': database}
+    assert checks.check_database() == []
+    settings.DATABASES = {'default': {**database, 'OPTIONS': {}}}
+    assert ids(checks.check_database()) == ['sockets.W004']

@@ -222,3 +222,13 @@ def test_an_inline_function_that_takes_long_is_logged_with_its_route(caplog, fai
 def test_an_inline_function_cannot_use_the_orm(db):
     with pytest.raises(SynchronousOnlyOperation):
         call_inline({'type': 'ASK'})
+
+
+def test_a_coroutine_that_accepts_with_the_plain_method_is_told_what_to_write():
+    async def ask(found):
+        connection = open_connection(found, None)
+        connection.accepted = False
+        Plain(connection, None).accept()
+
+    with pytest.raises(SynchronousOnlyOperation, match='await self.aaccept'):
+        run(ask)

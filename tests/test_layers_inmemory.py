@@ -275,6 +275,30 @@ def test_another_thread_is_woken_when_those_at_work_let_a_frame_wait(layer, reac
         thread.join(10)
 
 
+def test_the_reactor_is_never_woken_while_other_threads_would_wait_for_the_lock(layer, reactor, monkeypatch):
+    # To wake it lets other threads run. Of a hundred messages, seven met the lock.
+    held, delivered, call = [], [], reactor.callFromThread
+    ours = threading.get_ident()
+
+    def look(*args):
+        if threading.get_ident() == ours:
+            held.append(layer._queues.lock.locked())
+        call(*args)
+
+    monkeypatch.setattr(reactor, 'callFromThread', look)
+    layer.wake_threads_after(0.01)
+    layer.send('server!a', {'text': 'first'})
+    layer.deliver_to('server!', lambda channel, message: delivered.append(message['text']))
+    assert wait_for(lambda: delivered == ['first'])
+    layer.send('server!a', {'text': 'second'})
+    assert wait_for(lambda: delivered == ['first', 'second'])
+    # A thread that is at work, and a frame that another one may have to take.
+    layer.send('websocket.receive', frame(0))
+    layer.receive(['websocket.receive'], block=True)
+    layer.send('websocket.receive', frame(1, 'server!b'))
+    assert held == [False] * 3
+
+
 def crowd(layer, count, server='server!'):
     """Send a connect of each of so many clients; return those that were told to come back, and when."""
     told = {}

@@ -6,12 +6,13 @@ list.
 
 from .database import check_database, check_relations
 from .handlers import check_handlers
-from .installation import check_installed
+from .installation import check_distributions, check_installed
 from .origins import check_origins
 from .settings import check_proxies, check_settings
 
 __all__ = [
     'check_database',
+    'check_distributions',
     'check_handlers',
     'check_installed',
     'check_origins',

@@ -11,7 +11,8 @@ def check_database(app_configs=None, **kwargs):
     """W004: a worker that connects to the database anew for every frame."""
     database = settings.DATABASES.get(DEFAULT_DB_ALIAS, {})
     # SQLite's connections cost nothing.
-    if database.get('CONN_MAX_AGE', 0) != 0 or 'sqlite' in database.get('ENGINE', 'sqlite'):
+    is_kept = database.get('CONN_MAX_AGE', 0) != 0 or database.get('OPTIONS', {}).get('pool')
+    if is_kept or 'sqlite' in database.get('ENGINE', 'sqlite'):
         return []
     return [
         Warning(

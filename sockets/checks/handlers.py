@@ -59,7 +59,7 @@ def _unrouted(classes):
             f'{name} is in no routing: its websocket will be refused.',
             obj=handler,
             id='sockets.W003',
-            hint=rf"Add route_class({name}, path=r'^/path/of/the/page/$') to the ROUTING of your channel layer.",
+            hint=rf"Add route_class({name}, path=r'^/path/of/the/page/$') {engine.current().remedies['route']}.",
         )
         for handler, name in sorted([*names.items(), *_leaves(names)], key=lambda item: item[1])
         if not any(issubclass(consumer, handler) for consumer in classes)

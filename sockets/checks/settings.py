@@ -7,12 +7,12 @@ import re
 from django.conf import settings
 from django.core.checks import Error, Warning, register
 
-from .. import conf
+from .. import conf, engine
 
 
 @register('sockets')
 def check_settings(app_configs=None, **kwargs):
-    """E006: names in ``SOCKETS`` that do not exist, E007: values that make no sense."""
+    """E006: names in ``SOCKETS`` that do not exist, E007: values that make no sense, W018: those that change nothing."""
     given = getattr(settings, 'SOCKETS', {})
     if not isinstance(given, dict):
         return [Error('SOCKETS is not a dict.', hint="Write SOCKETS = {'MAX_MESSAGE_SIZE': 65536}.", id='sockets.E007')]
@@ -30,7 +30,15 @@ def check_settings(app_configs=None, **kwargs):
     for name, valid, remedy in _VALUES:
         if name in given and not valid(given[name]):
             found.append(Error(f"SOCKETS['{name}'] is {given[name]!r}.", hint=remedy, id='sockets.E007'))
-    return found
+    return found + [
+        Warning(
+            f"SOCKETS['{name}'] has no effect on the Channels that is installed.",
+            hint=f'Remove it. {_ELSEWHERE[name]}',
+            id='sockets.W018',
+        )
+        for name in engine.current().unused_settings
+        if given.get(name) is not None
+    ]
 
 
 def _is_number(value):
@@ -72,6 +80,12 @@ def _is_header_or_none(value):
 
 _VALUES = (
     ('CHANNEL_LAYER', lambda value: isinstance(value, str), 'Give a name of CHANNEL_LAYERS.'),
+    ('THREADS', _is_count, 'Give a number of threads.'),
+    (
+        'ROUTING',
+        lambda value: value is None or isinstance(value, (str, list, tuple)),
+        "Give the dotted path of your list of routes, such as 'mysite.routing.channel_routing', or None.",
+    ),
     ('MAX_MESSAGE_SIZE', _is_count, 'Give a number of bytes.'),
     ('MAX_BINARY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
     ('SEND_TIMEOUT', _is_number, 'Give a number of seconds.'),
@@ -123,6 +137,16 @@ _VALUES = (
     ),
     ('MAX_BODY_SIZE', _is_count_or_none, 'Give a number of bytes, or None.'),
 )
+
+
+# What does the same where one of these does nothing.
+_ELSEWHERE = {
+    'THREADS': 'Give runsockets --threads.',
+    'ROUTING': 'The routing is the ROUTING of your channel layer.',
+    'HANDSHAKE_TIMEOUT': 'The server has a time-out of its own for handshakes.',
+    'MAX_BODY_SIZE': 'Django and the server have limits of their own for bodies.',
+    'ROOT_PATH_HEADER': 'Give the server its --root-path, or set FORCE_SCRIPT_NAME.',
+}
 
 
 @register('sockets')

@@ -10,6 +10,10 @@ from . import replies
 class AsyncMethods:
     """Mixed into the handler class, whose methods are called the same without the ``a``."""
 
+    async def aaccept(self) -> None:
+        """``accept`` for an ``async def``."""
+        await engine.current().wait_for(self.accept)  # type: ignore[attr-defined]
+
     async def asend_json(self, content: Dict[str, Any]) -> None:
         """``send_json`` for an ``async def``. On Channels 4, it waits until the server has taken the frame."""
         await self._connection.asend(replies.message_of(self, content))  # type: ignore[attr-defined]

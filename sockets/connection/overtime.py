@@ -44,22 +44,27 @@ def look():
             # It has just returned.
             continue
         handling.is_told = True
-        # What it says from now on is said to nobody.
-        is_accepted, handler._connection.closed = handler.accepted, True
-        logger.error(
-            "%s at %r has been at a %s of %s for %.1f s, longer than SOCKETS['MAX_HANDLING_TIME']; closing "
-            'the connection with 1011. It is here:\n%s',
-            type(handler).__name__,
-            handler.path,
-            handling.what,
-            handler.channel_name,
-            now - handling.began,
-            ''.join(traceback.format_stack(frame)),
-        )
+        give_up(handler, handling.what, now - handling.began, ''.join(traceback.format_stack(frame)))
         for thread in threading.enumerate():
             if thread.ident == ident and hasattr(thread, 'replace'):
                 thread.replace()
-        _in_a_thread(_end, handler, is_accepted)
+
+
+def give_up(handler, what, seconds, stack):
+    """Close the connection of ``handler``, which has been at ``what`` for some ``seconds``, and run what is to run then."""
+    # What it says from now on is said to nobody.
+    is_accepted, handler._connection.closed = handler.accepted, True
+    logger.error(
+        "%s at %r has been at a %s of %s for %.1f s, longer than SOCKETS['MAX_HANDLING_TIME']; closing the "
+        'connection with 1011. It is here:\n%s',
+        type(handler).__name__,
+        handler.path,
+        what,
+        handler.channel_name,
+        seconds,
+        stack,
+    )
+    _in_a_thread(_end, handler, is_accepted)
 
 
 def _end(handler, is_accepted):

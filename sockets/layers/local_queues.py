@@ -59,12 +59,17 @@ class LocalQueues:
         self._deliveries = {}
         self._patience = None
         self._relief_is_due = False
+        # What the reactor is to be told to call, for _tell_reactor().
+        self._calls = []
         self._thread = threading.local()
 
     def put(self, channel, message):
         """Put ``message`` where a receiver of ``channel`` finds it; ``ChannelFull`` if there is no room."""
-        with self.lock:
-            self._put(channel, message)
+        try:
+            with self.lock:
+                self._put(channel, message)
+        finally:
+            self._tell_reactor()
 
     def take(self, channels, block):
         """Return the next ``QueuedMessage`` for this thread, or ``None``; the frame that it took before is done."""
@@ -77,6 +82,7 @@ class LocalQueues:
             if queued is None and block:
                 waiter = _Waiter(channels, thread)
                 self._waiters.append(waiter)
+        self._tell_reactor()
         if queued is None and block:
             queued, claim = self._wait(waiter)
         self._thread.claim = claim
@@ -90,6 +96,7 @@ class LocalQueues:
                 waiter = _Waiter(channels, None)
                 waiter.hand_over = function
                 self._waiters.append(waiter)
+        self._tell_reactor()
         return queued
 
     def deliver_to(self, server, function):
@@ -97,6 +104,7 @@ class LocalQueues:
         with self.lock:
             self._deliveries[server] = _Delivery(server, function)
             self._wake(server)
+        self._tell_reactor()
 
     def wake_threads_after(self, patience):
         """Leave frames to the threads that are at work; wake another one for a frame that has waited ``patience`` s."""
@@ -167,10 +175,8 @@ class LocalQueues:
         delivery = self._deliveries.get(queue)
         if delivery is not None:
             if not delivery.is_due:
-                from twisted.internet import reactor
-
                 delivery.is_due = True
-                reactor.callFromThread(self._deliver, delivery)
+                self._calls.append((self._deliver, delivery))
             return
         if self._patience is not None and queue in _BUSY_FIRST and self.mailboxes.at_work(_BUSY_FIRST):
             self._relieve_later()
@@ -202,9 +208,22 @@ class LocalQueues:
             from twisted.internet import reactor
 
             self._relief_is_due = True
-            reactor.callFromThread(reactor.callLater, self._patience, self._relieve)
+            self._calls.append((reactor.callLater, self._patience, self._relieve))
 
     # To be called without it
+
+    def _tell_reactor(self):
+        """Have the reactor call what it is to call.
+
+        To wake it takes a system call, in which other threads run: under the lock, they would meet it and wait.
+        """
+        if self._calls:
+            from twisted.internet import reactor
+
+            with self.lock:
+                calls, self._calls = self._calls, []
+            for call in calls:
+                reactor.callFromThread(*call)
 
     def _relieve(self):
         with self.lock:
@@ -213,6 +232,7 @@ class LocalQueues:
                 self._hand_over(_BUSY_FIRST)
             if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()):
                 self._relieve_later()
+        self._tell_reactor()
 
     def _deliver(self, delivery):
         with self.lock:

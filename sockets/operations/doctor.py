@@ -28,7 +28,7 @@ def examine(url=None):
     works = []
     for name, examine_it, remedy in (
         ('database', examine_database, "Start the database, or correct DATABASES['default']."),
-        ('layer', examine_layer, "Start Redis, or correct its 'hosts' in CHANNEL_LAYERS."),
+        ('layer', examine_layer, engine.current().remedies['layer']),
     ):
         found = _try(name, examine_it, remedy)
         works.append(all(finding.ok for finding in found))
@@ -118,14 +118,14 @@ def _of_the_living(rows, alive):
             'server',
             False,
             f'{len(alive)} processes hold connections, and an in-memory layer reaches one.',
-            "Set 'BACKEND': 'sockets.layers.RedisChannelLayer', or stop all but one.",
+            engine.current().remedies['reach'] + ', or stop all but one.',
         )
     if not alive:
         return Finding(
             'server',
             None if is_local else False,
             'None holds a connection.' if is_local else 'None is running.',
-            '' if is_local else 'Type: python manage.py runsockets',
+            '' if is_local else engine.current().remedies['serve'],
         )
     return Finding(
         'server', True, ', '.join(f'{server} ({rows.get(server, 0)} connections)' for server in sorted(alive)) + '.'

@@ -8,7 +8,7 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
-from .. import messages
+from .. import engine, messages
 from .findings import PATIENCE, Finding, milliseconds
 
 # What our request of a websocket is called.
@@ -27,7 +27,7 @@ def examine_socket(url):
                 'Write ws://127.0.0.1:8000/path/of/a/page/.',
             )
         ]
-    began = time.perf_counter()
+    began, remedies = time.perf_counter(), engine.current().remedies
     with _open(parts) as file:
         status = _shake_hands(file, parts)
         if status == 403:
@@ -36,7 +36,7 @@ def examine_socket(url):
                     'websocket',
                     False,
                     f'{url} is refused with HTTP 403.',
-                    f'Add its path to the ROUTING, or {parts.hostname!r} to ALLOWED_HOSTS; the log of the worker says which.',
+                    f'Add its path {remedies["route"]}, or {parts.hostname!r} to ALLOWED_HOSTS; {remedies["log"]} says which.',
                 )
             ]
         if status != 101:
@@ -53,11 +53,7 @@ def examine_socket(url):
     if code == messages.CLOSE_LOGIN_REQUIRED:
         return [Finding('websocket', True, f'{url} asks for a login, in {took}.')]
     if code is not None:
-        return [
-            Finding(
-                'websocket', False, f'{url} closes with {code} before it answers.', 'The log of the worker says why.'
-            )
-        ]
+        return [Finding('websocket', False, f'{url} closes with {code} before it answers.', f'See {remedies["log"]}.')]
     return [Finding('websocket', True, f'{url} answers in {took}.')]
 
 

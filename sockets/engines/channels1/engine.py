@@ -28,6 +28,15 @@ class Channels1(Engine):
     handler_base = Consumer
     # Channels gives the message to a worker again.
     escaping = (ConsumeLater,)
+    apps = (('channels', 'sockets.E001', 'runserver and runworker are its commands'),)
+    unused_settings = ('THREADS', 'ROUTING')
+    remedies = {
+        'route': 'to the ROUTING of your channel layer',
+        'reach': "Set 'BACKEND': 'sockets.layers.RedisChannelLayer' in CHANNEL_LAYERS, which reaches all processes",
+        'layer': "Start Redis, or correct its 'hosts' in CHANNEL_LAYERS.",
+        'serve': 'Type: python manage.py runsockets',
+        'log': 'the log of the worker',
+    }
 
     def install(self):
         from . import installation

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 
+from django.core.exceptions import SynchronousOnlyOperation
+
 from ... import messages
 from ...connection import connect, disconnect, frame
 from . import steps
@@ -34,6 +36,8 @@ class Connection(Ended):
         'is_cancelled',
         'is_on_thread',
         'is_ending',
+        'is_over_time',
+        'coroutine',
         'frames_left',
     )
 
@@ -45,12 +49,14 @@ class Connection(Ended):
         self.handler = handler
         self.accepted = False
         self.incoming = Incoming(receive, self.refuse_more)
-        self.outgoing = Outgoing(send, server.start_task, self.cancel)
+        self.outgoing = Outgoing(send, server.start_task, self.cut_off)
         # The last message of a frame, which is sent when that has been handled.
         self.reply = None
         # Whether no frame reaches a route any more.
         self.has_ended = self.is_cancelled = False
-        self.is_on_thread = self.is_ending = False
+        self.is_on_thread = self.is_ending = self.is_over_time = False
+        # What is awaited: the handler, the coroutine, and since when, in the loop's time.
+        self.coroutine = None
         # Frames that are still handled while the server stops, None while it does not.
         self.frames_left = None
         self.code = 1006
@@ -156,6 +162,14 @@ class Connection(Ended):
         else:
             self.server.pool.call_on_loop(self.push, message)
 
+    def accept(self):
+        if not self.accepted and self.server.is_here():
+            raise SynchronousOnlyOperation(
+                'A coroutine cannot accept a connection with accept(), which writes its row. Write "await self.aaccept()", '
+                'or leave it out: after an async def connect, it is accepted.'
+            )
+        super().accept()
+
     async def asend(self, message):
         if not (self.accepted and self.server.is_here()):
             # To accept it writes its row.
@@ -178,6 +192,13 @@ class Connection(Ended):
                 'Closing %s at %r with 1013: more than %d of its frames wait', self.name, self.path, CAPACITY
             )
             self.push({'close': messages.CLOSE_TRY_AGAIN_LATER})
+
+    def cut_off(self):
+        """End the connection of a client that does not read. A server that closes it would wait until it does."""
+        transport = getattr(getattr(self.incoming.receive, '__self__', None), 'transport', None)
+        if hasattr(transport, 'abort'):
+            transport.abort()
+        self.cancel()
 
     def cancel(self, at_once=False):
         """End the connection now; what a thread does for it comes to its end first, unless it is to be ``at_once``."""

@@ -32,6 +32,10 @@ class SocketProtocol(WebSocketProtocol):
     Consumers of others are served as daphne does it.
     """
 
+    # Options of autobahn's: a client that sends too much is told so, and has some seconds to answer a close.
+    failByDrop = False
+    closeHandshakeTimeout = 5
+
     # Bytes that were sent since the transport is full; None while it is not.
     backlog = None
 

@@ -21,6 +21,14 @@ class Channels4(Engine):
 
     handler_base = Handler
     has_loop = True
+    unused_settings = ('HANDSHAKE_TIMEOUT', 'MAX_BODY_SIZE', 'ROOT_PATH_HEADER')
+    remedies = {
+        'route': 'to the routing that asgi.py names',
+        'reach': "Set 'BACKEND': 'channels_redis.pubsub.RedisPubSubChannelLayer' in CHANNEL_LAYERS, which reaches all processes",
+        'layer': "Start Redis, or correct its 'hosts' in CHANNEL_LAYERS.",
+        'serve': 'Start a server: python manage.py runsockets, uvicorn or daphne.',
+        'log': 'the log of the server',
+    }
 
     def __init__(self):
         # What has been taken in this process.
@@ -28,7 +36,7 @@ class Channels4(Engine):
 
     def install(self):
         """Take over the servers that are here. They begin with their first connection, or as their lifespan begins."""
-        from . import uvicorn
+        from . import checks, uvicorn  # noqa: F401, checks register themselves
 
         uvicorn.patch_server()
         if 'daphne.server' in sys.modules:

@@ -81,8 +81,12 @@ class Pool:
         except IndexError:
             if len(self.threads) < self.size + self._lent:
                 thread = PoolThread(self)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # The interpreter ends: those that there are have to do.
+                    return
                 self.threads.append(thread)
-                thread.start()
 
     def _relieve(self):
         self._is_relief_due = False

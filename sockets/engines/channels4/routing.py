@@ -188,20 +188,33 @@ def warn_of_unrouted(path):
     )
 
 
+def applications():
+    """Yield the applications that ``ASGI_APPLICATION`` leads to, from the outside in."""
+    waiting = [import_string(settings.ASGI_APPLICATION)]
+    while waiting:
+        application = waiting.pop()
+        yield application
+        waiting += [inner for inner, _ in _inner(application)]
+
+
 def _walk(application, patterns):
     """Yield what is routed within an ASGI application, through routers and middleware."""
     if hasattr(application, 'sockets_routing'):
         yield from application.sockets_routing
     elif hasattr(application, 'sockets_handler'):
         yield Resolved(application.sockets_handler, patterns)
-    elif hasattr(application, 'application_mapping'):
-        yield from _walk(application.application_mapping.get('websocket'), patterns)
-    elif isinstance(getattr(application, 'routes', None), (list, tuple)):
-        for route in application.routes:
-            yield from _walk(route.callback, (*patterns, route.pattern))
     else:
-        # What middleware calls the application within.
-        for name in ('inner', 'application', 'app'):
-            if hasattr(application, name):
-                yield from _walk(getattr(application, name), patterns)
-                break
+        for inner, pattern in _inner(application):
+            yield from _walk(inner, patterns if pattern is None else (*patterns, pattern))
+
+
+def _inner(application):
+    """Return pairs of an application within ``application`` and the pattern of the path that leads there, or ``None``."""
+    if hasattr(application, 'application_mapping'):
+        return [(application.application_mapping.get('websocket'), None)]
+    if isinstance(getattr(application, 'routes', None), (list, tuple)):
+        return [(route.callback, route.pattern) for route in application.routes]
+    # What middleware calls the application within.
+    return [
+        (getattr(application, name), None) for name in ('inner', 'application', 'app') if hasattr(application, name)
+    ][:1]

@@ -1,16 +1,19 @@
 """The connections of one event loop, the threads that serve them, and where other processes send what is for them."""
 
 import asyncio
+import atexit
+import functools
 import logging
 import os
 import random
 import string
 import threading
+import time
 from functools import partial
 
 from ... import conf, messages, presence
 from ...execution import background
-from . import audit
+from . import audit, overtime
 from .heartbeats import heartbeats
 from .layer import channel_layer, unpack
 from .pool import Pool
@@ -54,6 +57,10 @@ class Server:
         self._begin()
         self.start_task(self._watch())
         presence.start_housekeeper()
+        # When the loop was last seen at work, as time.monotonic() has it.
+        self.ticked = time.monotonic()
+        overtime.keep_watch(self)
+        _close_at_exit()
 
     def is_here(self):
         """Whether this is the thread of the loop."""
@@ -164,10 +171,13 @@ class Server:
     async def _watch(self):
         while True:
             await asyncio.sleep(READ_ON_AFTER)
-            since = self.loop.time() - READ_ON_AFTER
+            self.ticked = time.monotonic()
+            now = self.loop.time()
+            since = now - READ_ON_AFTER
             for connection in list(self.connections.values()):
                 if connection.busy_since is not None and connection.busy_since <= since:
                     connection.incoming.read_ahead()
+                    overtime.look(connection, now)
 
 
 def server(*args):
@@ -179,6 +189,21 @@ def server(*args):
             background.run(partial(heartbeats.release, servers.pop(other).name), 'sockets-heartbeats')
         found = servers[loop] = Server(loop, *args)
     return found
+
+
+@functools.lru_cache(maxsize=None)
+def _close_at_exit():
+    atexit.register(_exit)
+
+
+def _exit():
+    """Close the connections of servers that did not: runserver ends, and starts again, with its server in mid-run."""
+    for found in list(servers.values()):
+        if found.loop.is_running() and not found.is_stopping and not found.is_here():
+            try:
+                asyncio.run_coroutine_threadsafe(found.stop(messages.CLOSE_RESTART, 1), found.loop).result(3)
+            except Exception:
+                logger.warning('Not all of %d connections could be closed', len(found.connections))
 
 
 def _random(length):

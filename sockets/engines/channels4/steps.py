@@ -29,6 +29,7 @@ async def take(work, handler, connection, pool, is_quick):
             try:
                 # What it sets is not there for the next frame.
                 context = context or request_state.fresh_context(root_path)
+                connection.coroutine = handler, step, connection.server.loop.time()
                 result = await _InContext(context, step)
             except asyncio.CancelledError:
                 # Of the coroutine, unless it is of the whole connection.
@@ -41,6 +42,7 @@ async def take(work, handler, connection, pool, is_quick):
             else:
                 step = _advance(work, result)
     finally:
+        connection.coroutine = None
         if step is not _DONE:
             _abandon(work)
 

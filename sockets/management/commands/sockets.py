@@ -68,7 +68,7 @@ class Command(BaseCommand):
         if away:
             raise CommandError(
                 'These are connections of {}, and the channel layer in memory does not reach them from here. {}'.format(
-                    printable(', '.join(sorted(away))), fanout.REACH_ALL
+                    printable(', '.join(sorted(away))), fanout.reach_all()
                 )
             )
 

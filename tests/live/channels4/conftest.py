@@ -63,6 +63,11 @@ class Site:
         programs.wait_for_port(port, program.process, program.log_path)
         return program
 
+    def pings(self, kind, interval, timeout):
+        """Return the options with which a server pings its clients."""
+        name = '--ws-ping' if kind == 'uvicorn' else '--ping'
+        return [f'{name}-interval', interval, f'{name}-timeout', timeout]
+
     def rows(self):
         """Return how many connections have a row."""
         with contextlib.closing(sqlite3.connect(self.database, timeout=20)) as database:

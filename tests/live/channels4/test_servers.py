@@ -1,15 +1,58 @@
 """uvicorn, daphne 4, runserver and runsockets: what each does with clients that are slow, gone or many, and how it stops."""
 
 import asyncio
+import contextlib
 import signal
+import sys
 import time
 
+import psutil
 import pytest
 from websockets.exceptions import WebSocketException
 
 from .conftest import Client, eventually
 
+HANDSHAKE = (
+    b'GET /live/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+    b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n'
+)
+
+STORM = """
+import asyncio, sys
+from websockets.asyncio.client import connect
+
+async def storm(port, count):
+    opened = await asyncio.gather(
+        *(connect(f'ws://127.0.0.1:{port}/live/', open_timeout=30, compression=None) for _ in range(count))
+    )
+    for connection in opened:
+        connection.transport.abort()
+
+asyncio.run(storm(int(sys.argv[1]), int(sys.argv[2])))
+"""
+
 SERVERS = ['uvicorn', 'daphne', 'runsockets']
+
+
+async def get(server, path):
+    """Return the body of a page."""
+    reader, writer = await asyncio.open_connection('127.0.0.1', server.port)
+    writer.write(f'GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n'.encode())
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    assert b' 200 ' in answer.partition(b'\r\n')[0], answer
+    return answer.partition(b'\r\n\r\n')[2]
+
+
+def memory(server):
+    """Return how many bytes of memory ``server`` has."""
+    return psutil.Process(server.process.pid).memory_info().rss
+
+
+def connections(server):
+    """Return how many connections ``server`` holds."""
+    found = psutil.Process(server.process.pid).net_connections('tcp')
+    return sum(1 for connection in found if connection.laddr.port == server.port and connection.status != 'LISTEN')
 
 
 @pytest.mark.parametrize('kind', SERVERS)
@@ -34,5 +77,311 @@ def test_sigterm_lets_functions_finish_answers_and_leaves_no_row(site, kind):
         assert time.monotonic() - began < 5
         assert site.rows() == 0 and server.log.count('LEFT') == 6 and 'Traceback' not in server.log
         assert server.log.count('LEFT') == server.log.count(' 1012\n')
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_function_that_hangs_keeps_a_server_from_ending_for_ten_seconds_at_most(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        client, other = await Client.open(server), await Client.open(server)
+        await client.send({'type': 'SLEEP', 'seconds': 60})
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert await other.closed() == 1012 and time.monotonic() - began < 1
+        assert await client.closed() == 1012
+        await eventually(lambda: not server.is_running)
+        assert 7 < time.monotonic() - began < 12
+        assert site.rows() == 0 and server.log.count('LEFT') == 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', ['uvicorn', 'runsockets'])
+def test_a_second_ctrl_c_ends_it_at_once(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        client = await Client.open(server)
+        await client.send({'type': 'SLEEP', 'seconds': 60})
+        await asyncio.sleep(0.2)
+        server.process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.5)
+        assert server.is_running
+        server.process.send_signal(signal.SIGINT)
+        await eventually(lambda: not server.is_running, 3)
+
+    asyncio.run(scenario())
+
+
+def test_a_second_sigterm_cuts_nothing_short(site):
+    """A process manager sends one to the whole group, and the parent of several processes another one."""
+
+    async def scenario():
+        server = site.start('runsockets')
+        client = await Client.open(server)
+        await client.send({'type': 'SLEEP', 'seconds': 1})
+        await asyncio.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        assert (await client.receive())['type'] == 'SLEPT' and await client.closed() == 1012
+        assert server.process.wait(5) == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_page_and_a_function_of_a_server_that_stops_finish_side_by_side(site):
+    async def scenario():
+        for kind in SERVERS:
+            server = site.start(kind)
+            client = await Client.open(server)
+            page = asyncio.ensure_future(get(server, '/page/?seconds=1.5'))
+            await client.send({'type': 'SLEEP', 'seconds': 1})
+            await asyncio.sleep(0.5)
+            server.process.send_signal(signal.SIGTERM)
+            assert (await client.receive())['type'] == 'SLEPT' and await client.closed() == 1012
+            assert await page == b'a page', kind
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_slow_page_delays_no_frame(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        client = await Client.open(server)
+        pages = [asyncio.ensure_future(get(server, '/page/?seconds=1')) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        for _ in range(10):
+            assert await client.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+        assert time.monotonic() - began < 0.9 and not all(page.done() for page in pages)
+        assert await asyncio.gather(*pages) == [b'a page'] * 3
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_client_that_does_not_read_is_cut_off_and_others_are_served(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        slow, other = await Client.open(server), await Client.open(server)
+        before = memory(server)
+        await slow.send({'type': 'FLOOD', 'size': 65536, 'times': 1500})
+        await eventually(lambda: 'Cutting off' in server.log)
+        assert await other.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+        # 98 MB were for it.
+        assert memory(server) - before < 40e6
+        await eventually(lambda: site.rows() == 1 and server.log.count('LEFT') == 1)
+        await eventually(lambda: connections(server) == 1)
+        assert await other.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_frame_over_the_limit_is_answered_and_one_far_over_it_is_not_read(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        client = await Client.open(server)
+        reply = await client.ask({'type': 'ECHO', 'ref': 1, 'text': 'x' * 1100000})
+        assert (reply['type'], reply['code']) == ('ERROR', 'too_large')
+        before = memory(server)
+        with contextlib.suppress(WebSocketException):
+            await client.send({'type': 'ECHO', 'text': 'x' * 40000000})
+        assert await client.closed() == 1009
+        assert memory(server) - before < 40e6
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_slow_function_keeps_no_client_from_answering_pings(site, kind):
+    async def scenario():
+        server = site.start(kind, *site.pings(kind, 1, 2))
+        client = await Client.open(server)
+        await client.send({'type': 'SLEEP', 'seconds': 6, 'n': 1})
+        await client.send({'type': 'ECHO', 'n': 2})
+        # Not read before the function returns, on uvicorn: it reads no pongs behind a frame.
+        await client.send({'type': 'ECHO', 'n': 3})
+        assert [(await client.receive())['n'] for _ in range(3)] == [1, 2, 3]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_client_that_answers_no_ping_is_gone(site, kind):
+    async def scenario():
+        server = site.start(kind, *site.pings(kind, 1, 1))
+        reader, writer = await asyncio.open_connection('127.0.0.1', server.port)
+        writer.write(HANDSHAKE)
+        assert b' 101 ' in await reader.readline()
+        assert site.rows() == 1
+        await eventually(lambda: site.rows() == 0 and server.log.count('LEFT') == 1, 15)
+        writer.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_frames_of_one_connection_are_answered_in_order(site, kind):
+    async def scenario():
+        client = await Client.open(site.start(kind))
+        types = ['ECHO', 'ECHO_ASYNC', 'SLEEP', 'SLEEP_ASYNC', 'ECHO']
+        for n in range(90):
+            await client.send({'type': types[n % 5], 'n': n, 'seconds': 0.002})
+        assert [(await client.receive())['n'] for _ in range(90)] == list(range(90))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_more_frames_than_the_mailbox_holds_end_the_connection(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        client, other = await Client.open(server), await Client.open(server)
+        await client.send({'type': 'SLEEP', 'seconds': 3})
+        with contextlib.suppress(WebSocketException):
+            for n in range(300):
+                await client.send({'type': 'ECHO', 'n': n})
+        assert await client.closed() == 1013
+        assert await other.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+        await eventually(lambda: site.rows() == 1 and server.log.count('LEFT') == 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_large_frames_behind_a_slow_function_do_not_fill_the_memory(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        client = await Client.open(server)
+        before = memory(server)
+        await client.send({'type': 'SLEEP', 'seconds': 4})
+        with contextlib.suppress(WebSocketException):
+            for _ in range(60):
+                await client.send({'type': 'ECHO', 'text': 'x' * 1000000})
+        assert await client.closed() == 1013
+        assert memory(server) - before < 40e6
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_who_goes_in_the_middle_leaves_no_row_and_is_said_to_have_left_once(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        in_function, in_coroutine = await Client.open(server), await Client.open(server)
+        await in_function.send({'type': 'SLEEP', 'seconds': 1, 'n': 'thread'})
+        await in_coroutine.send({'type': 'SLEEP_ASYNC', 'seconds': 1, 'n': 'loop'})
+        await asyncio.sleep(0.2)
+        for client in (in_function, in_coroutine):
+            client.connection.transport.abort()
+        # In the middle of its frame, and of its connect.
+        reader, writer = await asyncio.open_connection('127.0.0.1', server.port)
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b'\r\n\r\n')
+        writer.write(b'\x81\xfe\x01\x00\0\0\0\0{"type"')
+        _, connecting = await asyncio.open_connection('127.0.0.1', server.port)
+        connecting.write(HANDSHAKE.replace(b'/live/', b'/live/?connect=1'))
+        await asyncio.sleep(0.3)
+        for transport in (writer.transport, connecting.transport):
+            transport.abort()
+        await eventually(lambda: server.log.count('OPENED') == 4)
+        await eventually(lambda: site.rows() == 0 and server.log.count('LEFT') == 4)
+        assert 'SLEPT thread' in server.log and 'SLEPT loop' in server.log and 'Traceback' not in server.log
+        await asyncio.sleep(0.3)
+        assert server.log.count('LEFT') == 4
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_hundred_handshakes_that_are_dropped_leave_nothing(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        writers = [(await asyncio.open_connection('127.0.0.1', server.port))[1] for _ in range(100)]
+        for number, writer in enumerate(writers):
+            writer.write(HANDSHAKE[: 20 + number * 3])
+        for number, writer in enumerate(writers):
+            if number % 3:
+                writer.write(HANDSHAKE[20 + number * 3 :])
+            if number % 2:
+                writer.transport.abort()
+        await asyncio.sleep(0.1)
+        for writer in writers:
+            writer.transport.abort()
+        client = await Client.open(server)
+        assert await client.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+        await eventually(lambda: site.rows() == 1 and server.log.count('LEFT') == server.log.count('OPENED') - 1)
+        assert 'Traceback' not in server.log
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_what_takes_too_long_is_ended_on_a_thread_and_on_the_loop(site, kind):
+    async def scenario():
+        server = site.start(kind, MAX_HANDLING_TIME='1')
+        clients = [await Client.open(server) for _ in range(7)]
+        for client, name in zip(clients, ['SLEEP'] * 5 + ['SLEEP_ASYNC', 'STUBBORN']):
+            await client.send({'type': name, 'seconds': 8, 'ref': 1})
+        for client in clients:
+            reply = await client.receive()
+            assert (reply['type'], reply['code'], reply['ref']) == ('ERROR', 'server_error', 1)
+            assert await client.closed() == 1011
+        other = await Client.open(server)
+        assert await other.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+        await eventually(lambda: site.rows() == 1 and server.log.count('LEFT') == 7)
+        assert 'in sleep_async' in server.log and 'SLEPT' not in server.log
+        await asyncio.sleep(1)
+        assert server.log.count('LEFT') == 7
+
+    asyncio.run(scenario())
+
+
+def test_a_blocked_loop_is_said_where_it_is(site):
+    async def scenario():
+        server = site.start('runsockets')
+        client, other = await Client.open(server), await Client.open(server)
+        await client.send({'type': 'BLOCK', 'seconds': 6})
+        await eventually(lambda: 'The event loop has been blocked' in server.log)
+        assert 'in block' in server.log
+        assert await other.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_connection_is_closed_with_any_code(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        for code in (1000, 1001, 1011, 1012, 1013, 4400):
+            client = await Client.open(server)
+            await client.send({'type': 'CLOSE', 'code': code})
+            assert await client.closed() == code
+        await eventually(lambda: site.rows() == 0 and server.log.count('LEFT') == 6)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_a_storm_of_connects_delays_no_frame(site, kind):
+    async def scenario():
+        server = site.start(kind)
+        client = await Client.open(server)
+        # In a process of its own: its work is not to be measured as ours.
+        storm = site.run('storm', [sys.executable, '-c', STORM, server.port, 300])
+        slowest = 0
+        while storm.is_running:
+            began = time.monotonic()
+            await client.ask({'type': 'ECHO'})
+            slowest = max(slowest, time.monotonic() - began)
+            await asyncio.sleep(0.01)
+        assert storm.process.returncode == 0, storm.log
+        assert slowest < 2
+        await eventually(lambda: site.rows() == 1)
 
     asyncio.run(scenario())
