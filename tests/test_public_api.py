@@ -9,7 +9,6 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from channels.generic.websockets import WebsocketConsumer
 from django.core.management import load_command_class
 from django.template import Context, Template
 from django.test import override_settings
@@ -19,6 +18,8 @@ from sockets import RoutedSocketHandler, SocketRouter, conf, exceptions, message
 from sockets.models import Membership, Socket
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.testing import SocketClient, capture_sends
+
+from .client import ON_CHANNELS_1
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -280,7 +281,13 @@ def parameters_of(function, is_method=False):
     return {parameter.name: (parameter.kind, parameter.default) for parameter in found}
 
 
-@pytest.mark.parametrize('line', LINES, ids=lambda line: line.partition('(')[0])
+def marked(line):
+    """Return a parameter for ``line``, marked if it is of one engine."""
+    of_channels1 = [pytest.mark.channels1('the layers are those of Channels 1')] if 'sockets.layers' in line else []
+    return pytest.param(line, marks=of_channels1)
+
+
+@pytest.mark.parametrize('line', map(marked, LINES), ids=lambda line: line.partition('(')[0])
 def test_a_name_is_where_it_was_and_takes_what_it_took(line):
     path, is_called, arguments = line.partition('(')
     found, owner = find(path)
@@ -340,7 +347,13 @@ def test_the_settings_are_what_they_were():
     assert set(CREDENTIALS.split()) <= set(conf.DEFAULTS['CREDENTIALS'])
 
 
-@pytest.mark.parametrize('command, options', [('runsockets', RUNSOCKETS), ('sockets', SOCKETS)])
+@pytest.mark.parametrize(
+    'command, options',
+    [
+        pytest.param('runsockets', RUNSOCKETS, marks=pytest.mark.channels1('on Channels 4, its servers have others')),
+        ('sockets', SOCKETS),
+    ],
+)
 def test_a_command_has_the_options_that_it_had(command, options):
     parser = load_command_class('sockets', command).create_parser('manage.py', command)
     now = {}
@@ -401,8 +414,12 @@ def test_the_template_tag_loads_the_browser_client():
         assert '/static/sockets/sockets.js' in Template('{% load sockets %}{% socket_script %}').render(Context())
 
 
-def test_a_handler_is_a_consumer_of_channels():
-    assert issubclass(RoutedSocketHandler, WebsocketConsumer) and issubclass(SocketDemultiplexer, RoutedSocketHandler)
+def test_a_handler_is_a_consumer_of_channels_1_and_has_the_attributes_that_it_had():
+    assert issubclass(SocketDemultiplexer, RoutedSocketHandler)
+    if ON_CHANNELS_1:
+        from channels.generic.websockets import WebsocketConsumer
+
+        assert issubclass(RoutedSocketHandler, WebsocketConsumer)
     assert sockets.__version__
     assert [entry[0] for entry in RoutedSocketHandler.routes] == ['HELLO', 'PING']
     assert (
@@ -412,6 +429,11 @@ def test_a_handler_is_a_consumer_of_channels():
         RoutedSocketHandler.sends,
         RoutedSocketHandler.on_bytes,
     ) == (False, (), (), {}, None)
+
+
+def name_of(message):
+    """Return the name of the connection of ``message``. On Channels 4, that has no reply channel."""
+    return message.reply_channel.name if ON_CHANNELS_1 else message['reply_channel']
 
 
 class Shown(RoutedSocketHandler):
@@ -463,7 +485,8 @@ class Shown(RoutedSocketHandler):
 
     def note(self, event, message):
         assert message is self.message and self.event == event
-        self.seen.append((event, message.reply_channel.name == self.channel_name, message['path'], message.user.pk))
+        user = message.user if ON_CHANNELS_1 else self.user
+        self.seen.append((event, name_of(message) == self.channel_name, message['path'], user.pk))
 
 
 @pytest.mark.django_db
@@ -495,11 +518,11 @@ class View:
     @socket.connect
     def on_open(socket, message, room):
         socket.join(room)
-        socket.seen.append(message.reply_channel.name)
+        socket.seen.append(name_of(message))
 
     @socket.route('SAY')
     def on_say(socket, content):
-        return {'type': 'SAID', 'by': socket.message.reply_channel.name, 'rooms': socket.rooms}
+        return {'type': 'SAID', 'by': name_of(socket.message), 'rooms': socket.rooms}
 
     @socket.bytes
     def on_data(socket, data):

@@ -7,26 +7,21 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import unittest
 import uuid
 from pathlib import Path
-from types import SimpleNamespace
 
 import django
 import pytest
-from asgiref.inmemory import ChannelLayer
-from channels import Channel, channel_layers, route, route_class
-from channels.signals import consumer_finished
-from daphne.ws_protocol import WebSocketProtocol
 from django.contrib.auth import get_user_model
-from django.db import IntegrityError, close_old_connections, connection, transaction
-from django.test import Client, TestCase, TransactionTestCase
+from django.db import IntegrityError, connection, transaction
+from django.test import TestCase, TransactionTestCase, override_settings
 from django.views.generic import View
 
-from sockets import RoutedSocketHandler, SocketRouter, engine, presence, signals, testing
+from sockets import RoutedSocketHandler, SocketRouter, engine, signals, testing
 from sockets.exceptions import FrameError
 from sockets.models import Socket
+from sockets.routing import route_class
 from sockets.testing import (
     SocketClient,
     SocketTestMixin,
@@ -39,7 +34,14 @@ from sockets.testing import (
     work,
 )
 
+from .client import ON_CHANNELS_1
+from .conftest import InMemoryChannelLayer
 from .servers import ROOT
+
+if ON_CHANNELS_1:
+    from channels import channel_layers
+else:
+    from channels.layers import channel_layers
 
 pytestmark = pytest.mark.django_db
 
@@ -70,10 +72,6 @@ class Room(View):
             transaction.on_commit(lambda: socket.send_action('COMMITTED'))
             socket.send_action('NOT_YET')
 
-    @socket.route('BACKGROUND')
-    def on_background(socket, content):
-        Channel('background').send({'path': socket.path})
-
     @socket.route('REFUSE')
     def on_refuse(socket, content):
         raise FrameError('invalid_content', 'No.')
@@ -101,95 +99,32 @@ class Broken(RoutedSocketHandler):
             raise KeyError('as told')
 
 
-def in_background(message):
-    Socket.objects.filter(path=message['path']).send_action('DONE')
-
-
 ROUTING = [
     route_class(Room.socket.Handler, path='^/room/$'),
     route_class(type('Members', (RoutedSocketHandler,), {'login_required': True}), path='^/members/$'),
-    route('websocket.connect', lambda message: None, path='^/silent/$'),
-    route('background', in_background),
 ]
+
+
+def settings_of(routing):
+    """Return the settings of a project that has ``routing``, and a layer that cannot be reached."""
+    away = {'CONFIG': {'hosts': ['redis://192.0.2.1:1/0']}}
+    if ON_CHANNELS_1:
+        away.update(BACKEND='sockets.layers.RedisChannelLayer', ROUTING=routing)
+        return {'CHANNEL_LAYERS': {'default': away}}
+    away.update(BACKEND='channels_redis.core.RedisChannelLayer')
+    return {'CHANNEL_LAYERS': {'default': away}, 'SOCKETS': {'ROUTING': routing}}
 
 
 @pytest.fixture(autouse=True)
 def routed(monkeypatch):
     """Have the project's layer be one that cannot be reached, with our routing."""
-    from django.conf import settings
-
-    monkeypatch.setattr(
-        settings,
-        'CHANNEL_LAYERS',
-        {
-            name: {
-                'BACKEND': 'sockets.layers.RedisChannelLayer',
-                'CONFIG': {'hosts': ['redis://192.0.2.1:1/0']},
-                'ROUTING': ROUTING,
-            }
-            for name in ('default', 'other')
-        },
-    )
     monkeypatch.setattr(channel_layers, 'backends', {})
+    with override_settings(**settings_of(ROUTING)):
+        yield
     del Room.left[:]
 
 
 # A client is what daphne is.
-
-
-def test_what_it_hands_to_the_layer_is_what_daphne_hands_to_it():
-    layer = ChannelLayer(capacity=100)
-    daphne = WebSocketProtocol()
-    daphne.set_main_factory(
-        SimpleNamespace(
-            channel_layer=layer,
-            make_send_channel=lambda: 'daphne.response.x!y',
-            reply_protocols={},
-            proxy_forwarded_address_header=None,
-        )
-    )
-    daphne.factory = SimpleNamespace(protocols=[], log_action=lambda *args: None, reply_protocols={})
-    daphne.transport = SimpleNamespace(
-        getPeer=lambda: SimpleNamespace(host='192.0.2.7', port=50000),
-        getHost=lambda: SimpleNamespace(host='127.0.0.1', port=80),
-    )
-    daphne._raw_query_string = b'a=1&b=%20'
-    daphne.onConnect(
-        SimpleNamespace(path='/caf%C3%A9/', headers={'Host': 'testserver', 'X-Thing': 'é', 'Cookie': 'a=b; c="d e"'})
-    )
-    daphne.onMessage('{"é": 1}'.encode(), False)
-    daphne.onMessage(b'\0', True)
-    daphne.onClose(True, 1001, '')
-    browser = Client()
-    browser.cookies['a'], browser.cookies['c'] = 'b', 'd e'
-    seen = []
-
-    def consume(message):
-        seen.append((message.channel.name, message.content))
-        if message.channel.name == 'websocket.connect':
-            message.reply_channel.send({'accept': True})
-
-    with sandbox(routing=[route('websocket.' + kind, consume) for kind in ('connect', 'receive', 'disconnect')]):
-        with SocketClient(
-            '/caf%C3%A9/?a=1&b=%20', headers={'X-Thing': 'é'}, browser=browser, address='192.0.2.7'
-        ) as client:
-            client.send_text('{"é": 1}')
-            client.send_bytes(b'\0')
-            client.close(1001)
-    assert [channel for channel, _ in seen] == [
-        'websocket.connect',
-        'websocket.receive',
-        'websocket.receive',
-        'websocket.disconnect',
-    ]
-    for order, (channel, given) in enumerate(seen):
-        expected = layer.receive([channel])[1]
-        assert '!' in given['reply_channel'] and len(given['reply_channel']) < 100
-        assert given.pop('reply_channel') != expected.pop('reply_channel')
-        for message in (given, expected):
-            if 'headers' in message:
-                message['headers'] = sorted(map(tuple, message['headers']))
-        assert given == expected and given['order'] == order
 
 
 def test_it_speaks_and_hears(socket_client):
@@ -267,17 +202,6 @@ def test_a_close_after_the_accept_is_no_refusal(socket_client):
     assert_received(client, type='RECONNECT')
 
 
-def test_nobody_sends_before_the_accept(socket_client):
-    client = socket_client('/silent/')
-    assert not client.accepted and not client.refused
-    with pytest.raises(RuntimeError, match='nobody has accepted'):
-        client.send('ECHO')
-    client.close()
-    assert client.refused
-    with pytest.raises(RuntimeError, match='call its connect'):
-        SocketClient('/room/').send('ECHO')
-
-
 def test_a_client_connects_once_at_a_time(socket_client):
     client = socket_client('/room/')
     with pytest.raises(RuntimeError, match='connected already'):
@@ -286,21 +210,6 @@ def test_a_client_connects_once_at_a_time(socket_client):
     first = client.channel_name
     assert client.connect().close_code is None and client.channel_name != first
     assert Socket.objects.get() == client.socket
-
-
-def test_daphne_would_not_send_what_it_does_not_know(socket_client):
-    client = socket_client('/room/')
-    for message in ({'txt': 'typo'}, {'text': '{}', 'bytes': b'{}'}):
-        channel_layers['default'].send(client.channel_name, message)
-        with pytest.raises(ValueError, match='daphne refuses'):
-            client.received()
-    # Nor what is empty; bytes and a text that is no JSON it passes on.
-    for message in ({'text': ''}, {'bytes': b'\1'}, {'text': 'x'}, {'close': True}, {'text': 'late'}):
-        channel_layers['default'].send(client.channel_name, message)
-    assert assert_received(client, type='WELCOME') and client.close_code == 1000
-    with pytest.raises(AssertionError, match="received b'.x01'"):
-        assert_not_received(client)
-    assert client.received() == [b'\1', 'x']
 
 
 # Who is there.
@@ -343,7 +252,7 @@ def test_a_handler_needs_no_routing(socket_client):
     assert socket_client('/aXb/').refused
     client = socket_client('/tea/', handler=Slugs, pattern=r'^/(?P<slug>\w+)/$')
     assert client.request('X') == {'slug': 'tea'}
-    assert ROUTING[0].consumer is Room.socket.Handler and len(ROUTING) == 4
+    assert len(ROUTING) == 2
 
 
 # What handlers raise.
@@ -396,13 +305,6 @@ def test_what_a_receiver_raises_or_a_disconnect_function_that_a_view_made_run(so
     with pytest.raises(KeyError, match='in a receiver'):
         socket_client('/room/')
     signals.socket_connected.disconnect(fail)
-
-
-def test_what_a_consumer_of_channels_raises_is_raised_too(socket_client, monkeypatch):
-    client = socket_client('/room/')
-    monkeypatch.setattr(sys.modules[__name__], 'Socket', None)
-    with pytest.raises(AttributeError):
-        client.send('BACKGROUND')
 
 
 def test_a_with_block_raises_what_went_wrong_first(monkeypatch):
@@ -615,12 +517,12 @@ def test_a_handler_has_its_functions_run_before_it_returns(socket_client):
 def test_nothing_is_left_of_a_sandbox_and_nothing_gets_out(alice):
     backends = dict(channel_layers.backends)
     with SocketClient('/room/') as client:
-        layer = channel_layers['default'].channel_layer
+        layer = channel_layers['default']
         with sandbox(), SocketClient('/room/', user=alice):
-            assert channel_layers['default'].channel_layer is layer is not channel_layers['other'].channel_layer
+            assert channel_layers['default'] is layer
         assert len(Room.left) == 1 and client.close_code is None
-        with sandbox(ChannelLayer()) as inner:
-            assert channel_layers['default'].channel_layer is not layer and inner is None
+        with sandbox(InMemoryChannelLayer()) as inner:
+            assert channel_layers['default'] is not layer and inner is None
         Socket.objects.send_action('UNREAD')
     # What was there before the end can still be asked for.
     assert client.close_code == 1000 and client.received() == [{'type': 'WELCOME', 'user': ''}, {'type': 'UNREAD'}]
@@ -630,39 +532,6 @@ def test_nothing_is_left_of_a_sandbox_and_nothing_gets_out(alice):
         SocketClient('/room/').connect()
     with pytest.raises(RuntimeError, match='SocketTestMixin'):
         work()
-
-
-def test_a_layer_that_is_there_lends_its_routing(monkeypatch):
-    with sandbox(ChannelLayer(), routing=[route_class(Room.socket.Handler, path='^/other/$')]):
-        there = channel_layers['default']
-    monkeypatch.setitem(channel_layers.backends, 'default', there)
-    with SocketClient('/other/') as other, SocketClient('/room/') as room:
-        assert other.accepted and room.refused
-    assert channel_layers['default'] is there
-
-
-def test_nobody_has_housekeeper(monkeypatch):
-    monkeypatch.setattr(presence, 'start_housekeeper', lambda: pytest.fail('a thread would start'))
-    with sandbox(ChannelLayer(capacity=100)):
-        with pytest.raises(RuntimeError):
-            SocketClient('/room/').send('ECHO')
-        client = SocketClient('/room/')
-        client._begin()
-        client.close()
-        assert presence._unfinished
-    assert not presence._unfinished
-    assert not [thread for thread in threading.enumerate() if isinstance(thread, presence.Housekeeper)]
-
-
-def test_whatever_waits_on_a_channel_is_handled(socket_client):
-    client = socket_client('/room/')
-    client.send('BACKGROUND')
-    assert_received(client, type='DONE')
-    with capture_sends() as sent:
-        Channel('background').send({'path': '/room/'})
-        assert sent == []
-        work()
-    assert [each.content for each in sent] == [{'type': 'DONE'}]
 
 
 def test_a_handler_may_look_at_a_client(socket_client):
@@ -696,8 +565,6 @@ def test_one_end_may_bring_about_another(socket_client):
 def test_the_connection_to_the_database_stays_open(socket_client, monkeypatch):
     monkeypatch.setattr(connection, 'close', lambda: pytest.fail('The test has lost its transaction.'))
     socket_client('/room/').send('ECHO')
-    assert consumer_finished.disconnect(close_old_connections)
-    consumer_finished.connect(close_old_connections)
 
 
 class InATestCase(TestCase):
@@ -807,15 +674,13 @@ TEST_CASES = [
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     """A function that returns something of one of the page's files."""
-    from django.conf import settings
-
     for name, text in FILES.items():
         path = tmp_path / (name + '.py')
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(settings.CHANNEL_LAYERS['default'], 'ROUTING', 'mysite.routing.channel_routing')
-    yield lambda file, name: getattr(importlib.import_module(file.replace('/', '.')), name)
+    with override_settings(**settings_of('mysite.routing.channel_routing')):
+        yield lambda file, name: getattr(importlib.import_module(file.replace('/', '.')), name)
     for name in [name for name in sys.modules if name.partition('.')[0] == 'mysite']:
         del sys.modules[name]
 

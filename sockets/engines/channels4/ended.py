@@ -8,7 +8,7 @@ from django.core.handlers.asgi import ASGIRequest
 from ... import engine
 from ...access import credentials
 from ...connection import handshakes
-from ...execution import request_state
+from ...execution import request_state, thread_state
 
 
 class Ended(engine.Connection):
@@ -45,12 +45,14 @@ class Ended(engine.Connection):
         return handshakes.header(self.scope, name)
 
     def _request(self, content):
+        root_path = (thread_state.script_name_of(content) or '').rstrip('/')
         scope = {
-            **{key: content[key] for key in ('client', 'server', 'root_path') if content.get(key)},
+            **{key: content[key] for key in ('client', 'server') if content.get(key)},
+            'root_path': root_path,
             'type': 'http',
             'method': 'GET',
             # Django takes the root path off again.
-            'path': (content.get('root_path') or '').rstrip('/') + self.path,
+            'path': root_path + self.path,
             # Django asks for "https".
             'scheme': 'https' if content.get('scheme') in ('https', 'wss') else 'http',
             'query_string': handshakes.encoded(content.get('query_string') or ''),
