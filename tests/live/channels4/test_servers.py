@@ -580,3 +580,20 @@ def test_without_uvicorn_it_runs_daphne_and_without_both_it_says_what_to_install
     nothing = site.run('nothing', [sys.executable, '-c', program, 'runsockets', 'uvicorn+daphne'])
     assert nothing.process.wait(20) == 1
     assert 'There is no server to run: type "python -m pip install \'uvicorn[standard]\'".' in nothing.log
+
+
+def test_who_connects_and_asks_for_nothing_is_disconnected(site):
+    async def scenario():
+        server = site.start('runsockets')
+        client = await Client.open(server)
+        readers = []
+        for said in (b'', HANDSHAKE[:50]):
+            reader, writer = await asyncio.open_connection('127.0.0.1', server.port)
+            writer.write(said)
+            readers.append(reader)
+        for reader in readers:
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 9) == b''
+        assert await client.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
+
+    asyncio.run(scenario())
