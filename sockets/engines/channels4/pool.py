@@ -57,6 +57,10 @@ class Pool:
         self._done.append((None, function, args))
         self._drain_soon()
 
+    def start(self):
+        """Start a thread now: when the interpreter ends, none can be started any more."""
+        self._wake()
+
     def stop(self):
         """Let the threads end when they have done what they were given."""
         self._is_stopped = True

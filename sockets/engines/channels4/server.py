@@ -49,6 +49,8 @@ class Server:
         self.pool = Pool(loop, threads or conf.THREADS)
         # A thousand connects are not to delay a frame.
         self.connect_pool = Pool(loop, connect_threads, beside=self.pool)
+        self.pool.start()
+        self.connect_pool.start()
         self.thread = threading.get_ident()
         self.is_stopping = False
         self.tasks = set()
