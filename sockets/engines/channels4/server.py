@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import string
+import sys
 import threading
 import time
 from functools import partial
@@ -32,6 +33,9 @@ CONNECT_THREADS = 2
 
 # Seconds for which a frame is handled before its connection is read on.
 READ_ON_AFTER = 1
+
+# Whether a task can be taken as far as it comes at once, and not in the loop's next round.
+_EAGER = sys.version_info >= (3, 12)
 
 _LETTERS = string.ascii_letters + string.digits
 
@@ -75,10 +79,22 @@ class Server:
     def start_task(self, coroutine):
         """Run ``coroutine`` beside all others; return the task. On the loop's thread."""
         task = self.loop.create_task(coroutine)
+        self._keep(task)
+        return task
+
+    def _keep(self, task):
         # The loop itself keeps no reference.
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        return task
+
+    def begin_task(self, coroutine):
+        """Run ``coroutine``, which may have nothing to wait for, beside all others. On the loop's thread."""
+        if _EAGER:
+            task = asyncio.Task(coroutine, loop=self.loop, eager_start=True)
+            if not task.done():
+                self._keep(task)
+        else:
+            self.start_task(coroutine)
 
     def end(self, function):
         """Have ``function`` handle the end of a connection; return its future, which ``stop()`` waits for."""
