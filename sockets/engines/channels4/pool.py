@@ -52,6 +52,11 @@ class Pool:
             self.loop.call_later(PATIENCE, self._relieve)
         return future
 
+    @property
+    def waiting(self):
+        """How many jobs no thread has taken yet."""
+        return len(self._jobs)
+
     def call_on_loop(self, function, *args):
         """Have the loop call ``function`` soon, in the order of calls. On any thread; ``RuntimeError`` once it is closed."""
         self._done.append((None, function, args))

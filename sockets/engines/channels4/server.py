@@ -14,7 +14,7 @@ from functools import partial
 
 from ... import conf, messages, presence
 from ...execution import background
-from . import audit, overtime
+from . import answers, audit, overtime
 from .heartbeats import heartbeats
 from .layer import channel_layer, unpack
 from .pool import Pool
@@ -169,10 +169,14 @@ class Server:
                 layer = channel_layer()
                 if layer is None:
                     return
-                names, message = unpack(await layer.receive(self.name[:-1]))
+                content = await layer.receive(self.name[:-1])
                 if trouble is not None:
                     logger.info('The channel layer is back')
                 trouble = None
+                if content['type'] == answers.ASK:
+                    self.start_task(answers.answer(self, content))
+                    continue
+                names, message = unpack(content)
                 self.deliver([self.name + name for name in names], message)
             except asyncio.CancelledError:
                 raise
