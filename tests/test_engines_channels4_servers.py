@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sockets.engines.channels4 import incoming, overtime, pool, serving, uvicorn
+from sockets.engines.channels4 import incoming, outgoing, overtime, pool, serving, uvicorn
 
 
 def test_what_two_pools_have_done_comes_back_in_the_order_in_which_it_was_done():
@@ -103,6 +103,34 @@ def test_what_is_read_ahead_is_bounded(contents, is_refused):
             assert (await found.next())['text'] == text
         assert found.size == found.waiting() == 0
         found.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_reads_is_not_cut_off_however_much_it_is_sent():
+    """What had been sent was counted as waiting, as long as there was always something that waited."""
+
+    async def scenario():
+        sent, cuts, tasks = [], [], []
+
+        async def send(event):
+            await asyncio.sleep(0)
+            sent.append(event)
+
+        def start_task(coroutine):
+            tasks.append(asyncio.ensure_future(coroutine))
+
+        way_out = outgoing.Outgoing(send, start_task, lambda: cuts.append(1))
+        for _ in range(20):
+            way_out.push({'text': 'x' * (outgoing.BACKLOG // 8)})
+            way_out.push({'text': 'x' * (outgoing.BACKLOG // 8)})
+            while len(way_out.waiting) > 1:
+                await asyncio.sleep(0)
+        assert not cuts
+        for _ in range(12):
+            way_out.push({'text': 'x' * (outgoing.BACKLOG // 8)})
+        assert cuts == [1]
+        await asyncio.gather(*tasks)
 
     asyncio.run(scenario())
 
