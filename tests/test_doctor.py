@@ -153,3 +153,12 @@ def test_the_command_prints_a_line_for_each_and_fails_if_one_is_bad(monkeypatch,
     }
     # A line each, and nobody sees colours in a file.
     assert capsys.readouterr().out.splitlines() == [lines[ok] for ok in oks]
+
+
+def test_a_part_in_which_nothing_is_wrong_keeps_no_other_from_being_tried(layer, transactional_db, monkeypatch):
+    """A hint about the database left the servers untried."""
+    hint = doctor.Finding('database', None, 'A hint.')
+    monkeypatch.setattr(doctor, 'examine_database', lambda: [hint])
+    monkeypatch.setattr(doctor, 'examine_servers', lambda: [doctor.Finding('server', True, 'Was tried.')])
+    monkeypatch.setattr(doctor, 'WORKER_PATIENCE', 0.05)
+    assert found(doctor.examine())['server'][1] == 'Was tried.'

@@ -45,4 +45,7 @@ def settle(result):
     """Yield the steps to what ``coroutines.settle(result)`` returns, and return that."""
     while inspect.isawaitable(result):
         result = yield result
+        if result is None or type(result) is dict:
+            # To look what else it may be takes longer than most functions.
+            return result
     return coroutines.settle(result)

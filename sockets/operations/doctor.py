@@ -15,8 +15,9 @@ from ..models import Socket
 from .findings import PATIENCE, Finding, milliseconds
 from .websocket_probe import examine_socket
 
-# Seconds that a worker may be busy with something else.
+# Seconds that a worker may be busy with something else, and until it is known which servers live where heartbeats are counted.
 WORKER_PATIENCE = 3
+SERVER_PATIENCE = 15
 
 
 def examine(url=None):
@@ -31,10 +32,13 @@ def examine(url=None):
         ('layer', examine_layer, engine.current().remedies['layer']),
     ):
         found = _try(name, examine_it, remedy)
-        works.append(all(finding.ok for finding in found))
+        works.append(all(finding.ok is not False for finding in found))
         yield from found
-    for name, examine_it, can_work in (('worker', examine_workers, works[1]), ('server', examine_servers, all(works))):
-        yield from _try(name, examine_it, '') if can_work else [Finding(name, None, 'Not tried.')]
+    for name, examine_it, can_work, patience in (
+        ('worker', examine_workers, works[1], PATIENCE),
+        ('server', examine_servers, all(works), SERVER_PATIENCE),
+    ):
+        yield from _try(name, examine_it, '', patience) if can_work else [Finding(name, None, 'Not tried.')]
     if url is not None:
         yield from _try('websocket', lambda: examine_socket(url), 'Start a server there, or correct the address.')
 
@@ -163,7 +167,7 @@ def _left_behind(alive):
         )
 
 
-def _try(name, examine_it, remedy):
+def _try(name, examine_it, remedy, patience=None):
     """Return what ``examine_it`` found: in a thread of its own, because nothing else ends every kind of wait."""
     results = queue.Queue()
 
@@ -175,8 +179,9 @@ def _try(name, examine_it, remedy):
         finally:
             connections.close_all()
 
+    patience = patience or PATIENCE
     threading.Thread(target=run, daemon=True).start()
     try:
-        return results.get(timeout=PATIENCE)
+        return results.get(timeout=patience)
     except queue.Empty:
-        return [Finding(name, False, f'No answer within {PATIENCE} s.', remedy)]
+        return [Finding(name, False, f'No answer within {patience} s.', remedy)]

@@ -8,7 +8,7 @@ import pytest
 
 from . import fleet
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.alone
 
 SERVER, MEMORY, PAIR = '`runsockets`', '`runsockets`, in memory', 'daphne, `runworker --threads 40`'
 

@@ -11,7 +11,7 @@ import pytest
 from .. import servers as programs
 from . import fleet
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.alone
 
 IN_MEMORY = '`runsockets`, in-memory layer, and a shell'
 REDIS = '`runsockets` and another process'

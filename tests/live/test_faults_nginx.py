@@ -16,7 +16,7 @@ from .. import servers as programs
 from . import fleet
 from .documents import Document
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.alone
 
 DEPLOY = Document('docs/how-to/deploy.md')
 SECOND = '# server 10.0.0.2:8000'

@@ -10,7 +10,7 @@ from sockets.conf import DEFAULTS
 from . import fleet
 from .hall import CLASSIC, LOG_IN, RUNSOCKETS, SESSION, start
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.alone
 
 BOTH = pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
 MAY = (

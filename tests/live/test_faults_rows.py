@@ -13,7 +13,7 @@ from . import fleet
 from .hall import CLASSIC, CUT_OFF, LOG_IN, RUNSOCKETS, SESSION, start
 from .wire import Wire
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.alone
 
 BOTH = pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
 # Long enough to be found dead, and what an operator would see.

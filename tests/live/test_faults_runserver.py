@@ -11,7 +11,7 @@ from .. import servers as programs
 from . import fleet
 from .hall import Hall
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.alone
 
 # What runserver prints each time.
 STARTS = 'Starting Channels development server'

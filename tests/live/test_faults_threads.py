@@ -14,7 +14,7 @@ import pytest
 from . import fleet
 from .documents import Document
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.alone
 
 SERVER, PAIR = '`runsockets`', 'daphne, `runworker`'
 

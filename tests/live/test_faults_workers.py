@@ -10,7 +10,7 @@ import pytest
 
 from . import fleet
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.alone
 
 # What a sample shows as well.
 SELDOM = functools.partial(pytest.param, marks=pytest.mark.long)

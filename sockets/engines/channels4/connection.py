@@ -49,7 +49,7 @@ class Connection(Ended):
         self.handler = handler
         self.accepted = False
         self.incoming = Incoming(receive, self.refuse_more)
-        self.outgoing = Outgoing(send, server.start_task, self.cut_off)
+        self.outgoing = Outgoing(send, server.begin_task, self.cut_off)
         # The last message of a frame, which is sent when that has been handled.
         self.reply = None
         # Whether no frame reaches a route any more.
@@ -104,11 +104,8 @@ class Connection(Ended):
         if (await self.incoming.next())['type'] != 'websocket.connect':
             return
         self.server.connections[self.name] = self
-        is_quick = self.handler._is_quick
-        pool, connect_pool = self.server.pool, self.server.connect_pool
         try:
-            handler = self.handler(self, Message('websocket.connect', self.scope, self))
-            await self._take(connect.connect(handler), handler, connect_pool, False)
+            await self._handle('websocket.connect', self.scope)
             while not self.is_cancelled:
                 event = await self.incoming.next()
                 if event['type'] == 'websocket.disconnect':
@@ -120,14 +117,10 @@ class Connection(Ended):
                     self.frames_left -= 1
                 if not heartbeats.may_serve():
                     await self.server.certainty()
-                if self.has_ended or self.closed:
-                    continue
-                text = event.get('text')
-                data = event.get('bytes') if text is None else None
-                handler = self.handler(self, Message('websocket.receive', event, self))
-                await self._take(
-                    frame.receive(handler, text, data), handler, pool, is_quick and len(text or data or '') < _SHORT
-                )
+                if not (self.has_ended or self.closed):
+                    await self._handle('websocket.receive', event)
+                # Nothing of a frame is held until the next one.
+                event = None
         finally:
             self.is_ending = True
             self.incoming.stop()
@@ -137,8 +130,16 @@ class Connection(Ended):
                 # Whoever cancels this must not keep the row from going.
                 await asyncio.shield(self.server.end(self._end))
 
-    async def _take(self, work, handler, pool, is_quick):
-        self.busy_since = self.server.loop.time()
+    async def _handle(self, channel, event):
+        server, handler = self.server, self.handler(self, Message(channel, event, self))
+        if channel == 'websocket.receive':
+            pool, text = server.pool, event.get('text')
+            data = event.get('bytes') if text is None else None
+            work = frame.receive(handler, text, data)
+            is_quick = handler._is_quick and len(text or data or '') < _SHORT
+        else:
+            pool, work, is_quick = server.connect_pool, connect.connect(handler), False
+        self.busy_since = server.loop.time()
         try:
             await steps.take(work, handler, self, pool, is_quick)
         finally:

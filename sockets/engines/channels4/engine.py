@@ -1,6 +1,7 @@
 """The engine of Channels 4: what the core asks, answered by ASGI applications, channel layers and a table of servers."""
 
 import asyncio
+import collections
 import contextvars
 import logging
 import sys
@@ -14,6 +15,10 @@ from . import layer
 from .handler import Handler
 
 logger = logging.getLogger('sockets')
+
+
+# Seconds that servers have to say what waits in them.
+PATIENCE = 0.5
 
 
 class Channels4(Engine):
@@ -31,8 +36,9 @@ class Channels4(Engine):
     }
 
     def __init__(self):
-        # What has been taken in this process.
+        # What has been taken in this process, and messages that it has given up, by their server.
         self.taken = rates.Buckets()
+        self.dropped = collections.Counter()
 
     def install(self):
         """Take over the servers that are here. They begin with their first connection, or as their lifespan begins."""
@@ -73,6 +79,28 @@ class Channels4(Engine):
         from . import delivery
 
         return delivery.hand_over(names, message)
+
+    def note_dropped(self, counts):
+        self.dropped.update(counts)
+
+    def statistics(self):
+        from . import probe
+
+        try:
+            return probe.statistics(PATIENCE)
+        except Exception as error:
+            logger.warning('The servers cannot be asked: %s: %s', type(error).__name__, error)
+            return {}
+
+    def examine_layer(self, patience):
+        from . import probe
+
+        return probe.examine_layer(patience)
+
+    def examine_workers(self, patience):
+        from . import probe
+
+        return probe.examine_servers(patience)
 
     def take_token(self, name, now, per_second, burst):
         return self.taken.wait(name, now, per_second, burst)

@@ -29,12 +29,15 @@ class Incoming:
         # Bytes of what was read ahead.
         self.size = 0
 
-    async def next(self):
-        """Return the next event."""
-        if self.reader is None:
-            if self.queue is not None and self.queue.qsize() > CAPACITY:
-                self.refuse_more()
-            return await self.receive()
+    def next(self):
+        """Return what is to be awaited for the next event."""
+        if self.reader is not None:
+            return self._next_ahead()
+        if self.queue is not None and self.queue.qsize() > CAPACITY:
+            self.refuse_more()
+        return self.receive()
+
+    async def _next_ahead(self):
         while not self.ahead:
             self.wake_up = asyncio.get_running_loop().create_future()
             await self.wake_up

@@ -52,10 +52,19 @@ class Pool:
             self.loop.call_later(PATIENCE, self._relieve)
         return future
 
+    @property
+    def waiting(self):
+        """How many jobs no thread has taken yet."""
+        return len(self._jobs)
+
     def call_on_loop(self, function, *args):
         """Have the loop call ``function`` soon, in the order of calls. On any thread; ``RuntimeError`` once it is closed."""
         self._done.append((None, function, args))
         self._drain_soon()
+
+    def start(self):
+        """Start a thread now: when the interpreter ends, none can be started any more."""
+        self._wake()
 
     def stop(self):
         """Let the threads end when they have done what they were given."""

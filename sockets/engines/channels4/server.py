@@ -7,13 +7,14 @@ import logging
 import os
 import random
 import string
+import sys
 import threading
 import time
 from functools import partial
 
 from ... import conf, messages, presence
 from ...execution import background
-from . import audit, overtime
+from . import answers, audit, overtime
 from .heartbeats import heartbeats
 from .layer import channel_layer, unpack
 from .pool import Pool
@@ -33,6 +34,9 @@ CONNECT_THREADS = 2
 # Seconds for which a frame is handled before its connection is read on.
 READ_ON_AFTER = 1
 
+# Whether a task can be taken as far as it comes at once, and not in the loop's next round.
+_EAGER = sys.version_info >= (3, 12)
+
 _LETTERS = string.ascii_letters + string.digits
 
 # By event loop. Each has its own connections.
@@ -49,6 +53,8 @@ class Server:
         self.pool = Pool(loop, threads or conf.THREADS)
         # A thousand connects are not to delay a frame.
         self.connect_pool = Pool(loop, connect_threads, beside=self.pool)
+        self.pool.start()
+        self.connect_pool.start()
         self.thread = threading.get_ident()
         self.is_stopping = False
         self.tasks = set()
@@ -73,10 +79,22 @@ class Server:
     def start_task(self, coroutine):
         """Run ``coroutine`` beside all others; return the task. On the loop's thread."""
         task = self.loop.create_task(coroutine)
+        self._keep(task)
+        return task
+
+    def _keep(self, task):
         # The loop itself keeps no reference.
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        return task
+
+    def begin_task(self, coroutine):
+        """Run ``coroutine``, which may have nothing to wait for, beside all others. On the loop's thread."""
+        if _EAGER:
+            task = asyncio.Task(coroutine, loop=self.loop, eager_start=True)
+            if not task.done():
+                self._keep(task)
+        else:
+            self.start_task(coroutine)
 
     def end(self, function):
         """Have ``function`` handle the end of a connection; return its future, which ``stop()`` waits for."""
@@ -151,10 +169,14 @@ class Server:
                 layer = channel_layer()
                 if layer is None:
                     return
-                names, message = unpack(await layer.receive(self.name[:-1]))
+                content = await layer.receive(self.name[:-1])
                 if trouble is not None:
                     logger.info('The channel layer is back')
                 trouble = None
+                if content['type'] == answers.ASK:
+                    self.start_task(answers.answer(self, content))
+                    continue
+                names, message = unpack(content)
                 self.deliver([self.name + name for name in names], message)
             except asyncio.CancelledError:
                 raise

@@ -1,7 +1,6 @@
 """The steps of an event: those that may wait on a thread of the pool, coroutines on the loop."""
 
 import asyncio
-from functools import partial
 
 from ...connection import timing
 from ...execution import request_state, steps, thread_state
@@ -80,15 +79,14 @@ class _InContext:
     def __await__(self):
         run = self.context.run
         steps = run(self.awaitable.__await__)
-        call = partial(run, next, steps)
+        failure = None
         while True:
             try:
-                waits_for = call()
+                waits_for = run(next, steps) if failure is None else run(steps.throw, failure)
             except StopIteration as end:
                 return end.value
+            failure = None
             try:
                 yield waits_for
             except BaseException as error:
-                call = partial(run, steps.throw, error)
-            else:
-                call = partial(run, next, steps)
+                failure = error

@@ -9,13 +9,16 @@ import sys
 import threading
 import time
 
-from ... import messages
+from ... import conf, messages
 from .server import DRAIN_TIMEOUT, EXIT_TIMEOUT, server, servers
 
 logger = logging.getLogger('sockets')
 
 # Seconds that clients have to answer the close, before they are cut off.
 _ANSWERS = 1
+
+# Seconds that a client has for its first request, if the settings do not say.
+_HANDSHAKE = 5
 
 
 def patch_server():
@@ -70,6 +73,9 @@ def make_server(config, stdout, threads, connect_threads, parent):
     patch_server()
 
     class SocketServer(Server):
+        # Connections whose first request is not complete, and since when.
+        begun = {}
+
         async def startup(self, sockets=None):
             server(threads, connect_threads)
             await super().startup(sockets)
@@ -77,7 +83,20 @@ def make_server(config, stdout, threads, connect_threads, parent):
                 stdout.write(f'{self.banner} Stop with Ctrl-C.')
 
         async def on_tick(self, counter):
+            self.drop_silent()
             return (parent is not None and os.getppid() != parent) or await super().on_tick(counter)
+
+        def drop_silent(self):
+            """Disconnect clients whose first request is not complete in time, for which uvicorn waits without end."""
+            now, begun = time.monotonic(), self.begun
+            self.begun = {
+                connection: begun.get(connection, now)
+                for connection in self.server_state.connections
+                if getattr(connection, 'cycle', connection) is None
+            }
+            for connection, since in self.begun.items():
+                if now - since > (conf.HANDSHAKE_TIMEOUT or _HANDSHAKE):
+                    connection.transport.abort()
 
         def handle_exit(self, number, frame):
             # A process manager may send SIGTERM to us and to our parent, which sends another one.

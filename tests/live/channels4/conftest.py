@@ -20,7 +20,6 @@ else:
     from websockets.asyncio.client import connect as open_websocket
 
 BIN = sys.executable.rpartition('/')[0]
-APPLICATION = 'tests.live.channels4.asgi:application'
 
 
 class Site:
@@ -50,9 +49,10 @@ class Site:
         """Start a server: ``uvicorn``, ``daphne``, ``runserver`` or ``runsockets``, which has ``port`` then."""
         port = programs.free_port()
         manage = [sys.executable, '-m', 'django']
+        application = 'tests.live.channels4.{}:application'.format(environment.get('ASGI', 'asgi'))
         args = {
-            'uvicorn': [f'{BIN}/uvicorn', APPLICATION, '--port', port, *options],
-            'daphne': [f'{BIN}/daphne', '-b', '127.0.0.1', '-p', port, *options, APPLICATION],
+            'uvicorn': [f'{BIN}/uvicorn', application, '--port', port, *options],
+            'daphne': [f'{BIN}/daphne', '-b', '127.0.0.1', '-p', port, *options, application],
             'runserver': [*manage, 'runserver', f'127.0.0.1:{port}', *options],
             'runsockets': [*manage, 'runsockets', f'127.0.0.1:{port}', *options],
         }[kind]
@@ -92,9 +92,9 @@ class Client:
         self.connection = connection
 
     @classmethod
-    async def open(cls, server, query='', **options):
+    async def open(cls, server, query='', path='/live/', **options):
         options = {'max_size': None, 'open_timeout': 20, 'ping_interval': None, 'compression': None, **options}
-        return cls(await open_websocket(f'ws://127.0.0.1:{server.port}/live/{query}', **options))
+        return cls(await open_websocket(f'ws://127.0.0.1:{server.port}{path}{query}', **options))
 
     async def send(self, content):
         await self.connection.send(json.dumps(content))

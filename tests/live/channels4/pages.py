@@ -1,6 +1,7 @@
 """A page, and its socket, which says what happens to it on stdout."""
 
 import asyncio
+import importlib
 import os
 import time
 
@@ -10,6 +11,10 @@ from django.views.generic import View
 
 from sockets import SocketRouter
 from sockets.models import Socket
+
+if os.environ.get('WATCHED'):
+    # A module of the project that runserver watches.
+    importlib.import_module(os.environ['WATCHED'])
 
 
 def say(*what):

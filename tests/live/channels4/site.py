@@ -14,6 +14,10 @@ INSTALLED_APPS = [
     'channels',
     'sockets',
 ]
+MIDDLEWARE = [
+    'django.contrib.sessions.middleware.SessionMiddleware',
+    'django.contrib.auth.middleware.AuthenticationMiddleware',
+]
 STATIC_URL = '/static/'
 DATABASES = {
     'default': {
@@ -22,7 +26,7 @@ DATABASES = {
         'OPTIONS': {'timeout': 20},
     }
 }
-ASGI_APPLICATION = 'tests.live.channels4.asgi.application'
+ASGI_APPLICATION = 'tests.live.channels4.{}.application'.format(os.environ.get('ASGI', 'asgi'))
 ROOT_URLCONF = 'tests.live.channels4.pages'
 USE_TZ = True
 REDIS_URL = os.environ.get('REDIS_URL')

@@ -1,0 +1,34 @@
+"""docs/reference/servers.md names a test for what it says, and each option of runsockets on Channels 4."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from .client import ON_CHANNELS_1
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / 'docs/reference/servers.md').read_text(encoding='utf-8')
+
+
+def test_each_number_is_a_test_that_there_is():
+    tests = dict(re.findall(r'^\[(\d+)\]: \S+/test_servers.py "(test_\w+)"$', PAGE, re.MULTILINE))
+    used = re.findall(r'\[(\d+)\](?!:)', PAGE)
+    assert set(used) == set(tests) and len(tests) > 15
+    code = (ROOT / 'tests/live/channels4/test_servers.py').read_text(encoding='utf-8')
+    for name in tests.values():
+        assert f'def {name}(' in code
+
+
+@pytest.mark.skipif(ON_CHANNELS_1, reason='Of the command of the other engine, docs/reference/commands.md is made.')
+def test_each_option_of_runsockets_has_its_line():
+    from sockets.engines.channels4 import command
+
+    parser = argparse.ArgumentParser(add_help=False)
+    command.add_arguments(parser)
+    said = {action.help for action in parser._actions} - {argparse.SUPPRESS}
+    table = PAGE.partition('## Options')[2]
+    for text in said:
+        assert text in table.replace('`', '')
+    assert len(re.findall(r'^\| `', table, re.MULTILINE)) == len(said)
