@@ -118,14 +118,17 @@ def test_a_number_too_large_for_the_database_does_not_crash_a_serializer():
     class Give(serializers.Serializer):
         permission = serializers.PrimaryKeyRelatedField(queryset=Permission.objects.all())
 
-    assert refusal(Give, {'permission': 10**30}).errors == {'__all__': ['A number is out of range.']}
+    # Newer ones look for it.
+    assert list(refusal(Give, {'permission': 10**30}).errors) in (['__all__'], ['permission'])
 
 
 def test_a_serializer_gives_its_validated_data_and_its_errors_however_nested(settings):
     bet = serializer()
     assert contracts.clean(bet, {'amount': '5'}) == {'amount': 5}
     error = refusal(bet, {'amount': 1, 'chips': [{'colour': 'red'}, {}]})
-    assert error.errors == {'chips': [{}, {'colour': ['This field is required.']}]}
+    # Newer ones leave out what is right.
+    required = {'colour': ['This field is required.']}
+    assert error.errors in ({'chips': [{}, required]}, {'chips': {'1': required}})
     assert messages.encode(error.errors)
     assert refusal(bet, {}).details == 'amount: This field is required.'
 

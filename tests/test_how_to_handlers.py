@@ -114,7 +114,9 @@ def test_a_form_says_where_its_errors_are():
             raise serializers.ValidationError('Never.')
 
     assert errors(Chips, {'chips': []}) == {'non_field_errors': ['Never.']}
-    assert list(errors(Chips, {'chips': [{'colour': 'red'}, {}]})['chips'][1]) == ['colour']
+    chips = errors(Chips, {'chips': [{'colour': 'red'}, {}]})['chips']
+    # A list before REST framework 3.17 or so.
+    assert list(chips['1' if isinstance(chips, dict) else 1]) == ['colour']
     pydantic = pytest.importorskip('pydantic')
     one = type('One', (pydantic.BaseModel,), {'__annotations__': {'colour': str}, '__module__': __name__})
     chips = type(

@@ -18,7 +18,12 @@ def test_the_script_is_a_static_file(settings):
 
 def test_the_storage_of_static_files_names_the_script(settings, tmp_path):
     settings.INSTALLED_APPS = ['django.contrib.staticfiles', *settings.INSTALLED_APPS]
-    settings.STATICFILES_STORAGE = 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'
+    storage = 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'
+    if hasattr(settings, 'STORAGES'):
+        settings.STORAGES = {**settings.STORAGES, 'staticfiles': {'BACKEND': storage}}
+    else:
+        # Django before 4.2.
+        settings.STATICFILES_STORAGE = storage
     settings.STATIC_ROOT = str(tmp_path)
     settings.DEBUG = False
     call_command('collectstatic', interactive=False, verbosity=0, ignore_patterns=['admin'])
