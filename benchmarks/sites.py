@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from contenders import MEMORY
+from contenders import CORE, MEMORY
 from virtualenvs import ROOT
 
 sys.path.insert(0, str(ROOT))
@@ -44,9 +44,7 @@ def _run(database, *args):
         text=True,
         check=True,
         cwd=str(database.root),
-        env=dict(
-            os.environ, **environment(database.stack, MEMORY, 'redis://127.0.0.1:1/0', database.url, database.root)
-        ),
+        env=dict(os.environ, **environment(database.stack, None, 'redis://127.0.0.1:1/0', database.url, database.root)),
     )
     return process.stdout
 
@@ -55,7 +53,7 @@ def environment(stack, layer, redis_url, database_url, root=ROOT):
     """Return the environment variables with which the servers of a contender run; ``root`` is what they import from."""
     return {
         'PYTHONPATH': str(root),
-        'LAYER': layer or MEMORY,
+        'LAYER': layer or (CORE if stack == 'channels4' else MEMORY),
         'REDIS_URL': redis_url,
         'DATABASE_URL': database_url,
         'DJANGO_SETTINGS_MODULE': f'benchmarks.{stack}.settings',
