@@ -14,6 +14,8 @@ PACKAGES = {
     'channels4': [
         'channels>=4,<5',
         'channels_redis',
+        # What channels_redis 4.3 waits for in Redis lasts as long as redis-py 8 waits for anything.
+        'redis<8',
         'daphne>=4',
         'uvicorn[standard]',
         'Django>=4.2',

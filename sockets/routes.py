@@ -42,6 +42,9 @@ MAX_TYPE_LENGTH = 255
 # A regex that matches one text only.
 _LITERAL = re.compile(r'\^?([^\\^$.|?*+(){}[\]]+)\$$')
 
+# What a function asks for that is read from the database.
+_WHO = frozenset(['row', 'socket', 'user', 'session', 'request', 'rooms'])
+
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -58,6 +61,7 @@ class Function:
         'function',
         'argument',
         'is_async',
+        'asks_who',
         'first',
         'required',
         '_by_name',
@@ -74,6 +78,8 @@ class Function:
             raise TypeError(f'{function!r} is not a function.')
         coroutines.check(function)
         self.is_async = coroutines.is_async(function)
+        # Whether it asks who its client is, as far as is known: one that leaves it to others is noticed when it does.
+        self.asks_who = coroutines.mentions(function, _WHO)
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:
@@ -188,6 +194,11 @@ class Route:
         self.inline = bool(inline)
         self.permissions = permission_names(permission)
         self.has_contract = bool(form is not None or self.login_required or self.permissions)
+
+    @property
+    def counts_users(self) -> bool:
+        """Whether the rate is of a user, who has to be known."""
+        return self.rate is not None and self.rate.per != CONNECTION
 
     @property
     def argument(self) -> str:

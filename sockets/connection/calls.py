@@ -96,8 +96,8 @@ def _receive(handler, content):
     else:
         result = handler.receive(content, **handler.kwargs)
     if result is not None and type(result) is not dict:
-        if engine.current().has_loop and inspect.isawaitable(result):
-            # An async def asks for the user where nothing may wait.
+        if handler._identity.function is None and engine.current().has_loop and inspect.isawaitable(result):
+            # An async def asks for the user where nothing may wait, unless it is known to ask for nothing.
             handler._identity.load()
         result = yield from steps.settle(result)
     return result

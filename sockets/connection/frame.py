@@ -10,9 +10,9 @@ from ..access import demands, limits
 from ..contracts import refusals
 from ..exceptions import ConnectionRevoked, FrameError, PermissionMissing, RowMissing
 from ..execution import steps
-from . import envelopes, identity_cache, replies
+from . import envelopes, identity_cache, quick, replies
 from .attempts import attempt
-from .calls import is_plain, pass_on
+from .calls import pass_on
 from .identity import Identity
 from .memory import memories
 
@@ -49,10 +49,15 @@ class Frame:
             try:
                 content = handler.content = self._read(memory, text, data)
                 ref = self.ref()
-                if handler._is_quick and self._may_wait(memory, content):
-                    yield None
-                    # An async def asks for the user where nothing may wait.
-                    identity.load()
+                if handler._is_quick:
+                    function = quick.function_of(handler, content)
+                    if function is None or quick.may_wait(handler, function, memory, content):
+                        yield None
+                        if function is not None:
+                            # It asks for the user where nothing may wait.
+                            identity.load()
+                    else:
+                        identity.function = function
                 self.admit(memory, content)
                 reply = yield from self.answer(content, ref)
             except BaseException as error:
@@ -155,23 +160,6 @@ class Frame:
             outcome=self.outcome,
             route=None if route is None else route.name,
             duration=time.perf_counter() - began,
-        )
-
-    def _may_wait(self, memory, content):
-        """Whether something may wait before the function of ``content`` is called, if not all the time of it."""
-        handler = self.handler
-        if type(content) is dict:
-            route = handler._route_table.match(content.get(messages.TYPE))
-        else:
-            route = handler._route_table.binary
-        return (
-            route is None
-            or not (route.inline or route.function.is_async)
-            or route.has_contract
-            or memory.is_in_doubt
-            or bool(handler.permission or handler._guards)
-            or not is_plain(type(handler))
-            or not handler._identity.is_at_hand()
         )
 
     def _read(self, memory, text, data):

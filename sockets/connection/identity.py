@@ -1,5 +1,6 @@
 """Who is behind a connection, for one event: its row, user and session, and whether they still hold."""
 
+import asyncio
 import functools
 
 from django.db import router
@@ -7,6 +8,7 @@ from django.db import router
 from .. import conf, databases
 from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
+from ..execution import coroutines, thread_state
 from . import identity_cache, sessions
 
 _UNREAD = object()
@@ -26,6 +28,7 @@ class Identity:
         'name',
         'memory',
         'deferred',
+        'function',
         'must_hold',
         'is_for_middleware',
         '_entry',
@@ -40,6 +43,8 @@ class Identity:
         self.name, self.memory, self.deferred = connection.name, memory, deferred
         # Whether a middleware may have changed what this frame has got.
         self.must_hold = self.is_for_middleware = False
+        # The one that runs on the event loop and is not known to ask for any of this.
+        self.function = None
         self._row, self._entry = _UNREAD, None
         self._user = self._session = self._session_row = self._problem = None
         if memory.is_served_here is None:
@@ -153,9 +158,22 @@ class Identity:
             if self.must_hold and self._problem is not None:
                 raise self._problem
 
+    def _find_on_loop(self):
+        # Nobody else is served meanwhile, once: for its next frames, it is read before the function is called.
+        self.function.asks_who, self.function = True, None
+        coroutines.outside_of_loop(self._find_and_leave)
+
+    def _find_and_leave(self):
+        try:
+            self._find()
+        finally:
+            thread_state.close_idle()
+
     def _find(self):
         if self.is_at_hand():
             return
+        if self.function is not None and asyncio._get_running_loop() is not None:
+            return self._find_on_loop()
         rows = _rows(self.deferred)
         cache, reading = identity_cache.cache, None
         if self.memory.is_kept and conf.IDENTITY_MAX_AGE and not identity_cache.is_in_transaction(rows.db):

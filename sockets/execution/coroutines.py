@@ -150,6 +150,12 @@ def check(function, name=None):
             )
 
 
+def mentions(function, names):
+    """Whether the code of ``function``, or of what it wraps, has one of ``names``; also where there is no code to see."""
+    codes = [getattr(layer, '__code__', None) for layer in _layers(function)]
+    return any(code is None or not names.isdisjoint(code.co_names) for code in codes)
+
+
 def refuse(function, name):
     """Raise ``TypeError`` if ``function``, which is called for its result at once, is or hides an ``async def``."""
     if is_async(function) or inspect.isasyncgenfunction(function):

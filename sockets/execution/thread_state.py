@@ -120,6 +120,13 @@ def close_stale():
             logger.exception('Could not look after the database connection %r', connection.alias)
 
 
+def close_idle():
+    """Close the database connections of this thread that are in no transaction."""
+    for connection in connections.all():
+        if not connection.in_atomic_block:
+            connection.close()
+
+
 def _has_ended(connection):
     fileno = getattr(connection.connection, 'fileno', None)
     if fileno is None:
