@@ -1,0 +1,106 @@
+"""What goes out to a client on Channels 4: in order, and without waiting where there is nothing to wait for."""
+
+import asyncio
+import gc
+import sys
+import weakref
+
+import pytest
+
+from sockets.engines.channels4 import connection, server
+from sockets.engines.channels4.outgoing import Outgoing
+
+
+@pytest.fixture(autouse=True)
+def own_server(settings):
+    settings.SOCKETS = {'THREADS': 1, 'CHANNEL_LAYER': 'none'}
+    yield
+    server.servers.clear()
+
+
+def run(coroutine):
+    async def with_server():
+        found = server.server()
+        try:
+            return await asyncio.wait_for(coroutine(found), 5)
+        finally:
+            found.pool.stop()
+
+    return asyncio.run(with_server())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason='tasks begin in the next round of the loop')
+def test_what_the_server_takes_at_once_is_sent_at_once():
+    sent = []
+
+    async def send(event):
+        sent.append(event['text'])
+
+    async def push(found):
+        tasks = len(found.tasks)
+        outgoing = Outgoing(send, found.begin_task, None)
+        for text in 'abc':
+            outgoing.push({'text': text})
+        return list(sent), len(found.tasks) - tasks
+
+    assert run(push) == (['a', 'b', 'c'], 0)
+
+
+def test_what_comes_while_the_server_takes_nothing_is_sent_after_it_in_order():
+    sent = []
+
+    async def push(found):
+        may_send = asyncio.Event()
+
+        async def send(event):
+            await may_send.wait()
+            sent.append(event['text'])
+
+        outgoing = Outgoing(send, found.begin_task, None)
+        for text in 'abc':
+            outgoing.push({'text': text})
+            await asyncio.sleep(0)
+        before = list(sent)
+        may_send.set()
+        await outgoing.sent()
+        return before
+
+    assert run(push) == []
+    assert sent == ['a', 'b', 'c']
+
+
+def test_nothing_of_a_frame_is_held_while_its_connection_is_idle(monkeypatch):
+    held = []
+
+    class Handler:
+        _is_quick = False
+
+        def __init__(self, connection, message):
+            held.append(weakref.ref(self))
+
+    async def take(work, handler, connection, pool, is_quick):
+        pass
+
+    monkeypatch.setattr(connection.steps, 'take', take)
+    monkeypatch.setattr(connection.connect, 'connect', lambda handler: None)
+    monkeypatch.setattr(connection.frame, 'receive', lambda handler, text, data: None)
+
+    async def serve(found):
+        events = asyncio.Queue()
+        for event in ({'type': 'websocket.connect'}, {'type': 'websocket.receive', 'text': 'x'}):
+            events.put_nowait(event)
+        served = connection.Connection(found, Handler, {}, '/x/', {}, events.get, None)
+        task = asyncio.ensure_future(served.serve())
+        while len(held) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        alive = [handler() for handler in held]
+        served.cancel()
+        await task
+        return alive
+
+    gc.disable()
+    try:
+        assert run(serve) == [None, None]
+    finally:
+        gc.enable()
