@@ -1,6 +1,7 @@
 """Who a connection is on Channels 4: coroutines on the loop, ``scope['user']``, the subprotocol in the accept."""
 
 import asyncio
+import logging
 import threading
 
 import pytest
@@ -92,3 +93,19 @@ def test_the_user_of_a_middleware_counts_unless_it_is_of_the_session(alice, sett
     answer, (sent,), row = run(headers=[(b'cookie', cookie)], user=alice)
     assert '"alice"' in sent['text'] and row.authentication is None
     assert row.session_id == browser.session.session_key
+
+
+def test_uvicorn_logs_no_token_of_a_query(caplog):
+    caplog.set_level(logging.INFO)
+    log = logging.getLogger('uvicorn.error')
+    # As uvicorn.protocols.websockets does.
+    log.info('%s - "WebSocket %s" [accepted]', '127.0.0.1:50000', '/page/?token=s3cr3t&room=tea')
+    log.info('%s - "WebSocket %s" %d', '127.0.0.1:50000', '/page/?access%5Ftoken=s3cr3t', 403)
+    log.info('No arguments?')
+    log.info('%(one)s?', {'one': 1})
+    assert [record.getMessage() for record in caplog.records] == [
+        '127.0.0.1:50000 - "WebSocket /page/?room=tea" [accepted]',
+        '127.0.0.1:50000 - "WebSocket /page/?" 403',
+        'No arguments?',
+        '1?',
+    ]

@@ -79,17 +79,21 @@ def strip(content, session_cookie):
             )
         else:
             headers.append([name, value])
-    query_string = _strip_list(
-        content.get('query_string') or '',
-        '[&;]',
-        '&',
-        lambda name: is_credential(unquote_plus(name)),
-        dropped['parameters'],
-    )
+    query_string = _strip_query(content.get('query_string') or '', dropped['parameters'])
     # A row that is stripped again, by a setting that names more, still says what it has lost before.
     for kind, names in dropped.items():
         dropped[kind] = sorted({*names, *(content.get('dropped') or {}).get(kind, ())})
     return {**content, 'headers': headers, 'query_string': query_string, 'dropped': dropped}
+
+
+def strip_target(target):
+    """Return ``target``, a path with its query, without the parameters that are credentials."""
+    path, mark, query = target.partition('?')
+    return path + mark + _strip_query(query, [])
+
+
+def _strip_query(query, dropped):
+    return _strip_list(query, '[&;]', '&', lambda name: is_credential(unquote_plus(name)), dropped)
 
 
 def _strip_list(text, separators, separator, is_dropped, dropped):

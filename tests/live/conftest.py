@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,15 +13,33 @@ import pytest
 import websocket
 
 from .. import servers
-from ..client import ON_CHANNELS_1
-from . import fleet
+from . import fleet, stack
 from .hall import BEGIN, END, Hall, table_of
+from .stack import ON_CHANNELS_1
 
-# These run servers of Channels 1; those of Channels 4 have a folder of their own.
-ON_BOTH = ['test_five_minutes.py']
-collect_ignore = (
-    [] if ON_CHANNELS_1 else [path.name for path in Path(__file__).parent.glob('test_*.py') if path.name not in ON_BOTH]
-)
+# What runs on Channels 1 only, and why. The folder channels4 has what runs on Channels 4 only.
+ONLY_ON_CHANNELS_1 = {
+    'test_authentication.py': 'not tried yet',
+    'test_credentials.py': 'not tried yet',
+    'test_docs.py': 'the pages show its settings, workers and layers',
+    'test_endurance.py': 'not tried yet',
+    'test_faults_nginx.py': 'not tried yet',
+    'test_faults_pages.py': 'pages have servers of their own, which are not ours on Channels 4',
+    'test_faults_protocol.py': 'its protocol code is ours; that of Channels 4 is of uvicorn and daphne',
+    'test_faults_redis.py': 'how its layer stands a Redis that hangs, and several of them',
+    'test_faults_runserver.py': 'not tried yet',
+    'test_faults_shutdown.py': 'not tried yet',
+    'test_faults_tls.py': 'its protocol code is ours',
+    'test_faults_uploads.py': 'pages have servers of their own, which are not ours on Channels 4',
+    'test_faults_workers.py': 'its workers',
+    'test_fuzz.py': 'its protocol code is ours',
+    'test_packaging.py': 'not tried yet',
+    'test_readme.py': 'not tried yet',
+    'test_redis_faults.py': 'its layer',
+    'test_runsockets.py': 'its options and its server; tests/live/channels4/test_servers.py has those of Channels 4',
+    'test_soak.py': 'not tried yet',
+}
+collect_ignore = [] if ON_CHANNELS_1 else sorted(ONLY_ON_CHANNELS_1)
 
 
 @pytest.fixture(scope='session')
@@ -61,7 +80,7 @@ def hall(tmp_path, redis, database_url, report):
 
 
 class Site:
-    """daphne and one worker of ``tests.live.site``."""
+    """daphne, and on Channels 1 one worker, of ``tests.live.site``."""
 
     def __init__(self, environment, directory):
         self.environment = dict(environment, DJANGO_SETTINGS_MODULE='tests.live.site')
@@ -69,18 +88,16 @@ class Site:
         self.port = servers.free_port()
         self.unix_socket = str(directory / 'daphne.sock')
         self.manage('migrate', '--verbosity', '0')
-        self.daphne = self.start(
-            'daphne', '-b', '127.0.0.1', '-p', self.port, '-u', self.unix_socket, 'tests.live.asgi:channel_layer'
-        )
-        self.worker = self.start('worker', 'runworker')
+        self.daphne = self.start('daphne', *stack.daphne(self.port, '-u', self.unix_socket))
         servers.wait_for_port(self.port, self.daphne.process, self.daphne.log_path)
-        self.worker.wait_for_log('Listening on channels')
+        # What runs the handlers.
+        self.worker = self.daphne
+        if ON_CHANNELS_1:
+            self.worker = self.start('worker', '-m', 'django', 'runworker')
+            self.worker.wait_for_log('Listening on channels')
 
     def start(self, name, *args):
-        program = servers.python_module('daphne.cli' if name == 'daphne' else 'django', *args)
-        if name == 'daphne':
-            program = [program[0], '-c', 'from daphne.cli import CommandLineInterface as C; C.entrypoint()', *args]
-        return servers.Program(program, self.directory / (name + '.log'), self.environment)
+        return servers.Program([sys.executable, *args], self.directory / (name + '.log'), self.environment)
 
     def manage(self, *args):
         """Run a management command and return what it printed."""
@@ -90,7 +107,7 @@ class Site:
 
     def python(self, program):
         """Run ``program`` in ``manage.py shell`` and return what it printed."""
-        return self.manage('shell', '-c', program)
+        return self.manage('shell', '-v', '0', '-c', program)
 
     def rows(self):
         """Return how many connections have a row."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg2
 
 from .. import servers
+from . import stack
 
 # The databases that fleets of this process have migrated. There may be a hundred fleets on one, and it takes a second.
 _migrated = set()
@@ -106,20 +107,7 @@ class Fleet:
 
     def daphne(self, *args, **kwargs):
         port = servers.free_port()
-        # The layer of soak_site, whose settings the environment names.
-        return self.start(
-            'daphne',
-            '-c',
-            'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
-            '-b',
-            '127.0.0.1',
-            '-p',
-            str(port),
-            *args,
-            'tests.live.asgi:channel_layer',
-            port=port,
-            **kwargs,
-        )
+        return self.start('daphne', *stack.daphne(port, *map(str, args)), port=port, **kwargs)
 
     def worker(self, *args):
         worker = self.start('worker', '-m', 'django', 'runworker', *args)
@@ -131,7 +119,7 @@ class Fleet:
 
     def python(self, program):
         """Run ``program`` in ``manage.py shell`` and return what it printed."""
-        return self.manage('shell', '-c', 'from sockets.models import Socket; ' + program)
+        return self.manage('shell', '-v', '0', '-c', 'from sockets.models import Socket; ' + program)
 
     def rows(self):
         return int(self.python('print(Socket.objects.count())'))

@@ -15,9 +15,15 @@ import psycopg2
 
 from .. import servers as programs
 from . import fleet
+from .stack import ON_CHANNELS_1
 
 DOCUMENT = programs.ROOT / 'docs' / 'reliability.md'
-BEGIN, END = '<!-- faults -->\n', '<!-- end of faults -->\n'
+# Each stack has a table of its own.
+BEGIN, END = (
+    ('<!-- faults -->\n', '<!-- end of faults -->\n')
+    if ON_CHANNELS_1
+    else ('<!-- faults on Channels 4 -->\n', '<!-- end of faults on Channels 4 -->\n')
+)
 HEADS = ('What was done', 'To what', 'Connections', 'Lost', 'Rows true again')
 
 
@@ -133,19 +139,42 @@ class Hall:
         self.report.append((fault, to_what, str(len(connections)), lost, f'{took:.1f} s'))
 
 
-RUNSOCKETS, CLASSIC = '2 `runsockets`', 'daphne, 2 workers'
-# Its daphne finds nobody where the database should be.
+# What is started. Channels 4 has no workers: there, daphne stands for the other layer of channels_redis as well.
+if ON_CHANNELS_1:
+    RUNSOCKETS, CLASSIC = '2 `runsockets`', 'daphne, 2 workers'
+    # One server of each.
+    ONE_RUNSOCKETS, ONE_CLASSIC = '`runsockets`', 'daphne and a worker'
+else:
+    RUNSOCKETS, CLASSIC = '2 `runsockets` (uvicorn), core', '2 daphne, pubsub'
+    ONE_RUNSOCKETS, ONE_CLASSIC = '`runsockets` (uvicorn), core', 'daphne, pubsub'
+# Its daphne finds nobody where the database should be. On Channels 4, daphne runs the handlers.
 CUT_OFF = 'daphne without a database, 2 workers'
+ALL = [RUNSOCKETS, CLASSIC, CUT_OFF] if ON_CHANNELS_1 else [RUNSOCKETS, CLASSIC]
 
 
 def start(hall, shape):
     """Start what ``shape`` says and return the servers."""
     if shape == RUNSOCKETS:
         return [hall.servers.runsockets(), hall.servers.runsockets()]
+    if not ON_CHANNELS_1:
+        return [start_one(hall, ONE_CLASSIC), start_one(hall, ONE_CLASSIC)]
     nowhere = {'DATABASE_URL': 'postgres://nobody@127.0.0.1:1/nothing'}
     server = hall.servers.daphne(environment=nowhere if shape == CUT_OFF else {})
     hall.servers.worker(), hall.servers.worker()
     return [server]
+
+
+def start_one(hall, shape, *options):
+    """Start one server with ``options``, of the shape ``ONE_RUNSOCKETS`` or ``ONE_CLASSIC``, and return it."""
+    if shape == ONE_RUNSOCKETS:
+        return hall.servers.runsockets(*options)
+    if not ON_CHANNELS_1:
+        # For all who speak to it.
+        hall.servers.environment['LAYER'] = 'pubsub'
+    server = hall.servers.daphne(*options)
+    if ON_CHANNELS_1:
+        hall.servers.worker()
+    return server
 
 
 # Programs for manage.py shell.

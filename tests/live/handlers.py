@@ -1,10 +1,11 @@
 """What the live tests connect to."""
 
-from channels import route_class
-from channels.exceptions import DenyConnection, WebsocketCloseException
+from channels.exceptions import DenyConnection
 
 from sockets import RoutedSocketHandler
+from sockets.exceptions import CloseConnection
 from sockets.models import Socket
+from sockets.routing import route_class
 
 
 class Live(RoutedSocketHandler):
@@ -20,7 +21,7 @@ class Live(RoutedSocketHandler):
         return {'type': 'HEARD', 'by': Socket.objects.filter(path=self.path).send_action('SHOUT', n=content['n'])}
 
     def on_raise(self, content):
-        raise {'deny': DenyConnection(), 'close': WebsocketCloseException(4242), 'bug': KeyError('x')}[content['what']]
+        raise {'deny': DenyConnection(), 'close': CloseConnection(4242), 'bug': KeyError('x')}[content['what']]
 
 
 class Broken(Live):

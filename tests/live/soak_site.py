@@ -1,7 +1,7 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
-``REDIS_URL`` (none: the in-memory layer), ``DATABASE_URL``, ``NOTES`` (a directory), ``CAPACITY``, ``EXPIRY``,
-``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``MAX_HANDLING_TIME``, ``CONNECT_SECONDS`` (what the connect function
+``REDIS_URL`` (none: the in-memory layer), ``LAYER`` (see ``stack``), ``DATABASE_URL``, ``NOTES`` (a directory),
+``CAPACITY``, ``EXPIRY``, ``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``MAX_HANDLING_TIME``, ``CONNECT_SECONDS`` (what the connect function
 at ``/storm/`` takes, or a file that says so).
 """
 
@@ -10,29 +10,25 @@ import threading
 import time
 from pathlib import Path
 
+from tests.live import stack
 from tests.settings import *  # noqa: F403
 from tests.settings import database_at
 
 DATABASES = {'default': database_at(os.environ['DATABASE_URL'], CONN_MAX_AGE=60)}
 SESSION_ENGINE = os.environ.get('SESSION_ENGINE', 'django.contrib.sessions.backends.db')
-_layer = {
-    'capacity': int(os.environ.get('CAPACITY', 100)),
-    'channel_capacity': {'narrow': 1},
-    'expiry': int(os.environ.get('EXPIRY', 60)),
-}
-if os.environ.get('REDIS_URL'):
-    _layer['hosts'] = os.environ['REDIS_URL'].split()
-    _layer['prefix'] = os.environ.get('PREFIX', 'sockets:')
-CHANNEL_LAYERS = {
-    'default': {
-        'BACKEND': 'sockets.layers.' + ('RedisChannelLayer' if 'hosts' in _layer else 'InMemoryChannelLayer'),
-        'CONFIG': _layer,
-        'ROUTING': 'tests.live.soak_site.routing',
-    }
-}
 ROOT_URLCONF = 'tests.live.soak_site'
 ALLOWED_HOSTS = ['*']
+CHANNEL_LAYERS = stack.channel_layers(
+    'tests.live.soak_site.routing',
+    os.environ.get('REDIS_URL', ''),
+    prefix=os.environ.get('PREFIX', 'sockets:'),
+    capacity=int(os.environ.get('CAPACITY', 100)),
+    channel_capacity={'narrow': 1},
+    expiry=int(os.environ.get('EXPIRY', 60)),
+)
+ASGI_APPLICATION = stack.APPLICATION
 SOCKETS = {
+    **stack.routed('tests.live.soak_site.routing'),
     'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split(),
     'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None,
 }
@@ -176,22 +172,21 @@ def root(request):
 def __getattr__(name):
     # Django imports this module as its settings before there are any apps, and as routing and URLs after that.
     if name == 'urlpatterns':
-        from django.conf.urls import url
+        from django.urls import re_path
 
         return [
-            url(r'^page/$', slow_page),
-            url(r'^stream/$', stream),
-            url(r'^lines/$', lines),
-            url(r'^whole/$', whole),
-            url(r'^score/$', score),
-            url(r'^root/$', root),
-            url(r'^x/root/$', root),
+            re_path(r'^page/$', slow_page),
+            re_path(r'^stream/$', stream),
+            re_path(r'^lines/$', lines),
+            re_path(r'^whole/$', whole),
+            re_path(r'^score/$', score),
+            re_path(r'^root/$', root),
+            re_path(r'^x/root/$', root),
         ]
     if name == 'routing':
-        from channels import route, route_class
-
         from sockets import RoutedSocketHandler, SocketRouter
         from sockets.routes import Route
+        from sockets.routing import route_class
 
         class Soak(RoutedSocketHandler):
             routes = (
@@ -271,6 +266,11 @@ def __getattr__(name):
                 super().connect(message, **kwargs)
                 time.sleep(float(self.request.GET.get('after', 0)))
 
+        consumers = []
+        if stack.ON_CHANNELS_1:
+            from channels import route
+
+            consumers = [route('background', work_in_the_background)]
         return [
             route_class(Slow, path=r'^/slow/$'),
             route_class(Late, path=r'^/late/$'),
@@ -282,6 +282,6 @@ def __getattr__(name):
             route_class(storm.Handler, path=r'^/storm/$'),
             route_class(Soak, path=r'^/soak/$'),
             route_class(Soak, path=r'^/crowd/$'),
-            route('background', work_in_the_background),
+            *consumers,
         ]
     raise AttributeError(name)

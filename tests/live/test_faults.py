@@ -14,7 +14,22 @@ import pytest
 
 from .. import servers as programs
 from . import fleet
-from .hall import BEGIN, CLASSIC, DOCUMENT, END, HEADS, LOG_IN, RUNSOCKETS, SESSION, Hall, start
+from .hall import (
+    BEGIN,
+    CLASSIC,
+    DOCUMENT,
+    END,
+    HEADS,
+    LOG_IN,
+    ONE_CLASSIC,
+    ONE_RUNSOCKETS,
+    RUNSOCKETS,
+    SESSION,
+    Hall,
+    start,
+    start_one,
+)
+from .stack import ON_CHANNELS_1
 
 pytestmark = pytest.mark.alone
 
@@ -35,15 +50,11 @@ def test_half_of_the_clients_close(hall, shape):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize('shape', ['`runsockets`', 'daphne and a worker'])
+@pytest.mark.parametrize('shape', [ONE_RUNSOCKETS, ONE_CLASSIC])
 def test_clients_vanish_while_they_are_spoken_to(hall, shape):
     async def scenario():
         options = '--ping-interval', '2', '--ping-timeout', '3'
-        if shape == '`runsockets`':
-            server = hall.servers.runsockets(*options)
-        else:
-            server = hall.servers.daphne(*options)
-            hall.servers.worker()
+        server = start_one(hall, shape, *options)
         await hall.warm_up(server)
         (stays,) = await hall.open(1, server)
         crowd = subprocess.Popen(
@@ -111,7 +122,7 @@ def test_a_tab_is_closed(hall, open_browser):
         took = await hall.rows_are(1, 5, since)
         # A disconnect function runs when its row has gone.
         await fleet.eventually(lambda: len([line for line in hall.servers.notes() if line[0] == 'close']) == 2, 2)
-        hall.report.append(('2 of 3 tabs are closed in Chromium', '`runsockets`', '3', 'nothing', f'{took:.1f} s'))
+        hall.report.append(('2 of 3 tabs are closed in Chromium', ONE_RUNSOCKETS, '3', 'nothing', f'{took:.1f} s'))
 
     asyncio.run(scenario())
 
@@ -178,6 +189,10 @@ def test_the_only_server_is_killed_and_started_again(tmp_path, database_url, rep
         servers.stop()
 
 
+WORKERS = pytest.mark.channels1('its workers')
+
+
+@WORKERS
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
 def test_a_worker_ends_in_the_middle_of_a_handler(hall, number):
     async def scenario():
@@ -205,6 +220,7 @@ def test_a_worker_ends_in_the_middle_of_a_handler(hall, number):
     asyncio.run(scenario())
 
 
+@WORKERS
 def test_there_are_no_workers_for_a_while(hall):
     # What waits for a worker expires; it is not the minute that matters.
     expiry = 60 if os.environ.get('SOCKETS_FAULTS') else 8
@@ -245,8 +261,12 @@ def test_there_are_no_workers_for_a_while(hall):
 @pytest.mark.parametrize('fault', ['restarts', pytest.param('hangs for 20 s', marks=pytest.mark.long)])
 def test_redis_restarts_or_hangs(hall, redis, fault):
     async def scenario():
-        both = [hall.servers.runsockets(), hall.servers.daphne()]
-        hall.servers.worker()
+        if ON_CHANNELS_1:
+            shape, both = '`runsockets`, daphne, worker', [hall.servers.runsockets(), hall.servers.daphne()]
+            hall.servers.worker()
+        else:
+            shape = RUNSOCKETS
+            both = start(hall, shape)
         await hall.warm_up(*both)
         connections = await hall.open(50, *both)
         loop = asyncio.get_event_loop()
@@ -268,7 +288,7 @@ def test_redis_restarts_or_hangs(hall, redis, fault):
             await asyncio.sleep(0.1)
         await hall.came_true(
             f'Redis {fault}',
-            '`runsockets`, daphne, worker',
+            shape,
             connections,
             'what was in Redis' if fault == 'restarts' else 'nothing',
             time.monotonic() - since - 14,
@@ -455,7 +475,7 @@ def test_one_client_floods_while_fifty_talk(hall):
         took = await hall.rows_are(51 if code is None else 50, 5)
         await hall.came_true(
             'one client sends 5000 frames at once while 50 talk',
-            '`runsockets`',
+            ONE_RUNSOCKETS,
             talkers + [flood],
             '{} of the 5000{}; p99 of the 50: {:.0f} ms, {:.0f} ms before'.format(
                 5000 - answered, f', closed with {code}' if code else '', during * 1000, before * 1000
@@ -500,7 +520,7 @@ def test_a_client_never_reads(hall):
                 break
             await hall.came_true(
                 'a client never reads while 38 MB are sent to it and 20 others',
-                '`runsockets`',
+                ONE_RUNSOCKETS,
                 readers,
                 'its own; it is cut off after 4 MB',
                 took,

@@ -1,7 +1,9 @@
-"""daphne, a worker, Redis and PostgreSQL, with a client that knows nothing of Channels."""
+"""daphne, on Channels 1 a worker, Redis and PostgreSQL, with a client that knows nothing of Channels."""
 
 import pytest
 import websocket
+
+from .stack import ON_CHANNELS_1
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -65,7 +67,8 @@ def test_closes_arrive_with_their_codes(site, bystander):
     [
         ('/nowhere/', {}, 403),
         ('/live/', {'Origin': 'https://evil.example'}, 403),
-        ('/live/%00', {}, 400),
+        # On Channels 4, daphne hands it to the routing, where nothing matches it.
+        ('/live/%00', {}, 400 if ON_CHANNELS_1 else 403),
         ('/live/' + 'x' * 300, {}, 403),
     ],
 )

@@ -12,7 +12,7 @@ from .ended import Ended
 from .heartbeats import heartbeats
 from .incoming import CAPACITY, Incoming
 from .message import Message
-from .outgoing import Outgoing
+from .outgoing import BACKLOG, Outgoing
 
 logger = logging.getLogger('sockets')
 
@@ -198,10 +198,23 @@ class Connection(Ended):
 
     def cut_off(self):
         """End the connection of a client that does not read. A server that closes it would wait until it does."""
-        transport = getattr(getattr(self.incoming.receive, '__self__', None), 'transport', None)
+        transport = self._transport()
         if hasattr(transport, 'abort'):
             transport.abort()
         self.cancel()
+
+    def check_backlog(self):
+        """Cut off a client for which the server itself keeps too much, such as answers to its pings."""
+        transport = self._transport()
+        if hasattr(transport, 'get_write_buffer_size') and transport.get_write_buffer_size() > BACKLOG:
+            logger.warning(
+                'Cutting off %s, which does not read: %d bytes wait', self.name, transport.get_write_buffer_size()
+            )
+            self.cut_off()
+
+    def _transport(self):
+        # uvicorn's protocols have one.
+        return getattr(getattr(self.incoming.receive, '__self__', None), 'transport', None)
 
     def cancel(self, at_once=False):
         """End the connection now; what a thread does for it comes to its end first, unless it is to be ``at_once``."""

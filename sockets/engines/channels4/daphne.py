@@ -92,8 +92,12 @@ class SocketProtocol(WebSocketProtocol):
         if self.state not in (self.STATE_CONNECTING, self.STATE_OPEN):
             return
         super().serverSend(content, binary)
+
+    def sendData(self, data, sync=False, chopsize=None):
+        # The answers to pings, too.
+        super().sendData(data, sync, chopsize)
         if self.backlog is not None:
-            self.check_backlog(len(content))
+            self.check_backlog(len(data))
 
     def serverClose(self, code=None, reason=None):
         if self.state == self.STATE_OPEN and code is not None and 1000 < code < 3000:

@@ -42,8 +42,9 @@ class Channels4(Engine):
 
     def install(self):
         """Take over the servers that are here. They begin with their first connection, or as their lifespan begins."""
-        from . import checks, uvicorn  # noqa: F401, checks register themselves
+        from . import access_log, checks, uvicorn  # noqa: F401, checks register themselves
 
+        access_log.install()
         uvicorn.patch_server()
         if 'daphne.server' in sys.modules:
             from . import daphne

@@ -23,7 +23,7 @@ class Outgoing:
     def __init__(self, send, start_task, cut_off):
         self.send, self.start_task, self.cut_off = send, start_task, cut_off
         self.waiting = collections.deque()
-        # How many bytes of it came while the one before was not taken.
+        # How many bytes of it came while the one before was not taken, and wait.
         self.backlog = 0
         self.is_flushing = False
         # Whether the connection was closed, or its client has gone.
@@ -33,12 +33,14 @@ class Outgoing:
 
     def push(self, message):
         """Send ``message`` when what was given before has been sent."""
+        if self.is_over:
+            return
         self.waiting.append(message)
         if not self.is_flushing:
             self.is_flushing = True
             self.start_task(self.flush())
             return
-        self.backlog += len(message.get('text') or message.get('bytes') or '')
+        self.backlog += _size_of(message)
         if self.backlog > BACKLOG:
             logger.warning('Cutting off a client that does not read: %d bytes wait', self.backlog)
             self.waiting.clear()
@@ -51,6 +53,9 @@ class Outgoing:
         try:
             while self.waiting and not self.is_over:
                 message = self.waiting.popleft()
+                if self.backlog:
+                    # The first one was not counted.
+                    self.backlog = max(0, self.backlog - _size_of(message))
                 if message.get('close') or message.get('accept') is False:
                     self.is_over = True
                 for event in _events_of(message):
@@ -75,6 +80,10 @@ class Outgoing:
             watcher = asyncio.get_running_loop().create_future()
             self.watchers = [*(self.watchers or ()), watcher]
             await watcher
+
+
+def _size_of(message):
+    return len(message.get('text') or message.get('bytes') or '')
 
 
 def _events_of(message):

@@ -14,6 +14,9 @@ logger = logging.getLogger('sockets')
 # Seconds after which an event loop is called blocked.
 BLOCKED_AFTER = 3
 
+# Seconds between two looks at it.
+INTERVAL = 1
+
 # Seconds that a coroutine has left for its client to be told, before it is cancelled.
 _LAST_WORDS = 1
 
@@ -67,7 +70,7 @@ def stack_of(coroutine):
 def _watch_loop(server):
     is_told = False
     while not server.loop.is_closed():
-        time.sleep(1)
+        time.sleep(INTERVAL)
         is_blocked = time.monotonic() - server.ticked > BLOCKED_AFTER
         if is_blocked and not is_told and server.loop.is_running():
             frame = sys._current_frames().get(server.thread)

@@ -197,6 +197,7 @@ class Server:
             now = self.loop.time()
             since = now - READ_ON_AFTER
             for connection in list(self.connections.values()):
+                connection.check_backlog()
                 if connection.busy_since is not None and connection.busy_since <= since:
                     connection.incoming.read_ahead()
                     overtime.look(connection, now)
