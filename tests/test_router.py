@@ -115,7 +115,7 @@ def test_functions_get_url_arguments_that_they_name(connect):
 def test_the_connect_function_runs_beside_an_overridden_connect(connect):
     class Handler(RoutedSocketHandler):
         def connect(self, message, **kwargs):
-            self.message.reply_channel.send({'accept': True})
+            self.accept()
             self.send_json({'from': 'method'})
 
     class Both(View):

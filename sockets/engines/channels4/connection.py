@@ -19,6 +19,11 @@ logger = logging.getLogger('sockets')
 # Characters of the longest frame that is decoded on the loop.
 _SHORT = 65536
 
+IN_A_COROUTINE = (
+    'A coroutine cannot accept a connection with accept(), which writes its row. Write "await self.aaccept()", or leave it '
+    'out: after an async def connect, it is accepted.'
+)
+
 
 class Connection(Ended):
     """A websocket that ``server`` holds, of the handler class ``handler``, as ASGI has called for it."""
@@ -165,10 +170,7 @@ class Connection(Ended):
 
     def accept(self):
         if not self.accepted and self.server.is_here():
-            raise SynchronousOnlyOperation(
-                'A coroutine cannot accept a connection with accept(), which writes its row. Write "await self.aaccept()", '
-                'or leave it out: after an async def connect, it is accepted.'
-            )
+            raise SynchronousOnlyOperation(IN_A_COROUTINE)
         super().accept()
 
     async def asend(self, message):

@@ -1,5 +1,6 @@
 """What tests run on: what a server does for a connection, and all handlers in the thread of the test."""
 
+import asyncio
 import collections
 import contextlib
 import random
@@ -9,11 +10,13 @@ from unittest import mock
 
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.layers import InMemoryChannelLayer, channel_layers
+from django.core.exceptions import SynchronousOnlyOperation
 
 from ... import conf, engine, fanout, messages, rates
 from ...connection import connect, disconnect, frame
 from ...execution import coroutines, steps
 from . import delivery, routing
+from .connection import IN_A_COROUTINE
 from .ended import Ended
 from .message import Message
 from .steps import on_thread
@@ -181,6 +184,11 @@ class Served(Ended):
 
     def put(self, message, is_last=False):
         self.sandbox.push(self.name, message)
+
+    def accept(self):
+        if not self.accepted and asyncio._get_running_loop() is not None:
+            raise SynchronousOnlyOperation(IN_A_COROUTINE)
+        super().accept()
 
     def handle(self, channel, content, event):
         """Take all steps of an event."""
