@@ -44,6 +44,8 @@ def connect(handler):
     except BaseException as error:
         if isinstance(error, (steps.Abandoned, engine.current().escaping)):
             raise
+        # A coroutine may have raised it, on the loop.
+        yield None
         attempt(handler, visits.turn_away, handler)
         attempt(handler, _refuse, handler, error)
     finally:

@@ -10,6 +10,7 @@ from django.urls import path
 from django.views.generic import View
 
 from sockets import SocketRouter
+from sockets.exceptions import FrameError
 from sockets.models import Socket
 
 if os.environ.get('WATCHED'):
@@ -94,3 +95,22 @@ class Page(View):
 
 
 urlpatterns = [path('page/', Page.as_view())]
+
+
+class Picky(View):
+    """Refuses whom it does not know, in a coroutine."""
+
+    socket = SocketRouter()
+
+    @socket.connect
+    async def opened(socket):
+        await asyncio.sleep(0)
+        raise FrameError('not_allowed', 'Not you.')
+
+    @socket.arrived
+    def arrived(socket):
+        say('ARRIVED')
+
+    @socket.left
+    def left(socket):
+        say('LEFT')

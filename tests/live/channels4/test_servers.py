@@ -12,6 +12,7 @@ import time
 
 import psutil
 import pytest
+import websocket
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import WebSocketException
 
@@ -624,3 +625,17 @@ def test_who_connects_and_asks_for_nothing_is_disconnected(site):
         assert await client.ask({'type': 'ECHO'}) == {'type': 'ECHO'}
 
     asyncio.run(scenario())
+
+
+def test_what_an_async_connect_raises_is_handled_where_the_database_may_be_asked(site):
+    # It was handled on the event loop, where Django refuses queries: nobody noted that this person has not arrived.
+    server = site.start('uvicorn')
+    client = websocket.create_connection(f'ws://127.0.0.1:{server.port}/picky/', timeout=10, suppress_origin=True)
+    assert json.loads(client.recv())['code'] == 'not_allowed'
+    assert client.recv_data()[1][:2] == (4403).to_bytes(2, 'big')
+    deadline = time.monotonic() + 5
+    while site.rows():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert 'SynchronousOnlyOperation' not in server.log
+    assert 'ARRIVED' not in server.log
