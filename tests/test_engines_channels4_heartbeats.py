@@ -438,9 +438,14 @@ def test_no_thread_looks_at_servers_in_a_sandbox(monkeypatch):
 
     with sandbox(routing=[]):
         monkeypatch.setattr(heartbeats, '_is_seen_by_threads', lambda: True)
+        begun = []
+        monkeypatch.setattr(Heartbeats, '_run', lambda self: begun.append(self))
         Socket.objects.purge_dead()
         presence.purge()
-        assert not [thread for thread in threading.enumerate() if thread.name == 'sockets-heartbeats']
+    for thread in threading.enumerate():
+        if thread.name == 'sockets-heartbeats':
+            thread.join(5)
+    assert not begun
 
 
 def test_the_rows_of_channels_4_say_what_is_judged_here():
