@@ -432,6 +432,22 @@ def test_a_process_of_channels_1_asks_one_and_a_half_a_second(current, monkeypat
     assert count_queries(120, look) / 120 <= 1.5
 
 
+def test_no_thread_looks_at_servers_in_a_sandbox(monkeypatch):
+    pytest.importorskip('channels', minversion='4')
+    from sockets.testing import sandbox
+
+    with sandbox(routing=[]):
+        monkeypatch.setattr(heartbeats, '_is_seen_by_threads', lambda: True)
+        begun = []
+        monkeypatch.setattr(Heartbeats, '_run', lambda self: begun.append(self))
+        Socket.objects.purge_dead()
+        presence.purge()
+    for thread in threading.enumerate():
+        if thread.name == 'sockets-heartbeats':
+            thread.join(5)
+    assert not begun
+
+
 def test_the_rows_of_channels_4_say_what_is_judged_here():
     pytest.importorskip('channels', minversion='4')
     from sockets.engines.channels4.engine import engine as channels4

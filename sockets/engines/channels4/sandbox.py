@@ -18,6 +18,7 @@ from ...execution import coroutines, steps
 from . import delivery, routing
 from .connection import IN_A_COROUTINE
 from .ended import Ended
+from .heartbeats import heartbeats
 from .message import Message
 from .steps import on_thread
 
@@ -59,6 +60,8 @@ class Sandbox:
             stack.enter_context(mock.patch.object(delivery, 'hand_over', self._hand_over))
             stack.enter_context(mock.patch.object(engine.current(), 'wait_for', _wait_for))
             stack.enter_context(mock.patch.object(engine.current(), 'taken', rates.Buckets()))
+            # No thread looks at other servers: it would still use the database when the test is over.
+            stack.enter_context(mock.patch.object(heartbeats, '_start', lambda: None))
             # Rows of all servers can be reached from here.
             stack.enter_context(mock.patch.object(fanout, 'local_servers', None))
             stack.callback(coroutines.run_by, coroutines.runs_by())

@@ -121,6 +121,8 @@ class Server:
 
     def begin_anew(self):
         """Close all connections, as this server was found dead: their rows are gone. On the loop's thread."""
+        if self.is_stopping:
+            return
         audit.end(self)
         self._listener.cancel()
         message = messages.reconnect('This server was taken for dead. Come back.')
