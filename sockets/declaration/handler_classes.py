@@ -19,6 +19,9 @@ def declare(cls, base):
     cls._routes = [_resolve(cls, entry) for entry in cls.routes]
     cls._route_table = RouteTable(cls._routes, _binary_route(cls))
     overrides.check(cls, base or cls)
+    if cls.subprotocols:
+        # It tells which one was chosen.
+        cls._deferred = ()
     for entry in cls.middleware:
         if not isinstance(entry, str):
             middleware.refuse(entry, entry)
