@@ -66,6 +66,7 @@ class RoutedSocketHandler(AsyncMethods, _Base):
     have it with 4403. ``middleware`` runs around all functions, inside that of ``SOCKETS['MIDDLEWARE']``.
     ``authentication`` lists functions of the opening request, or their dotted paths, that return its user, instead of
     ``SOCKETS['AUTHENTICATION']``; the session is asked after them.
+    ``subprotocols`` lists those that it speaks: the first that a client offers of them is chosen.
     ``sends`` declares what it sends: a dict of types, each with a form as that of a ``Route``, or ``None`` for any
     fields. ``left_after`` is how many seconds somebody is away who has left.
     """
@@ -80,6 +81,7 @@ class RoutedSocketHandler(AsyncMethods, _Base):
     permission: 'Permission' = ()
     middleware: Sequence[Union[str, Callable[..., Any]]] = ()
     authentication: Optional[Sequence[Union[str, Callable[[Any], Any]]]] = None
+    subprotocols: Sequence[str] = ()
     sends: 'Sends' = {}
     # Seconds in which somebody who comes back has not left.
     left_after: float = 3
@@ -125,6 +127,11 @@ class RoutedSocketHandler(AsyncMethods, _Base):
                 self._request = self._connection.handshake_again(lambda: row.handshake)
             self._request.session, self._request.user = self.session, self.user
         return self._request
+
+    @property
+    def subprotocol(self) -> Optional[str]:
+        """The subprotocol that was chosen of those that the client offers; ``None`` for none."""
+        return identity.subprotocol_of(self._connection, self._identity)
 
     def send_json(self, content: Dict[str, Any]) -> None:
         """Send the ``dict`` ``content`` to this connection now; ``TypeError`` for what JSON cannot be made of."""

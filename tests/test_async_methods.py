@@ -142,3 +142,45 @@ def test_lazy_texts_are_in_the_language_of_the_coroutine():
     client = open_connection(Polite)
     client.send('THANKS')
     assert [content['text'] for content in client.received()] == ['de', 'de'] and str(language()) != 'de'
+
+
+class Knowing(RoutedSocketHandler):
+    seen = []
+
+    async def connect(self, message, **kwargs):
+        self.seen.append(('connect', self.user.pk))
+
+    async def default_route(self, content):
+        return {'type': 'YOU', 'user': self.user.pk, 'path': self.row.path}
+
+    async def known(self, content):
+        return {'type': 'YOU', 'user': self.user.pk, 'path': self.row.path}
+
+    routes = (('KNOWN', 'known'),)
+
+    async def disconnect(self, message, **kwargs):
+        self.seen.append(('disconnect', self.user.pk))
+
+
+class Decoding(Knowing):
+    def decode(self, text, data):
+        return super().decode(text, data)
+
+
+class Within(Knowing):
+    middleware = [lambda next: lambda socket, content: next(socket, content)]
+
+
+class Receiving(Knowing):
+    async def receive(self, content, **kwargs):
+        return {'type': 'YOU', 'user': self.user.pk, 'path': self.row.path}
+
+
+@pytest.mark.parametrize('handler', [Knowing, Decoding, Within, Receiving])
+@pytest.mark.parametrize('type', ['KNOWN', 'OTHER'])
+def test_the_user_and_the_row_are_at_hand_in_each_coroutine(alice, handler, type):
+    Knowing.seen.clear()
+    client = SocketClient('/page/', handler=handler, user=alice).connect()
+    assert client.request(type) == {'type': 'YOU', 'user': alice.pk, 'path': '/page/'}
+    client.close()
+    assert Knowing.seen == [('connect', alice.pk), ('disconnect', alice.pk)]

@@ -222,7 +222,7 @@ def test_a_runserver_without_websockets_is_named(settings, monkeypatch, is_debug
     assert list(found(checks.check_runserver)) == ids
 
 
-@pytest.mark.parametrize('name', ['HANDSHAKE_TIMEOUT', 'MAX_BODY_SIZE', 'ROOT_PATH_HEADER'])
+@pytest.mark.parametrize('name', ['MAX_BODY_SIZE', 'ROOT_PATH_HEADER'])
 def test_a_setting_of_channels_1_is_named(settings, name):
     from sockets.checks import check_settings
 

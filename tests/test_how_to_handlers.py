@@ -261,3 +261,9 @@ def test_tell_pages_what_was_saved(page):
             assert signal.disconnect(page('shop.live').tell, sender=Group)
     for type, name in (('GROUP_CREATED', 'a'), ('GROUP_UPDATED', 'b'), ('GROUP_DELETED', 'b')):
         assert_received(client, type=type, name=name)
+
+
+def test_subprotocols(page):
+    handler, headers = page('versions.handlers').ChatHandler, {'sec-websocket-protocol': 'v1.chat'}
+    client = SocketClient('/chat/', handler=handler, headers=headers).connect()
+    assert client.request('VERSION') == {'type': 'VERSION', 'version': 'v1.chat'}

@@ -63,10 +63,13 @@ def of_middleware(user, session_user):
     return found
 
 
-def subprotocol_of(request):
-    """Return the subprotocol to answer ``request`` with, which an authentication has set; ``None`` if it is not offered."""
-    name = getattr(request, 'subprotocol', None)
-    return name if name is not None and name in offered(request) else None
+def subprotocol_of(request, spoken):
+    """Return the subprotocol to answer ``request`` with: the first one offered that is ``spoken``, or the one that an
+    authentication has set; ``None`` if neither is offered.
+    """
+    names = offered(request)
+    by_authentication = getattr(request, 'subprotocol', None)
+    return next((name for name in names if name in spoken), by_authentication if by_authentication in names else None)
 
 
 def offered(request):

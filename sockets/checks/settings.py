@@ -143,7 +143,6 @@ _VALUES = (
 _ELSEWHERE = {
     'THREADS': 'Give runsockets --threads.',
     'ROUTING': 'The routing is the ROUTING of your channel layer.',
-    'HANDSHAKE_TIMEOUT': 'The server has a time-out of its own for handshakes.',
     'MAX_BODY_SIZE': 'Django and the server have limits of their own for bodies.',
     'ROOT_PATH_HEADER': 'Give the server its --root-path, or set FORCE_SCRIPT_NAME.',
 }

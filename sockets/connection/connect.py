@@ -102,7 +102,7 @@ def _authenticate(handler, connection, request, is_own):
         handler._identity = Identity.of_user(connection, memory, auth.anonymous())
         raise
     finally:
-        connection.subprotocol = authentication.subprotocol_of(request)
+        connection.subprotocol = authentication.subprotocol_of(request, handler.subprotocols)
     if found is None:
         handler._identity = Identity.of_cookie(connection, memory, session_key)
         found = authentication.of_middleware(connection.user_of_middleware(), handler._identity.user)

@@ -86,7 +86,7 @@ class Frame:
         handler = self.handler
         limits.check_rate(memory, handler, content)
         handler._identity.must_hold = True
-        if memory.is_in_doubt or memory.until is not None and memory.until <= time.time():
+        if memory.is_doubtful():
             handler._identity.confirm()
         demands.check_frame(handler)
 

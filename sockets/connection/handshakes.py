@@ -8,6 +8,7 @@ import json
 from ..access import credentials
 
 _KEPT = 'path', 'client', 'server', 'root_path', 'scheme'
+_KEPT_IF_ANY = ('subprotocol',)
 
 
 def text_of(content, secret_cookie):
@@ -16,6 +17,7 @@ def text_of(content, secret_cookie):
         credentials.strip(
             {
                 **{key: content.get(key) for key in _KEPT},
+                **{key: content[key] for key in _KEPT_IF_ANY if content.get(key)},
                 'query_string': decoded(content.get('query_string') or ''),
                 'headers': [[decoded(name), decoded(value)] for name, value in headers(content)],
             },

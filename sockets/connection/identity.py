@@ -2,10 +2,11 @@
 
 import asyncio
 import functools
+import json
 
 from django.db import router
 
-from .. import conf, databases
+from .. import conf, databases, engine
 from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
 from ..execution import coroutines, thread_state
@@ -228,6 +229,15 @@ def _rows(deferred):
 
 
 _QUERIES = {}
+
+
+def subprotocol_of(connection, identity):
+    """Return the subprotocol that ``connection`` has been accepted with, or will be; ``None`` for none."""
+    if connection.subprotocol is not None or engine.current().has_loop and connection.is_served_here:
+        return connection.subprotocol
+    # Another message, and perhaps another process, has accepted it.
+    row = identity.row
+    return None if row is None else json.loads(row.handshake or '{}').get('subprotocol')
 
 
 def _key_of_row(name):

@@ -49,6 +49,10 @@ class Memory:
         self.noted = now
         return True
 
+    def is_doubtful(self):
+        """Whether the next frame has to look whether the right to this connection holds."""
+        return self.is_in_doubt or self.until is not None and self.until <= time.time()
+
     def wait(self, now, per_second, burst, route=None):
         """Take a token of the bucket of ``route``; return the seconds until there is one, 0 if it was taken."""
         self.buckets[route], seconds = rates.take(self.buckets.get(route, (burst, now)), now, per_second, burst)

@@ -17,7 +17,7 @@ def may_wait(handler, function, memory, content):
     return (
         route is None
         or route.has_contract
-        or memory.is_in_doubt
+        or memory.is_doubtful()
         or bool(handler.permission or handler._guards)
         or not is_plain(type(handler))
         or ((function.asks_who or handler.login_required or route.counts_users) and not handler._identity.is_at_hand())

@@ -19,6 +19,9 @@ def declare(cls, base):
     cls._routes = [_resolve(cls, entry) for entry in cls.routes]
     cls._route_table = RouteTable(cls._routes, _binary_route(cls))
     overrides.check(cls, base or cls)
+    if cls.subprotocols:
+        # It tells which one was chosen.
+        cls._deferred = ()
     for entry in cls.middleware:
         if not isinstance(entry, str):
             middleware.refuse(entry, entry)
@@ -32,9 +35,13 @@ def declare(cls, base):
     cls._is_receive_plain = base is None or cls.receive is base.receive
     cls._has_decoder = base is not None and cls.decode is not base.decode
     # Whether frames can be for a function that runs on the event loop, without anything of the project's own before it.
-    cls._is_quick = not (cls._has_receive or cls._has_decoder) and any(
-        route.inline or route.function.is_async
-        for route in (*cls._route_table, *filter(None, [cls._route_table.binary]))
+    cls._is_quick = (
+        cls._is_receive_plain
+        and not (cls._has_receive or cls._has_decoder)
+        and any(
+            route.inline or route.function.is_async
+            for route in (*cls._route_table, *filter(None, [cls._route_table.binary]))
+        )
     )
     try:
         check_declaration(f'{cls.__name__}.sends', cls.sends)

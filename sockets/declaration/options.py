@@ -1,6 +1,7 @@
 """Options of handler classes, and attributes that only look like options."""
 
 import difflib
+import re
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -8,7 +9,7 @@ from .. import conf
 from ..routes import permission_names
 
 # What a handler class has. Another name that is close to one of these is a mistake that would let everybody in.
-_OPTIONS = ('login_required', 'permission', 'middleware', 'authentication')
+_OPTIONS = ('login_required', 'permission', 'middleware', 'authentication', 'subprotocols')
 
 _OF_A_ROUTE = "it is an option of a route: Route('TYPE', 'method_name', {0}=...) or @socket.route('TYPE', {0}=...)"
 _RATE = _OF_A_ROUTE.format('rate') + "; of all frames of a connection, it is SOCKETS['MAX_FRAMES_PER_SECOND']"
@@ -54,6 +55,7 @@ for _option, _names in (
         ),
     ),
     ('middleware', ('middleware_classes',)),
+    ('subprotocols', ('subprotocol', 'websocket_protocols', 'ws_protocols')),
     ('authentication', ('authentication_classes', 'authentications', 'authenticators', 'authenticate', 'auth_classes')),
 ):
     _REMEDIES.update((_name, 'it is called ' + _option) for _name in _names)
@@ -78,6 +80,7 @@ def check_handler(cls, base):
     except TypeError as error:
         raise ImproperlyConfigured(f'{cls.__name__}.permission: {error}') from error
     _check_hidden(cls, base)
+    _check_subprotocols(cls)
     for klass in cls.__mro__:
         # Its dispatch() is that of a view, and would take each frame for a request.
         if klass.__module__ == 'django.contrib.auth.mixins':
@@ -97,6 +100,19 @@ def check_handler(cls, base):
                     f'{cls.__name__}.{name} has no effect: {remedy}. (If it is something of your own, give it another '
                     'name.)'
                 )
+
+
+def _check_subprotocols(cls):
+    names = cls.subprotocols
+    if not (isinstance(names, (list, tuple)) and all(isinstance(name, str) and _TOKEN.match(name) for name in names)):
+        raise ImproperlyConfigured(
+            f'{cls.__name__}.subprotocols is {names!r}: write a list of names without spaces and commas, such as '
+            "subprotocols = ['v2.chat', 'v1.chat']."
+        )
+
+
+# Of RFC 7230, as WebSocket() of browsers takes it.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
 
 def _check_hidden(cls, base):

@@ -54,7 +54,7 @@ class Connection(engine.Connection):
         return self._request(credentials.held(self.name) or json.loads(load_text() or '{}'))
 
     def handshake_text(self, secret_cookie):
-        return handshakes.text_of(self.content, secret_cookie)
+        return handshakes.text_of({**self.content, 'subprotocol': self.subprotocol}, secret_cookie)
 
     def recall(self, handshake_text):
         request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))

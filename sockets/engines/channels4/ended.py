@@ -33,7 +33,8 @@ class Ended(engine.Connection):
         return self._request(self.scope or json.loads(load_text() or '{}'))
 
     def handshake_text(self, secret_cookie):
-        return handshakes.text_of({**self.scope, 'path': self.path}, secret_cookie)
+        content = {**self.scope, 'path': self.path, 'subprotocol': self.subprotocol}
+        return handshakes.text_of(content, secret_cookie)
 
     def recall(self, handshake_text):
         request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
@@ -61,6 +62,10 @@ class Ended(engine.Connection):
                 for name, value in handshakes.headers(content)
             ],
         }
+        offered = content.get('subprotocols')
+        if offered and handshakes.header(content, 'sec-websocket-protocol') is None:
+            # uvicorn --ws wsproto tells them here only.
+            scope['headers'].append((b'sec-websocket-protocol', handshakes.encoded(', '.join(offered))))
         request = ASGIRequest(scope, io.BytesIO())
         if content.get('dropped'):
             credentials.note_absent(request, content['dropped'])

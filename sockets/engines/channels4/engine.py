@@ -26,7 +26,7 @@ class Channels4(Engine):
 
     handler_base = Handler
     has_loop = True
-    unused_settings = ('HANDSHAKE_TIMEOUT', 'MAX_BODY_SIZE', 'ROOT_PATH_HEADER')
+    unused_settings = ('MAX_BODY_SIZE', 'ROOT_PATH_HEADER')
     remedies = {
         'route': 'to the routing that asgi.py names',
         'reach': "Set 'BACKEND': 'channels_redis.pubsub.RedisPubSubChannelLayer' in CHANNEL_LAYERS, which reaches all processes",
