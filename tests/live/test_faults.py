@@ -33,6 +33,9 @@ from .stack import ON_CHANNELS_1
 
 pytestmark = pytest.mark.alone
 
+SERVER = '`runsockets`' if ON_CHANNELS_1 else '`runsockets` (uvicorn)'
+IN_MEMORY = SERVER + ', in-memory layer'
+
 
 # Clients.
 
@@ -176,7 +179,7 @@ def test_the_only_server_is_killed_and_started_again(tmp_path, database_url, rep
         took = await hall.rows_are(0, 5)
         await hall.came_true(
             'SIGKILL to the server, which is started again',
-            '`runsockets`, in-memory layer',
+            IN_MEMORY,
             connections,
             'what was under way in it',
             took,
@@ -359,7 +362,7 @@ def test_two_hundred_connect_at_once_on_sqlite(tmp_path, redis, report, layer):
             assert 'locked' not in program.log
         await hall.came_true(
             '200 connects at once on SQLite',
-            '{}`runsockets`, {} layer'.format('2 ' if count == 2 else '', layer),
+            '{}{}, {} layer'.format('2 ' if count == 2 else '', SERVER, layer),
             connections,
             'nothing',
             took,
