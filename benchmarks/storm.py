@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests import servers  # noqa: E402
-from tests.live import fleet  # noqa: E402
+from tests.live import fleet, stack  # noqa: E402
 
 PATH = '/storm/'
 TALKERS = 50
@@ -203,10 +203,12 @@ class Site:
         self.args = args
         self.seconds = directory / 'seconds'
         self.seconds.write_text('0')
-        self.fleet = fleet.Fleet(directory, database_url, redis, CONNECT_SECONDS=str(self.seconds))
+        # On Channels 4, daphne has no workers, and stands for the other layer of channels_redis as well.
+        layer = 'pubsub' if args.shape == 'classic' else 'core'
+        self.fleet = fleet.Fleet(directory, database_url, redis, CONNECT_SECONDS=str(self.seconds), LAYER=layer)
         self.database_url = database_url
         self.port = servers.free_port()
-        if args.shape == 'classic':
+        if args.shape == 'classic' and stack.ON_CHANNELS_1:
             for _ in range(args.threads):
                 self.fleet.worker(*args.worker_options.split())
             for _ in range(args.frame_workers):
@@ -219,19 +221,7 @@ class Site:
         self.server = self.daphne(self.port) if self.args.shape == 'classic' else self.runsockets(self.port)
 
     def daphne(self, port):
-        return self.fleet.start(
-            'daphne',
-            '-c',
-            'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
-            '-b',
-            '127.0.0.1',
-            '-p',
-            str(port),
-            '-v',
-            '0',
-            'tests.live.asgi:channel_layer',
-            port=port,
-        )
+        return self.fleet.start('daphne', *stack.daphne(port, '-v', '0'), port=port)
 
     def runsockets(self, port):
         return self.fleet.start(

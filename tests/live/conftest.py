@@ -41,6 +41,31 @@ ONLY_ON_CHANNELS_1 = {
 }
 collect_ignore = [] if ON_CHANNELS_1 else sorted(ONLY_ON_CHANNELS_1)
 
+# Of the tests of faults, which take minutes, those that run on Channels 4 each time; the others do with the long ones.
+SAMPLE_ON_CHANNELS_4 = (
+    'test_half_of_the_clients_close',
+    'test_a_server_is_told_to_stop',
+    'test_a_server_is_killed',
+    'test_the_only_server_is_killed_and_started_again',
+    'test_redis_restarts_or_hangs',
+    'test_postgresql_is_away_for_ten_seconds',
+    'test_a_right_ends',
+    'test_a_client_never_reads',
+    'test_a_server_is_stopped_and_goes_on',
+    'test_rows_are_deleted_by_sql',
+    'test_the_document_has_a_line_for_each_fault',
+)
+
+
+def pytest_collection_modifyitems(items):
+    """On Channels 4, mark tests of faults that are not of the sample as long ones."""
+    if ON_CHANNELS_1:
+        return
+    for item in items:
+        is_of_faults = item.path.parent == Path(__file__).parent and item.path.name.startswith('test_faults')
+        if is_of_faults and item.originalname not in SAMPLE_ON_CHANNELS_4:
+            item.add_marker(pytest.mark.long)
+
 
 @pytest.fixture(scope='session')
 def database_url():

@@ -43,7 +43,7 @@ def holdings(request):
 
 def __getattr__(name):
     if name == 'urlpatterns':
-        from django.conf.urls import url
+        from django.urls import re_path
 
-        return [url(r'^holdings/$', holdings)]
+        return [re_path(r'^holdings/$', holdings)]
     raise AttributeError(name)

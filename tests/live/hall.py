@@ -144,9 +144,12 @@ if ON_CHANNELS_1:
     RUNSOCKETS, CLASSIC = '2 `runsockets`', 'daphne, 2 workers'
     # One server of each.
     ONE_RUNSOCKETS, ONE_CLASSIC = '`runsockets`', 'daphne and a worker'
+    SERVER = ONE_RUNSOCKETS
 else:
     RUNSOCKETS, CLASSIC = '2 `runsockets` (uvicorn), core', '2 daphne, pubsub'
     ONE_RUNSOCKETS, ONE_CLASSIC = '`runsockets` (uvicorn), core', 'daphne, pubsub'
+    SERVER = '`runsockets` (uvicorn)'
+IN_MEMORY = SERVER + ', in-memory layer'
 # Its daphne finds nobody where the database should be. On Channels 4, daphne runs the handlers.
 CUT_OFF = 'daphne without a database, 2 workers'
 ALL = [RUNSOCKETS, CLASSIC, CUT_OFF] if ON_CHANNELS_1 else [RUNSOCKETS, CLASSIC]

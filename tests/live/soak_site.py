@@ -1,7 +1,7 @@
 """The project that the fleets of servers run: settings, routing and pages, configured by the environment.
 
 ``REDIS_URL`` (none: the in-memory layer), ``LAYER`` (see ``stack``), ``DATABASE_URL``, ``NOTES`` (a directory),
-``CAPACITY``, ``EXPIRY``, ``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``MAX_HANDLING_TIME``, ``CONNECT_SECONDS`` (what the connect function
+``CAPACITY``, ``EXPIRY``, ``SESSION_ENGINE``, ``TRUSTED_PROXIES``, ``PREFIX``, ``MAX_HANDLING_TIME``, ``THREADS``, ``CONNECT_SECONDS`` (what the connect function
 at ``/storm/`` takes, or a file that says so).
 """
 
@@ -30,6 +30,7 @@ ASGI_APPLICATION = stack.APPLICATION
 SOCKETS = {
     **stack.routed('tests.live.soak_site.routing'),
     'TRUSTED_PROXIES': os.environ.get('TRUSTED_PROXIES', '').split(),
+    **({'THREADS': int(os.environ['THREADS'])} if 'THREADS' in os.environ else {}),
     'MAX_HANDLING_TIME': float(os.environ.get('MAX_HANDLING_TIME', 0)) or None,
 }
 

@@ -11,10 +11,13 @@ import sqlite3
 import subprocess
 import sys
 
+import django
 import pytest
 
 from .. import servers
+from . import stack
 from .conftest import eventually
+from .stack import ON_CHANNELS_1
 
 DOCUMENT = (servers.ROOT / 'docs' / 'client.md').read_text()
 STATIC = servers.ROOT / 'sockets' / 'static' / 'sockets'
@@ -139,18 +142,36 @@ MIDDLEWARE = ['django.contrib.sessions.middleware.SessionMiddleware',
               'django.contrib.auth.middleware.AuthenticationMiddleware']
 TEMPLATES = [{'BACKEND': 'django.template.backends.django.DjangoTemplates', 'APP_DIRS': True}]
 DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3', 'OPTIONS': {'timeout': 20}}}
+"""
+
+# Its layer, with REDIS_URL one between processes.
+PROJECT += (
+    """
 CHANNEL_LAYERS = {'default': {'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': 'mysite.pages.routing'}}
 if 'REDIS_URL' in os.environ:
     CHANNEL_LAYERS['default'].update(
         BACKEND='sockets.layers.RedisChannelLayer', CONFIG={'hosts': [os.environ['REDIS_URL']]})
 """
+    if ON_CHANNELS_1
+    else """
+ASGI_APPLICATION = 'mysite.asgi.application'
+CHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}
+if 'REDIS_URL' in os.environ:
+    CHANNEL_LAYERS['default'].update(
+        BACKEND='channels_redis.core.RedisChannelLayer', CONFIG={'hosts': [os.environ['REDIS_URL']]})
+"""
+)
 
 SETTINGS = (
     PROJECT
     + """
 STATIC_URL, STATIC_ROOT = '/static/', 'collected'
-STATICFILES_STORAGE = 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'
 """
+    + (
+        "STATICFILES_STORAGE = 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'\n"
+        if django.VERSION < (4, 2)
+        else "STORAGES = {'staticfiles': {'BACKEND': 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'}}\n"
+    )
 )
 
 SETUP = """
@@ -172,13 +193,13 @@ import json
 import os
 import signal
 
-from channels import route_class
 from django.views.generic import TemplateView
 
 from mysite.pictures import Pictures
 from mysite.tables import Table
 from sockets import SocketRouter
 from sockets.models import Socket
+from sockets.routing import route_class
 
 
 class MyPage(TemplateView):
@@ -254,11 +275,20 @@ urlpatterns = [
 ASGI = """
 import os
 
+os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')
+""" + (
+    """
 from channels.asgi import get_channel_layer
 
-os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')
 channel_layer = get_channel_layer()
 """
+    if ON_CHANNELS_1
+    else """
+from sockets.asgi import get_application
+
+application = get_application('mysite.pages.routing')
+"""
+)
 
 # With the badge of the document, and what it is to have seen.
 SCRIPT = """
@@ -284,19 +314,6 @@ def write(directory, files):
         path.write_text(text)
 
 
-def daphne(port):
-    """Return the arguments with which Python runs daphne for the project."""
-    return [
-        '-c',
-        'from daphne.cli import CommandLineInterface as C; C.entrypoint()',
-        '-b',
-        '127.0.0.1',
-        '-p',
-        port,
-        'mysite.asgi:channel_layer',
-    ]
-
-
 class Site:
     """The project of the document, served again and again on one port."""
 
@@ -311,12 +328,15 @@ class Site:
     def serve(self):
         """Start the server that holds the connections."""
         if 'REDIS_URL' in self.environment:
-            args = daphne(self.port)
+            args = stack.daphne(self.port, project='mysite')
         else:
             args = ['-m', 'django', 'runsockets', f'127.0.0.1:{self.port}']
         self.server = self.run([sys.executable, *args], self.port, cwd=self.directory, env=self.environment)
 
     def work(self):
+        """Start what runs the handlers, where that is not the server."""
+        if not ON_CHANNELS_1:
+            return
         self.run([sys.executable, '-m', 'django', 'runworker'], cwd=self.directory, env=self.environment).wait_for_log(
             'Listening on channels'
         )
@@ -435,9 +455,9 @@ def test_a_script_runs_under_a_strict_policy(site, open_browser, form):
     assert 'inline script' in inline
 
 
-@pytest.mark.parametrize('stack', ['runsockets', 'daphne'])
-def test_servers_come_and_go(site, open_browser, request, stack):
-    if stack == 'daphne':
+@pytest.mark.parametrize('kind', ['runsockets', 'daphne'])
+def test_servers_come_and_go(site, open_browser, request, kind):
+    if kind == 'daphne':
         site.environment['REDIS_URL'] = request.getfixturevalue('redis_url')
         site.work()
     site.serve()

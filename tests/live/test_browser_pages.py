@@ -12,8 +12,10 @@ import pytest
 import websocket
 
 from .. import servers
+from . import stack
 from .conftest import eventually
-from .test_browser_client import ASGI, ENVIRONMENT, PROJECT, Page, daphne, execute, write
+from .test_browser_client import ASGI, ENVIRONMENT, PROJECT, Page, execute, write
+from .stack import ON_CHANNELS_1
 
 README = (servers.ROOT / 'README.md').read_text()
 SOCKETS_JS = servers.ROOT / 'sockets' / 'static' / 'sockets' / 'sockets.js'
@@ -29,11 +31,11 @@ SOCKETS = json.loads(os.environ.get('SOCKETS', '{}'))
 )
 
 PAGES = """
-from channels import route_class
 from django.views.generic import TemplateView
 
 from sockets import SocketRouter
 from sockets.models import Socket
+from sockets.routing import route_class
 
 
 class MyPage(TemplateView):
@@ -133,10 +135,11 @@ def serve(project, run):
         args = ['-m', 'django', 'runsockets', f'127.0.0.1:{port}']
         if redis_url is not None:
             environment['REDIS_URL'] = redis_url
-            run([sys.executable, '-m', 'django', 'runworker'], cwd=project, env=environment).wait_for_log(
-                'Listening on channels'
-            )
-            args = daphne(port)
+            if ON_CHANNELS_1:
+                run([sys.executable, '-m', 'django', 'runworker'], cwd=project, env=environment).wait_for_log(
+                    'Listening on channels'
+                )
+            args = stack.daphne(port, project='mysite')
         serve.program = run([sys.executable, *args], port, cwd=project, env=environment)
         return f'127.0.0.1:{port}'
 
@@ -216,10 +219,10 @@ def test_pages_of_files_and_of_sandboxes_get_in_by_name_and_by_no_wildcard(serve
     assert ("add it to SOCKETS['ALLOWED_ORIGINS'] as it stands here." in serve.program.log) is not gets_in
 
 
-@pytest.mark.parametrize('stack', ['runsockets', 'daphne'])
-def test_a_page_speaks_in_bytes(serve, open_browser, request, stack):
+@pytest.mark.parametrize('kind', ['runsockets', 'daphne'])
+def test_a_page_speaks_in_bytes(serve, open_browser, request, kind):
     host = serve(
-        request.getfixturevalue('redis_url') if stack == 'daphne' else None,
+        request.getfixturevalue('redis_url') if kind == 'daphne' else None,
         MAX_MESSAGE_SIZE=1000,
         MAX_BINARY_SIZE=3 * 2**20,
     )

@@ -1,4 +1,7 @@
-"""Two people meet on the example: started by its script, and on daphne, a worker, Redis and PostgreSQL."""
+"""Two people meet on the example: started by its script, and on daphne, a worker, Redis and PostgreSQL.
+
+On Channels 4 there is no worker, and uvicorn is a third way.
+"""
 
 import json
 import os
@@ -13,7 +16,9 @@ import websocket
 from selenium.webdriver.common.keys import Keys
 
 from .. import servers
+from . import stack
 from .conftest import Client, eventually
+from .stack import ON_CHANNELS_1
 
 EXAMPLE = servers.ROOT / 'example_project'
 AXE = 'axe-core@4.10.3'
@@ -60,13 +65,17 @@ def database_url():
         yield url
 
 
-@pytest.fixture(params=['script', 'redis'])
+@pytest.fixture(params=['script', 'redis'] if ON_CHANNELS_1 else ['script', 'redis', 'uvicorn'])
 def example(request, run):
     if request.param == 'script':
         clone = request.getfixturevalue('clone')
 
         def start(port):
-            program = run([clone / 'scripts/example'], env={'PORT': str(port)}, start_new_session=True)
+            program = run(
+                [clone / 'scripts/example'],
+                env={'PORT': str(port), 'STACK': 'channels1' if ON_CHANNELS_1 else 'channels4'},
+                start_new_session=True,
+            )
             program.port = port
             request.addfinalizer(lambda: kill(program))
             program.wait_for_log(f'Open http://127.0.0.1:{port}/', seconds=300)
@@ -88,13 +97,15 @@ def example(request, run):
             subprocess.check_call(
                 [sys.executable, 'manage.py', *command], cwd=str(EXAMPLE), env=servers.environment(**env)
             )
-        run([sys.executable, 'manage.py', 'runworker'], cwd=EXAMPLE, env=env).wait_for_log('Listening on channels')
-        daphne = os.path.join(os.path.dirname(sys.executable), 'daphne')
+        if ON_CHANNELS_1:
+            run([sys.executable, 'manage.py', 'runworker'], cwd=EXAMPLE, env=env).wait_for_log('Listening on channels')
 
         def start(port):
-            return run(
-                [daphne, '-b', '127.0.0.1', '-p', port, 'example.asgi:channel_layer'], port, cwd=EXAMPLE, env=env
-            )
+            if request.param == 'uvicorn':
+                args = ['-m', 'uvicorn', 'example.asgi:application', '--port', port]
+            else:
+                args = stack.daphne(port, project='example')
+            return run([sys.executable, *args], port, cwd=EXAMPLE, env=env)
 
         def kill(program):
             program.stop(signal.SIGKILL)

@@ -7,10 +7,12 @@ import time
 import pytest
 
 from . import fleet
+from .hall import IN_MEMORY, ONE_CLASSIC, ONE_RUNSOCKETS
+from .stack import ON_CHANNELS_1
 
 pytestmark = pytest.mark.alone
 
-SERVER, MEMORY, PAIR = '`runsockets`', '`runsockets`, in memory', 'daphne, `runworker --threads 40`'
+SERVER, MEMORY, PAIR = ONE_RUNSOCKETS, IN_MEMORY, 'daphne, `runworker --threads 40`' if ON_CHANNELS_1 else ONE_CLASSIC
 
 
 def start(hall, shape):
@@ -18,6 +20,8 @@ def start(hall, shape):
         hall.servers.environment['REDIS_URL'] = ''
     if shape != PAIR:
         return hall.servers.runsockets('--threads', '40')
+    if not ON_CHANNELS_1:
+        return hall.servers.daphne(environment={'LAYER': 'pubsub', 'THREADS': '40'})
     server = hall.servers.daphne()
     hall.servers.worker('--threads', '40')
     return server

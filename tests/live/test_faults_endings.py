@@ -102,7 +102,7 @@ def test_the_process_that_runs_the_disconnect_functions_is_killed_as_well(hall, 
         await asyncio.gather(*(connection.receive() for connection in victims))
         await hall.came_true(
             f'the same with {count} connections, and SIGKILL to a process that runs the functions',
-            '3 `runsockets`',
+            RUNSOCKETS.replace('2', '3'),
             bystanders + victims,
             f'no function, and {again} begin again; all have run after {ran:.1f} s',
             took,

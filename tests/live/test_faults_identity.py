@@ -10,11 +10,12 @@ import pytest
 
 from .. import servers as programs
 from . import fleet
+from .hall import IN_MEMORY, ONE_RUNSOCKETS
 
 pytestmark = pytest.mark.alone
 
-IN_MEMORY = '`runsockets`, in-memory layer, and a shell'
-REDIS = '`runsockets` and another process'
+SHELL = IN_MEMORY + ', and a shell'
+REDIS = ONE_RUNSOCKETS + ' and another process'
 
 # Clients at a time, and frames of each that are under way.
 CROWD, WINDOW = 5, 4
@@ -157,13 +158,13 @@ def told(seconds):
 
 
 @pytest.mark.parametrize('count', [20, pytest.param(200, marks=pytest.mark.long)])
-@pytest.mark.parametrize('layer', [IN_MEMORY, REDIS])
+@pytest.mark.parametrize('layer', [SHELL, REDIS])
 def test_no_route_sees_a_frame_a_second_after_a_right_ended(hall, redis, layer, count):
     """The shell cannot tell an in-memory layer, which finds out by itself."""
 
     async def scenario():
         redis.client().flushall()
-        environment = {'REDIS_URL': ''} if layer == IN_MEMORY else {}
+        environment = {'REDIS_URL': ''} if layer == SHELL else {}
         server = hall.servers.runsockets(environment=environment)
         helper = Helper(hall.servers, **environment)
         seconds, codes = await last_frames(hall, helper, server, '/asking/', WAYS, count)

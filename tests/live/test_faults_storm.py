@@ -10,10 +10,12 @@ import pytest
 
 from .. import servers
 from . import fleet
+from .hall import CLASSIC, RUNSOCKETS
+from .stack import ON_CHANNELS_1
 
 pytestmark = pytest.mark.alone
 
-SHAPES = {'runsockets': '2 `runsockets`', 'classic': '2 daphnes, 2 workers'}
+SHAPES = {'runsockets': RUNSOCKETS, 'classic': '2 daphnes, 2 workers' if ON_CHANNELS_1 else CLASSIC}
 
 
 def play(tmp_path, report, shape, clients, milliseconds, *args):

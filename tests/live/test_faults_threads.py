@@ -13,19 +13,20 @@ import pytest
 
 from . import fleet
 from .documents import Document
+from .hall import ONE_CLASSIC, ONE_RUNSOCKETS, start_one
+from .stack import ON_CHANNELS_1
 
 pytestmark = pytest.mark.alone
 
-SERVER, PAIR = '`runsockets`', 'daphne, `runworker`'
+SERVER, PAIR = ONE_RUNSOCKETS, 'daphne, `runworker`' if ON_CHANNELS_1 else ONE_CLASSIC
 
 
 def start(hall, shape, *args):
     """Start servers that have one thread for what comes first, so that it serves everybody."""
     if shape == SERVER:
-        return hall.servers.runsockets('--threads', '1', '--connect-threads', '1', '--page-threads', '1', *args)
-    server = hall.servers.daphne(*args)
-    hall.servers.worker()
-    return server
+        one = ['--threads', '1', '--connect-threads', '1']
+        return hall.servers.runsockets(*one, *(['--page-threads', '1'] if ON_CHANNELS_1 else []), *args)
+    return start_one(hall, ONE_CLASSIC, *args)
 
 
 def page(port, path='/item/1/'):

@@ -6,9 +6,12 @@
 import os
 
 from tests.live.soak_site import *  # noqa: F403
-from tests.live.soak_site import CHANNEL_LAYERS, note
+from tests.live import stack
+from tests.live.soak_site import CHANNEL_LAYERS, SOCKETS, note
 
-CHANNEL_LAYERS['default']['ROUTING'] = 'tests.live.threads_site.routing'
+if stack.ON_CHANNELS_1:
+    CHANNEL_LAYERS['default']['ROUTING'] = 'tests.live.threads_site.routing'
+SOCKETS.update(stack.routed('tests.live.threads_site.routing'))
 ROOT_URLCONF = 'tests.live.threads_site'
 FORCE_SCRIPT_NAME = os.environ.get('FORCE_SCRIPT_NAME')
 INSTALLED_APPS = INSTALLED_APPS + ['django.contrib.staticfiles']  # noqa: F405
@@ -55,19 +58,18 @@ def chat(request):
 def __getattr__(name):
     # Django imports this module as its settings before there are any apps, and as routing and URLs after that.
     if name == 'urlpatterns':
-        from django.conf.urls import url
         from django.contrib.staticfiles.views import serve
+        from django.urls import re_path
 
         return [
-            url(r'^item/(\d+)/$', item, name='item'),
-            url(r'^chat/$', chat),
-            url(r'^static/(?P<path>.*)$', serve, {'insecure': True}),
+            re_path(r'^item/(\d+)/$', item, name='item'),
+            re_path(r'^chat/$', chat),
+            re_path(r'^static/(?P<path>.*)$', serve, {'insecure': True}),
         ]
     if name == 'routing':
-        from channels import route_class
-
         from sockets import RoutedSocketHandler, SocketRouter
         from sockets.models import Socket
+        from sockets.routing import route_class
 
         router = SocketRouter()
 
