@@ -104,3 +104,31 @@ def test_nothing_of_a_frame_is_held_while_its_connection_is_idle(monkeypatch):
         assert run(serve) == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    'last, sent',
+    [
+        ({'accept': True}, ['websocket.accept', 'websocket.send', 'websocket.send']),
+        ({'accept': False}, ['websocket.close']),
+        ({'close': 4403}, ['websocket.close']),
+    ],
+)
+def test_what_comes_before_the_accept_waits_for_it(last, sent):
+    # A fan-out finds the row as soon as it is written. Its message came first, and the server refuses that.
+    events = []
+
+    async def send(event):
+        events.append(event['type'])
+
+    async def push(found):
+        outgoing = Outgoing(send, found.begin_task, None, is_open=False)
+        for text in 'ab':
+            outgoing.push({'text': text})
+            await outgoing.flush()
+        assert events == []
+        outgoing.push(last)
+        await outgoing.sent()
+        return events
+
+    assert run(push) == sent

@@ -14,8 +14,8 @@ import websocket
 from .. import servers
 from . import stack
 from .conftest import eventually
-from .test_browser_client import ASGI, ENVIRONMENT, PROJECT, Page, execute, write
 from .stack import ON_CHANNELS_1
+from .test_browser_client import ASGI, ENVIRONMENT, PROJECT, Page, execute, write
 
 README = (servers.ROOT / 'README.md').read_text()
 SOCKETS_JS = servers.ROOT / 'sockets' / 'static' / 'sockets' / 'sockets.js'

@@ -5,8 +5,8 @@
 
 import os
 
-from tests.live.soak_site import *  # noqa: F403
 from tests.live import stack
+from tests.live.soak_site import *  # noqa: F403
 from tests.live.soak_site import CHANNEL_LAYERS, SOCKETS, note
 
 if stack.ON_CHANNELS_1:

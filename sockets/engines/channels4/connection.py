@@ -54,7 +54,7 @@ class Connection(Ended):
         self.handler = handler
         self.accepted = False
         self.incoming = Incoming(receive, self.refuse_more)
-        self.outgoing = Outgoing(send, server.begin_task, self.cut_off)
+        self.outgoing = Outgoing(send, server.begin_task, self.cut_off, is_open=False)
         # The last message of a frame, which is sent when that has been handled.
         self.reply = None
         # Whether no frame reaches a route any more.

@@ -15,16 +15,18 @@ BACKLOG = 4 * 1024 * 1024
 class Outgoing:
     """The way out of one connection, by ``send``, that of ASGI. All on the loop's thread.
 
-    ``cut_off()`` is called when the client does not read what it is sent.
+    ``cut_off()`` is called when the client does not read what it is sent. Unless it ``is_open``, what comes before the
+    message that accepts the connection waits for that.
     """
 
-    __slots__ = ('send', 'start_task', 'cut_off', 'waiting', 'backlog', 'is_flushing', 'is_over', 'watchers')
+    __slots__ = ('send', 'start_task', 'cut_off', 'waiting', 'backlog', 'is_open', 'is_flushing', 'is_over', 'watchers')
 
-    def __init__(self, send, start_task, cut_off):
+    def __init__(self, send, start_task, cut_off, is_open=True):
         self.send, self.start_task, self.cut_off = send, start_task, cut_off
         self.waiting = collections.deque()
         # How many bytes of it came while the one before was not taken, and wait.
         self.backlog = 0
+        self.is_open = is_open
         self.is_flushing = False
         # Whether the connection was closed, or its client has gone.
         self.is_over = False
@@ -35,7 +37,15 @@ class Outgoing:
         """Send ``message`` when what was given before has been sent."""
         if self.is_over:
             return
-        self.waiting.append(message)
+        if self.is_open:
+            self.waiting.append(message)
+        elif 'accept' in message or message.get('close'):
+            # A row is found as soon as it is written, before its connection is accepted.
+            self.is_open = True
+            self.waiting.appendleft(message)
+        else:
+            self.waiting.append(message)
+            return
         if not self.is_flushing:
             self.is_flushing = True
             self.start_task(self.flush())
@@ -49,6 +59,8 @@ class Outgoing:
 
     async def flush(self):
         """Send what waits; return when it has been sent."""
+        if not self.is_open:
+            return
         self.is_flushing = True
         try:
             while self.waiting and not self.is_over:
