@@ -224,12 +224,22 @@ def test_a_blocked_loop_is_noticed_once_and_again_when_it_was_free_between(caplo
     class Server:
         loop, thread, ticked = Loop(), threading.get_ident(), time.monotonic()
 
+    def told():
+        return [record for record in caplog.records if 'event loop has been blocked' in record.message]
+
+    def wait_for(count):
+        deadline = time.monotonic() + 10
+        while len(told()) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        assert len(told()) == count
+
     watch = threading.Thread(target=overtime._watch_loop, args=(Server,))
     watch.start()
-    time.sleep(0.6)
-    assert len(caplog.records) == 1 and 'test_a_blocked_loop' in caplog.text
-    Server.ticked = time.monotonic()
-    time.sleep(0.6)
-    assert len(caplog.records) == 2
+    wait_for(1)
+    assert 'test_a_blocked_loop' in told()[0].message
+    # For long enough to be seen.
+    Server.ticked = time.monotonic() + 0.5
+    wait_for(2)
     Server.loop.is_over = True
     watch.join(5)
