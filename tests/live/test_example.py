@@ -93,7 +93,8 @@ def example(request, run):
             'REDIS_URL': request.getfixturevalue('redis_url'),
             'DATABASE_URL': request.getfixturevalue('database_url'),
         }
-        for command in (['migrate'], ['demo_accounts']):
+        # Nobody of another test is in the rooms, and nothing has been said.
+        for command in (['migrate'], ['flush', '--no-input'], ['demo_accounts']):
             subprocess.check_call(
                 [sys.executable, 'manage.py', *command], cwd=str(EXAMPLE), env=servers.environment(**env)
             )
