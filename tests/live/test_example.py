@@ -206,7 +206,8 @@ def test_two_people_chat(example, open_browser):
     alice.enter('lobby')
     alice.sees('Hello <b>alice</b>')
 
-    alice.browser.find_element('css selector', '#who button').click()
+    # Who is there is asked anew when she is, and may be told after that.
+    eventually(lambda: alice.browser.find_elements('css selector', '#who button'))[0].click()
     anna.sees('You were asked to leave', 'problem')
     anna.is_('closed')
     alice.sees('alice asked Anna to leave')
