@@ -93,7 +93,8 @@ def example(request, run):
             'REDIS_URL': request.getfixturevalue('redis_url'),
             'DATABASE_URL': request.getfixturevalue('database_url'),
         }
-        for command in (['migrate'], ['demo_accounts']):
+        # Nobody of another test is in the rooms, and nothing has been said.
+        for command in (['migrate'], ['flush', '--no-input'], ['demo_accounts']):
             subprocess.check_call(
                 [sys.executable, 'manage.py', *command], cwd=str(EXAMPLE), env=servers.environment(**env)
             )
@@ -205,7 +206,8 @@ def test_two_people_chat(example, open_browser):
     alice.enter('lobby')
     alice.sees('Hello <b>alice</b>')
 
-    alice.browser.find_element('css selector', '#who button').click()
+    # Who is there is asked anew when she is, and may be told after that.
+    eventually(lambda: alice.browser.find_elements('css selector', '#who button'))[0].click()
     anna.sees('You were asked to leave', 'problem')
     anna.is_('closed')
     alice.sees('alice asked Anna to leave')

