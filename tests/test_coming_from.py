@@ -1,5 +1,6 @@
 """Runs the blocks of docs/coming-from.md, and does what the page says of them."""
 
+import asyncio
 import json
 import re
 import sys
@@ -116,6 +117,31 @@ def test_the_chat_of_the_channels_2_tutorial(page):
     ]
     one.send_json({'message': 'hello'})
     assert (one.received(), two.received(), other.received()) == ([{'message': 'hello'}], [{'message': 'hello'}], [])
+
+
+@pytest.mark.channels4('URLRouter is of Channels 4')
+@pytest.mark.django_db(transaction=True)
+def test_it_stands_beside_consumers_of_channels_4():
+    from channels.routing import URLRouter
+    from channels.testing import WebsocketCommunicator
+    from django.urls import re_path
+
+    # Not in a sandbox: messages go to the connection.
+    module = {'__name__': 'chat.views'}
+    exec(compile(dict(BLOCKS)['chat/views.py'], 'chat/views.py', 'exec'), module)
+    pattern, entry = re.search(r"^`re_path\(r'(.+)', Chat\.socket\.Handler\.(\w+)\(\)\)`", PAGE, re.MULTILINE).groups()
+    router = URLRouter([re_path(pattern, getattr(module['Chat'].socket.Handler, entry)())])
+
+    async def talk():
+        client = WebsocketCommunicator(router, '/ws/chat/lobby/', [(b'host', b'example.com')])
+        client.scope.update(client=['127.0.0.1', 1], server=['example.com', 80])
+        assert (await client.connect(timeout=10))[0]
+        await client.send_json_to({'message': 'hello'})
+        received = await client.receive_json_from(timeout=10)
+        await client.disconnect(timeout=10)
+        return received
+
+    assert asyncio.run(talk()) == {'message': 'hello'}
 
 
 def test_djwebsockets(page, alice):
