@@ -107,7 +107,7 @@ class Plain(RoutedSocketHandler):
 def open_connection(found, send, handler=Plain):
     """Return a connection that has been accepted, whose client is sent what it is sent by ``send``."""
     connection = connection_module.Connection(found, handler, {}, '/page/', {}, None, send)
-    connection.accepted = True
+    connection.accepted = connection.outgoing.is_open = True
     found.connections[connection.name] = connection
     return connection
 

@@ -19,8 +19,6 @@ def running(settings, monkeypatch):
     """A server on a layer that others could be on as well, whose event loop runs in a thread."""
     settings.CHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}
     monkeypatch.setattr(layer, 'is_local', lambda: False)
-    monkeypatch.setattr(server.heartbeats, 'hold', lambda name, on_lost: None)
-    monkeypatch.setattr(server.audit, 'begin', lambda server: None)
     loop, found = asyncio.new_event_loop(), []
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

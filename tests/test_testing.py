@@ -691,7 +691,11 @@ def example(tmp_path, monkeypatch):
 
 def test_every_block_of_the_page_is_run_here():
     # And the lines that start the live ones.
-    assert PAGE.count('```') == 2 * len({*FILES, *LIVE, 'communicator'} - {'mysite/tests/test_communicator'}) + 2 and len(TEST_CASES) > 3 and len(PYTEST_FUNCTIONS) > 3
+    assert (
+        PAGE.count('```') == 2 * len({*FILES, *LIVE, 'communicator'} - {'mysite/tests/test_communicator'}) + 2
+        and len(TEST_CASES) > 3
+        and len(PYTEST_FUNCTIONS) > 3
+    )
     assert {name for name in FILES if 'tests' in name} == {name for name, _ in TEST_CASES + PYTEST_FUNCTIONS}
 
 

@@ -138,6 +138,9 @@ class Server:
         # Under a name of its own: others may still be removing what it had.
         self.name = f'sockets.{os.getpid()}.{_random(10)}!'
         self._listener = self.start_task(self._listen())
+        self._keep_account()
+
+    def _keep_account(self):
         heartbeats.hold(self.name, self._lost)
         audit.begin(self)
 
