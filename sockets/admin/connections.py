@@ -88,9 +88,10 @@ class SocketAdmin(admin.ModelAdmin):
             queryset = queryset.filter(condition)
         return queryset, False
 
-    def lookup_allowed(self, lookup, value):
+    # Since Django 5.0, it gets the request as well.
+    def lookup_allowed(self, lookup, value, *request):
         # Or a session's key, or another cookie, could be guessed letter by letter.
-        return not lookup.startswith(('session', 'handshake')) and super().lookup_allowed(lookup, value)
+        return not lookup.startswith(('session', 'handshake')) and super().lookup_allowed(lookup, value, *request)
 
     def has_add_permission(self, request):
         return False
