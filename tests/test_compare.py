@@ -1,6 +1,8 @@
-"""Holds docs/compare.md to what it says: a yes of ours is a test, a no has its reason."""
+"""Holds docs/compare.md to what it says: a yes of ours is a test, a no has its reason, and Channels 4 does as is said."""
 
+import asyncio
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,68 @@ def test_a_cell_of_ours_is_a_yes_with_a_proof_or_a_no_with_a_reason():
 def test_the_test_that_proves_it_is_there(path, name):
     definition = r"^\s*def {0}\(|^test\('{0}', ".format(re.escape(name))
     assert re.search(definition, (DOCS / path).read_text(), re.MULTILINE)
+
+
+@pytest.mark.channels4('what the page says of Channels 4')
+def test_all_sync_consumers_of_channels_4_run_on_one_thread_and_async_ones_wait_for_it():
+    from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+    from channels.testing import WebsocketCommunicator
+
+    threads, is_running, release = set(), threading.Event(), threading.Event()
+
+    class Sync(WebsocketConsumer):
+        def receive(self, text_data=None, bytes_data=None):
+            threads.add(threading.get_ident())
+            if text_data == 'wait':
+                is_running.set()
+                release.wait(10)
+            self.send(text_data=text_data)
+
+    class Async(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.send(text_data=text_data)
+
+    async def talk():
+        slow, sync, other = clients = [WebsocketCommunicator(each.as_asgi(), '/') for each in (Sync, Sync, Async)]
+        for client in clients:
+            await client.connect(timeout=10)
+        await slow.send_to(text_data='wait')
+        while not is_running.is_set():
+            await asyncio.sleep(0.01)
+        await sync.send_to(text_data='x')
+        await other.send_to(text_data='x')
+        waited = [await client.receive_nothing(timeout=0.2) for client in (sync, other)]
+        release.set()
+        answers = [await client.receive_from(timeout=10) for client in clients]
+        for client in clients:
+            await client.disconnect(timeout=10)
+        return waited, answers
+
+    try:
+        assert asyncio.run(talk()) == ([True, True], ['wait', 'x', 'x'])
+    finally:
+        release.set()
+    assert len(threads) == 1
+
+
+@pytest.mark.channels4('what the page says of Channels 4')
+def test_group_send_of_channels_4_is_one_entry_for_a_process_with_the_names_of_all_its_members(redis_url):
+    redis = pytest.importorskip('redis')
+    core = pytest.importorskip('channels_redis.core')
+
+    async def send():
+        processes = [core.RedisChannelLayer(hosts=[redis_url], prefix='compare') for _ in range(2)]
+        names = [await layer.new_channel() for layer in processes for _ in range(3)]
+        for name in names:
+            await processes[0].group_add('room', name)
+        await processes[0].group_send('room', {'type': 'news'})
+        for layer in processes:
+            await layer.close_pools()
+        return names
+
+    names = asyncio.run(send())
+    client = redis.Redis.from_url(redis_url)
+    entries = [client.zrange(key, 0, -1) for key in client.keys('comparespecific.*')]
+    assert [len(entry) for entry in entries] == [1, 1]
+    for name in names:
+        assert sum(name.encode() in entry[0] for entry in entries) == 1

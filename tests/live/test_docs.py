@@ -179,6 +179,9 @@ def test_the_pages_of_the_tutorial_do_what_they_should(tutorial, open_browser):
     browser.find_element('id', 'text').clear()
     say(' ')
     assert eventually(lambda: 'text: This field is required.' in log())
+    browser.get(url)
+    browser.find_element('tag name', 'button').click()
+    assert eventually(lambda: browser.find_element('tag name', 'ul') and 'Log out' not in browser.page_source)
     assert [entry for entry in browser.get_log('browser') if entry['source'] == 'javascript'] == []
 
 
