@@ -4,6 +4,8 @@ import os
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+import django
+
 from sockets.engines import prepare
 
 SECRET_KEY = 'tests only'
@@ -61,10 +63,11 @@ def database_at(url, **options):
     import pymysql
 
     pymysql.install_as_MySQLdb()
-    from django.db.backends.mysql.operations import DatabaseOperations
+    if django.VERSION < (3, 0):
+        from django.db.backends.mysql.operations import DatabaseOperations
 
-    # Django 2.2 takes what the driver notes for bytes.
-    DatabaseOperations.last_executed_query = lambda self, cursor, sql, params: getattr(cursor, '_executed', None)
+        # Django 2.2 takes what the driver notes for bytes.
+        DatabaseOperations.last_executed_query = lambda self, cursor, sql, params: getattr(cursor, '_executed', None)
     return {'ENGINE': 'django.db.backends.mysql', 'OPTIONS': {'charset': 'utf8mb4'}, **found}
 
 

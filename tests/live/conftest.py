@@ -19,16 +19,12 @@ from .stack import ON_CHANNELS_1
 
 # What runs on Channels 1 only, and why. The folder channels4 has what runs on Channels 4 only.
 ONLY_ON_CHANNELS_1 = {
-    'test_authentication.py': 'not tried yet',
-    'test_credentials.py': 'not tried yet',
     'test_docs.py': 'the pages show its settings, workers and layers',
     'test_endurance.py': 'not tried yet',
-    'test_faults_nginx.py': 'not tried yet',
+    'test_faults_list.py': 'what its layer keeps in Redis for a server',
     'test_faults_pages.py': 'pages have servers of their own, which are not ours on Channels 4',
     'test_faults_protocol.py': 'its protocol code is ours; that of Channels 4 is of uvicorn and daphne',
     'test_faults_redis.py': 'how its layer stands a Redis that hangs, and several of them',
-    'test_faults_runserver.py': 'not tried yet',
-    'test_faults_shutdown.py': 'not tried yet',
     'test_faults_tls.py': 'its protocol code is ours',
     'test_faults_uploads.py': 'pages have servers of their own, which are not ours on Channels 4',
     'test_faults_workers.py': 'its workers',

@@ -7,6 +7,7 @@ import websocket
 
 from . import fleet
 from .hall import CLASSIC, RUNSOCKETS
+from .stack import ON_CHANNELS_1
 
 pytestmark = pytest.mark.alone
 
@@ -14,10 +15,12 @@ TOKEN = 'a-token-that-nobody-may-read'
 
 SITE = '''"""A site whose clients have tokens."""
 from tests.live.soak_site import *  # noqa: F401,F403
+from tests.live import stack
 from tests.live.soak_site import CHANNEL_LAYERS
 
-CHANNEL_LAYERS['default']['ROUTING'] = 'token_site.routing'
-SOCKETS = {'AUTHENTICATION': ['token_site.by_token'], 'TOKEN_ORIGINS': ['https://app.example.org']}
+if stack.ON_CHANNELS_1:
+    CHANNEL_LAYERS['default']['ROUTING'] = 'token_site.routing'
+SOCKETS = {**stack.routed('token_site.routing'), 'AUTHENTICATION': ['token_site.by_token'], 'TOKEN_ORIGINS': ['https://app.example.org']}
 
 
 def by_token(request):
@@ -41,9 +44,8 @@ def by_token(request):
 
 def __getattr__(name):
     if name == 'routing':
-        from channels import route_class
-
         from sockets import RoutedSocketHandler
+        from sockets.routing import route_class
 
         class Who(RoutedSocketHandler):
             def default_route(self, content):
@@ -64,7 +66,8 @@ def test_a_token_opens_a_connection_until_it_expires_and_is_in_no_log(tmp_path, 
             server = servers.runsockets()
         else:
             server = servers.daphne('-v', '2')
-            servers.worker()
+            if ON_CHANNELS_1:
+                servers.worker()
         url = f'ws://127.0.0.1:{server.port}/who/'
         for offered in (['bearer', TOKEN], ['chat', 'bearer', TOKEN]):
             client = websocket.create_connection(

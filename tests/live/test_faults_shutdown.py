@@ -10,10 +10,12 @@ import time
 import pytest
 
 from . import fleet
+from .hall import ONE_CLASSIC, ONE_RUNSOCKETS
+from .stack import ON_CHANNELS_1
 
 pytestmark = pytest.mark.alone
 
-SERVER, PAIR = '`runsockets`', 'daphne, `runworker --threads 4`'
+SERVER, PAIR = ONE_RUNSOCKETS, 'daphne, `runworker --threads 4`' if ON_CHANNELS_1 else ONE_CLASSIC
 
 
 def start(hall, shape):
@@ -52,6 +54,7 @@ async def knock(port):
     return await connection.receive()
 
 
+@pytest.mark.channels1('its pages, and consumers of the project; tests/live/channels4/test_servers.py has those of Channels 4')
 @pytest.mark.parametrize('shape', [SERVER, PAIR])
 def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
     async def scenario():
@@ -111,6 +114,7 @@ def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
     asyncio.run(scenario())
 
 
+@pytest.mark.channels1('its workers')
 def test_a_daphne_whose_workers_are_gone_stops_within_its_time(hall):
     async def scenario():
         server = hall.servers.daphne()
@@ -132,6 +136,7 @@ def test_a_daphne_whose_workers_are_gone_stops_within_its_time(hall):
     asyncio.run(scenario())
 
 
+@pytest.mark.channels1('its workers')
 @pytest.mark.parametrize('fault', ['stops', 'hangs'])
 def test_a_daphne_without_redis_stops_within_its_time(hall, redis, fault):
     async def scenario():
@@ -164,12 +169,14 @@ def test_servers_are_restarted_one_after_the_other_while_clients_ask(hall, shape
     def start_one():
         if SERVER in shape:
             return hall.servers.runsockets()
+        if not ON_CHANNELS_1:
+            hall.servers.environment['LAYER'] = 'pubsub'
         return hall.servers.daphne()
 
     async def scenario():
         loop = asyncio.get_event_loop()
         servers = [start_one(), start_one()]
-        if SERVER not in shape:
+        if SERVER not in shape and ON_CHANNELS_1:
             hall.servers.worker('--threads', '4')
         is_over = asyncio.Event()
         asked, clients = [0], 40

@@ -138,6 +138,15 @@ def patch_server():
     Server.kill_all_applications = _stop
 
 
+def begin_with_daphne():
+    """Have the server of this process begin as daphne does, which has no lifespan.
+
+    Its first connection may be long in coming, and rows that a server before it has left would be wrong until then.
+    """
+    # A moment later: ``run`` makes one with options.
+    reactor.callWhenRunning(reactor.callLater, 0, server)
+
+
 def _stop(self):
     # daphne cancels all applications at once, and none at all when one of them has ended before its connection.
     return defer.Deferred.fromFuture(asyncio.ensure_future(_drain(self)))

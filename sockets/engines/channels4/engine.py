@@ -41,7 +41,7 @@ class Channels4(Engine):
         self.dropped = collections.Counter()
 
     def install(self):
-        """Take over the servers that are here. They begin with their first connection, or as their lifespan begins."""
+        """Take over the servers that are here. They begin with daphne, as their lifespan begins, or with a first connection."""
         from . import access_log, checks, uvicorn  # noqa: F401, checks register themselves
 
         access_log.install()
@@ -50,6 +50,7 @@ class Channels4(Engine):
             from . import daphne
 
             daphne.patch_server()
+            daphne.begin_with_daphne()
 
     def layer_name(self):
         # It is the table of servers that says who lives.
