@@ -54,7 +54,9 @@ async def knock(port):
     return await connection.receive()
 
 
-@pytest.mark.channels1('its pages, and consumers of the project; tests/live/channels4/test_servers.py has those of Channels 4')
+@pytest.mark.channels1(
+    'its pages, and consumers of the project; tests/live/channels4/test_servers.py has those of Channels 4'
+)
 @pytest.mark.parametrize('shape', [SERVER, PAIR])
 def test_a_server_with_frames_pages_and_newcomers_is_told_to_stop(hall, shape):
     async def scenario():
