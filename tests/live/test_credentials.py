@@ -44,10 +44,7 @@ def test_a_credential_is_in_no_row_and_found_where_the_process_holds_the_request
     holds_request = shape == RUNSOCKETS or not ON_CHANNELS_1
 
     async def scenario():
-        if shape == RUNSOCKETS:
-            server = servers.runsockets()
-        else:
-            server = servers.daphne()
+        server = servers.runsockets() if shape == RUNSOCKETS else servers.daphne()
         if not holds_request:
             # The one that handles the connect is not the one that handles the frames.
             servers.worker('--only-channels', 'websocket.connect')
