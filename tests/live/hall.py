@@ -1,6 +1,6 @@
 """A site under observation, and the table of faults in docs/reliability.md, of which each fault test makes a line.
 
-``scripts/test -e long`` writes the table anew.
+``scripts/test -e long`` and ``-e long-channels4`` write their tables anew.
 """
 
 import asyncio

@@ -15,6 +15,7 @@ import pytest
 from .. import servers as programs
 from . import fleet
 from .documents import Document
+from .hall import RUNSOCKETS
 
 pytestmark = pytest.mark.alone
 
@@ -160,7 +161,7 @@ def test_two_servers_behind_nginx_end_and_start_one_after_the_other(hall, run, t
         hall.report.append(
             (
                 f'{signal.Signals(number).name} to one of two servers behind nginx, then to the other, each started again',
-                '2 `runsockets`, nginx',
+                RUNSOCKETS + ', nginx',
                 str(COUNT),
                 ('nothing' if number == signal.SIGTERM else 'what was under way in it') + '; by then all are back',
                 f'{max(took):.1f} s',
