@@ -512,7 +512,7 @@ def test_the_old_table_makes_way_for_the_new_one(tmp_path):
     database = sqlite3.connect(str(tmp_path / 'db.sqlite3'))
     # As it was with theirs, and with a migration by the name of one of ours.
     database.executescript(
-        'DROP TABLE sockets_membership; DROP TABLE sockets_ending; DROP TABLE sockets_socket;'
+        'DROP TABLE sockets_membership; DROP TABLE sockets_ending; DROP TABLE sockets_server; DROP TABLE sockets_socket;'
         'CREATE TABLE sockets_socket (id integer, active bool);' + sql
     )
     database.close()
