@@ -1,6 +1,7 @@
 """Coroutines on the engine of Channels 4: what may wait runs elsewhere."""
 
 import asyncio
+import contextlib
 import contextvars
 import json
 import logging
@@ -8,16 +9,18 @@ import threading
 import time
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.exceptions import SynchronousOnlyOperation
+from django.db.utils import ConnectionHandler, OperationalError
 
 from sockets import RoutedSocketHandler, engine
 from sockets.connection import calls, quick
 from sockets.connection.identity import Identity
 from sockets.connection.memory import Memory
 from sockets.engines.channels4 import connection as connection_module
-from sockets.engines.channels4 import outgoing, pool, server
-from sockets.execution import coroutines
+from sockets.engines.channels4 import outgoing, pool, server, steps
+from sockets.execution import coroutines, thread_state
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.routes import Route
 
@@ -269,3 +272,102 @@ def test_a_frame_of_a_demultiplexer_begins_on_a_thread_whatever_type_it_has():
         later = Quick.later
 
     assert Quick._is_quick and not Both._is_quick
+
+
+async def raise_generator_exit():
+    await asyncio.sleep(0)
+    raise GeneratorExit('mine')
+
+
+def test_a_coroutine_that_raises_generator_exit_has_failed_and_its_connection_goes_on():
+    """It ended the task of the connection: the client saw 1006, and got no answer."""
+    caught = []
+
+    def work():
+        try:
+            yield raise_generator_exit()
+        except RuntimeError as error:
+            caught.append(type(error.__cause__))
+
+    async def ask(found):
+        connection = open_connection(found, None)
+        await steps.take(work(), Plain(connection, None), connection, found.pool, True)
+
+    run(ask)
+    assert caught == [GeneratorExit]
+
+
+def test_what_awaits_a_coroutine_can_be_closed():
+    async def ask(found):
+        awaiting = steps._InContext(contextvars.Context(), asyncio.sleep(60)).__await__()
+        next(awaiting)
+        awaiting.close()
+
+    run(ask)
+
+
+@pytest.fixture
+def database(db, monkeypatch, tmp_path):
+    """Connections, for each thread its own, to a database of one table."""
+    known = ConnectionHandler(
+        {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': str(tmp_path / 'db'), 'CONN_MAX_AGE': None}}
+    )
+    monkeypatch.setattr(thread_state, 'connections', known)
+    known['default'].cursor().execute('CREATE TABLE noted (n integer)')
+    yield known
+    known.close_all()
+
+
+@pytest.mark.parametrize('fails', [False, True])
+@pytest.mark.parametrize('is_atomic', [False, True])
+def test_a_transaction_that_a_function_leaves_open_is_not_that_of_the_next_frame(database, caplog, is_atomic, fails):
+    """What this thread wrote from then on was never committed, and it read old rows: connections that were new had none."""
+
+    def note(n):
+        database['default'].cursor().execute(f'INSERT INTO noted VALUES ({n})')
+
+    def leave_open():
+        database['default'].set_autocommit(False)
+        # As atomic() does.
+        database['default'].in_atomic_block = is_atomic
+        note(1)
+        if fails:
+            raise ValueError
+
+    async def ask(found):
+        with contextlib.suppress(ValueError):
+            await found.pool.submit(leave_open)
+        await found.pool.submit(note, 2)
+        await found.pool.submit(database.close_all)
+
+    run(ask)
+    assert database['default'].cursor().execute('SELECT n FROM noted').fetchall() == [(2,)]
+    assert caplog.text.count('left a transaction open') == 1
+
+
+def test_a_connection_of_djangos_thread_that_has_failed_is_opened_anew(database, monkeypatch):
+    """Functions that use the async ORM failed for ever once the database had been started anew."""
+
+    def opened():
+        database['default'].ensure_connection()
+        return database['default'].connection
+
+    def has_failed():
+        database['default'].errors_occurred = True
+        monkeypatch.setattr(database['default'], 'is_usable', lambda: False)
+
+    async def fails():
+        raise OperationalError
+
+    def work():
+        with contextlib.suppress(OperationalError):
+            yield fails()
+
+    async def ask(found):
+        before = await sync_to_async(opened)()
+        await sync_to_async(has_failed)()
+        connection = open_connection(found, None)
+        await steps.take(work(), Plain(connection, None), connection, found.pool, True)
+        return await sync_to_async(opened)() is before, await sync_to_async(database.close_all)()
+
+    assert run(ask) == (False, None)

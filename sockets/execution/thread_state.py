@@ -104,11 +104,13 @@ def close_stale():
     except ImproperlyConfigured:
         # A daphne may run where the database's driver is not installed.
         return
+    _thread.known = found
     for connection in found:
         if getattr(connection, 'closed_in_transaction', False):
             # A function has left an atomic() open, and Channels has closed the connection: Django never opens it again.
             logger.error('A function has left a transaction open on %r, which is rolled back', connection.alias)
             del connections[connection.alias]
+            _thread.next_look = 0
             continue
         if connection.connection is None or connection.in_atomic_block:
             continue
@@ -118,6 +120,43 @@ def close_stale():
                 connection.close()
         except Exception:
             logger.exception('Could not look after the database connection %r', connection.alias)
+
+
+def close_ended():
+    """Close the database connections of this thread that were ended or have failed, whatever their age.
+
+    A coroutine may be in the middle of what it reads through one.
+    """
+    for connection in connections.all():
+        if connection.connection is None or connection.in_atomic_block:
+            continue
+        try:
+            if (connection.errors_occurred and not connection.is_usable()) or _has_ended(connection):
+                connection.close()
+            else:
+                connection.errors_occurred = False
+        except Exception:
+            logger.exception('Could not look after the database connection %r', connection.alias)
+
+
+def end_transactions():
+    """Roll back what a function has left open on the database connections of this thread, which is no test's.
+
+    What comes next on it would be part of that transaction, and never be committed.
+    """
+    # As the last look found them: to ask Django for them takes a tenth of the time of a small frame.
+    for connection in _thread.__dict__.get('known', ()):
+        if connection.connection is None:
+            continue
+        if connection.in_atomic_block or not connection.autocommit and connection.settings_dict['AUTOCOMMIT']:
+            logger.error('A function has left a transaction open on %r, which is rolled back', connection.alias)
+            try:
+                connection.close()
+            except Exception:
+                logger.exception('Could not close the database connection %r', connection.alias)
+            # Closed in a transaction, it would never be opened again. The next look finds the new one.
+            del connections[connection.alias]
+            _thread.next_look = 0
 
 
 def close_idle():

@@ -156,6 +156,7 @@ class Pool:
                 outcome = function(*args)
             except BaseException as error:
                 outcome = error
+            thread_state.end_transactions()
             done.append((future, outcome, None))
             # What the job held is not held until the next one.
             function = args = outcome = future = None

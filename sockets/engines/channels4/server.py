@@ -14,7 +14,7 @@ from functools import partial
 
 from ... import conf, messages, presence
 from ...execution import background
-from . import answers, audit, overtime
+from . import answers, audit, django_thread, overtime
 from .heartbeats import heartbeats
 from .layer import channel_layer, unpack
 from .pool import Pool
@@ -199,6 +199,7 @@ class Server:
         while True:
             await asyncio.sleep(READ_ON_AFTER)
             self.ticked = time.monotonic()
+            django_thread.look_after()
             now = self.loop.time()
             since = now - READ_ON_AFTER
             for connection in list(self.connections.values()):

@@ -2,8 +2,11 @@
 
 import asyncio
 
+from django.db import Error
+
 from ...connection import timing
 from ...execution import request_state, steps, thread_state
+from . import django_thread
 
 _DONE = object()
 
@@ -37,6 +40,8 @@ async def take(work, handler, connection, pool, is_quick):
                 step = _advance(work, error=RuntimeError('The coroutine was cancelled.'))
             except (Exception, SystemExit, KeyboardInterrupt) as error:
                 # Of the function: the server goes on.
+                if isinstance(error, Error):
+                    django_thread.look_after()
                 step = _advance(work, error=error)
             else:
                 step = _advance(work, result)
@@ -78,13 +83,19 @@ class _InContext:
 
     def __await__(self):
         run = self.context.run
-        steps = run(self.awaitable.__await__)
+        awaited = run(self.awaitable.__await__)
         failure = None
         while True:
             try:
-                waits_for = run(next, steps) if failure is None else run(steps.throw, failure)
+                waits_for = run(next, awaited) if failure is None else run(awaited.throw, failure)
             except StopIteration as end:
                 return end.value
+            except GeneratorExit as error:
+                if isinstance(failure, GeneratorExit):
+                    # It is we who are closed.
+                    raise
+                # It would end the task of the whole connection.
+                raise steps.throwable(error)
             failure = None
             try:
                 yield waits_for

@@ -33,14 +33,18 @@ def __getattr__(name):
         django.setup()
         from sockets import RoutedSocketHandler
         from sockets.asgi import get_application
+        from sockets.models import Socket
         from sockets.routing import route_class
 
         class Noting(RoutedSocketHandler):
-            routes = (*RoutedSocketHandler.routes, ('NAME', 'on_name'))
+            routes = (*RoutedSocketHandler.routes, ('NAME', 'on_name'), ('COUNT', 'on_count'))
 
             def on_name(self, content):
                 note('handled', self.channel_name)
                 return {'type': 'NAME', 'name': self.channel_name}
+
+            async def on_count(self, content):
+                return {'type': 'COUNTED', 'n': await Socket.objects.acount()}
 
             def disconnect(self, message, **kwargs):
                 note('ended', self.socket.channel_name)

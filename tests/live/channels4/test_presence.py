@@ -164,6 +164,27 @@ def test_nobody_is_found_dead_while_the_database_is_away(tmp_path):
     asyncio.run(run())
 
 
+def test_the_async_orm_works_again_when_the_database_is_back(tmp_path):
+    """Nobody closed the connection of Django's one thread for it: each query failed until the server was started anew."""
+
+    async def run():
+        with servers.postgres_cluster() as (url, start):
+            with start():
+                site = Site(tmp_path, url)
+                one = site.start()
+                (here,) = await open_many(1, one.port)
+                assert await here.ask({'type': 'COUNT'}) == {'type': 'COUNTED', 'n': 1}
+            try:
+                assert (await here.ask({'type': 'COUNT'}))['code'] == 'server_error'
+                with start():
+                    await asyncio.sleep(2)
+                    assert await here.ask({'type': 'COUNT'}) == {'type': 'COUNTED', 'n': 1}
+            finally:
+                site.stop()
+
+    asyncio.run(run())
+
+
 def test_a_server_that_ends_in_good_order_leaves_nothing(site):
     async def run():
         one = site.start()
