@@ -345,6 +345,27 @@ def test_a_transaction_that_a_function_leaves_open_is_not_that_of_the_next_frame
     assert caplog.text.count('left a transaction open') == 1
 
 
+def test_one_frame_of_a_thread_fails_where_the_database_has_ended_its_connection(database, monkeypatch):
+    """All did that came in the next tenth of a second."""
+
+    def fail():
+        database['default'].ensure_connection()
+        database['default'].errors_occurred = True
+        monkeypatch.setattr(database['default'], 'is_usable', lambda: False)
+        return database['default'].connection
+
+    def look():
+        database['default'].ensure_connection()
+        return database['default'].connection
+
+    async def ask(found):
+        await found.pool.submit(look)
+        before = await found.pool.submit(fail)
+        return before is await found.pool.submit(look), await found.pool.submit(database.close_all)
+
+    assert run(ask) == (False, None)
+
+
 def test_a_connection_of_djangos_thread_that_has_failed_is_opened_anew(database, monkeypatch):
     """Functions that use the async ORM failed for ever once the database had been started anew."""
 
@@ -371,3 +392,55 @@ def test_a_connection_of_djangos_thread_that_has_failed_is_opened_anew(database,
         return await sync_to_async(opened)() is before, await sync_to_async(database.close_all)()
 
     assert run(ask) == (False, None)
+
+
+def in_the_way(begin):
+    """Return after how many of 40 messages, each of which takes a millisecond or more, another callback was served.
+
+    ``begin(found, send, done)`` sends them; ``done`` is set after the last one.
+    """
+    sent, seen = [], []
+
+    async def send(event):
+        time.sleep(0.001)
+        sent.append(event)
+
+    async def ask(found):
+        asyncio.get_running_loop().call_later(0.002, lambda: seen.append(len(sent)))
+        await begin(found, send)
+        while len(sent) < 40:
+            await asyncio.sleep(0)
+
+    run(ask)
+    return seen[0]
+
+
+def test_a_coroutine_that_sends_much_lets_others_be_served():
+    """A client that reads makes nobody wait, and so nobody else was served until all had been sent: for seconds."""
+
+    async def begin(found, send):
+        handler = Plain(open_connection(found, send), None)
+        for n in range(40):
+            await handler.asend_action('N', n=n)
+
+    assert in_the_way(begin) < 30
+
+
+def test_messages_that_have_waited_for_a_client_let_others_be_served():
+    async def begin(found, send):
+        connection = open_connection(found, send)
+        connection.outgoing.waiting.extend({'text': 'x'} for _ in range(40))
+        await connection.outgoing.flush()
+
+    assert in_the_way(begin) < 30
+
+
+def test_a_thread_that_sends_much_lets_others_be_served():
+    """As long as it was faster than the loop, nothing else was served."""
+
+    async def begin(found, send):
+        connection = open_connection(found, send)
+        for _ in range(40):
+            found.pool.call_on_loop(connection.push, {'text': 'x'})
+
+    assert in_the_way(begin) < 30

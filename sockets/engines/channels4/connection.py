@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 
 from django.core.exceptions import SynchronousOnlyOperation
 
@@ -12,7 +13,7 @@ from .ended import Ended
 from .heartbeats import heartbeats
 from .incoming import CAPACITY, Incoming
 from .message import Message
-from .outgoing import BACKLOG, Outgoing
+from .outgoing import AT_ONCE, BACKLOG, Outgoing
 
 logger = logging.getLogger('sockets')
 
@@ -178,8 +179,12 @@ class Connection(Ended):
             # To accept it writes its row.
             return await super().asend(message)
         self.send(message)
-        # Who sends much is as slow as who reads it.
+        # Who sends much is as slow as who reads it, and lets others be served meanwhile.
         await self.outgoing.sent()
+        server = self.server
+        if time.monotonic() - server.gave_way > AT_ONCE:
+            await asyncio.sleep(0)
+            server.gave_way = time.monotonic()
 
     def push(self, message):
         """Send ``message`` when what was given before has been sent. On the loop's thread."""

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import logging
+import time
 
 from ... import messages
 
@@ -10,6 +11,9 @@ logger = logging.getLogger('sockets')
 
 # Bytes that may wait for a client that does not read.
 BACKLOG = 4 * 1024 * 1024
+
+# Seconds for which messages are sent before others are served: a server that can take them all makes nobody wait.
+AT_ONCE = 0.005
 
 
 class Outgoing:
@@ -62,6 +66,7 @@ class Outgoing:
         if not self.is_open:
             return
         self.is_flushing = True
+        began = time.monotonic()
         try:
             while self.waiting and not self.is_over:
                 message = self.waiting.popleft()
@@ -72,6 +77,9 @@ class Outgoing:
                     self.is_over = True
                 for event in _events_of(message):
                     await self.send(event)
+                if self.waiting and time.monotonic() - began > AT_ONCE:
+                    await asyncio.sleep(0)
+                    began = time.monotonic()
             self.waiting.clear()
             self.backlog = 0
         except Exception as error:

@@ -18,6 +18,9 @@ PATIENCE = 0.01
 # each keeps its memory and its database connection.
 MOST_HUNG = 10
 
+# Seconds for which the loop handles what comes back from threads before it does anything else.
+AT_ONCE = 0.005
+
 
 class Pool:
     """Threads of the event loop ``loop``, at most ``size``, woken when what they are given has to wait.
@@ -114,6 +117,7 @@ class Pool:
         # Set first: what is appended from here on is either seen below or asks for another call.
         self._is_drain_due = False
         done = self._done
+        until = time.monotonic() + AT_ONCE
         while done:
             future, outcome, args = done.popleft()
             if future is None:
@@ -126,6 +130,11 @@ class Pool:
                     future.set_exception(outcome)
                 else:
                     future.set_result(outcome)
+            if done and time.monotonic() > until:
+                # A function that sends without end would keep all others from being served.
+                self._is_drain_due = True
+                self.loop.call_soon(self._drain)
+                return
 
     def work(self, thread):
         """What ``thread`` does: job after job."""

@@ -58,6 +58,8 @@ class Server:
         self.thread = threading.get_ident()
         self.is_stopping = False
         self.tasks = set()
+        # When a coroutine that sends has last let others be served, as time.monotonic() has it.
+        self.gave_way = 0
         # Futures of ends that are handled.
         self._ends = set()
         self._begin()
