@@ -74,7 +74,8 @@ def test_a_layer_in_memory_is_named_for_production(settings):
 @pytest.mark.parametrize(
     'entry, remedy',
     [
-        ({'BACKEND': 'sockets.layers.RedisChannelLayer', 'ROUTING': 'a.b'}, 'Take ROUTING out'),
+        ({'BACKEND': 'sockets.layers.RedisChannelLayer', 'ROUTING': 'a.b'}, 'get_application('),
+        ({'BACKEND': 'sockets.layers.InMemoryChannelLayer', 'ROUTING': 'a.b'}, 'channels.layers.InMemoryChannelLayer'),
         ({'BACKEND': 'channels.layers.InMemoryChannelLayer', 'ROUTING': 'a.b'}, 'Take ROUTING out'),
         ({'BACKEND': 'sockets.layers.RedisChannelLayer'}, 'a layer of Channels 1'),
         ({'BACKEND': 'asgi_redis.RedisChannelLayer'}, 'a layer of Channels 1'),
@@ -162,6 +163,24 @@ def test_an_application_that_cannot_be_imported_is_an_error(settings):
     assert 'nowhere' in message.msg and 'get_application' in message.hint
     settings.SOCKETS = {'ROUTING': 'nowhere.routing'}
     assert "SOCKETS['ROUTING']" in found(checks.check_routing)['sockets.E016'].msg
+
+
+@pytest.mark.parametrize(
+    'line, remedy',
+    [
+        ('from channels import include', 'from sockets.routing import include'),
+        ('from channels.routing import route_class', 'from sockets.routing import route_class'),
+        ('from channels.asgi import get_channel_layer', 'get_application('),
+        ('from json import route_class', 'old_asgi.py, line 1: from json import route_class'),
+        ('import nowhere', 'old_asgi.py, line 1: import nowhere'),
+        ('', 'get_application('),
+    ],
+)
+def test_an_import_of_channels_1_is_told_what_to_write(settings, tmp_path, monkeypatch, line, remedy):
+    (tmp_path / 'old_asgi.py').write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.SOCKETS, settings.ASGI_APPLICATION = {}, 'old_asgi.application'
+    assert remedy in found(checks.check_routing)['sockets.E016'].hint
 
 
 @pytest.mark.parametrize('inner', [None, ProtocolTypeRouter({}), URLRouter([]), lambda scope, receive, send: None])

@@ -36,7 +36,8 @@ def examine_socket(url):
                     'websocket',
                     False,
                     f'{url} is refused with HTTP 403.',
-                    f'Add its path {remedies["route"]}, or {parts.hostname!r} to ALLOWED_HOSTS; {remedies["log"]} says which.',
+                    f'Migrate, add its path {remedies["route"]}, or {parts.hostname!r} to ALLOWED_HOSTS; '
+                    f'{remedies["log"]} says which.',
                 )
             ]
         if status != 101:
@@ -45,7 +46,8 @@ def examine_socket(url):
                     'websocket',
                     False,
                     f'{url} answers with HTTP {status}, as a page would.',
-                    'Correct the path, or let the proxy pass Upgrade on.',
+                    'Correct the path, let the proxy pass Upgrade on, or run a server of websockets '
+                    '(runsockets, or runserver with the apps that "check" asks for).',
                 )
             ]
         code = _say_hello(file)

@@ -3,6 +3,7 @@ list.
 """
 
 import re
+import traceback
 from importlib import metadata, util
 
 from django.apps import apps
@@ -20,6 +21,7 @@ from . import layer, routing
 _ROOM = 100
 
 _LAYERS = "CHANNEL_LAYERS = {'default': {'BACKEND': 'channels_redis.pubsub.RedisPubSubChannelLayer', 'CONFIG': {'hosts': ['redis://127.0.0.1:6379/0']}}}"
+_IN_MEMORY = "CHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}"
 _APPLICATION = (
     "Write application = sockets.asgi.get_application('mysite.routing.channel_routing') in mysite/asgi.py, and "
     "ASGI_APPLICATION = 'mysite.asgi.application' in your settings."
@@ -51,12 +53,12 @@ def _unnamed(alias):
 def _unusable(alias, config, error):
     backend = str(config.get('BACKEND'))
     remedy = 'Correct its BACKEND or CONFIG.'
+    if backend.startswith(('sockets.layers.', 'asgi_redis.', 'asgiref.')):
+        remedy = f'That is a layer of Channels 1. Write {_LAYERS}, or, for one process, {_IN_MEMORY}.'
     if 'ROUTING' in config:
-        remedy = (
-            f'That of Channels 1. The routing goes into asgi.py: {_APPLICATION} Take ROUTING out of CHANNEL_LAYERS.'
+        remedy = '{} The routing goes into asgi.py: {}'.format(
+            'Take ROUTING out of CHANNEL_LAYERS.' if remedy.startswith('Correct') else remedy, _APPLICATION
         )
-    elif backend.startswith(('sockets.layers.', 'asgi_redis.', 'asgiref.')):
-        remedy = f'That is a layer of Channels 1. Write {_LAYERS}.'
     elif backend.startswith('channels_redis') and util.find_spec('channels_redis') is None:
         remedy = "Type: pip install 'channels_redis>=4.3,<5' 'redis<8'"
     return Error(
@@ -168,12 +170,26 @@ def check_routing(app_configs=None, **kwargs):
         return [
             Error(
                 f'{where} cannot be used. {type(error).__name__}: {error}',
-                hint=_APPLICATION if conf.ROUTING is None else 'Correct it.',
+                hint=_importable(error) or (_APPLICATION if conf.ROUTING is None else 'Correct it.'),
                 id='sockets.E016',
             )
         ]
     found = routing.entries()
     return [*_empty(found), *_hidden_paths(found), *_logging_out()]
+
+
+def _importable(error):
+    """Return what to write where an import fails that the application does, ``None`` if it is the application itself."""
+    if not isinstance(error, ImportError) or error.name == 'channels.asgi':
+        return None
+    for name in 'route_class', 'include':
+        if f"import name {name!r} from 'channels" in str(error):
+            return f'That is of Channels 1. Write: from sockets.routing import {name}'
+    # The last file is the one with the line; below it is the machinery of imports, and so is all if nothing was found.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith('<frozen ')]
+    if not frames or not frames[-1].line.startswith(('from ', 'import ')):
+        return None
+    return f'Correct {frames[-1].filename}, line {frames[-1].lineno}: {frames[-1].line}'
 
 
 def _empty(found):
