@@ -424,6 +424,17 @@ def test_what_is_installed_is_found_by_its_name():
     assert not installation._is_distributed('django-routed-sockets-of-nobody')
 
 
+def test_what_was_built_in_a_checkout_is_not_installed(tmp_path, monkeypatch):
+    # Two builds, one for each stack, and a test run from there found both distributions.
+    from sockets.checks import installation
+
+    info = tmp_path / 'django_routed_sockets_of_nobody.egg-info'
+    info.mkdir()
+    (info / 'PKG-INFO').write_text('Metadata-Version: 2.1\nName: django-routed-sockets-of-nobody\nVersion: 1\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not installation._is_distributed('django-routed-sockets-of-nobody')
+
+
 @pytest.mark.parametrize('value', [0, '4', 2.5, True, None])
 def test_threads_are_a_number(settings, value):
     settings.SOCKETS = {'THREADS': value}

@@ -66,11 +66,8 @@ def _is_distributed(name):
     except ImportError:
         # Python 3.7, for which there is only one.
         return False
-    try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    # Only what is installed has this file. A build leaves an egg-info beside the package in a checkout.
+    return any(found.read_text('METADATA') is not None for found in metadata.distributions(name=name))
 
 
 def _stays_unused(app):
