@@ -24,6 +24,8 @@ from sockets.execution import coroutines, thread_state
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.routes import Route
 
+from .loops import run
+
 value = contextvars.ContextVar('value', default=None)
 
 
@@ -32,19 +34,6 @@ def own_threads(settings):
     settings.SOCKETS = {'THREADS': 1, 'CHANNEL_LAYER': 'none'}
     yield
     server.servers.clear()
-
-
-def run(coroutine):
-    """Run ``coroutine``, a function of a ``Server``, on an event loop that has one."""
-
-    async def with_server():
-        found = server.server()
-        try:
-            return await asyncio.wait_for(coroutine(found), 5)
-        finally:
-            found.pool.stop()
-
-    return asyncio.run(with_server())
 
 
 async def wait_for(function, *args):

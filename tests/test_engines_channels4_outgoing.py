@@ -10,23 +10,14 @@ import pytest
 from sockets.engines.channels4 import connection, server
 from sockets.engines.channels4.outgoing import Outgoing
 
+from .loops import run
+
 
 @pytest.fixture(autouse=True)
 def own_server(settings):
     settings.SOCKETS = {'THREADS': 1, 'CHANNEL_LAYER': 'none'}
     yield
     server.servers.clear()
-
-
-def run(coroutine):
-    async def with_server():
-        found = server.server()
-        try:
-            return await asyncio.wait_for(coroutine(found), 5)
-        finally:
-            found.pool.stop()
-
-    return asyncio.run(with_server())
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason='tasks begin in the next round of the loop')

@@ -10,8 +10,8 @@ from channels.sessions import session_for_reply_channel
 from django.contrib.sessions.backends.base import CreateError
 from django.utils.functional import cached_property
 
-from ... import messages
 from ...connection import connect, disconnect, envelopes, frame, timing
+from ...connection.own_connection import OwnConnection
 from ...execution import steps, thread_state
 from .connection import Connection
 
@@ -61,7 +61,7 @@ class IncomingMessage(Message):
         return session
 
 
-class Consumer(WebsocketConsumer):
+class Consumer(OwnConnection, WebsocketConsumer):
     """One event of one connection, as Channels hands it over. The methods are those of its own consumers."""
 
     _has_channel_session = False
@@ -114,32 +114,9 @@ class Consumer(WebsocketConsumer):
         for name in self.connection_groups(**self.kwargs):
             Group(name, channel_layer=self.message.channel_layer).discard(self.message.reply_channel)
 
-    @property
-    def accepted(self):
-        """Whether the connection has been accepted."""
-        return self._connection.accepted
-
-    @property
-    def closed(self):
-        """Whether the connection has been closed here."""
-        return self._connection.closed
-
-    @property
-    def channel_name(self):
-        """The name under which the layer reaches this connection."""
-        return self._connection.name
-
-    def accept(self):
-        """Accept the connection, unless that has been done."""
-        self._connection.accept()
-
     def send(self, text=None, bytes=None, close=False):
         """Send a frame of ``text`` or ``bytes`` as it is to this connection now."""
         super().send(text, None if bytes is None else envelopes.wrap(bytes), close)
-
-    def close(self, code=1000):
-        """Close the connection with ``code``; one that was not accepted yet is refused (HTTP 403)."""
-        self._connection.send({'close': messages.close_code(1000 if code is True else code)})
 
 
 def _keeping_channel_session(handler, message, **kwargs):
