@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from sockets import presence
-from sockets.connection import identity_cache
+from sockets.connection import identity_cache, identity_entries
 from sockets.connection.identity_cache import IdentityCache
 from sockets.connection.memory import Memory
 from sockets.models import Socket
@@ -217,9 +217,12 @@ def test_parents_children_and_proxies_are_found_under_the_same_name(alice):
     )
     assert issubclass(proxy, AbstractUser)
     name = ('auth.User', alice.pk)
-    assert identity_cache.keys_of(alice) == identity_cache.keys_of(proxy(pk=alice.pk)) == [name]
-    assert identity_cache.keys_of(proxy(pk=str(alice.pk))) == [name]
-    assert set(identity_cache.keys_of(child(id=alice.pk, user_ptr_id=alice.pk))) == {name, ('identity.Child', alice.pk)}
+    assert identity_entries.keys_of(alice) == identity_entries.keys_of(proxy(pk=alice.pk)) == [name]
+    assert identity_entries.keys_of(proxy(pk=str(alice.pk))) == [name]
+    assert set(identity_entries.keys_of(child(id=alice.pk, user_ptr_id=alice.pk))) == {
+        name,
+        ('identity.Child', alice.pk),
+    }
 
 
 def test_threads_that_read_and_write_leave_nothing_behind(keep, identities, row):

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler
-from sockets.connection import copies, identity_cache
+from sockets.connection import copies, identity_cache, identity_entries
 from sockets.connection.memory import memories
 from sockets.models import Socket
 from sockets.routes import Route
@@ -127,6 +127,49 @@ def test_a_stranger_is_kept_as_well(connect, clock):
     assert queries_of(mine, *['WHO'] * 5) == 1
     clock(1)
     assert queries_of(mine, *['WHO'] * 5) == 1
+
+
+@both_ways
+def test_connections_that_speak_are_read_together_before_they_are_too_old(connect, login, alice, clock):
+    mine = [connect(Page, cookies=login(alice)) for _ in range(5)]
+    silent = connect(Page, cookies=login(alice))
+    for client in (*mine, *mine, silent):
+        client.send({'type': 'WHO'})
+    clock(1.1)
+    # The rows with user and session; what the user may and what its groups may.
+    assert sum(queries_of(client, 'WHO', 'BET') for client in mine) == 3
+    assert queries_of(silent, 'HELLO') == 1
+
+
+def test_more_than_one_query_takes_are_read_by_several(connect, login, alice, clock, monkeypatch):
+    monkeypatch.setattr(identity_cache, 'BATCH', 3)
+    mine = [connect(Page, cookies=login(alice)) for _ in range(7)]
+    for client in (*mine, *mine):
+        client.send({'type': 'HELLO'})
+    clock(1.1)
+    assert [queries_of(client, 'HELLO') for client in mine] == [1, 0, 0, 1, 0, 0, 1]
+
+
+def test_what_was_read_together_with_others_does_not_outlive_what_is_written(connect, login, alice, clock):
+    """What another connection has read of this one counts for it as if it had read that itself."""
+    mine, other = (connect(Members, cookies=login(alice)) for _ in range(2))
+    for client in (mine, other, mine, other):
+        client.send({'type': 'WHO'})
+    clock(1.1)
+    assert mine.send({'type': 'WHO'})[0]['name'] == ''
+    alice.first_name = 'Alice'
+    alice.save()
+    assert other.send({'type': 'WHO'})[0]['name'] == 'Alice'
+    mine.send({'type': 'WHO'})
+    clock(0.3)
+    Socket.objects.latest('pk').save()
+    other.send({'type': 'WHO'}), other.send({'type': 'WHO'})
+    # Django does not tell of it. What is kept of the other is 0.8 seconds old when it is read with mine.
+    Socket.objects.filter(pk=Socket.objects.latest('pk').pk)._raw_delete('default')
+    clock(0.8)
+    mine.send({'type': 'WHO'})
+    other._put(text='{"type": "WHO"}')
+    assert other.messages()[-1] == {'close': 1012}
 
 
 @pytest.mark.parametrize('age', [0, 1])
@@ -252,7 +295,7 @@ def test_what_django_does_not_tell_counts_once_what_is_kept_is_old(connect, logi
 def test_an_expiry_that_only_the_copy_shows_closes_nobody(connect, login, alice, monkeypatch):
     mine = connect(Members, cookies=login(alice))
     Session.objects.update(expire_date=timezone.now() + timedelta(seconds=5))
-    identity_cache.cache.drop([identity_cache.PERMISSIONS])
+    identity_cache.cache.drop([identity_entries.PERMISSIONS])
     mine.send({'type': 'WHO'})
     # A page has prolonged it, in another process.
     Session.objects.update(expire_date=timezone.now() + timedelta(days=1))

@@ -180,21 +180,21 @@ class Identity:
         if self.memory.is_kept and conf.IDENTITY_MAX_AGE and not identity_cache.is_in_transaction(rows.db):
             reading = cache.begin()
         try:
-            # Not first(), which sorts: there is one.
-            row = next(iter(rows.filter(channel_name=self.name)), None)
+            others = {} if reading is None else cache.ageing(self.memory, self.deferred)
+            found = {row.channel_name: row for row in rows.filter(channel_name__in=[self.name, *others])}
+            row = found.get(self.name)
             self._take(row)
             self._problem = _problem_of(row)
-            if row is not None and (row.authenticated_until or self.memory.until):
-                self.memory.until = row.authenticated_until and row.authenticated_until.timestamp()
+            _note_until(self.memory, row)
         except BaseException:
             cache.end(reading)
             raise
-        if reading is not None:
-            if self._problem is None:
-                # This frame works with what it has read, and asks for permissions that the next one need not ask for.
-                self._entry = cache.keep(self.memory, row, reading)
-            else:
-                cache.forget(self.memory, reading)
+        if reading is None:
+            return
+        if self._problem is not None:
+            return cache.forget(self.memory, reading)
+        # This frame works with what it has read, and asks for permissions that the next one need not ask for.
+        self._entry = cache.keep(self.memory, row, reading, self.deferred, _as_read(others, found))
 
     def _take(self, row):
         self._row = row
@@ -215,6 +215,19 @@ class Identity:
         if self._entry is None and self._row is None or auth.is_in_rows(auth.session_store()):
             return sessions.session(None)
         return sessions.session(self.memory.session_key) if self.memory.is_served_here else sessions.out_of_reach()
+
+
+def _as_read(others, rows):
+    """Return what ``cache.keep()`` takes of ``others``. Those that do not hold are dropped: their next frames say why."""
+    for name, (memory, entry) in others.items():
+        row = rows.get(name)
+        _note_until(memory, row)
+        yield memory, entry, row if _problem_of(row) is None else None
+
+
+def _note_until(memory, row):
+    if row is not None and (row.authenticated_until or memory.until):
+        memory.until = row.authenticated_until and row.authenticated_until.timestamp()
 
 
 def _rows(deferred):

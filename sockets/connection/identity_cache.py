@@ -4,91 +4,23 @@ They are read again once they are ``SOCKETS['IDENTITY_MAX_AGE']`` seconds old, a
 the row, the user or the session. Each frame gets copies.
 """
 
-import functools
+import itertools
 import threading
 import time
 
 from django.apps import apps
-from django.core.exceptions import ValidationError
 from django.db import connections, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 
 from .. import conf
-from ..access import auth
 from . import copies
+from .identity_entries import PERMISSIONS, Entry, keys_of, tables
 
-# What every identity depends on: which permissions groups have.
-PERMISSIONS = 'permissions'
-
-# What Django's backends keep on a user. They are sets of names.
-_CACHES = '_perm_cache', '_user_perm_cache', '_group_perm_cache'
+# How many identities are read by one query, and how many are looked at to find them.
+BATCH, LOOKS = 32, 64
 
 # Seconds between two looks for identities that nobody has asked for lately.
 SWEEP_EVERY = 2
-
-
-class Entry:
-    """The row and the user of one connection as they were read ``since`` then, a time of ``time.monotonic()``."""
-
-    __slots__ = ('since', 'keys', 'session_key', 'expires', '_row', '_user', 'allowed', '_session', '_caches')
-
-    def __init__(self, row, since):
-        """Keep ``row``, loaded with its user and session. ``TypeError`` if one of them cannot be copied."""
-        self.since = since
-        self._row = copies.original(row)
-        self._user = None if row.user_id is None else copies.original(row.user)
-        self._session = None if row.session_id is None else copies.original(row.session)
-        # Whether the user has these permissions, by their names.
-        self.allowed = {}
-        self._caches = {}
-        self.session_key = row.session_id
-        self.expires = auth.expires(row)
-        self.keys = frozenset(
-            [
-                PERMISSIONS,
-                *keys_of(row),
-                *([] if row.user_id is None else keys_of(row.user)),
-                *([] if row.session_id is None else keys_of(row.session)),
-            ]
-        )
-
-    def has_expired(self):
-        """Whether its right is over, as far as is known here: a page may have prolonged the session."""
-        return self.expires is not None and self.expires < time.time()
-
-    def row(self, user):
-        """Return a copy of the row, with ``user`` as its user."""
-        row = self._row.copy()
-        if self._user is not None:
-            _set_related(row, 'user', user)
-        if self._session is not None:
-            _set_related(row, 'session', self._session.copy())
-        return row
-
-    def user(self):
-        """Return a copy of the user, an ``AnonymousUser`` if there is none."""
-        if self._user is None:
-            return auth.anonymous()
-        user = self._user.copy()
-        for name, value in self._caches.items():
-            setattr(user, name, set(value))
-        return user
-
-    def note_permissions(self, user):
-        """Keep what a backend has read of the permissions of ``user``, a copy, unless somebody has changed that."""
-        if self._user is None or all(name in self._caches or name not in vars(user) for name in _CACHES):
-            return
-        original = vars(self._user.copy())
-        if all(vars(user).get(name) == value for name, value in original.items() if name != '_state'):
-            self._caches = {name: frozenset(vars(user)[name]) for name in _CACHES if name in vars(user)}
-
-
-def _set_related(row, name, value):
-    field = row._meta.get_field(name)
-    if hasattr(field, 'set_cached_value'):
-        field.set_cached_value(row, value)
-    else:
-        setattr(row, copies.cache_name(field), value)
 
 
 class Reading:
@@ -109,7 +41,8 @@ class IdentityCache:
     def __init__(self):
         self._lock = threading.Lock()
         self._readings = set()
-        self._kept = set()
+        # In the order in which they were read: the oldest comes first.
+        self._kept = {}
         self._by_key = {}
         self._next_sweep = 0
         # Whether there was ever anything to drop: most processes only write.
@@ -123,7 +56,24 @@ class IdentityCache:
         identity = memory.identity
         if identity is None or time.monotonic() - identity.since >= conf.IDENTITY_MAX_AGE:
             return None
+        identity.is_used = True
         return identity
+
+    def ageing(self, memory, deferred):
+        """Return other memories whose identities may be read together with that of ``memory``, by their channel names.
+
+        They were asked for since they were read, without the columns ``deferred``, and are at half of their age.
+        """
+        until = time.monotonic() - conf.IDENTITY_MAX_AGE / 2
+        found = {}
+        with self._lock:
+            for other in itertools.islice(self._kept, LOOKS):
+                identity = other.identity
+                if identity.since > until or len(found) == BATCH - 1:
+                    break
+                if identity.is_used and identity.deferred == deferred and other is not memory:
+                    found[identity.channel_name] = other, identity
+        return found
 
     def begin(self):
         """Return the ``Reading`` of a query that begins now. It ends with ``keep()`` or ``end()``."""
@@ -138,20 +88,26 @@ class IdentityCache:
         with self._lock:
             self._readings.discard(reading)
 
-    def keep(self, memory, row, reading):
-        """Keep ``row`` and return its ``Entry``; ``None`` if it was written while it was read, or cannot be copied."""
-        try:
-            identity = Entry(row, reading.since)
-        except TypeError:
-            return self.end(reading)
+    def keep(self, memory, row, reading, deferred=(), others=()):
+        """Keep ``row`` and return its ``Entry``; ``None`` if it was written while it was read, or cannot be copied.
+
+        ``others`` are triples of a memory, what was kept there before the query, and the row, ``None`` to drop that.
+        """
+        users = {}
+        made = [(memory, None, _entry(row, reading, deferred, users))]
+        made += [(other, before, _entry(row, reading, deferred, users)) for other, before, row in others]
         with self._lock:
             self._readings.discard(reading)
-            self._drop(memory)
-            if identity.keys.isdisjoint(reading.written) and conf.IDENTITY_MAX_AGE:
-                self._kept.add(memory)
-                for key in identity.keys:
-                    self._by_key.setdefault(key, set()).add(memory)
-                memory.identity = identity
+            for other, before, identity in made:
+                if before is not None and other.identity is not before:
+                    # It was forgotten meanwhile, or read again.
+                    continue
+                self._drop(other)
+                if identity is not None and identity.keys.isdisjoint(reading.written) and conf.IDENTITY_MAX_AGE:
+                    self._kept[other] = None
+                    for key in identity.keys:
+                        self._by_key.setdefault(key, set()).add(other)
+                    other.identity = identity
         self.sweep()
         return memory.identity
 
@@ -200,7 +156,7 @@ class IdentityCache:
         identity, memory.identity = memory.identity, None
         if identity is None:
             return
-        self._kept.discard(memory)
+        self._kept.pop(memory, None)
         for key in identity.keys:
             others = self._by_key.get(key)
             if others is not None:
@@ -220,6 +176,13 @@ class _Drop:
         self.cache.drop(self.keys)
 
 
+def _entry(row, reading, deferred, users):
+    try:
+        return None if row is None else Entry(row, reading.since, deferred, users)
+    except TypeError:
+        return None
+
+
 cache = IdentityCache()
 
 
@@ -229,39 +192,19 @@ def is_in_transaction(using):
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
-def keys_of(instance):
-    """Return the names of ``instance``, and of those of its parents, under which its identities are found."""
-    keys = []
-    for model in _tables(type(instance)):
-        pk = model._meta.pk
-        value = getattr(instance, pk.attname)
-        try:
-            value = pk.to_python(value)
-        except ValidationError:
-            pass
-        keys.append((model._meta.label, value))
-    return keys
-
-
-@functools.lru_cache(maxsize=None)
-def _tables(model):
-    """Return the models whose tables an instance of ``model`` is written to: a proxy has none of its own."""
-    return tuple(dict.fromkeys(parent._meta.concrete_model for parent in (model, *model._meta.get_parent_list())))
-
-
 def install(row_model):
     """Listen to what writes users, sessions and rows of connections: those models, their parents, children and proxies."""
     from django.contrib.auth import get_user_model
     from django.contrib.sessions.models import Session
 
-    known = {table for model in (get_user_model(), Session, row_model) for table in _tables(model)}
+    known = {table for model in (get_user_model(), Session, row_model) for table in tables(model)}
     for model in apps.get_models(include_auto_created=True):
-        if known.isdisjoint(_tables(model)):
+        if known.isdisjoint(tables(model)):
             continue
         pre_save.connect(_renew, sender=model, dispatch_uid='sockets.identity_cache')
         post_save.connect(_written, sender=model, dispatch_uid='sockets.identity_cache')
         # Who deletes a session deletes its rows. A receiver would have ``clearsessions`` read each one.
-        if Session not in _tables(model):
+        if Session not in tables(model):
             post_delete.connect(_written, sender=model, dispatch_uid='sockets.identity_cache')
     _listen_to_permissions(get_user_model())
 

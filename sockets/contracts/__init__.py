@@ -46,9 +46,10 @@ def has_permissions(socket, names):
     entry = socket._identity.entry_of(user)
     if entry is None:
         return coroutines.settle(user.has_perms(names))
-    found = entry.allowed.get(names)
+    allowed = entry.permissions.allowed
+    found = allowed.get(names)
     if found is None:
-        found = entry.allowed[names] = coroutines.settle(user.has_perms(names))
+        found = allowed[names] = coroutines.settle(user.has_perms(names))
         entry.note_permissions(user)
     return found
 
