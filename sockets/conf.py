@@ -34,6 +34,9 @@ DEFAULTS = {
     'MAX_BAD_FRAMES': 100,
     # Seconds that a function may run before its connection is closed. None: any number.
     'MAX_HANDLING_TIME': None,
+    # How many messages a stream keeps, and for how many seconds. None: all, for ever.
+    'STREAM_MAX_MESSAGES': 1000,
+    'STREAM_MAX_AGE': 7 * 24 * 3600,
     # Dotted paths of the middleware of all handlers, the outermost first.
     'MIDDLEWARE': (),
     # Hosts that a browser's page may come from, written as in ALLOWED_HOSTS, or whole origins, such as

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 from . import databases, engine, messages
 from .connection import calls, frame, identity, replies
 from .connection.coroutines import AsyncMethods
+from .connection.stream_methods import StreamMethods
 from .declaration import handler_classes
 from .exceptions import FrameError, RowMissing
 from .execution import coroutines
@@ -57,7 +58,7 @@ def _with_url_arguments(method: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-class RoutedSocketHandler(AsyncMethods, _Base):
+class RoutedSocketHandler(AsyncMethods, StreamMethods, _Base):
     """A websocket whose frames are dispatched on their type. An instance serves one frame of one connection.
 
     ``routes`` is the list of all routes: pairs of a pattern (``str`` or compiled regex) and a function or the name of a

@@ -15,6 +15,8 @@ _ENVELOPE = TYPE, REF, RESENT
 # What the frames of a demultiplexer have.
 STREAM = 'stream'
 PAYLOAD = 'payload'
+# Of a message of a stream: which one, and where in it.
+KEPT = 'kept'
 
 # Types that both sides know.
 HELLO = 'HELLO'
@@ -23,8 +25,11 @@ PING = 'PING'
 RECONNECT = 'RECONNECT'
 ERROR = 'ERROR'
 ACK = 'ACK'
+FOLLOWING = 'FOLLOWING'
+RESUME = 'RESUME'
+RESUMED = 'RESUMED'
 # What the library sends by itself.
-SENT_BY_US = frozenset([GOT_HELLO, PING, RECONNECT, ERROR, ACK])
+SENT_BY_US = frozenset([GOT_HELLO, PING, RECONNECT, ERROR, ACK, FOLLOWING, RESUMED])
 
 # Codes of an ERROR.
 INVALID_JSON = 'invalid_json'

@@ -17,6 +17,7 @@ from .connection import claims, identity_cache
 from .execution import background, thread_state
 from .models import Membership, Server, Socket
 from .models.servers import HEARTBEATS
+from .streams import housekeeping, replays
 
 logger = logging.getLogger('sockets')
 
@@ -27,7 +28,7 @@ AT_MOST_WHILE_SERVING = 50
 # update() has deactivated, rooms of connections that are gone.
 THOROUGH_INTERVAL = 30
 
-# Seconds for which a process that has just started, perhaps the only one, leaves people the time to come back.
+# Seconds for which a process that has just started leaves people the time to come back.
 TIME_TO_RETURN = 10
 
 # Seconds after which a server on an in-memory layer is lost that has neither a lease on this machine nor noted in its rows
@@ -83,12 +84,8 @@ def purge():
     """
     counts, failures = [], []
     removals = Socket.objects.purge_dead, purge_lost, revoke_expired, revoke_inactive, purge_silent_here
-    for step in (
-        lambda: engine.current().watch_servers(servers_of(own_rows())),
-        *removals,
-        remove_left_rooms,
-        claims.run_due,
-    ):
+    rest = remove_left_rooms, claims.run_due
+    for step in (lambda: engine.current().watch_servers(servers_of(own_rows())), *removals, *rest):
         try:
             counts.append(step() or 0)
         except Exception as error:
@@ -234,10 +231,11 @@ class Housekeeper(threading.Thread):
             'expired': expired(),
             # A query of its own, for an index of its own: OR would read every row.
             'expired_otherwise': expired_otherwise(),
+            **housekeeping.questions(),
         }
 
     def is_late(self):
-        # Whether people have had the time to come back.
+        """Whether people have had the time to come back."""
         return self.began is not None and time.monotonic() - self.began >= TIME_TO_RETURN
 
     def look(self):
@@ -250,14 +248,14 @@ class Housekeeper(threading.Thread):
         if thorough:
             self.next_thorough = now + THOROUGH_INTERVAL
         identity_cache.cache.sweep()
+        replays.cache.sweep()
         # An end that fails again comes to the end.
         steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
-        if thorough:
-            steps.append(revoke_inactive)
+        steps += [revoke_inactive] if thorough else []
         steps.append(partial(self.purge_dead, thorough))
-        if thorough:
-            steps += [purge_lost, ask_the_old, remove_left_rooms]
+        steps += [purge_lost, ask_the_old, remove_left_rooms] if thorough else []
         steps += [revoke_expired] if found.intersection(('expired', 'expired_otherwise')) else []
+        steps += [step for about, step in housekeeping.STEPS.items() if about in found]
         if 'ended' in found or claims.has_tasks():
             steps.append(partial(claims.run_due, late=self.is_late(), waits=False))
         if all([asked_well, *map(self.attempt, steps)]):
@@ -278,7 +276,7 @@ class Housekeeper(threading.Thread):
         return True
 
     def note_trouble(self, error):
-        # Said once: the database or Redis is away, each step meets that, and everybody else says so, too.
+        # Said once: the database or Redis is away, and each step meets that.
         text = f'{type(error).__name__}: {error}'
         if text not in self.troubles:
             logger.error('Housekeeping waits: %s', text)

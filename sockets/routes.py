@@ -267,7 +267,9 @@ class RouteTable:
     match per regex that was defined after it. ``binary`` is the route of binary frames, ``None`` if there is none.
     """
 
-    def __init__(self, routes: Iterable[Route] = (), binary: Optional[Route] = None) -> None:
+    def __init__(
+        self, routes: Iterable[Route] = (), binary: Optional[Route] = None, built_in: Iterable[Route] = ()
+    ) -> None:
         self._routes = [route for route in routes if route.pattern is not bytes]
         self.binary = binary
         self._exact: Dict[Any, Tuple[int, Route]] = {}
@@ -278,6 +280,9 @@ class RouteTable:
                 self._exact[route.pattern] = (rank, route)
             else:
                 self._regexes.insert(0, (rank, route))
+        # No regex takes their place, which may match anything. An exact one does.
+        for route in built_in:
+            self._exact.setdefault(route.pattern, (len(self._routes), route))
 
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)

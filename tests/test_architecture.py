@@ -21,7 +21,7 @@ ROOMS = {
     'access': {'', 'contracts', 'declaration', 'execution', 'models'},
     'admin': {'', 'access', 'operations', 'models'},
     'checks': {'', 'access', 'connection', 'declaration', 'engines', 'execution', 'models'},
-    'connection': {'', 'access', 'contracts', 'declaration', 'execution', 'models'},
+    'connection': {'', 'access', 'contracts', 'declaration', 'execution', 'models', 'streams'},
     'contracts': {'', 'declaration', 'execution'},
     'declaration': {'', 'execution'},
     'engines': {'', 'access', 'checks', 'connection', 'declaration', 'execution', 'layers', 'operations', 'models'},
@@ -32,8 +32,9 @@ ROOMS = {
     'migrations': {'access', 'models'},
     'models': {'', 'connection', 'contracts'},
     'operations': {'', 'contracts', 'models'},
+    'streams': {'', 'connection', 'execution', 'models'},
     'templatetags': {''},
-    'testing': {'', 'connection', 'contracts', 'models'},
+    'testing': {'', 'connection', 'contracts', 'models', 'streams'},
 }
 
 MODULES = {}

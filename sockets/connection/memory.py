@@ -17,6 +17,7 @@ class Memory:
         'identity',
         'session_key',
         'until',
+        'follows',
         'is_served_here',
         'is_kept',
         'is_in_doubt',
@@ -37,6 +38,8 @@ class Memory:
         self.session_key = None
         # Until when its authentication holds, a time of time.time(), as far as is known here.
         self.until = None
+        # The keys of the memberships of the streams that it follows, where this process handles all of its frames.
+        self.follows = None
         # Whether this process handles all of its frames, and one after another; None until that has been asked.
         self.is_served_here = self.is_kept = None
         # Whether its row seems to have gone: the next frame looks.

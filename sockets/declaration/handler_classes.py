@@ -4,6 +4,7 @@ import copy
 
 from django.core.exceptions import ImproperlyConfigured
 
+from .. import messages
 from ..routes import Function, Route, RouteTable, check_declaration
 from . import authentication, middleware, options, overrides
 
@@ -17,7 +18,9 @@ def declare(cls, base):
         options.check_handler(cls, base)
         authentication.check(cls)
     cls._routes = [_resolve(cls, entry) for entry in cls.routes]
-    cls._route_table = RouteTable(cls._routes, _binary_route(cls))
+    cls._route_table = RouteTable(
+        cls._routes, _binary_route(cls), [Route(messages.RESUME, _method(cls, 'on_resume', 'content'))]
+    )
     overrides.check(cls, base or cls)
     if cls.subprotocols:
         # It tells which one was chosen.

@@ -1,4 +1,6 @@
-"""The tables: who is connected, which rooms they are in, whose ends are still to be handled, and which servers live."""
+"""The tables: who is connected, which rooms they are in, whose ends are still to be handled, which servers live, and what
+streams keep.
+"""
 
 from .base import BaseModel
 from .connections import Socket
@@ -7,5 +9,16 @@ from .gone import note_gone
 from .queryset import SocketQuerySet
 from .rooms import Membership
 from .servers import Server
+from .streams import StreamHead, StreamMessage
 
-__all__ = ['BaseModel', 'Ending', 'Membership', 'Server', 'Socket', 'SocketQuerySet', 'note_gone']
+__all__ = [
+    'BaseModel',
+    'Ending',
+    'Membership',
+    'Server',
+    'Socket',
+    'SocketQuerySet',
+    'StreamHead',
+    'StreamMessage',
+    'note_gone',
+]

@@ -91,12 +91,14 @@ class Socket(SpeakingToOne, BaseModel):
 
         It leaves by ``leave()``, or as it ends.
         """
+        return self.enter(Membership.key_of(room), name=Membership.printable(room))
+
+    def enter(self, key: str, **fields: Any) -> bool:
+        """Note the membership ``key``, with ``fields`` if it is new; return whether this connection has it now."""
         if self.pk is None:
             return False
         # Not socket=self: routers need not allow a relation to a row that was read from a replica.
-        membership, is_new = self._memberships().get_or_create(
-            socket_id=self.pk, key=Membership.key_of(room), defaults={'name': Membership.printable(room)}
-        )
+        membership, is_new = self._memberships().get_or_create(socket_id=self.pk, key=key, defaults=fields)
         if is_new and not type(self).objects.using(self._database).filter(pk=self.pk).exists():
             # It has ended in the meantime, and whoever ended it has not seen this.
             membership.delete()
@@ -105,14 +107,18 @@ class Socket(SpeakingToOne, BaseModel):
 
     def leave(self, room: str) -> bool:
         """Leave the room of that name; return whether this connection was in it."""
-        return bool(self._memberships().filter(key=Membership.key_of(room)).delete()[0])
+        return self.withdraw(Membership.key_of(room))
+
+    def withdraw(self, key: str) -> bool:
+        """Remove the membership ``key``; return whether there was one."""
+        return bool(self._memberships().filter(key=key).delete()[0])
 
     @property
     def rooms(self) -> List[str]:
         """The names of the rooms that this connection is in."""
         if self.rooms_left is not None:
             return list(self.rooms_left)
-        return list(self._memberships().values_list('name', flat=True))
+        return list(self._memberships().filter(stream=None).values_list('name', flat=True))
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the row; ``server`` follows from the channel name, ``layer`` from who makes it."""

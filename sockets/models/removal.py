@@ -84,7 +84,9 @@ def close(row: Any, database: str) -> Any:
     with transaction.atomic(using=database):
         if not row.remove():
             return False
-        row.rooms_left = list(Membership.objects.using(database).filter(socket=row.pk).values_list('name', flat=True))
+        row.rooms_left = list(
+            Membership.objects.using(database).filter(socket=row.pk, stream=None).values_list('name', flat=True)
+        )
         leaving(row).save(using=database, force_insert=True)
     return True
 
@@ -109,7 +111,9 @@ def note(
     memberships = Membership.objects.using(database)
     for part in databases.parts(row.pk for row in rows):
         if noisy or any(row.has_arrived for row in rows):
-            for pk, name in memberships.filter(socket__in=part).order_by('pk').values_list('socket_id', 'name'):
+            for pk, name in (
+                memberships.filter(socket__in=part, stream=None).order_by('pk').values_list('socket_id', 'name')
+            ):
                 rooms.setdefault(pk, []).append(name)
         if not keeps_rooms:
             of_these = memberships.filter(socket__in=part)

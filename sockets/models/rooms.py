@@ -1,4 +1,4 @@
-"""Which connections are in which rooms."""
+"""Which connections are in which rooms, and follow which streams."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Membership(models.Model):
-    """That a connection is in a room."""
+    """That a connection is in a room, or follows a stream."""
 
     # No constraint: rows are removed without asking who refers to them, and what refers to none is in no queryset.
     socket = models.ForeignKey(
@@ -15,6 +15,9 @@ class Membership(models.Model):
     # Of the name, which no column could hold: databases limit length and characters, and some take "Tea" for "tea".
     key = models.CharField(max_length=64)
     name = models.TextField()
+    # Of what follows a stream: the key of that, and the names of the streams of demultiplexers, as JSON, around its messages.
+    stream = models.CharField(max_length=64, null=True, db_index=True)
+    envelope = models.TextField(null=True)
 
     class Meta:
         unique_together = [('key', 'socket')]
@@ -24,9 +27,9 @@ class Membership(models.Model):
 
     @staticmethod
     def key_of(name: str) -> str:
-        """Return the key of the room ``name``; ``TypeError`` if that is no ``str``."""
+        """Return the key of the room or stream ``name``; ``TypeError`` if that is no ``str``."""
         if not isinstance(name, str):
-            raise TypeError(f'A room is called by a str, not {name!r:.40}.')
+            raise TypeError(f'A room or stream is called by a str, not {name!r:.40}.')
         return hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()
 
     @staticmethod

@@ -10,6 +10,7 @@ from unittest import mock
 from .. import callbacks, engine, presence
 from ..connection import claims
 from ..models import removal
+from ..streams import following
 from .commits import run_on_commit
 
 _current: 'Optional[_Sandbox]' = None
@@ -34,6 +35,7 @@ def sandbox(layer: Any = None, routing: Any = None) -> Iterator[None]:
         stack.enter_context(mock.patch.object(presence, 'start_housekeeper'))
         stack.enter_context(mock.patch.object(presence, 'background', _SameThread))
         stack.callback(presence._unfinished.clear)
+        stack.enter_context(mock.patch.object(following, 'teller', following.Teller(is_patient=False)))
         # Ends are handled in this thread, and who leaves has left at once.
         stack.enter_context(mock.patch.object(claims, 'THREADS', 0))
         stack.enter_context(mock.patch.object(removal, 'delay_of', lambda handler: 0))

@@ -1,0 +1,18 @@
+"""What the housekeeper asks of streams, and does about them."""
+
+from functools import partial
+
+from . import Stream, numbering, pushes, retention
+
+# By the question that finds them.
+STEPS = {
+    'unnumbered': partial(numbering.number_left, Stream),
+    'to_remind': partial(pushes.remind, numbering.REMIND_AFTER),
+    'to_trim': retention.trim,
+}
+
+
+def questions():
+    """Return what is asked every second, as querysets by name."""
+    heads = retention.heads()
+    return {'unnumbered': numbering.unnumbered(), 'to_remind': heads.to_remind(), 'to_trim': heads.to_trim()}

@@ -1,0 +1,91 @@
+"""What followers are sent: the messages of a stream, and where it stands."""
+
+import json
+import logging
+
+from django.conf import settings
+
+from .. import callbacks, fanout, messages
+from ..models import Socket, StreamHead
+from ..models.ends import in_seconds
+from ..models.queryset import check_declared
+from .positions import position_of
+from .tables import database
+
+logger = logging.getLogger('sockets')
+
+
+def kept_text(name, epoch, message):
+    """Return the text of a frame with ``message`` of the stream ``name``."""
+    kept = json.dumps({'stream': name, 'epoch': epoch, 'offset': message.offset}, separators=(',', ':'))
+    body = message.text[:-1]
+    return f'{body}{"" if body == "{" else ","}"{messages.KEPT}":{kept}}}'
+
+
+def wrapped(text, envelope):
+    """Return ``text`` in ``envelope``: the names of streams of demultiplexers, as JSON, or ``None``."""
+    for name in reversed(json.loads(envelope) if envelope else ()):
+        text = f'{{"{messages.STREAM}":{json.dumps(name)},"{messages.PAYLOAD}":{text}}}'
+    return text
+
+
+def followers(key):
+    """Return the names of the connections that follow the stream ``key``, by the envelopes in which they do."""
+    rows = Socket.objects.using(database()).filter(memberships__stream=key)
+    found = {}
+    for name, envelope in rows.order_by().values_list('channel_name', 'memberships__envelope'):
+        found.setdefault(envelope, []).append(name)
+    return found
+
+
+def push(stream, epoch, numbered):
+    """Send ``numbered`` messages to the followers of ``stream``. Who gets none of it is told where the stream stands."""
+    names = followers(stream.key)
+    if settings.DEBUG and names:
+        _check_declared(stream, numbered)
+    for message in numbered:
+        send(names, kept_text(stream.name, epoch, message))
+    callbacks.purge_if_due()
+
+
+def send(names, text):
+    """Send ``text`` to the connections ``names``, by envelope. A layer that is away loses nothing that is kept."""
+    for envelope, those in names.items():
+        try:
+            fanout.send_many(those, {'text': wrapped(text, envelope)})
+        except Exception as error:
+            logger.warning(
+                'A message of a stream did not reach %d connections, which will ask for it: %s: %s',
+                len(those),
+                type(error).__name__,
+                error,
+            )
+
+
+def following_text(name, head, since=None):
+    """Return the text of the frame that says where the stream ``name`` stands."""
+    content = {messages.TYPE: messages.FOLLOWING, **position_of(name, head)}
+    if since is not None:
+        content['since'] = {'epoch': since['epoch'], 'offset': since['offset']}
+    return messages.encode(content)
+
+
+def remind(remind_after):
+    """Tell the followers of streams that have not moved lately where these stand: the last message may have been lost.
+
+    ``remind_after`` are the seconds between two times.
+    """
+    heads = StreamHead.objects.using(database())
+    for head in heads.to_remind().order_by('remind_at')[:100]:
+        times = head.reminders + 1
+        due = in_seconds(remind_after[times]) if times < len(remind_after) else None
+        # One process does it.
+        same = heads.to_remind().filter(pk=head.pk, offset=head.offset, reminders=head.reminders)
+        if same.update(remind_at=due, reminders=times):
+            send(followers(head.key), following_text(head.name, head))
+
+
+def _check_declared(stream, numbered):
+    paths = set(Socket.objects.using(database()).filter(memberships__stream=stream.key).values_list('path', flat=True))
+    for message in numbered:
+        check_declared(paths, json.loads(message.text))

@@ -1,0 +1,174 @@
+"""What somebody has missed of a stream, read for all that wait for the same."""
+
+import collections
+import json
+import threading
+import time
+
+from .. import messages
+from ..exceptions import FrameError
+from ..models import StreamHead, StreamMessage
+from . import following
+from .positions import check_limit, check_position, is_lost, is_position, position_of
+from .tables import database, key_of, printable
+
+# How many messages one RESUMED has, of how many characters of JSON; a longer message comes alone.
+MAX_MESSAGES = 300
+MAX_SIZE = 1024 * 1024
+
+# How many streams one RESUME may ask for.
+MAX_STREAMS = 100
+
+# Seconds for which others get what one has read. What is sent meanwhile is pushed to them.
+SHARED_FOR = 0.5
+# How many such are kept.
+_AT_MOST = 16
+
+# ``rows``: messages without gaps, from the first that was missed; ``has_more``: whether there are others after them.
+Replay = collections.namedtuple('Replay', 'head is_lost rows has_more')
+
+
+class ReplayCache:
+    """What was read lately. For several threads, of which one reads for all that ask for the same meanwhile."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._shared = {}
+
+    def read(self, key, epoch, offset):
+        """Return the ``Replay`` of the stream ``key`` for somebody who has read up to ``offset`` of ``epoch``."""
+        now = time.monotonic()
+        with self._lock:
+            self._drop_old(now)
+            shared = self._shared.get((key, epoch, offset))
+            if shared is None:
+                shared = self._shared[key, epoch, offset] = _Shared(now)
+        with shared.lock:
+            if shared.replay is None:
+                shared.replay = read(key, epoch, offset)
+                if not shared.replay.rows:
+                    # Who asks has seen that there is something: it is not there yet for us.
+                    self._drop((key, epoch, offset), shared)
+        return shared.replay
+
+    def forget(self, key):
+        """Drop what was read of the stream ``key``."""
+        with self._lock:
+            for other in [other for other in self._shared if other[0] == key]:
+                del self._shared[other]
+
+    def sweep(self):
+        """Drop what is too old."""
+        with self._lock:
+            self._drop_old(time.monotonic())
+
+    def _drop(self, name, shared):
+        with self._lock:
+            if self._shared.get(name) is shared:
+                del self._shared[name]
+
+    def _drop_old(self, now):
+        # In the order in which they were read.
+        for name, shared in list(self._shared.items()):
+            if now - shared.since < SHARED_FOR and len(self._shared) <= _AT_MOST:
+                break
+            del self._shared[name]
+
+
+class _Shared:
+    __slots__ = ('since', 'lock', 'replay')
+
+    def __init__(self, since):
+        self.since = since
+        self.lock = threading.Lock()
+        self.replay = None
+
+
+cache = ReplayCache()
+
+
+def read(key, epoch, offset, limit=MAX_MESSAGES):
+    """Return the ``Replay`` for somebody who has read up to ``offset`` of ``epoch``."""
+    using = database()
+    heads = StreamHead.objects.using(using).filter(pk=key)
+    head = heads.first()
+    if is_lost(head, epoch, offset):
+        return Replay(head, True, (), False)
+    if head is None or offset == head.offset:
+        return Replay(head, False, (), False)
+    kept = StreamMessage.objects.using(using).filter(key=key, offset__gt=offset).order_by('offset')
+    rows, size, has_more = [], 0, False
+    # Not all at once: three hundred may be of a megabyte each.
+    for row in kept[: limit + 1].iterator():
+        size += len(row.text)
+        if rows and (len(rows) == limit or size > MAX_SIZE):
+            has_more = True
+            break
+        rows.append(row)
+    if [row.offset for row in rows] != list(range(offset + 1, offset + 1 + len(rows))) or not rows:
+        # Some were trimmed since the head was read.
+        return Replay(heads.first(), True, (), False)
+    return Replay(head, False, rows, has_more)
+
+
+def history(stream, since, limit):
+    """Return what ``Stream.history()`` does."""
+    check_limit('limit', limit)
+    if since is not None:
+        check_position(since)
+    using = database()
+    head = StreamHead.objects.using(using).filter(pk=stream.key).first()
+    if head is None or limit is None:
+        return []
+    rows = StreamMessage.objects.using(using).filter(key=stream.key, offset__gt=head.trimmed)
+    if since is None or is_lost(head, **_epoch_and_offset(since)):
+        found = list(reversed(rows.order_by('-offset')[:limit]))
+    else:
+        found = list(rows.filter(offset__gt=since['offset']).order_by('offset')[:limit])
+    return [content_of(stream.name, head.epoch, row) for row in found]
+
+
+def content_of(name, epoch, row):
+    """Return the content of a message, with its place in the stream ``name``."""
+    kept = {'stream': name, 'epoch': epoch, 'offset': row.offset}
+    return {**json.loads(row.text), messages.KEPT: kept}
+
+
+def resume(handler, content):
+    """Return the ``RESUMED`` that answers the ``RESUME`` of a client: what it has missed of streams that it follows."""
+    asked = content.get('streams')
+    if not isinstance(asked, dict) or not all(is_position(position) for position in asked.values()):
+        raise FrameError(
+            messages.INVALID_CONTENT,
+            'A RESUME has streams and where you are in them: {"streams": {"room:tea": {"epoch": "k3f9", "offset": 12}}}.',
+        )
+    if len(asked) > MAX_STREAMS:
+        raise FrameError(messages.INVALID_CONTENT, f'A RESUME asks for at most {MAX_STREAMS} streams.')
+    answers, left, size = {}, MAX_MESSAGES, MAX_SIZE
+    for name in following.followed(handler, asked):
+        replay = cache.read(key_of(name), **_epoch_and_offset(asked[name]))
+        rows = []
+        for row in replay.rows[:left]:
+            # One comes, however long it is.
+            if len(row.text) > size and left < MAX_MESSAGES:
+                break
+            left, size = left - 1, size - len(row.text)
+            rows.append(row)
+        answers[name] = _answer(name, asked[name], replay, rows)
+    return {messages.TYPE: messages.RESUMED, 'streams': answers}
+
+
+def _answer(name, position, replay, rows):
+    offset = None if replay.is_lost else rows[-1].offset if rows else position['offset']
+    at = position_of(printable(name), replay.head, offset)
+    return {
+        'epoch': at['epoch'],
+        'offset': at['offset'],
+        'lost': replay.is_lost,
+        'more': replay.has_more or len(rows) < len(replay.rows),
+        'messages': [content_of(at['stream'], at['epoch'], row) for row in rows],
+    }
+
+
+def _epoch_and_offset(position):
+    return {'epoch': position['epoch'], 'offset': position['offset']}

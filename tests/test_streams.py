@@ -1,0 +1,342 @@
+"""Streams: what is kept, numbered, sent, and asked for again."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from sockets import RoutedSocketHandler
+from sockets.models import Socket, StreamHead, StreamMessage
+from sockets.multiplexing import SocketDemultiplexer
+from sockets.presence import Housekeeper
+from sockets.streams import Stream, replays
+from sockets.testing import SocketClient
+
+pytestmark = pytest.mark.django_db
+
+
+class Room(RoutedSocketHandler):
+    routes = (*RoutedSocketHandler.routes, ('FOLLOW', 'on_follow'), ('LEAVE', 'on_leave'), ('SAY', 'on_say'))
+
+    def on_follow(self, content):
+        self.follow(content['name'], content.get('since'), content.get('last'))
+
+    def on_leave(self, content):
+        self.unfollow(content['name'])
+
+    def on_say(self, content):
+        Stream(content['name']).send_action('SAID', text=content['text'])
+
+
+@pytest.fixture
+def client(db):
+    with SocketClient('/room/', handler=Room) as client:
+        yield client
+
+
+def following(name, offset, **fields):
+    head = StreamHead.objects.get(name=name)
+    return {'type': 'FOLLOWING', 'stream': name, 'epoch': head.epoch, 'offset': offset, **fields}
+
+
+def said(name, offset, text):
+    epoch = StreamHead.objects.get(name=name).epoch
+    return {'type': 'SAID', 'text': text, 'kept': {'stream': name, 'epoch': epoch, 'offset': offset}}
+
+
+def say(name, *texts):
+    for text in texts:
+        Stream(name).send_action('SAID', text=text)
+
+
+def resume(client, name, offset, epoch=None):
+    epoch = StreamHead.objects.get(name=name).epoch if epoch is None else epoch
+    return client.request('RESUME', streams={name: {'epoch': epoch, 'offset': offset}})['streams'][name]
+
+
+def test_a_follower_is_told_where_the_stream_stands_and_then_gets_its_messages(client):
+    say('tea', 'before')
+    client.send('FOLLOW', name='tea')
+    say('tea', 'after')
+    say('coffee', 'to others')
+    assert client.received() == [following('tea', 1), said('tea', 2, 'after')]
+    client.send('LEAVE', name='tea')
+    say('tea', 'later')
+    assert client.received() == []
+
+
+def test_a_stream_without_messages_stands_at_0_of_no_epoch(client):
+    assert Stream('tea').position() == {'stream': 'tea', 'epoch': '', 'offset': 0}
+    client.send('FOLLOW', name='tea', last=10)
+    assert client.received() == [{'type': 'FOLLOWING', 'stream': 'tea', 'epoch': '', 'offset': 0}]
+    say('tea', 'first')
+    assert client.received() == [said('tea', 1, 'first')]
+    assert [message['text'] for message in resume(client, 'tea', 0, epoch='')['messages']] == ['first']
+
+
+def test_who_comes_back_is_given_what_it_has_missed(client):
+    say('tea', 'a', 'b', 'c')
+    client.send('FOLLOW', name='tea')
+    epoch = StreamHead.objects.get().epoch
+    messages = [said('tea', 2, 'b'), said('tea', 3, 'c')]
+    missed = {'epoch': epoch, 'offset': 3, 'lost': False, 'more': False, 'messages': messages}
+    assert resume(client, 'tea', 1) == missed
+    assert resume(client, 'tea', 3) == {**missed, 'messages': []}
+
+
+@pytest.mark.parametrize('epoch, offset', [('other', 1), ('', 1), (None, 4), ('other', 0)])
+def test_what_cannot_be_told_apart_from_a_gap_is_lost(client, epoch, offset):
+    say('tea', 'a', 'b', 'c')
+    client.send('FOLLOW', name='tea')
+    answer = resume(client, 'tea', offset, epoch)
+    epoch = StreamHead.objects.get().epoch
+    assert answer == {'epoch': epoch, 'offset': 3, 'lost': True, 'more': False, 'messages': []}
+
+
+def test_a_position_in_a_stream_that_is_gone_is_lost(client):
+    client.send('FOLLOW', name='tea')
+    lost = {'epoch': '', 'offset': 0, 'lost': True, 'more': False, 'messages': []}
+    assert resume(client, 'tea', 7, 'k3f9') == lost
+    assert resume(client, 'tea', 0, '')['lost'] is False
+
+
+def test_only_streams_that_are_followed_are_answered(client):
+    say('tea', 'a')
+    say('coffee', 'b')
+    client.send('FOLLOW', name='tea')
+    streams = {name: {'epoch': '', 'offset': 0} for name in ('tea', 'coffee', 'milk')}
+    assert set(client.request('RESUME', streams=streams)['streams']) == {'tea'}
+    client.send('LEAVE', name='tea')
+    assert client.request('RESUME', streams=streams)['streams'] == {}
+
+
+@pytest.mark.parametrize(
+    'streams',
+    [
+        None,
+        [],
+        'tea',
+        {'tea': None},
+        {'tea': {}},
+        {'tea': {'epoch': 'a', 'offset': -1}},
+        {'tea': {'epoch': 'a', 'offset': True}},
+        {'tea': {'epoch': 'a', 'offset': 1.5}},
+        {'tea': {'epoch': 'a', 'offset': 2**63}},
+        {'tea': {'epoch': 1, 'offset': 1}},
+        {str(n): {'epoch': 'a', 'offset': 1} for n in range(101)},
+    ],
+)
+def test_a_resume_that_cannot_be_understood_is_the_mistake_of_the_client(client, streams):
+    client.send('RESUME', ref=1, streams=streams)
+    (answer,) = client.received()
+    assert (answer['type'], answer['code'], answer['ref']) == ('ERROR', 'invalid_content', 1)
+
+
+def test_what_is_rolled_back_was_never_sent_and_leaves_no_gap(client):
+    client.send('FOLLOW', name='tea')
+    say('tea', 'a')
+    with pytest.raises(KeyError), transaction.atomic():
+        say('tea', 'b')
+        raise KeyError
+    with transaction.atomic():
+        say('tea', 'c')
+        with pytest.raises(KeyError), transaction.atomic():
+            say('tea', 'd')
+            raise KeyError
+        assert len(client.received()) == 2
+    assert client.received() == [said('tea', 2, 'c')]
+    assert [row.offset for row in StreamMessage.objects.order_by('pk')] == [1, 2]
+
+
+def test_a_message_needs_no_more_than_its_queries(client, django_assert_num_queries):
+    say('tea', 'a')
+    # The message; a savepoint here, a transaction elsewhere: the lock, the head, what waits, its number, the head; and who
+    # follows.
+    with django_assert_num_queries(9):
+        say('tea', 'b')
+
+
+def test_history_is_the_last_messages_or_those_after_a_position(client):
+    say('tea', *'abcde')
+    history = Stream('tea').history
+    assert history(limit=2) == [said('tea', 4, 'd'), said('tea', 5, 'e')]
+    assert [message['text'] for message in history()] == list('abcde')
+    since = history()[1]['kept']
+    assert [message['text'] for message in history(since)] == list('cde')
+    assert [message['text'] for message in history(since, limit=2)] == list('cd')
+    assert [message['text'] for message in history({'epoch': 'other', 'offset': 1}, limit=2)] == list('de')
+    assert history(Stream('tea').position()) == [] == Stream('milk').history()
+
+
+def test_who_has_had_nothing_begins_where_it_is_told(client):
+    say('tea', *'abcde')
+    client.send('FOLLOW', name='tea', last=2)
+    client.send('FOLLOW', name='tea', last=99)
+    client.send('FOLLOW', name='tea', since={'epoch': 'k3f9', 'offset': 1})
+    epoch = StreamHead.objects.get().epoch
+    assert [message['since'] for message in client.received()] == [
+        {'epoch': epoch, 'offset': 3},
+        {'epoch': epoch, 'offset': 0},
+        {'epoch': 'k3f9', 'offset': 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    'mistake',
+    [
+        lambda: Stream(5),
+        lambda: Stream('tea', max_messages=0),
+        lambda: Stream('tea', max_age=1.5),
+        lambda: Stream('tea').send_json({'type': 'SAID', 'kept': 1}),
+        lambda: Stream('tea').send_json(['SAID']),
+        lambda: Stream('tea').send_action('SAID', at=object()),
+        lambda: Stream('tea').history(limit=0),
+        lambda: Stream('tea').history(since=3),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_is_kept(db, mistake):
+    with pytest.raises(TypeError):
+        mistake()
+    assert not StreamMessage.objects.exists()
+
+
+def test_messages_beyond_the_retention_are_removed_in_parts_and_then_lost(client, settings):
+    settings.SOCKETS = {'STREAM_MAX_MESSAGES': 3}
+    client.send('FOLLOW', name='tea')
+    say('tea', *'abcdefgh')
+    assert StreamMessage.objects.count() == 8
+    Housekeeper().look()
+    assert [row.offset for row in StreamMessage.objects.order_by('offset')] == [6, 7, 8]
+    assert resume(client, 'tea', 4)['lost'] is True
+    assert [message['text'] for message in resume(client, 'tea', 5)['messages']] == list('fgh')
+    assert StreamHead.objects.get().trim_at is not None
+
+
+def test_messages_that_are_too_old_are_removed(client):
+    say('tea', *'abc')
+    StreamMessage.objects.filter(offset__lt=3).update(created=timezone.now() - timedelta(days=8))
+    StreamHead.objects.update(trim_at=timezone.now() - timedelta(seconds=2))
+    Housekeeper().look()
+    assert [row.offset for row in StreamMessage.objects.all()] == [3]
+    head = StreamHead.objects.get()
+    assert head.trimmed == 2 and head.trim_at > timezone.now() + timedelta(days=6)
+
+
+def test_a_stream_may_keep_more_or_less_than_others(client):
+    for text in 'abcdef':
+        Stream('tea', max_messages=2, max_age=60).send_action('SAID', text=text)
+    Housekeeper().look()
+    assert StreamMessage.objects.count() == 2
+    assert StreamHead.objects.get().trim_at < timezone.now() + timedelta(seconds=61)
+
+
+def test_what_is_cleared_is_gone_and_numbers_go_on(client):
+    say('tea', *'abc')
+    Stream('tea').clear()
+    say('tea', 'd')
+    assert Stream('tea').history() == [said('tea', 4, 'd')]
+    Stream('milk').clear()
+
+
+def test_a_message_whose_writer_died_after_the_commit_is_numbered_by_the_housekeeper(client):
+    client.send('FOLLOW', name='tea')
+    client.received()
+    StreamMessage.objects.create(key=Stream('tea').key, name='tea', text='{"type":"SAID","text":"a"}')
+    Housekeeper().look()
+    assert client.received() == []
+    StreamMessage.objects.update(created=timezone.now() - timedelta(seconds=3))
+    Housekeeper().look()
+    assert client.received() == [said('tea', 1, 'a')]
+
+
+def test_followers_of_a_stream_that_has_moved_are_told_again_where_it_stands(client):
+    client.send('FOLLOW', name='tea')
+    say('tea', 'a')
+    client.received()
+    for _ in range(5):
+        StreamHead.objects.filter(remind_at__isnull=False).update(remind_at=timezone.now() - timedelta(seconds=2))
+        Housekeeper().look()
+    # Once a second later, and twice more: one of these may be lost as well.
+    assert client.received() == [following('tea', 1)] * 3
+
+
+def test_rooms_and_streams_of_the_same_name_are_apart(client):
+    client.send('FOLLOW', name='tea')
+    row = Socket.objects.get()
+    assert row.rooms == [] and not Socket.objects.in_room('tea').exists()
+    assert list(Stream('tea').followers()) == [row]
+    row.join('tea')
+    client.send('LEAVE', name='tea')
+    assert row.rooms == ['tea'] and not Stream('tea').followers().exists()
+
+
+def test_through_a_demultiplexer_messages_come_in_the_envelope_of_the_stream(db):
+    class Whole(SocketDemultiplexer):
+        streams = {'chat': Room, 'game': Room}
+
+    with SocketClient('/room/', handler=Whole) as client:
+        for stream in ('chat', 'game'):
+            client.send_json({'stream': stream, 'payload': {'type': 'FOLLOW', 'name': 'tea'}})
+        say('tea', 'a')
+        assert client.received() == [
+            {'stream': 'chat', 'payload': {'type': 'FOLLOWING', 'stream': 'tea', 'epoch': '', 'offset': 0}},
+            {'stream': 'game', 'payload': {'type': 'FOLLOWING', 'stream': 'tea', 'epoch': '', 'offset': 0}},
+            {'stream': 'chat', 'payload': said('tea', 1, 'a')},
+            {'stream': 'game', 'payload': said('tea', 1, 'a')},
+        ]
+        position = {'tea': {'epoch': '', 'offset': 0}}
+        client.send_json({'stream': 'chat', 'payload': {'type': 'RESUME', 'ref': 7, 'streams': position}})
+        (answer,) = client.received()
+        assert answer['stream'] == 'chat' and answer['payload']['ref'] == 7
+        assert answer['payload']['streams']['tea']['messages'] == [said('tea', 1, 'a')]
+        client.send_json({'stream': 'chat', 'payload': {'type': 'LEAVE', 'name': 'tea'}})
+        say('tea', 'b')
+        assert client.received() == [{'stream': 'game', 'payload': said('tea', 2, 'b')}]
+
+
+def test_a_regex_that_matches_anything_leaves_resume_alone(db):
+    class Greedy(Room):
+        routes = (*Room.routes, (re.compile('.*'), lambda socket, content: {'type': 'MINE'}))
+
+    with SocketClient('/room/', handler=Greedy) as client:
+        assert client.request('RESUME', streams={})['type'] == 'RESUMED'
+
+    class Own(Room):
+        routes = (('RESUME', lambda socket, content: {'type': 'MINE'}),)
+
+    with SocketClient('/room/', handler=Own) as client:
+        assert client.request('RESUME', streams={})['type'] == 'MINE'
+
+
+def test_parts_are_of_so_many_messages_and_so_much_text(client, monkeypatch):
+    monkeypatch.setattr(replays, 'MAX_SIZE', 200)
+    say('tea', 'a', 'x' * 300, *'bcd')
+    client.send('FOLLOW', name='tea')
+    offset, parts = 0, []
+    while not parts or parts[-1]['more']:
+        parts.append(resume(client, 'tea', offset))
+        offset = parts[-1]['offset']
+    assert [[message['kept']['offset'] for message in part['messages']] for part in parts] == [[1], [2], [3, 4, 5]]
+
+
+def test_streams_share_what_one_answer_may_have(client, monkeypatch):
+    monkeypatch.setattr(replays, 'MAX_MESSAGES', 3)
+    for name in ('tea', 'milk'):
+        say(name, 'a', 'b')
+        client.send('FOLLOW', name=name)
+    streams = {name: {'epoch': '', 'offset': 0} for name in ('tea', 'milk')}
+    answer = client.request('RESUME', streams=streams)['streams']
+    assert [(part['offset'], part['more']) for part in answer.values()] == [(2, False), (1, True)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_storm_of_clients_that_come_back_shares_what_is_read(client, django_assert_num_queries):
+    say('tea', *'abc')
+    client.send('FOLLOW', name='tea')
+    resume(client, 'tea', 1)
+    epoch = StreamHead.objects.get().epoch
+    with django_assert_num_queries(0):
+        for _ in range(100):
+            replays.cache.read(Stream('tea').key, epoch, 1)
