@@ -197,7 +197,7 @@ def test_who_has_had_nothing_begins_where_it_is_told(client):
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_kept(db, mistake):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match='stream|number|position|yours|dict|JSON|message'):
         mistake()
     assert not StreamMessage.objects.exists()
 

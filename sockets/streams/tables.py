@@ -1,10 +1,11 @@
 """Where the rows of streams are, and under which keys."""
 
 import hashlib
+from functools import partial
 
 from ..models import Membership, Socket
 
-key_of = Membership.key_of
+key_of = partial(Membership.key_of, what='stream')
 printable = Membership.printable
 
 
