@@ -33,7 +33,7 @@ ROOMS = {
     'models': {'', 'connection', 'contracts'},
     'operations': {'', 'contracts', 'models'},
     'streams': {'', 'connection', 'execution', 'models'},
-    'templatetags': {''},
+    'templatetags': {'', 'streams'},
     'testing': {'', 'connection', 'contracts', 'models', 'streams'},
 }
 

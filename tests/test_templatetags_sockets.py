@@ -1,7 +1,11 @@
+import json
 import re
 
+import pytest
 from django.core.management import call_command
 from django.template import Context, Template
+
+from sockets.streams import Stream
 
 SCRIPT = re.compile(r'<script type="module" src="(.+)"></script>$')
 
@@ -29,3 +33,15 @@ def test_the_storage_of_static_files_names_the_script(settings, tmp_path):
     call_command('collectstatic', interactive=False, verbosity=0, ignore_patterns=['admin'])
     name = re.match(r'/static/(sockets/sockets\.[0-9a-f]{12}\.js)$', source()).group(1)
     assert 'class SocketRouter' in (tmp_path / name).read_text()
+
+
+@pytest.mark.django_db
+def test_the_position_of_a_stream_is_printed_for_the_page_and_nothing_in_it_ends_the_element():
+    text = '{% load sockets %}{% stream_position one other %}'
+    one, other = Stream('</script><b>&amp;').position(), {'stream': 'tea', 'epoch': 'k3f9', 'offset': 2, 'more': 1}
+    printed = Template(text).render(Context({'one': one, 'other': other}))
+    data = re.match('<script type="application/json" data-stream-positions>(.*)</script>$', printed).group(1)
+    assert '<' not in data and json.loads(data) == [one, {'stream': 'tea', 'epoch': 'k3f9', 'offset': 2}]
+    for wrong in (None, 5, {'stream': 'tea'}):
+        with pytest.raises(TypeError, match=r'A position is what Stream.position\(\) returns'):
+            Template(text).render(Context({'one': wrong, 'other': other}))

@@ -2,7 +2,16 @@
 export interface Frame {
   type: string;
   ref?: string;
+  /** Of a message of a stream: which one, and where in it. */
+  kept?: Position;
   [field: string]: any;
+}
+
+/** How far somebody has a stream. */
+export interface Position {
+  stream: string;
+  epoch: string;
+  offset: number;
 }
 
 /** What travels, by type: what the server pushes, and what it is sent and answers. Narrow it for a socket of yours. */
@@ -52,6 +61,11 @@ export interface SocketEvents {
   reconnect: {type: 'RECONNECT'; details: string; [field: string]: any};
   /** An ERROR that answers no request. It goes to the console unless preventDefault() is called. */
   error: {type: 'ERROR'; code: string; details: string; [field: string]: any};
+  /**
+   * Messages of a stream that the server does not have any more: the page is to load what it shows anew. It goes on after
+   * `offset`. `within`: the streams of demultiplexers that it comes through, if any.
+   */
+  lost: Position & {within?: string[]};
 }
 
 /** Why a request has no answer, or a frame was not taken. */

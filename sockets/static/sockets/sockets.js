@@ -38,6 +38,16 @@ const BATCH_BYTES = 2 ** 20;
 // How a binary frame begins that has an envelope: JSON with its ref, between two NULs.
 const MARK = '\0{"ref":';
 
+// Streams: ms, at least, that a message has to come which another one has overtaken; twice that when it was asked for in
+// vain, and so on up to the longest. ms in which streams gather that are asked for together.
+const GAP = 200;
+const LONGEST_GAP = 5000;
+const GATHER = 20;
+// ms after which we ask, though the server has not said where a stream stands: that may have been lost.
+const UNTOLD = 5000;
+// How many messages of a stream wait for those before them. They all come again when these are asked for.
+const HELD = 1000;
+
 // ms between two looks at the clock. It jumps while a laptop sleeps; timers only stop.
 const TICK = 5000;
 
@@ -57,7 +67,7 @@ export class SocketError extends Error {
 /**
  * A socket at `path` (that of the page if none is given), which connects at once and whenever it must.
  *
- * Events, each a CustomEvent: `state`, `open`, `close`, `reconnect`, `error`.
+ * Events, each a CustomEvent: `state`, `open`, `close`, `reconnect`, `error`, `lost`.
  */
 export class SocketRouter extends EventTarget {
   #url;
@@ -77,6 +87,11 @@ export class SocketRouter extends EventTarget {
   #queue = new Set();    // entries that wait for a connection, in order
   #unheard = new Set();  // entries that were sent and that the server may not have heard, in order
   #waiting = new Map();  // ref -> the entry of a request without an answer, in order
+  #streams = new Streams({
+    send: content => this.#isOpen && this.#ws.send(JSON.stringify(content)),
+    deliver: content => this.#deliver(content),
+    lost: detail => this.#emit('lost', detail),
+  });
 
   constructor(path = pagePath(), options = {}) {
     super();
@@ -188,6 +203,7 @@ export class SocketRouter extends EventTarget {
     this.#bytes = 0;
     ws.binaryType = 'arraybuffer';
     ws.onopen = () => {
+      this.#streams.begin();
       this.#flush();
       this.#expectFrame();
       this.#become('open');
@@ -243,6 +259,7 @@ export class SocketRouter extends EventTarget {
     // The connection is good. (Who is refused gets an ERROR or RECONNECT first.)
     if (type !== 'ERROR' || ref !== undefined) this.#failures = 0;
     if (type === 'PING') return this.#ws.send(encode('PING'));
+    if (this.#streams.take(content)) return;
     const request = this.#waiting.get(ref);
     if (request) {
       return type === 'ERROR' ? request.fail(content.code, content.details, content) : request.answer(content);
@@ -253,6 +270,11 @@ export class SocketRouter extends EventTarget {
       if (this.#emit('error', content)) console.warn(`The server says ${content.code}: ${content.details}`);
       return;
     }
+    this.#deliver(content);
+  }
+
+  #deliver(content) {
+    const {type} = content;
     if (this.#hand(type, content, this.#default)) return;
     console.warn(`No route for the type ${type}. Add socket.route('${type}', fn) or socket.default(fn).`);
   }
@@ -300,6 +322,7 @@ export class SocketRouter extends EventTarget {
     const ws = this.#ws;
     const wasOpen = this.#state === 'open';
     this.#ws = null;
+    this.#streams.end();
     this.#setTimer(Infinity);
     if (ws) {
       // Its own close event can take a minute when nobody is there any more.
@@ -392,7 +415,9 @@ export class SocketRouter extends EventTarget {
       visibilitychange: () => document.hidden || wakeUnlessOffline(),
     };
     for (const [type, listener] of Object.entries(listeners)) {
-      globalThis.addEventListener?.(type, listener, {signal: controller.signal});
+      // Node may forget the signal's part of this when it collects garbage.
+      const unlessClosed = event => controller.signal.aborted || listener(event);
+      globalThis.addEventListener?.(type, unlessClosed, {signal: controller.signal});
     }
     let before = Date.now();
     const ticks = setInterval(() => {
@@ -420,6 +445,198 @@ export class SocketRouter extends EventTarget {
   #emit(type, detail) {
     return this.dispatchEvent(new CustomEvent(type, {detail, cancelable: true}));
   }
+}
+
+/** The streams that a socket follows: each message goes to the page once, in order, and what was missed is asked for. */
+class Streams {
+  #socket;
+  #streams = new Map();  // where it is -> a stream
+  #asked = new Map();    // ref -> the streams that a RESUME asks for
+  #due = new Set();      // streams that the next one will ask for
+  #timer;
+
+  constructor(socket) {
+    this.#socket = socket;
+  }
+
+  /** There is a new connection. */
+  begin() {
+    for (const stream of this.#streams.values()) {
+      stream.before = stream.offset;
+      if (stream.epoch !== undefined) this.#askLater(stream, UNTOLD);
+    }
+  }
+
+  /** The connection is lost, and with it what was asked for. What was overtaken comes again. */
+  end() {
+    clearTimeout(this.#timer);
+    this.#asked.clear();
+    this.#due.clear();
+    for (const stream of this.#streams.values()) {
+      stopTimer(stream);
+      Object.assign(stream, {isTold: false, isAsked: false, tries: 0});
+      if (stream.epoch !== undefined) stream.held.clear();
+    }
+  }
+
+  /** Return whether `content` is about a stream, and is dealt with. */
+  take(content) {
+    const [within, body] = unpack(content);
+    if (body.kept && typeof body.kept.stream === 'string') this.#receive(this.#find(within, body.kept.stream), body);
+    else if (body.type === 'FOLLOWING') this.#follow(this.#find(within, body.stream), body);
+    else if (this.#asked.has(body.ref)) this.#resume(body);
+    else return false;
+    return true;
+  }
+
+  #find(within, name) {
+    const where = JSON.stringify([...within, name]);
+    if (!this.#streams.has(where)) {
+      // Without an epoch, we have had nothing of it. `before` is how far we were when the connection began.
+      const {epoch, offset = 0} = pagePositions().get(name) ?? {};
+      const state = {isTold: false, isAsked: false, tries: 0, timer: undefined};
+      this.#streams.set(where, {within, name, epoch, offset, before: offset, held: new Map(), ...state});
+    }
+    return this.#streams.get(where);
+  }
+
+  // The server says where it stands, and, for who has had nothing of it, where to begin.
+  #follow(stream, {epoch, offset, since}) {
+    if (stream.epoch === undefined) {
+      // What has overtaken this was sent to us, too.
+      const start = since ?? {epoch, offset: Math.min(offset, ...[...stream.held.keys()].map(held => held - 1))};
+      Object.assign(stream, {epoch: start.epoch, offset: start.offset, before: start.offset});
+    }
+    stream.isTold = true;
+    stopTimer(stream);
+    adopt(stream, epoch);
+    this.#deliverHeld(stream);
+    // What we have had on this connection it may not have seen yet. What we have had before, it must have.
+    if (epoch !== stream.epoch || offset > stream.offset || offset < stream.before) this.#ask(stream);
+    else if (stream.held.size) this.#askLater(stream);
+  }
+
+  #receive(stream, body) {
+    const {epoch, offset} = body.kept;
+    // Nobody has said yet where it begins for us, or there is something before it.
+    if (stream.epoch !== undefined) {
+      adopt(stream, epoch);
+      if (epoch === stream.epoch && offset <= stream.offset) return;
+      if (epoch === stream.epoch && offset === stream.offset + 1) {
+        this.#deliver(stream, body);
+        return this.#deliverHeld(stream);
+      }
+    }
+    if (stream.held.size < HELD) stream.held.set(offset, body);
+    if (stream.isTold) this.#askLater(stream);
+  }
+
+  #deliver(stream, body) {
+    stream.offset = body.kept.offset;
+    attempt(() => this.#socket.deliver(packWithin(stream.within, body)));
+  }
+
+  #deliverHeld(stream) {
+    for (const [offset, body] of [...stream.held].sort(([one], [other]) => one - other)) {
+      if (body.kept.epoch === stream.epoch && offset === stream.offset + 1) this.#deliver(stream, body);
+      if (body.kept.epoch === stream.epoch && offset <= stream.offset) stream.held.delete(offset);
+    }
+  }
+
+  // Unless what is missing comes until then.
+  #askLater(stream, ms = Math.min(GAP * 2 ** stream.tries, LONGEST_GAP)) {
+    if (stream.timer !== undefined) return;
+    stream.timer = setTimeout(() => {
+      stream.timer = undefined;
+      if (!stream.isTold || stream.isAsked || stream.held.size) this.#ask(stream, true);
+    }, ms + Math.random() * ms);
+  }
+
+  // Once at a time, unless `isAgain`: the answer may have been lost.
+  #ask(stream, isAgain = false) {
+    if (stream.isAsked && !isAgain) return;
+    stream.isAsked = true;
+    if (!this.#due.size) this.#timer = setTimeout(() => this.#send(), GATHER);
+    this.#due.add(stream);
+  }
+
+  // One frame for all that are within the same streams of a demultiplexer.
+  #send() {
+    const groups = new Map();
+    for (const stream of this.#due) {
+      const key = JSON.stringify(stream.within);
+      groups.set(key, [...groups.get(key) ?? [], stream]);
+    }
+    this.#due.clear();
+    for (const streams of groups.values()) {
+      const ref = newRef();
+      const positions = streams.map(({name, epoch, offset}) => [name, {epoch: epoch ?? '', offset}]);
+      this.#asked.set(ref, streams);
+      for (const stream of streams) this.#askLater(stream, LONGEST_GAP);
+      this.#socket.send(packWithin(streams[0].within, {type: 'RESUME', ref, streams: Object.fromEntries(positions)}));
+    }
+  }
+
+  #resume({type, ref, streams = {}}) {
+    const asked = this.#asked.get(ref);
+    this.#asked.delete(ref);
+    for (const stream of asked) {
+      const part = streams[stream.name];
+      stopTimer(stream);
+      // Without a part, it is not followed any more.
+      stream.isAsked = type === 'ERROR';
+      if (stream.isAsked) this.#askLater(stream, LONGEST_GAP);
+      else if (part) this.#fill(stream, part);
+    }
+  }
+
+  #fill(stream, {epoch, offset, lost, more, messages}) {
+    const before = stream.offset;
+    if (lost) {
+      Object.assign(stream, {epoch, offset, before: offset});
+      const {name, within} = stream;
+      this.#socket.lost({stream: name, epoch, offset, ...within.length && {within}});
+    } else {
+      adopt(stream, epoch);
+      for (const body of messages) if (body.kept.offset === stream.offset + 1) this.#deliver(stream, body);
+    }
+    this.#deliverHeld(stream);
+    for (const [at, body] of stream.held) if (body.kept.epoch !== stream.epoch) stream.held.delete(at);
+    if (more) return this.#ask(stream);
+    stream.tries = stream.held.size && stream.offset === before ? stream.tries + 1 : 0;
+    if (stream.held.size) this.#askLater(stream);
+  }
+}
+
+function stopTimer(stream) {
+  clearTimeout(stream.timer);
+  stream.timer = undefined;
+}
+
+// What had no message yet when we came has got its first one.
+function adopt(stream, epoch) {
+  if (stream.epoch === '' && stream.offset === 0) stream.epoch = epoch;
+}
+
+// The streams of demultiplexers that are around a content, the outermost first, and what is in the innermost.
+function unpack(content) {
+  const within = [];
+  while (typeof content.stream === 'string' && content.payload !== null && typeof content.payload === 'object') {
+    within.push(content.stream);
+    content = content.payload;
+  }
+  return [within, content];
+}
+
+const packWithin = (within, content) => within.reduceRight((payload, stream) => ({stream, payload}), content);
+
+// Up to where the page has what its streams brought, as {% stream_position %} printed it.
+function pagePositions() {
+  const found = new Map();
+  for (const element of globalThis.document?.querySelectorAll?.('script[data-stream-positions]') ?? []) {
+    for (const position of JSON.parse(element.textContent)) found.set(position.stream, position);
+  }
+  return found;
 }
 
 function address(path) {
