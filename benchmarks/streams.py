@@ -103,8 +103,7 @@ def rate(url, streams, seconds=SECONDS, in_transactions=False):
 
 def follow(streams):
     """Have connections of another server follow the streams."""
-    from sockets.models import Socket
-    from sockets.models import Membership
+    from sockets.models import Membership, Socket
     from sockets.streams import Stream
     from sockets.streams.tables import membership_key
 
