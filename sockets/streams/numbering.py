@@ -5,14 +5,14 @@ the stream: when number n is visible, so is every one below it.
 """
 
 import logging
+import os
 import random
 import threading
 import time
 from datetime import timedelta
-from functools import partial
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models import BigIntegerField, Case, Value, When
+from django.db.models import F
 from django.utils import timezone
 from django.utils.crypto import get_random_string
 
@@ -20,11 +20,11 @@ from ..execution import background
 from ..models import StreamHead, StreamMessage
 from ..models.ends import in_seconds
 from . import pushes, replays, retention
-from .tables import database
+from .tables import database, lock, short_transaction
 
 logger = logging.getLogger('sockets')
 
-# Messages that are numbered in one transaction.
+# Messages, and streams, that are numbered in one transaction.
 PART = 100
 
 # Seconds after the last message when followers are told where the stream stands, should that message have been lost: the
@@ -37,92 +37,191 @@ LATE = 2
 _TRIES = 6
 
 _lock = threading.Lock()
-# The streams that a thread of this process numbers now, and whether it is to look again.
-_numbered_now = {}
+# The streams of this process that are to be looked at, and those that others have locked, with how often that was found.
+_waiting, _held = {}, {}
+# Whether a thread of this process does it. It does so for all.
+_is_at_work = [False]
 
 
-def number_and_push(stream):
-    """Number and push what is committed of ``stream``. What goes wrong is logged: the housekeeper tries it again."""
+def _forget():
+    """Have a process that was forked do its work itself: the thread that was at work is not in it."""
+    global _lock
+    _lock = threading.Lock()
+    _waiting.clear()
+    _held.clear()
+    _is_at_work[0] = False
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def number_and_push(*streams):
+    """Number and push what is committed of ``streams``. What goes wrong is logged: the housekeeper tries it again."""
     with _lock:
-        if stream.key in _numbered_now:
-            # That thread does it: it looks once more. Nobody else waits for the lock.
-            _numbered_now[stream.key] = True
+        for stream in streams:
+            _note(stream)
+        if _is_at_work[0]:
+            # Nobody else waits for a lock.
             return
-        _numbered_now[stream.key] = False
-    if _once(stream):
+        _is_at_work[0] = True
+    if connections[database()].in_atomic_block:
+        while _look():
+            pass
+    elif _look(is_last=False):
         # Who has sent one message is not kept for those of all others.
-        if connections[database()].in_atomic_block:
-            _until_done(stream)
-        else:
-            background.run(partial(_until_done, stream), 'sockets-streams')
+        try:
+            background.run(_until_done, 'sockets-streams')
+        except RuntimeError as error:
+            # The process ends, or may have no more threads.
+            _is_at_work[0] = False
+            logger.error('Messages of streams wait to be numbered: %s', error)
 
 
-def _until_done(stream):
-    while _once(stream):
-        pass
+def _note(stream):
+    """Have ``stream`` looked at. One that says its retention is not forgotten for one that does not."""
+    if stream.key not in _waiting or stream.max_messages is not None or stream.max_age is not None:
+        _waiting[stream.key] = stream
 
 
-def _once(stream):
-    """Number and push a part; return whether there is more. If not, this thread is done with the stream."""
-    has_failed, is_full, again = True, False, False
+def _until_done():
+    while _look():
+        if _held:
+            time.sleep(random.random() * 0.02)
+
+
+def _look(is_last=True):
+    """Number and push a part of what waits; return whether there is more. If not, this thread is done.
+
+    If it is not ``is_last``, what goes wrong is tried again by the next one.
+    """
+    with _lock:
+        streams = {key: _waiting.pop(key) for key in list(_waiting)[:PART]}
+    again, is_over = (), True
     try:
-        numbered = number(stream)
-        if numbered is not None:
-            pushes.push(stream, *numbered)
-            is_full = len(numbered[1]) == PART
-        has_failed = False
-    except Exception as error:
-        logger.error('Messages of the stream %r wait to be numbered: %s: %s', stream.name, type(error).__name__, error)
+        again = _number_and_push(streams, is_last)
+        is_over = False
     finally:
         with _lock:
-            again = not has_failed and (is_full or _numbered_now[stream.key])
-            if again:
-                _numbered_now[stream.key] = False
-            else:
-                del _numbered_now[stream.key]
-    return again
+            for stream in again:
+                if stream.key not in _waiting:
+                    _waiting[stream.key] = stream
+            is_over = is_over or not _waiting
+            if is_over:
+                _is_at_work[0] = False
+    return not is_over
 
 
-def number(stream):
-    """Number a part of what is committed of ``stream``; return the epoch and those messages, ``None`` if there was none."""
-    using = database()
-    for tries_left in reversed(range(_TRIES)):
+def _number_and_push(streams, is_last):
+    """Number and push a part of what is committed of ``streams``, by key; return those that are to be looked at again."""
+    try:
+        numbered, again = number(streams, _TRIES if is_last else 1)
+    except Exception as error:
+        if not is_last:
+            return list(streams.values())
+        if len(streams) > 1:
+            # One of them keeps no other from being numbered.
+            return [again for key in streams for again in _number_and_push({key: streams[key]}, True)]
+        for stream in streams.values():
+            logger.error(
+                'Messages of the stream %r wait to be numbered: %s: %s', stream.name, type(error).__name__, error
+            )
+        return []
+    names = pushes.followers(*numbered) if numbered else {}
+    for key, (epoch, messages) in numbered.items():
         try:
-            with transaction.atomic(using=using):
-                return _number(stream, using)
+            pushes.push(streams[key], epoch, messages, names.get(key, {}))
+        except Exception:
+            logger.exception(
+                'Messages of the stream %r were not pushed: its followers will ask for them', streams[key].name
+            )
+    return [streams[key] for key in again]
+
+
+def number(streams, tries=_TRIES):
+    """Number a part of what is committed of ``streams``, which are by key.
+
+    Return the epoch and the messages that were numbered, by key, and the keys of streams of which there may be more.
+    """
+    using = database()
+    for tries_left in reversed(range(tries)):
+        try:
+            with short_transaction(using):
+                return _number(streams, using)
         except DatabaseError as error:
-            # Two made the stream at once; a deadlock, a snapshot from before the lock, or SQLite that is busy.
+            # Two made the stream at once, or SQLite is busy.
             if not tries_left or connections[using].in_atomic_block:
                 raise
-            logger.debug('Numbering %r again: %s', stream.name, error)
-            time.sleep(random.random() * 0.05 * (_TRIES - tries_left))
+            logger.debug('Numbering again: %s', error)
+            time.sleep(random.random() * 0.05 * (tries - tries_left))
 
 
-def _number(stream, using):
-    heads = StreamHead.objects.using(using).filter(pk=stream.key)
-    # The lock. SQLite must begin with a write, or it would fail when it comes to that.
-    if not heads.update(remind_at=in_seconds(REMIND_AFTER[0]), reminders=0):
-        StreamHead(key=stream.key, name=stream.name, epoch=get_random_string(8)).save(using=using, force_insert=True)
-        heads.update(remind_at=in_seconds(REMIND_AFTER[0]))
-    head = heads.get()
-    waiting = StreamMessage.objects.using(using).filter(key=stream.key, offset=None)
-    found = list(waiting.order_by('pk')[:PART])
-    if not found:
+def _number(streams, using):
+    heads = lock(streams, using)
+    held = _make_missing(streams, heads, using)
+    waiting = StreamMessage.objects.using(using).filter(key__in=list(heads), offset=None)
+    # Not by the primary key alone: a database could come to think that reading all messages in that order is best.
+    found = list(waiting.order_by('offset', 'pk')[:PART])
+    numbered, changes = {}, {}
+    for message in found:
+        head = heads[message.key]
+        head.offset += 1
+        message.offset = head.offset
+        numbered.setdefault(message.key, []).append(message)
+    for key, head in heads.items():
+        change = _limits_of(streams[key], head)
+        if key in numbered:
+            trim_at = retention.trim_at(head, numbered[key][0])
+            if trim_at != head.trim_at:
+                change['trim_at'] = trim_at
+        if change or key in numbered:
+            # Most of them have as many new ones as the others: one query.
+            count = len(numbered.get(key, ()))
+            changes.setdefault((count, key if change else ''), (change, []))[1].append(key)
+    if not changes:
         transaction.set_rollback(True, using=using)
-        return None
-    for offset, message in enumerate(found, head.offset + 1):
-        message.offset = offset
-    same = StreamMessage.objects.using(using).filter(pk__in=[message.pk for message in found])
-    if len(found) == 1:
-        same.update(offset=found[0].offset)
-    else:
-        cases = [When(pk=message.pk, then=Value(message.offset)) for message in found]
-        same.update(offset=Case(*cases, output_field=BigIntegerField()))
-    head.offset = found[-1].offset
-    changes = {'offset': head.offset, 'moved': timezone.now(), **_limits_of(stream, head)}
-    heads.update(trim_at=retention.trim_at(head, found[0]), **changes)
-    replays.cache.forget(stream.key)
-    return head.epoch, found
+    if found:
+        _write_numbers(found, using)
+    for (count, _), (change, keys) in changes.items():
+        if count:
+            moved = {'offset': F('offset') + count, 'moved': timezone.now(), 'reminders': 0}
+            change.update(moved, remind_at=in_seconds(REMIND_AFTER[0]))
+        StreamHead.objects.using(using).filter(pk__in=keys).update(**change)
+    for key in numbered:
+        replays.cache.forget(key)
+    again = held + (list(heads) if len(found) == PART else [])
+    return {key: (heads[key].epoch, messages) for key, messages in numbered.items()}, again
+
+
+def _make_missing(streams, heads, using):
+    """Make the heads that are missing in ``heads``; return the keys of those that are not, but held by others."""
+    missing = set(streams).difference(heads)
+    present = StreamHead.objects.using(using).filter(pk__in=missing).values_list('pk', flat=True) if missing else ()
+    held = []
+    for key in present:
+        _held[key] = _held.get(key, 0) + 1
+        # Whoever holds it for that long numbers, or hangs, which is not waited for: the housekeeper looks again.
+        if _held[key] < 20:
+            held.append(key)
+        else:
+            del _held[key]
+    for key in sorted(missing.difference(present)):
+        if StreamMessage.objects.using(using).filter(key=key, offset=None).exists():
+            heads[key] = StreamHead(key=key, name=streams[key].name, epoch=get_random_string(8))
+            heads[key].save(using=using, force_insert=True)
+    for key in heads:
+        _held.pop(key, None)
+    return held
+
+
+def _write_numbers(messages, using):
+    """Write the numbers of ``messages``, all by one query; whole numbers need no escapes."""
+    quote = connections[using].ops.quote_name
+    table, pk, offset = (quote(name) for name in (StreamMessage._meta.db_table, 'id', 'offset'))
+    cases = ' '.join(f'WHEN {message.pk} THEN {message.offset}' for message in messages)
+    pks = ', '.join(str(message.pk) for message in messages)
+    with connections[using].cursor() as cursor:
+        cursor.execute(f'UPDATE {table} SET {offset} = CASE {pk} {cases} END WHERE {pk} IN ({pks})')
 
 
 def _limits_of(stream, head):
@@ -145,5 +244,10 @@ def unnumbered():
 
 def number_left(make_stream):
     """Number and push what writers have left; ``make_stream`` makes a stream of its name."""
-    for name in unnumbered().order_by().values_list('name', flat=True).distinct()[:PART]:
-        number_and_push(make_stream(name))
+    streams = []
+    for key, name in unnumbered().order_by().values_list('key', 'name').distinct()[:PART]:
+        stream = make_stream(name)
+        # A database does not hold every name.
+        stream.key = key
+        streams.append(stream)
+    number_and_push(*streams)

@@ -29,18 +29,19 @@ def wrapped(text, envelope):
     return text
 
 
-def followers(key):
-    """Return the names of the connections that follow the stream ``key``, by the envelopes in which they do."""
-    rows = Socket.objects.using(database()).filter(memberships__stream=key)
+def followers(*keys):
+    """Return, by the keys of streams that have any, the names of followers by the envelopes in which they follow."""
+    rows = Socket.objects.using(database()).filter(memberships__stream__in=keys)
     found = {}
-    for name, envelope in rows.order_by().values_list('channel_name', 'memberships__envelope'):
-        found.setdefault(envelope, []).append(name)
+    for key, name, envelope in rows.order_by().values_list(
+        'memberships__stream', 'channel_name', 'memberships__envelope'
+    ):
+        found.setdefault(key, {}).setdefault(envelope, []).append(name)
     return found
 
 
-def push(stream, epoch, numbered):
-    """Send ``numbered`` messages to the followers of ``stream``. Who gets none of it is told where the stream stands."""
-    names = followers(stream.key)
+def push(stream, epoch, numbered, names):
+    """Send ``numbered`` messages to the followers ``names`` of ``stream``. Who gets none is told where it stands."""
     if settings.DEBUG and names:
         _check_declared(stream, numbered)
     for message in numbered:
@@ -82,7 +83,7 @@ def remind(remind_after):
         # One process does it.
         same = heads.to_remind().filter(pk=head.pk, offset=head.offset, reminders=head.reminders)
         if same.update(remind_at=due, reminders=times):
-            send(followers(head.key), following_text(head.name, head))
+            send(followers(head.key).get(head.key, {}), following_text(head.name, head))
 
 
 def _check_declared(stream, numbered):

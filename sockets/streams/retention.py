@@ -1,21 +1,28 @@
 """How long messages are kept: those beyond that are removed in parts, by whoever looks after the rows."""
 
+import logging
+import time
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import DatabaseError, connections
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from .. import conf
 from ..models import StreamHead, StreamMessage
 from . import replays
-from .tables import database
+from .tables import database, lock, short_transaction
+
+logger = logging.getLogger('sockets')
 
 # Messages that are removed in one transaction, which keeps the stream locked.
 PART = 500
 
-# Streams that one look trims a part of.
-STREAMS = 20
+# Streams that one look trims a part of, if that takes no longer than so many seconds.
+STREAMS, SECONDS = 200, 0.5
+
+TRIES = 3
 
 
 def heads():
@@ -38,46 +45,58 @@ def trim_at(head, added):
     if count is not None and head.offset - head.trimmed > count + min(PART, max(1, count // 10)):
         return Now()
     if age is None:
-        return None
-    if head.trim_at is not None and head.trimmed < added.offset - 1:
         return head.trim_at
-    return added.created + timedelta(seconds=age)
+    due = added.created + timedelta(seconds=age)
+    # Another one may have been chosen since that was written.
+    return due if head.trim_at is None else min(head.trim_at, due)
 
 
 def trim():
     """Remove a part of what is beyond the retention, of each of some streams. Who has more of it is due again."""
+    end = time.monotonic() + SECONDS
     for key in list(heads().to_trim().order_by('trim_at').values_list('pk', flat=True)[:STREAMS]):
-        _trim_part(key, beyond_retention)
+        _trim_part(key)
+        if time.monotonic() > end:
+            break
 
 
 def clear(key):
-    """Remove all messages that the stream ``key`` has now."""
-    head = heads().filter(pk=key).first()
-    while head is not None and _trim_part(key, lambda now: (min(head.offset, now.trimmed + PART), now.trim_at)):
-        pass
+    """Have all messages gone that the stream ``key`` has now. Their rows are removed in parts, by the housekeeper, too."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with short_transaction(database()):
+                heads().filter(pk=key).update(trimmed=F('offset'), trim_at=Now())
+            replays.cache.forget(key)
+            return _trim_part(key)
+        except DatabaseError as error:
+            # SQLite is busy, or the database away. The transaction of the caller is committed: nothing is raised.
+            if tries_left and not connections[database()].in_atomic_block:
+                time.sleep(0.1)
+            else:
+                logger.error('A stream could not be cleared: %s: %s', type(error).__name__, error)
+                return
 
 
-def _trim_part(key, upto):
-    """Remove what ``upto``, called with the head, says: up to which number, and when to look again.
-
-    Return whether as many were removed as there may be at a time.
-    """
+def _trim_part(key):
+    """Remove a part of what is beyond the retention of the stream ``key``, unless another one has locked it."""
     using = database()
-    same = heads().filter(pk=key)
-    with transaction.atomic(using=using):
-        # The lock, and for SQLite a write.
-        if not same.update(trim_at=None):
-            return False
-        head = same.get()
-        last, again = upto(head)
-        count = last - head.trimmed
-        if count > 0:
-            gone = StreamMessage.objects.using(using).filter(key=key, offset__gt=head.trimmed, offset__lte=last)
-            gone._raw_delete(using)
-        same.update(trimmed=max(last, head.trimmed), trim_at=again)
-    if count > 0:
+    with short_transaction(using):
+        head = lock([key], using).get(key)
+        if head is None:
+            return
+        rows = StreamMessage.objects.using(using).filter(key=key)
+        # What was cleared.
+        old = list(rows.filter(offset__lte=head.trimmed).order_by('offset').values_list('offset', flat=True)[:PART])
+        if old:
+            first, last, again = 0, old[-1], Now()
+        else:
+            first = head.trimmed
+            last, again = beyond_retention(head)
+        if last > first:
+            rows.filter(offset__gt=first, offset__lte=last)._raw_delete(using)
+        heads().filter(pk=key).update(trimmed=max(last, head.trimmed), trim_at=again)
+    if last > head.trimmed:
         replays.cache.forget(key)
-    return count >= PART
 
 
 def beyond_retention(head):

@@ -1,9 +1,13 @@
-"""Where the rows of streams are, and under which keys."""
+"""Where the rows of streams are, under which keys, and how their heads are locked."""
 
+import contextlib
 import hashlib
 from functools import partial
 
-from ..models import Membership, Socket
+from django.db import connections, transaction
+from django.db.models import F
+
+from ..models import Membership, Socket, StreamHead
 
 key_of = partial(Membership.key_of, what='stream')
 printable = Membership.printable
@@ -19,3 +23,33 @@ def membership_key(name, envelope):
     text = f'{envelope or ""}\0{name}'.encode('utf-8', 'surrogatepass')
     # As no key of a room begins.
     return 's' + hashlib.sha256(text).hexdigest()[1:]
+
+
+@contextlib.contextmanager
+def short_transaction(using):
+    """A transaction that sees what others have committed while it waited, whatever isolation the site has chosen.
+
+    With another one, numbering would fail when two do it, and MySQL would have it wait for pages.
+    """
+    connection = connections[using]
+    is_whole = connection.get_autocommit()
+    with transaction.atomic(using=using):
+        if is_whole and connection.vendor in ('postgresql', 'mysql'):
+            with connection.cursor() as cursor:
+                cursor.execute('SET TRANSACTION ISOLATION LEVEL READ COMMITTED')
+        yield
+
+
+def lock(keys, using):
+    """Return the heads of the streams ``keys``, locked, by key, without those that another one has locked.
+
+    Where a database cannot tell which these are, they are waited for, by all in the same order.
+    """
+    features = connections[using].features
+    rows = StreamHead.objects.using(using).filter(pk__in=keys).order_by('pk')
+    if features.has_select_for_update:
+        rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+    elif not rows.order_by().update(reminders=F('reminders')):
+        # SQLite must begin with a write, or it would fail when it comes to that.
+        return {}
+    return {head.key: head for head in rows}

@@ -1,0 +1,38 @@
+"""Streams on each database and isolation: no gap, no message lost, nobody who waits for a page that takes long."""
+
+import json
+
+import pytest
+
+from .. import servers as programs
+
+LEVELS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE']
+
+
+def storm(url, isolation):
+    printed = programs.run_python('-m', 'tests.live.streams_storm', isolation, env={'TEST_DATABASE_URL': url})
+    came = json.loads(printed.splitlines()[-1])
+    print(isolation, came)
+    assert came['messages'] > 100 and came['killed'] and came['looks'] > 10
+    assert came['missing'] == came['gaps'] == came['raised'] == came['not_noted_by_threads'] == []
+    assert came['twice'] == came['disorder'] == 0
+    # What a process that was killed has left is found after two seconds.
+    assert came['waited'] < 6
+
+
+@pytest.mark.parametrize('isolation', LEVELS)
+def test_streams_have_no_gaps_on_postgresql(isolation):
+    with programs.postgres_server() as url:
+        storm(url, isolation)
+
+
+# With SERIALIZABLE, reading locks.
+@pytest.mark.parametrize('isolation', LEVELS[:2])
+def test_streams_have_no_gaps_on_mariadb(isolation):
+    pytest.importorskip('pymysql')
+    with programs.mariadb_server() as url:
+        storm(url, isolation)
+
+
+def test_streams_have_no_gaps_on_sqlite(tmp_path):
+    storm(f'sqlite://{tmp_path}/rows', LEVELS[0])
