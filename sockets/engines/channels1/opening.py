@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 
 from ...access import credentials
-from . import audit
+from . import audit, writing
 from .handshake import BadRequest, Handshake
 
 logger = logging.getLogger('sockets')
@@ -175,6 +175,9 @@ class Opening:
 
     def onOpen(self):
         audit.begin(self.main_factory)
+        # Memory that nobody needs any more, of a connection that may say nothing for hours.
+        self.http_request_data = self.http_response_data = None
+        self.send_queue = writing.NOTHING
         # It replaces the HTTP channel that this connection came through.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)

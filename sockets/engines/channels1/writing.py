@@ -1,5 +1,6 @@
 """What a server sends over a websocket: at once, framed once for all, and no more than its client reads."""
 
+import collections
 import logging
 
 from ...messages import close_code
@@ -11,6 +12,10 @@ BACKLOG = 4 * 1024 * 1024
 
 # The client is read again when the backlog is below so many bytes. Twisted says so only when nothing is left.
 LOW = 32 * 1024
+
+
+# The queue of frames that autobahn sends in chunks, of a connection that has never had one: an empty deque has 760 bytes.
+NOTHING = ()
 
 
 class Writing:
@@ -35,6 +40,8 @@ class Writing:
 
     def sendData(self, data, sync=False, chopsize=None):
         if sync or chopsize or self.send_queue:
+            if self.send_queue is NOTHING:
+                self.send_queue = collections.deque()
             return super().sendData(data, sync, chopsize)
         transport, sent = self.transport, 0
         # The transport would ask the reactor to be called back, and then not to be, for each frame that it could have
