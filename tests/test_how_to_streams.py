@@ -87,16 +87,8 @@ def test_a_page_with_its_data_says_where_it_stands(page):
 
 def test_the_tag_of_the_page_prints_the_position(page):
     block = '\n'.join(re.findall(r'^```html\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL))
-    if 'stream_position' not in _tags():
-        pytest.skip('the tag is not there yet')
     printed = Template(block).render(Context({'position': Stream('groups').position()}))
     assert 'groups' in printed and 'offset' in printed
-
-
-def _tags():
-    from sockets.templatetags import sockets
-
-    return sockets.register.tags
 
 
 def test_notifications_wait_for_their_user(page, alice):
