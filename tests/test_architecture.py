@@ -19,7 +19,7 @@ KNOW_THE_STACK = ('engines.', 'layers.')
 # Which rooms the files of a room may import from, beside their own. '' are the files at the top.
 ROOMS = {
     'access': {'', 'contracts', 'declaration', 'execution', 'models'},
-    'admin': {'', 'access', 'operations', 'models'},
+    'admin': {'', 'access', 'operations', 'models', 'streams'},
     'checks': {'', 'access', 'connection', 'declaration', 'engines', 'execution', 'models'},
     'connection': {'', 'access', 'contracts', 'declaration', 'execution', 'models', 'streams'},
     'contracts': {'', 'declaration', 'execution'},
@@ -31,7 +31,7 @@ ROOMS = {
     'management': {'', 'access', 'engines', 'execution', 'operations', 'models'},
     'migrations': {'access', 'models'},
     'models': {'', 'connection', 'contracts'},
-    'operations': {'', 'contracts', 'models'},
+    'operations': {'', 'contracts', 'models', 'streams'},
     'streams': {'', 'connection', 'execution', 'models'},
     'templatetags': {'', 'streams'},
     'testing': {'', 'connection', 'contracts', 'models', 'streams'},

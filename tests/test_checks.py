@@ -391,10 +391,24 @@ def test_a_worker_that_connects_to_the_database_for_every_frame_is_pointed_out(s
         'MAX_BAD_FRAMES',
         'HANDSHAKE_TIMEOUT',
         'MAX_HANDLING_TIME',
+        'STREAM_MAX_MESSAGES',
+        'STREAM_MAX_AGE',
     ],
 )
 def test_a_limit_is_a_number_or_none(settings, name):
     for value, expected in ((None, []), (5, []), (0, ['sockets.E007']), ('5', ['sockets.E007'])):
+        settings.SOCKETS = {name: value}
+        assert ids(check_values()) == expected
+
+
+@pytest.mark.parametrize('name', ['STREAM_MAX_MESSAGES', 'STREAM_MAX_AGE'])
+def test_a_limit_of_streams_is_a_whole_number_that_their_tables_and_dates_hold(settings, name):
+    for value, expected in (
+        (2**31 - 1, []),
+        (2**31, ['sockets.E007']),
+        (0.5, ['sockets.E007']),
+        (True, ['sockets.E007']),
+    ):
         settings.SOCKETS = {name: value}
         assert ids(check_values()) == expected
 

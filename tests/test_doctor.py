@@ -2,13 +2,16 @@ import contextlib
 import socket
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone
 
+from sockets.models import StreamMessage
 from sockets.operations import doctor
 
 
@@ -49,6 +52,17 @@ def test_tables_that_are_not_there_are_named(db):
     ((name, ok, text, remedy),) = doctor.examine_database()
     assert ok is False and text == f'Not migrated: sockets.{last}.'
     assert remedy == 'Type: python manage.py migrate'
+
+
+def test_messages_of_streams_that_wait_for_their_numbers_are_told(db):
+    assert doctor.examine_streams() == []
+    for seconds in (0, 300, 30):
+        row = StreamMessage.objects.create(key='k', name='room:tea', text='{}')
+        StreamMessage.objects.filter(pk=row.pk).update(created=timezone.now() - timedelta(seconds=seconds))
+    (finding,) = doctor.examine_streams()
+    assert finding.ok is False and 'start one' in finding.remedy
+    assert finding.text == '2 messages wait to be numbered and sent, the oldest for 300 s.'
+    assert finding in doctor.examine_database()
 
 
 @contextlib.contextmanager

@@ -53,6 +53,8 @@ NAMES = """
     sockets.RoutedSocketHandler.rooms
     sockets.RoutedSocketHandler.join(room)
     sockets.RoutedSocketHandler.leave(room)
+    sockets.RoutedSocketHandler.follow(name, since=None, last=None)
+    sockets.RoutedSocketHandler.unfollow(name)
     sockets.RoutedSocketHandler.connect(message, **kwargs)
     sockets.RoutedSocketHandler.receive(content, **kwargs)
     sockets.RoutedSocketHandler.default_route(content)
@@ -124,6 +126,21 @@ NAMES = """
     sockets.models.Membership.socket
     sockets.models.Membership.key
     sockets.models.Membership.name
+    sockets.models.StreamHead
+    sockets.models.StreamMessage
+    sockets.streams.Stream(name, max_messages=None, max_age=None)
+    sockets.streams.Stream.name
+    sockets.streams.Stream.send_json(content)
+    sockets.streams.Stream.send_action(type, **fields)
+    sockets.streams.Stream.position()
+    sockets.streams.Stream.history(since=None, limit=100)
+    sockets.streams.Stream.clear()
+    sockets.streams.Stream.followers()
+    sockets.streams.Stream.asend_json(content)
+    sockets.streams.Stream.asend_action(type, **fields)
+    sockets.streams.Stream.aposition()
+    sockets.streams.Stream.ahistory(since=None, limit=100)
+    sockets.streams.Stream.aclear()
     sockets.exceptions.SocketsError
     sockets.exceptions.FrameError(code, details='', errors=None, retry_after=None)
     sockets.exceptions.ConnectionRevoked(details='Your session is gone. Come back with a new one.')

@@ -40,9 +40,5 @@ class SayForm(forms.Form):
     text = forms.CharField(max_length=MAX_TEXT)
 
 
-class HistoryForm(forms.Form):
-    after = forms.IntegerField(required=False)
-
-
 class KickForm(forms.Form):
     id = forms.IntegerField()

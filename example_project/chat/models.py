@@ -3,18 +3,21 @@ from datetime import timedelta
 from django.db import IntegrityError, models, transaction
 from django.utils import timezone
 
+from sockets.streams import Stream
+
 
 class MessageManager(models.Manager):
     def say(self, room, name, text, ref):
-        """Return the message, and whether it is new: it is not if ``name`` said it before, in the frame ``ref``."""
+        """Tell the room. Return whether it is new: it is not if ``name`` said it before, in the frame ``ref``."""
         if not isinstance(ref, str) or len(ref) > 64:
-            return self.create(room=room, name=name, text=text), True
+            ref = None
         try:
-            # Not get_or_create(), which reads first: SQLite refuses a transaction that begins to write after that.
+            # The row and what the pages get of it are committed together.
             with transaction.atomic():
-                return self.create(room=room, name=name, ref=ref, text=text), True
+                Stream('room:' + room).send_json(self.create(room=room, name=name, ref=ref, text=text).content())
         except IntegrityError:
-            return self.get(room=room, name=name, ref=ref), False
+            return False
+        return True
 
 
 class Message(models.Model):
@@ -30,7 +33,6 @@ class Message(models.Model):
     objects = MessageManager()
 
     class Meta:
-        indexes = [models.Index(fields=['room', 'id'], name='chat_message_room')]
         unique_together = [('room', 'name', 'ref')]
 
     def __str__(self):
@@ -38,7 +40,7 @@ class Message(models.Model):
 
     def content(self):
         """Return it as the page gets it."""
-        return {'type': 'SAID', 'id': self.pk, 'name': self.name, 'text': self.text, 'at': self.at}
+        return {'type': 'SAID', 'name': self.name, 'text': self.text, 'at': self.at}
 
 
 class KickManager(models.Manager):

@@ -17,13 +17,13 @@ from sockets.exceptions import FrameError
 from sockets.messages import CLOSE_NOT_ALLOWED, INVALID_CONTENT, UNKNOWN_TYPE
 from sockets.models import Socket
 
-from .forms import MAX_TEXT, AnnounceForm, EnterForm, HistoryForm, KickForm, SayForm
+from .forms import MAX_TEXT, AnnounceForm, EnterForm, KickForm, SayForm
 from .handlers import PresenceHandler, name_at, name_of, people_at, windows_of
 from .models import Kick, Message
 
 ROOMS = ('lobby', 'django', 'tea')
 # Messages that somebody who comes in gets to see.
-HISTORY = 50
+LAST = 50
 # Seconds that the pulse shows.
 PULSE = 60
 
@@ -72,6 +72,7 @@ class Room(TemplateView):
         if Kick.objects.applies_to(room, socket.socket):
             socket.send_action('KICKED')
             return socket.close(CLOSE_NOT_ALLOWED)
+        socket.follow('room:' + room, last=LAST)
         # The pages know people by the ids of their connections.
         Socket.objects.filter(path=socket.path).send_action('CONNECTED')
 
@@ -86,21 +87,11 @@ class Room(TemplateView):
         if not Kick.objects.applies_to(room, socket.row):
             Socket.objects.filter(path=socket.path).send_action('LEFT', name=socket.name)
 
-    @socket.route('HISTORY', form=HistoryForm)
-    def history(socket, content, room):
-        """Return what was said after the message ``after``."""
-        said = Message.objects.filter(room=room, pk__gt=content['after'] or 0).order_by('-pk')[:HISTORY]
-        return {'type': 'HISTORY', 'messages': [message.content() for message in reversed(said)]}
-
     @socket.route('SAY', form=SayForm, rate=20)
     def say(socket, content, room):
         """Say something to the room."""
-        said, is_new = Message.objects.say(room, socket.name, content['text'], socket.content.get('ref'))
-        # Also if it is not new: we may have been stopped right here. The pages know it by its id.
-        Socket.objects.filter(path=socket.path).exclude(pk=socket.socket.pk).send_json(said.content())
-        if is_new:
+        if Message.objects.say(room, socket.name, content['text'], socket.content.get('ref')):
             Socket.objects.filter(path=reverse('pulse')).send_action('BEAT')
-        return said.content()
 
     @socket.route('TYPING', rate=1)
     def typing(socket):

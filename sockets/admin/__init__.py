@@ -1,5 +1,6 @@
-"""Connections in Django's admin: to look at, to send to, to end."""
+"""Connections and streams in Django's admin: to look at, to send to, to end, to clear."""
 
 from .connections import SocketAdmin
+from .streams import StreamAdmin
 
-__all__ = ['SocketAdmin']
+__all__ = ['SocketAdmin', 'StreamAdmin']

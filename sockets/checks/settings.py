@@ -57,6 +57,11 @@ def _is_count_or_none(value):
     return value is None or _is_count(value)
 
 
+def _is_stream_limit(value):
+    # As a stream's own: more is no date.
+    return _is_count_or_none(value) and (value is None or value < 2**31)
+
+
 def is_list(value):
     return isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(entry, str) for entry in value)
 
@@ -102,6 +107,8 @@ _VALUES = (
     ('MAX_BAD_FRAMES', _is_count_or_none, 'Give a number of frames, or None.'),
     ('MAX_HANDLING_TIME', _is_number_or_none, 'Give a number of seconds, or None.'),
     ('HANDSHAKE_TIMEOUT', _is_number_or_none, 'Give a number of seconds, or None.'),
+    ('STREAM_MAX_MESSAGES', _is_stream_limit, 'Give a number of messages, or None.'),
+    ('STREAM_MAX_AGE', _is_stream_limit, 'Give a whole number of seconds, or None.'),
     ('MIDDLEWARE', is_list, "Give a list of dotted paths, such as ['mysite.middleware.audit']."),
     (
         'ALLOWED_ORIGINS',

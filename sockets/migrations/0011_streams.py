@@ -32,7 +32,7 @@ class Migration(migrations.Migration):
                 ('reminders', models.PositiveSmallIntegerField(default=0)),
                 ('trim_at', models.DateTimeField(db_index=True, null=True)),
             ],
-            options={'verbose_name': 'stream'},
+            options={'verbose_name': 'stream', 'permissions': [('clear_streamhead', 'Can clear stream')]},
         ),
         migrations.CreateModel(
             name='StreamMessage',

@@ -44,9 +44,15 @@ class StreamHead(models.Model):
 
     class Meta:
         verbose_name = 'stream'
+        permissions = [('clear_streamhead', 'Can clear stream')]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def kept(self) -> int:
+        """How many messages the stream keeps."""
+        return self.offset - self.trimmed
 
 
 class StreamMessage(models.Model):

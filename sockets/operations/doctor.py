@@ -9,9 +9,11 @@ from django.core.checks import ERROR, run_checks
 from django.db import connections, router
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Q
+from django.utils import timezone
 
 from .. import engine, presence
 from ..models import Socket
+from ..streams import numbering
 from .findings import PATIENCE, Finding, milliseconds
 from .websocket_probe import examine_socket
 
@@ -85,7 +87,24 @@ def examine_database():
                 'Write Socket.objects.on_primary() where who has just connected or joined must be found.',
             )
         )
-    return found
+    return found + examine_streams()
+
+
+def examine_streams():
+    """Look whether messages of streams wait for their numbers: until then, nobody gets them."""
+    left = numbering.unnumbered()
+    count = left.count()
+    if not count:
+        return []
+    waits = timezone.now() - left.order_by('created').values_list('created', flat=True).first()
+    return [
+        Finding(
+            'streams',
+            False,
+            f'{count} messages wait to be numbered and sent, the oldest for {waits.total_seconds():.0f} s.',
+            'Any server does that within seconds: start one. If one runs, its log says what goes wrong.',
+        )
+    ]
 
 
 def examine_layer():

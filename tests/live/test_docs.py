@@ -513,6 +513,7 @@ def test_the_old_table_makes_way_for_the_new_one(tmp_path):
     # As it was with theirs, and with a migration by the name of one of ours.
     database.executescript(
         'DROP TABLE sockets_membership; DROP TABLE sockets_ending; DROP TABLE sockets_server; DROP TABLE sockets_socket;'
+        'DROP TABLE sockets_streamhead; DROP TABLE sockets_streammessage;'
         'CREATE TABLE sockets_socket (id integer, active bool);' + sql
     )
     database.close()

@@ -191,10 +191,14 @@ def test_two_people_chat(example, open_browser):
     assert 'nonsense' not in alice.text('log')
 
     plain = Client(websocket.create_connection(f'ws://127.0.0.1:{example.port}/room/lobby/', timeout=10))
-    answer = plain.ask({'type': 'HISTORY', 'ref': 'h'})
-    while answer.get('ref') != 'h':
+    answer = plain.receive()
+    while answer['type'] != 'FOLLOWING':
         answer = plain.receive()
-    assert [message['text'] for message in answer['messages']][-1] == 'Hello <b>alice</b>'
+    answer = plain.ask({'type': 'RESUME', 'ref': 'r', 'streams': {'room:lobby': answer['since']}})
+    while answer.get('ref') != 'r':
+        answer = plain.receive()
+    room = answer['streams']['room:lobby']
+    assert [message['text'] for message in room['messages']][-1] == 'Hello <b>alice</b>'
     plain.close()
 
     alice.go('/announce/')

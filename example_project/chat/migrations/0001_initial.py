@@ -33,10 +33,6 @@ class Migration(migrations.Migration):
                 ('ref', models.CharField(editable=False, max_length=64, null=True)),
             ],
         ),
-        migrations.AddIndex(
-            model_name='message',
-            index=models.Index(fields=['room', 'id'], name='chat_message_room'),
-        ),
         migrations.AlterUniqueTogether(
             name='message',
             unique_together={('room', 'name', 'ref')},

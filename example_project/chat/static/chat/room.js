@@ -4,11 +4,9 @@ const $ = id => document.getElementById(id);
 const log = $('log'), who = $('who'), input = $('text'), problem = $('problem'), typing = $('typing');
 const {me, moderator} = document.querySelector('[data-me]').dataset;
 
-// At the path of the page. What is sent while the connection is away goes out when it is back.
+// At the path of the page. What is sent while the connection is away goes out when it is back; what was said meanwhile
+// comes then: each message of the room's stream once, and in order.
 const socket = new SocketRouter();
-
-// What was said, by its id: it may come as a push, as an answer and in the history.
-const said = new Map();
 let kicked = false;
 
 socket.route('SAID', show);
@@ -28,9 +26,8 @@ socket.addEventListener('open', () => {
   problem.textContent = '';
   kicked = false;
   askWho();
-  socket.request('HISTORY', {after: Math.max(0, ...said.keys())}).then(
-    content => content.messages.forEach(show), () => {});
 });
+socket.addEventListener('lost', () => note('Some messages were too old to be kept.'));
 socket.addEventListener('close', event => {
   if (kicked) problem.textContent = 'You were asked to leave. Try again in a few minutes.';
   // The session is gone: the page knows what to do about it, ask for a name for example.
@@ -47,11 +44,8 @@ $('say').addEventListener('submit', async event => {
   problem.textContent = input.value = '';
   const pending = append(element('p', text, 'said mine pending'), null);
   try {
-    const answer = text.startsWith('/')
-      ? await socket.request(text)
-      : await socket.request('SAY', {text}, {timeout: 60000});
+    await (text.startsWith('/') ? socket.request(text) : socket.request('SAY', {text}, {timeout: 60000}));
     pending.remove();
-    if (answer.type === 'SAID') show(answer);
   } catch (error) {
     pending.remove();
     problem.textContent = error.message;
@@ -105,14 +99,10 @@ function writeTypists() {
 
 function show(message) {
   stopTyping(message.name);
-  if (said.has(message.id)) return;
   const line = element('p', '', message.name === me ? 'said mine' : 'said');
   line.append(element('b', message.name), ' ', element('span', message.text), ' ',
               element('time', new Date(message.at).toLocaleTimeString([], {timeStyle: 'short'})));
-  line.dataset.id = message.id;
-  said.set(message.id, line);
-  // In the order of the database, whichever way it came.
-  append(line, [...said.values()].filter(other => other.dataset.id > Number(message.id)).shift());
+  append(line);
 }
 
 function note(text) {
@@ -122,10 +112,7 @@ function note(text) {
 function append(line, before = log.querySelector('.pending')) {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   log.insertBefore(line, before);
-  while (log.children.length > 500) {
-    said.delete(Number(log.firstChild.dataset.id));
-    log.firstChild.remove();
-  }
+  while (log.children.length > 500) log.firstChild.remove();
   if (atEnd) log.scrollTop = log.scrollHeight;
   return line;
 }
