@@ -387,3 +387,21 @@ def test_a_reminder_that_the_layer_did_not_take_does_not_count(client, monkeypat
     assert StreamHead.objects.get().reminders == 0
     due()
     assert client.received() == [following('tea', 1)]
+
+
+def test_a_part_is_read_as_far_as_it_goes_and_not_all_that_was_missed(client, monkeypatch, django_assert_num_queries):
+    # 300 messages of a megabyte were read for each answer, which had one of them.
+    say('tea', *(str(n) for n in range(40)))
+    epoch = StreamHead.objects.get().epoch
+    key = Stream('tea').key
+    # The head, the first messages, and all others.
+    with django_assert_num_queries(3):
+        assert [row.offset for row in replays.read(key, epoch, 0).rows] == list(range(1, 41))
+    with django_assert_num_queries(2):
+        assert len(replays.read(key, epoch, 35).rows) == 5
+    found = replays.read(key, epoch, 0, limit=10)
+    assert len(found.rows) == 10 and found.has_more
+    monkeypatch.setattr(replays, 'MAX_SIZE', 10)
+    with django_assert_num_queries(2):
+        found = replays.read(key, epoch, 0)
+    assert len(found.rows) == 1 and found.has_more

@@ -19,9 +19,9 @@ from .tables import database, key_of, membership_key, printable
 
 logger = logging.getLogger('sockets')
 
-# How often a process reads where a stream stands for those that have just begun to follow it: so many times at once, and
-# so many a second. Those that come in between are told together.
-READS_AT_ONCE = 5
+# How often a second a process reads where a stream stands for those that have just begun to follow it. Those that come in
+# between are told together.
+READS_AT_ONCE = 1
 READS_PER_SECOND = 1
 
 # How often it is tried again, once a second, while the database or the layer is away.
