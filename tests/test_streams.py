@@ -11,7 +11,8 @@ from sockets import RoutedSocketHandler
 from sockets.models import Socket, StreamHead, StreamMessage
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.presence import Housekeeper
-from sockets.streams import Stream, replays
+from sockets.streams import Stream, pushes, replays
+from sockets.streams import following as telling
 from sockets.testing import SocketClient
 
 pytestmark = pytest.mark.django_db
@@ -340,3 +341,67 @@ def test_a_storm_of_clients_that_come_back_shares_what_is_read(client, django_as
     with django_assert_num_queries(0):
         for _ in range(100):
             replays.cache.read(Stream('tea').key, epoch, 1)
+
+
+def test_who_could_not_be_told_where_a_stream_stands_is_told_when_that_is_possible(monkeypatch):
+    # A client that came back while the database or the layer was away waited until the stream moved.
+    told, failing = [], [OSError('away'), 'untold']
+
+    def tell(due):
+        if failing:
+            failure = failing.pop(0)
+            if failure == 'untold':
+                return due
+            raise failure
+        told.extend(due)
+        return {}
+
+    monkeypatch.setattr(telling, 'tell', tell)
+    monkeypatch.setattr(telling.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(telling.background, 'run', lambda function, name: function())
+    teller = telling.Teller()
+    monkeypatch.setattr(teller._buckets, 'wait', lambda *args: 0)
+    teller.add('key', telling.Waiting('tea', 'server!1', None, None, None))
+    assert told == ['key'] and not teller._waiting
+    failing += [OSError('away')] * (telling.TRIES + 1)
+    teller.add('key', telling.Waiting('tea', 'server!1', None, None, None))
+    assert told == ['key'] and not teller._waiting
+
+
+def test_a_reminder_that_the_layer_did_not_take_does_not_count(client, monkeypatch):
+    client.send('FOLLOW', name='tea')
+    say('tea', 'a')
+    client.received()
+
+    def due():
+        StreamHead.objects.update(remind_at=timezone.now() - timedelta(seconds=2))
+        Housekeeper().look()
+
+    def refuse(names, message):
+        raise OSError('away')
+
+    with monkeypatch.context() as away:
+        away.setattr(pushes.fanout, 'send_many', refuse)
+        for _ in range(4):
+            due()
+    assert StreamHead.objects.get().reminders == 0
+    due()
+    assert client.received() == [following('tea', 1)]
+
+
+def test_a_part_is_read_as_far_as_it_goes_and_not_all_that_was_missed(client, monkeypatch, django_assert_num_queries):
+    # 300 messages of a megabyte were read for each answer, which had one of them.
+    say('tea', *(str(n) for n in range(40)))
+    epoch = StreamHead.objects.get().epoch
+    key = Stream('tea').key
+    # The head, the first messages, and all others.
+    with django_assert_num_queries(3):
+        assert [row.offset for row in replays.read(key, epoch, 0).rows] == list(range(1, 41))
+    with django_assert_num_queries(2):
+        assert len(replays.read(key, epoch, 35).rows) == 5
+    found = replays.read(key, epoch, 0, limit=10)
+    assert len(found.rows) == 10 and found.has_more
+    monkeypatch.setattr(replays, 'MAX_SIZE', 10)
+    with django_assert_num_queries(2):
+        found = replays.read(key, epoch, 0)
+    assert len(found.rows) == 1 and found.has_more

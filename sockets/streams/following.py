@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Any, Optional
 
-from django.db import transaction
+from django.db import connections, transaction
 
 from .. import rates
 from ..connection.memory import memories
@@ -19,10 +19,13 @@ from .tables import database, key_of, membership_key, printable
 
 logger = logging.getLogger('sockets')
 
-# How often a process reads where a stream stands for those that have just begun to follow it: so many times at once, and
-# so many a second. Those that come in between are told together.
-READS_AT_ONCE = 5
+# How often a second a process reads where a stream stands for those that have just begun to follow it. Those that come in
+# between are told together.
+READS_AT_ONCE = 1
 READS_PER_SECOND = 1
+
+# How often it is tried again, once a second, while the database or the layer is away.
+TRIES = 60
 
 
 def follow(handler: Any, name: str, since: Any, last: Any) -> None:
@@ -83,10 +86,11 @@ def envelope_of(handler: Any) -> Optional[str]:
 class Waiting:
     """A connection that is to be told where a stream stands."""
 
-    __slots__ = ('stream', 'name', 'envelope', 'since', 'last')
+    __slots__ = ('stream', 'name', 'envelope', 'since', 'last', 'tries')
 
     def __init__(self, stream: str, name: str, envelope: Optional[str], since: Any, last: Any) -> None:
         self.stream, self.name, self.envelope, self.since, self.last = stream, name, envelope, since, last
+        self.tries = TRIES
 
     def text(self, head: Any) -> str:
         since = self.since
@@ -128,12 +132,26 @@ class Teller:
                     return
             if due:
                 try:
-                    tell(due)
+                    untold = tell(due)
                 except Exception as error:
-                    # They are told when the stream moves, and when somebody reminds them of it.
+                    untold = due
+                    # The connection to the database may be one that has failed.
+                    connections.close_all()
                     logger.error('Could not tell where streams stand: %s: %s', type(error).__name__, error)
+                if untold:
+                    # The stream may not move for long, and nobody else would tell them.
+                    self._put_back(untold)
+                    time.sleep(1)
             elif pause:
                 time.sleep(pause)
+
+    def _put_back(self, untold: Any) -> None:
+        with self._lock:
+            for key, waiting in untold.items():
+                for one in waiting:
+                    one.tries -= 1
+                    if one.tries > 0:
+                        self._waiting.setdefault(key, []).append(one)
 
     def _take(self, now: float) -> Any:
         """Return what may be read now, and the seconds until there is more; ``None`` if nobody waits."""
@@ -150,12 +168,18 @@ class Teller:
 teller = Teller()
 
 
-def tell(due: Any) -> None:
-    """Read where streams stand, and tell those that wait for it: a dict of keys and lists of ``Waiting``."""
+def tell(due: Any) -> Any:
+    """Read where streams stand, and tell those that wait for it: a dict of keys and lists of ``Waiting``.
+
+    Return those that the layer did not take it for.
+    """
     heads = StreamHead.objects.using(database()).in_bulk(list(due))
+    untold: Any = {}
     for key, waiting in due.items():
         texts: Any = {}
         for one in waiting:
-            texts.setdefault(one.text(heads.get(key)), {}).setdefault(one.envelope, []).append(one.name)
-        for text, names in texts.items():
-            pushes.send(names, text)
+            texts.setdefault((one.text(heads.get(key)), one.envelope), []).append(one)
+        for (text, envelope), those in texts.items():
+            if not pushes.send({envelope: [one.name for one in those]}, text):
+                untold.setdefault(key, []).extend(those)
+    return untold

@@ -50,17 +50,23 @@ def push(stream, epoch, numbered, names):
 
 
 def send(names, text):
-    """Send ``text`` to the connections ``names``, by envelope. A layer that is away loses nothing that is kept."""
+    """Send ``text`` to the connections ``names``, by envelope; return whether the layer has taken all of it.
+
+    One that is away loses nothing that is kept.
+    """
+    is_sent = True
     for envelope, those in names.items():
         try:
             fanout.send_many(those, {'text': wrapped(text, envelope)})
         except Exception as error:
+            is_sent = False
             logger.warning(
                 'A message of a stream did not reach %d connections, which will ask for it: %s: %s',
                 len(those),
                 type(error).__name__,
                 error,
             )
+    return is_sent
 
 
 def following_text(name, head, since=None):
@@ -82,8 +88,12 @@ def remind(remind_after):
         due = in_seconds(remind_after[times]) if times < len(remind_after) else None
         # One process does it.
         same = heads.to_remind().filter(pk=head.pk, offset=head.offset, reminders=head.reminders)
-        if same.update(remind_at=due, reminders=times):
-            send(followers(head.key).get(head.key, {}), following_text(head.name, head))
+        if same.update(remind_at=due, reminders=times) and not send(
+            followers(head.key).get(head.key, {}), following_text(head.name, head)
+        ):
+            # The layer is away: this time does not count, however long that lasts.
+            again = heads.filter(pk=head.pk, offset=head.offset, reminders=times)
+            again.update(remind_at=in_seconds(remind_after[-1]), reminders=head.reminders)
 
 
 def _check_declared(stream, numbered):

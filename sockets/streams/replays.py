@@ -16,6 +16,9 @@ from .tables import database, key_of, printable
 MAX_MESSAGES = 300
 MAX_SIZE = 1024 * 1024
 
+# How many messages are read first, before it is known how long they are.
+FIRST = 8
+
 # How many streams one RESUME may ask for.
 MAX_STREAMS = 100
 
@@ -96,19 +99,32 @@ def read(key, epoch, offset, limit=MAX_MESSAGES):
         return Replay(head, True, (), False)
     if head is None or offset == head.offset:
         return Replay(head, False, (), False)
-    kept = StreamMessage.objects.using(using).filter(key=key, offset__gt=offset).order_by('offset')
-    rows, size, has_more = [], 0, False
-    # Not all at once: three hundred may be of a megabyte each.
-    for row in kept[: limit + 1].iterator():
-        size += len(row.text)
-        if rows and (len(rows) == limit or size > MAX_SIZE):
-            has_more = True
-            break
-        rows.append(row)
+    rows = _read_part(StreamMessage.objects.using(using).filter(key=key).order_by('offset'), offset, limit)
     if [row.offset for row in rows] != list(range(offset + 1, offset + 1 + len(rows))) or not rows:
         # Some were trimmed since the head was read.
         return Replay(heads.first(), True, (), False)
-    return Replay(head, False, rows, has_more)
+    return Replay(head, False, rows, rows[-1].offset < head.offset)
+
+
+def _read_part(kept, offset, limit):
+    """Return the messages of ``kept`` after ``offset``: ``limit`` of them and ``MAX_SIZE`` at most, or a longer one.
+
+    A few at first, and then as many as there is room for: all that were missed may be hundreds of megabytes.
+    """
+    rows, size, page = [], 0, FIRST
+    while len(rows) < limit:
+        page = min(page, limit - len(rows))
+        found = list(kept.filter(offset__gt=offset)[:page])
+        for row in found:
+            size += len(row.text)
+            if rows and size > MAX_SIZE:
+                return rows
+            rows.append(row)
+            offset = row.offset
+        if len(found) < page:
+            break
+        page = max(1, (MAX_SIZE - size) * len(rows) // size)
+    return rows
 
 
 def history(stream, since, limit):
