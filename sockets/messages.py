@@ -67,6 +67,11 @@ MAX_DEPTH = 200
 _BETWEEN_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^][{}"]+', re.DOTALL)
 
 
+def retry_after(seconds):
+    """Return the reason of a close with 1013 whose client may come back after ``seconds``."""
+    return f'retry={seconds:.1f}'
+
+
 def _refuse_constant(name):
     raise ValueError(f'{name} is not a JSON number')
 

@@ -39,6 +39,7 @@ class Curious(RoutedSocketHandler):
                 'code': message.get('code'),
                 'query': self.request.GET.get('page'),
                 'ip': row.user_ip,
+                'authentication': row.authentication,
                 'path': row.path,
                 'server': row.server,
                 'layer': row.layer,
@@ -80,6 +81,7 @@ def expected(row, code):
         'code': code,
         'query': '3',
         'ip': '192.0.2.1',
+        'authentication': row.authentication,
         'path': '/page/tea/',
         'server': row.server,
         'layer': row.layer,
@@ -114,6 +116,15 @@ def test_a_disconnect_function_finds_what_has_been_deleted_with_the_row(mine, al
     end(alice)
     assert heard == [expected(row, 4401)]
     assert not (Ending.objects.exists() or Membership.objects.exists() or Socket.objects.exists())
+
+
+def test_a_disconnect_function_that_another_process_runs_knows_what_has_found_its_user(mine, dies):
+    """Of a connection with a token, it did not know that it has no session."""
+    Socket.objects.update(authentication='mysite.auth.by_token')
+    Socket.objects.all().revoke('Gone.')
+    end_leases()
+    presence.Housekeeper().look()
+    assert [end['authentication'] for end in heard] == ['mysite.auth.by_token']
 
 
 def test_it_is_noted_in_the_transaction_that_removes_the_row(mine):

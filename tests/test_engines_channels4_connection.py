@@ -7,6 +7,7 @@ import pytest
 from channels.testing import WebsocketCommunicator
 
 from sockets import RoutedSocketHandler, conf
+from sockets.engines.channels4.server import server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class Waits(RoutedSocketHandler):
     """Its functions wait until somebody says so."""
 
-    waiting = 0
+    waiting = answered = 0
     released = None
     released_on_the_loop = None
 
@@ -29,6 +30,7 @@ class Waits(RoutedSocketHandler):
         return {'type': 'DONE'}
 
     def answer(self, content):
+        Waits.answered += 1
         return {'type': 'ANSWER'}
 
     routes = (('WAIT', 'wait'), ('BLOCK', 'block'), ('ASK', 'answer'))
@@ -64,5 +66,27 @@ def test_functions_that_wait_delay_no_other_connection(type, count):
             assert await client.receive_json_from(timeout=10) == {'type': 'DONE'}
         for client in (*slow, other):
             await client.disconnect(timeout=10)
+
+    asyncio.run(asyncio.wait_for(talk(), 30))
+
+
+def test_no_frame_is_handled_between_the_news_that_its_server_was_found_dead_and_the_close():
+    """A server that had been stopped handled frames that had come in meanwhile, whose rows were gone."""
+
+    async def talk():
+        client = await open_connection()
+        found, Waits.answered = server(), 0
+        # It has come in, and is taken before what the thread of heartbeats has the loop do.
+        await client.send_json_to({'type': 'ASK'})
+        found._lost(found.name)
+        assert (await client.receive_json_from(timeout=10))['type'] == 'RECONNECT'
+        assert await client.receive_output(10) == {'type': 'websocket.close', 'code': 1012, 'reason': 'restart'}
+        await client.wait(10)
+        assert Waits.answered == 0
+        # Others are served again.
+        other = await open_connection()
+        await other.send_json_to({'type': 'ASK'})
+        assert await other.receive_json_from(timeout=10) == {'type': 'ANSWER'}
+        await other.disconnect(timeout=10)
 
     asyncio.run(asyncio.wait_for(talk(), 30))

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from sockets.engines.channels4 import connection, server
+from sockets.engines.channels4 import admission, connection, server
 from sockets.engines.channels4.outgoing import Outgoing
 
 from .loops import run
@@ -73,7 +73,7 @@ def test_nothing_of_a_frame_is_held_while_its_connection_is_idle(monkeypatch):
         pass
 
     monkeypatch.setattr(connection.steps, 'take', take)
-    monkeypatch.setattr(connection.connect, 'connect', lambda handler: None)
+    monkeypatch.setattr(admission.connect, 'connect', lambda handler: None)
     monkeypatch.setattr(connection.frame, 'receive', lambda handler, text, data: None)
 
     async def serve(found):

@@ -181,6 +181,7 @@ def _row_of(end, sessions):
         path=end.path,
         user=end.user if end.user_id is not None and _is_there(end) else None,
         session=sessions.get(end.session_key),
+        authentication=end.authentication,
         user_ip=end.user_ip,
         handshake=end.handshake,
         last_ping=end.last_ping,

@@ -2,16 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .inmemory import InMemoryChannelLayer
-
 if TYPE_CHECKING:
+    from .inmemory import InMemoryChannelLayer
     from .redis import RedisChannelLayer
 
 __all__ = ['InMemoryChannelLayer', 'RedisChannelLayer']
 
 
 def __getattr__(name: str) -> Any:
-    # Imported late: the in-memory layer needs no Redis client.
+    # Imported late: the in-memory layer needs no Redis client, and what counts connects needs no Channels 1.
+    if name == 'InMemoryChannelLayer':
+        from .inmemory import InMemoryChannelLayer
+
+        return InMemoryChannelLayer
     if name == 'RedisChannelLayer':
         from .redis import RedisChannelLayer
 

@@ -55,6 +55,7 @@ class Ending(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.DO_NOTHING, db_constraint=False, related_name='+'
     )
     session_key = models.CharField(max_length=40, null=True, db_index=True)
+    authentication = models.CharField(max_length=100, null=True)
     user_ip = models.GenericIPAddressField(null=True, unpack_ipv4=True)
     handshake = models.TextField(default='')
     opened = models.DateTimeField()
@@ -89,6 +90,7 @@ class Ending(models.Model):
             path=row.path,
             user_id=row.user_id,
             session_key=row.session_id,
+            authentication=row.authentication,
             user_ip=row.user_ip,
             handshake=row.handshake,
             opened=row.created,

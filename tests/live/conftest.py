@@ -52,12 +52,22 @@ SAMPLE_ON_CHANNELS_4 = (
     'test_the_document_has_a_line_for_each_fault',
 )
 
+# Of the other live tests, those that CI runs on Channels 4 beside these.
+PAGES_OF_THE_SAMPLE = (
+    'test_two_people_chat[uvicorn]',
+    'test_no_message_that_the_page_said_was_sent_is_lost_when_the_server_is_killed[uvicorn]',
+    'test_a_client_gets_what_the_readme_says',
+    'test_a_page_speaks_in_bytes[daphne]',
+)
+
 
 def pytest_collection_modifyitems(items):
-    """On Channels 4, mark tests of faults that are not of the sample as long ones."""
+    """On Channels 4, mark tests of faults that are not of the sample as long ones, and the pages that are of it."""
     if ON_CHANNELS_1:
         return
     for item in items:
+        if item.name in PAGES_OF_THE_SAMPLE:
+            item.add_marker(pytest.mark.sample)
         is_of_faults = item.path.parent == Path(__file__).parent and item.path.name.startswith('test_faults')
         if is_of_faults and item.originalname not in SAMPLE_ON_CHANNELS_4:
             item.add_marker(pytest.mark.long)

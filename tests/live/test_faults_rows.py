@@ -30,13 +30,14 @@ class Talker:
         self.connection = connection
         self.told = None
         self.code = None
+        # How many frames it has sent.
+        self.sent = 0
         self.tasks = [asyncio.ensure_future(self.talk()), asyncio.ensure_future(self.listen())]
 
     async def talk(self):
-        n = 0
         while self.code is None:
-            n += 1
-            self.connection.send({'type': 'WORK', 'connection': self.name, 'n': n, 'ref': n})
+            self.sent += 1
+            self.connection.send({'type': 'WORK', 'connection': self.name, 'n': self.sent, 'ref': self.sent})
             await asyncio.sleep(self.pause)
 
     async def listen(self):
@@ -77,6 +78,17 @@ def handled(hall, talkers, since):
     """Return what functions began to handle for ``talkers`` after ``since``."""
     names = {talker.name for talker in talkers}
     return [words for words in hall.servers.notes() if words[0] == 'start' and words[1] in names and words[-1] > since]
+
+
+async def nothing_under_way(hall, talkers):
+    """Return when functions have begun to handle all that ``talkers`` have sent.
+
+    A frame that has been taken when its process is stopped goes on when that does.
+    """
+    deadline = time.monotonic() + 10
+    while len(handled(hall, talkers, 0)) != sum(talker.sent for talker in talkers):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
 
 
 async def wait(seconds, bystanders):
@@ -126,6 +138,7 @@ def test_a_server_is_stopped_and_goes_on(hall, redis, shape, seconds):
         bystanders = [connection for other in others for connection in await hall.open(10, other)]
         await asyncio.sleep(2)
         assert len(handled(hall, talkers, 0)) >= 20
+        await nothing_under_way(hall, talkers)
         server.process.send_signal(signal.SIGSTOP)
         await hall.rows_are(len(bystanders), 8)
         await wait(seconds - 5, bystanders)

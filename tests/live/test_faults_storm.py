@@ -91,10 +91,7 @@ async def knock(server, count):
     return clients
 
 
-ADMISSION = pytest.mark.channels1('its admission of clients that wait for a thread')
-
-
-@ADMISSION
+@pytest.mark.channels1('uvicorn tells nobody that a client has left before it was accepted')
 def test_a_client_that_has_gone_before_its_connect_was_taken_costs_nothing(slow):
     async def scenario():
         server = slow.runsockets('--connect-threads', '1')
@@ -111,7 +108,6 @@ def test_a_client_that_has_gone_before_its_connect_was_taken_costs_nothing(slow)
     asyncio.run(scenario())
 
 
-@ADMISSION
 def test_who_was_not_let_in_yet_is_told_to_come_back_when_the_server_stops(slow):
     async def scenario():
         server = slow.runsockets('--connect-threads', '1')

@@ -9,6 +9,7 @@ from daphne.utils import parse_x_forwarded_for
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 
+from ... import messages
 from ...access import credentials
 from . import audit, writing
 from .handshake import BadRequest, Handshake
@@ -183,7 +184,7 @@ class Opening:
         self.transport.registerProducer(self, True)
         if self.retry_after is not None:
             self.closeHandshakeTimeout = TURN_AWAY_TIMEOUT
-            self.sendCloseFrame(1013, f'retry={self.retry_after:.1f}'.encode())
+            self.sendCloseFrame(1013, messages.retry_after(self.retry_after).encode())
         else:
             super().onOpen()
         if len(self.reader):

@@ -2,8 +2,9 @@
 
 from ... import messages
 from . import routing
+from .admission import refuse
 from .server import server
-from .serving import path_of, refuse, serve
+from .serving import path_of, serve
 
 
 class Application:

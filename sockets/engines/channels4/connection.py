@@ -7,10 +7,9 @@ import time
 from django.core.exceptions import SynchronousOnlyOperation
 
 from ... import messages
-from ...connection import connect, disconnect, frame
-from . import steps
+from ...connection import disconnect, frame
+from . import admission, steps
 from .ended import Ended
-from .heartbeats import heartbeats
 from .incoming import CAPACITY, Incoming
 from .message import Message
 from .outgoing import AT_ONCE, BACKLOG, Outgoing
@@ -45,6 +44,7 @@ class Connection(Ended):
         'is_over_time',
         'coroutine',
         'frames_left',
+        'ticket',
     )
 
     is_served_here = True
@@ -67,6 +67,7 @@ class Connection(Ended):
         self.frames_left = None
         self.code = 1006
         self.task = None
+        self.ticket = [admission.WAITS]
         # When the event came that is handled, in the loop's time; None while none is.
         self.busy_since = None
 
@@ -90,6 +91,8 @@ class Connection(Ended):
         Return when the end has been handled.
         """
         loop, task = self.server.loop, self.task
+        if admission.take_ticket(self):
+            return await admission.hand_back(self, deadline)
         self.frames_left = self.incoming.waiting()
         while self._is_at_work() and not task.done() and loop.time() < deadline:
             await asyncio.sleep(0.02)
@@ -121,7 +124,7 @@ class Connection(Ended):
                     if self.frames_left <= 0:
                         self.has_ended = True
                     self.frames_left -= 1
-                if not heartbeats.may_serve():
+                if not self.server.may_serve():
                     await self.server.certainty()
                 if not (self.has_ended or self.closed):
                     await self._handle('websocket.receive', event)
@@ -144,7 +147,7 @@ class Connection(Ended):
             work = frame.receive(handler, text, data)
             is_quick = handler._is_quick and len(text or data or '') < _SHORT
         else:
-            pool, work, is_quick = server.connect_pool, connect.connect(handler), False
+            pool, work, is_quick = server.connect_pool, admission.opened(self, handler), False
         self.busy_since = server.loop.time()
         try:
             await steps.take(work, handler, self, pool, is_quick)
@@ -203,26 +206,27 @@ class Connection(Ended):
 
     def cut_off(self):
         """End the connection of a client that does not read. A server that closes it would wait until it does."""
-        transport = self._transport()
+        transport = _transport_of(self.incoming)
         if hasattr(transport, 'abort'):
             transport.abort()
         self.cancel()
 
     def check_backlog(self):
         """Cut off a client for which the server itself keeps too much, such as answers to its pings."""
-        transport = self._transport()
+        transport = _transport_of(self.incoming)
         if hasattr(transport, 'get_write_buffer_size') and transport.get_write_buffer_size() > BACKLOG:
             logger.warning(
                 'Cutting off %s, which does not read: %d bytes wait', self.name, transport.get_write_buffer_size()
             )
             self.cut_off()
 
-    def _transport(self):
-        # uvicorn's protocols have one.
-        return getattr(getattr(self.incoming.receive, '__self__', None), 'transport', None)
-
     def cancel(self, at_once=False):
         """End the connection now; what a thread does for it comes to its end first, unless it is to be ``at_once``."""
         self.has_ended = self.closed = self.is_cancelled = True
         if not self.is_ending and (at_once or not self.is_on_thread):
             self.task.cancel()
+
+
+def _transport_of(incoming):
+    # uvicorn's protocols have one.
+    return getattr(getattr(incoming.receive, '__self__', None), 'transport', None)

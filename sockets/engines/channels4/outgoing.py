@@ -124,5 +124,7 @@ def _events_of(message):
         event = {'type': 'websocket.close', 'code': 1000 if code is True else code}
         if code == messages.CLOSE_RESTART:
             event['reason'] = 'restart'
+        elif 'reason' in message:
+            event['reason'] = message['reason']
         events.append(event)
     return events

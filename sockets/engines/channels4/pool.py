@@ -60,6 +60,13 @@ class Pool:
         """How many jobs no thread has taken yet."""
         return len(self._jobs)
 
+    def waited(self, now):
+        """Return for how many seconds the first of them has waited."""
+        try:
+            return now - self._jobs[0][0]
+        except IndexError:
+            return 0
+
     def call_on_loop(self, function, *args):
         """Have the loop call ``function`` soon, in the order of calls. On any thread; ``RuntimeError`` once it is closed."""
         self._done.append((None, function, args))

@@ -15,6 +15,7 @@ from functools import partial
 from ... import conf, messages, presence
 from ...execution import background
 from . import answers, audit, django_thread, overtime
+from .admission import Connects
 from .heartbeats import heartbeats
 from .layer import channel_layer, unpack
 from .pool import Pool
@@ -53,10 +54,13 @@ class Server:
         self.pool = Pool(loop, threads or conf.THREADS)
         # A thousand connects are not to delay a frame.
         self.connect_pool = Pool(loop, connect_threads, beside=self.pool)
+        self.connects = Connects(self.connect_pool)
         self.pool.start()
         self.connect_pool.start()
         self.thread = threading.get_ident()
         self.is_stopping = False
+        # Whether others have found it dead, and its connections are still open.
+        self.is_lost = False
         self.tasks = set()
         # When a coroutine that sends has last let others be served, as time.monotonic() has it.
         self.gave_way = 0
@@ -116,13 +120,19 @@ class Server:
         """Send ``message`` to those of the connections ``names`` that there are. On any thread."""
         self.pool.call_on_loop(self.deliver, names, message)
 
+    def may_serve(self):
+        """Whether nobody can have found this server dead, as far as is known now. On the loop's thread."""
+        # In this order: it is lost before it may serve again.
+        return heartbeats.may_serve() and not self.is_lost
+
     async def certainty(self):
         """Wait until this server knows whether it was found dead while it was stopped."""
-        while not heartbeats.may_serve():
+        while not self.may_serve():
             await asyncio.sleep(0.02)
 
     def begin_anew(self):
         """Close all connections, as this server was found dead: their rows are gone. On the loop's thread."""
+        self.is_lost = False
         if self.is_stopping:
             return
         audit.end(self)
@@ -147,6 +157,7 @@ class Server:
         audit.begin(self)
 
     def _lost(self, name):
+        self.is_lost = True
         try:
             self.loop.call_soon_threadsafe(self.begin_anew)
         except RuntimeError:

@@ -1,6 +1,7 @@
 """Connections as ASGI asks for them."""
 
-from ... import messages
+from ...access import authentication
+from .admission import turn_away
 from .connection import Connection
 from .server import server
 
@@ -24,22 +25,13 @@ async def serve(handler, kwargs, scope, receive, send):
     found = server()
     if found.is_stopping:
         return await turn_away(scope, receive, send)
-    await Connection(found, handler, scope, path_of(scope), kwargs, receive, send).serve()
-
-
-async def refuse(receive, send):
-    """Refuse a connection before it is accepted: servers answer with HTTP 403."""
-    await receive()
-    await send({'type': 'websocket.close', 'code': messages.CLOSE_NOT_ALLOWED})
-
-
-async def turn_away(scope, receive, send):
-    """Refuse a connection for now: with HTTP 503 where the server lets us choose."""
-    if 'websocket.http.response' not in (scope.get('extensions') or {}):
-        return await refuse(receive, send)
-    await receive()
-    await send({'type': 'websocket.http.response.start', 'status': 503, 'headers': [(b'retry-after', b'1')]})
-    await send({'type': 'websocket.http.response.body', 'body': b'Restarting'})
+    connection = Connection(found, handler, scope, path_of(scope), kwargs, receive, send)
+    seconds = found.connects.ask()
+    if seconds is None:
+        return await connection.serve()
+    # A browser that offers some wants an answer.
+    subprotocol = authentication.subprotocol_of(connection.handshake(), handler.subprotocols)
+    await found.connects.put_off(seconds, subprotocol, scope, receive, send)
 
 
 def path_of(scope):

@@ -23,7 +23,7 @@ async def take(work, handler, connection, pool, is_quick):
         while step is not _DONE:
             if step is None:
                 connection.is_on_thread = True
-                step = await pool.submit(on_thread, handler, root_path, _advance, work)
+                step = await pool.submit(on_thread, handler, root_path, _advance_far, work)
                 connection.is_on_thread = False
                 if connection.is_cancelled and step is not _DONE:
                     raise asyncio.CancelledError()
@@ -70,6 +70,17 @@ def _advance(work, result=None, error=None):
         return work.send(result) if error is None else work.throw(steps.throwable(error))
     except StopIteration:
         return _DONE
+
+
+def _advance_far(work):
+    """Return the next step of ``work`` that is not to be taken on a thread: this is one.
+
+    To give it back and to wait for another one would be to wait behind all that have just come.
+    """
+    step = _advance(work)
+    while step is None:
+        step = _advance(work)
+    return step
 
 
 class _InContext:

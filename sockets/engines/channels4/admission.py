@@ -1,0 +1,110 @@
+"""Which clients may connect now, and how the others are told when to come back."""
+
+import asyncio
+import math
+import threading
+import time
+
+from ... import messages
+from ...connection import connect
+from ...layers.admission import Admission
+
+# Seconds that clients have to answer a close which tells them to come back later, and how many of them there may be at
+# a time.
+TURN_AWAY_TIMEOUT = 2
+MAX_TURNED_AWAY = 1000
+
+# Seconds after which a client comes back that still waited when the server stopped.
+AFTER_RESTART = 1
+
+# The ticket of a connection that waits for a thread. Whoever takes it decides what becomes of it: the thread that has time
+# for it, or a server that stops.
+WAITS = object()
+
+
+class Connects:
+    """The connects that wait for a thread of ``pool``."""
+
+    def __init__(self, pool):
+        self.pool = pool
+        # How many clients are being told to come back.
+        self.turned_away = 0
+        self._admission = Admission()
+        self._lock = threading.Lock()
+
+    def ask(self):
+        """Return ``None`` if a client may wait for a thread, or the seconds after which it is to come back."""
+        now = time.monotonic()
+        with self._lock:
+            return self._admission.ask(now, self.pool.waiting, self.pool.waited(now))
+
+    def taken(self):
+        """Note that a thread has taken a connect."""
+        with self._lock:
+            self._admission.taken(time.monotonic(), self.pool.waiting)
+
+    async def put_off(self, seconds, subprotocol, scope, receive, send):
+        """Tell a client to come back after ``seconds``: with 1013, which a page is told of, or with 503 if it is one of many."""
+        if self.turned_away >= MAX_TURNED_AWAY:
+            return await turn_away(scope, receive, send, math.ceil(seconds))
+        self.turned_away += 1
+        try:
+            await asyncio.wait_for(_say_when(seconds, subprotocol, receive, send), TURN_AWAY_TIMEOUT)
+        except Exception:
+            # It has gone, or does not answer.
+            pass
+        finally:
+            self.turned_away -= 1
+
+
+def take_ticket(connection):
+    """Return whether nobody has decided yet what becomes of ``connection``. On any thread."""
+    try:
+        connection.ticket.pop()
+    except IndexError:
+        return False
+    return True
+
+
+def opened(connection, handler):
+    """Yield the steps in which ``connection`` is opened; the first one is on the thread that has time for it."""
+    connection.server.connects.taken()
+    if take_ticket(connection) and not connection.incoming.is_over:
+        yield from connect.connect(handler)
+
+
+async def hand_back(connection, deadline):
+    """Tell the client of ``connection``, whose ticket was taken, to come back: the server stops."""
+    loop = connection.server.loop
+    reason = messages.retry_after(AFTER_RESTART)
+    connection.push({'accept': True, 'close': messages.CLOSE_TRY_AGAIN_LATER, 'reason': reason})
+    deadline = min(deadline, loop.time() + TURN_AWAY_TIMEOUT)
+    while connection.outgoing.is_flushing and loop.time() < deadline:
+        await asyncio.sleep(0.01)
+    connection.cancel(at_once=True)
+
+
+async def _say_when(seconds, subprotocol, receive, send):
+    await receive()
+    await send({'type': 'websocket.accept', 'subprotocol': subprotocol})
+    await send(
+        {'type': 'websocket.close', 'code': messages.CLOSE_TRY_AGAIN_LATER, 'reason': messages.retry_after(seconds)}
+    )
+    while (await receive())['type'] != 'websocket.disconnect':
+        pass
+
+
+async def refuse(receive, send):
+    """Refuse a connection before it is accepted: servers answer with HTTP 403."""
+    await receive()
+    await send({'type': 'websocket.close', 'code': messages.CLOSE_NOT_ALLOWED})
+
+
+async def turn_away(scope, receive, send, seconds=1):
+    """Refuse a connection for ``seconds``: with HTTP 503 where the server lets us choose."""
+    if 'websocket.http.response' not in (scope.get('extensions') or {}):
+        return await refuse(receive, send)
+    await receive()
+    headers = [(b'retry-after', str(seconds).encode())]
+    await send({'type': 'websocket.http.response.start', 'status': 503, 'headers': headers})
+    await send({'type': 'websocket.http.response.body', 'body': b'Come back later'})
