@@ -110,6 +110,7 @@ beforeEach(() => {
   socket?.close();
   random = 0.5;
   [reported, warnings, Connection.all, document.hidden] = [[], [], [], false];
+  delete document.querySelectorAll;
   assert.equal(clock.timers.size, 0, 'A closed socket leaves no timer behind.');
 });
 
@@ -1220,7 +1221,7 @@ test('an answer that is lost is asked for again', () => {
   server.push(said(6));
   clock.advance(400);
   assert.ok(resume(server));
-  clock.advance(10000);
+  clock.advance(11000);
   answer(server, resume(server), 6, [5, 6]);
   assert.deepEqual(seen, [5, 6]);
 });
@@ -1313,23 +1314,6 @@ test('a stream without messages gets its epoch with the first one', () => {
   assert.deepEqual(seen, [1]);
 });
 
-test('streams are asked for together, each demultiplexer for itself', () => {
-  const server = connect(), seen = [];
-  socket.default(content => seen.push(content));
-  const since = {epoch: 'k3f9', offset: 1};
-  server.push({...following(4, {since}), stream: 'milk'});
-  server.push(following(4, {since}));
-  server.push({stream: 'chat', payload: following(4, {since})});
-  clock.advance(30);
-  const [plain, wrapped] = server.take();
-  assert.deepEqual(Object.keys(plain.streams), ['milk', 'tea']);
-  assert.equal(wrapped.stream, 'chat');
-  assert.deepEqual(Object.keys(wrapped.payload.streams), ['tea']);
-  const part = {epoch: 'k3f9', offset: 2, lost: false, more: false, messages: [said(2)]};
-  server.push({stream: 'chat', payload: {type: 'RESUMED', ref: wrapped.payload.ref, streams: {tea: part}}});
-  assert.deepEqual(seen, [{stream: 'chat', payload: said(2)}]);
-});
-
 test('the page says up to where it has a stream', () => {
   const elements = [{textContent: JSON.stringify([kept(7), kept(3, 'e', 'milk')])}];
   document.querySelectorAll = selector => selector === 'script[data-stream-positions]' ? elements : [];
@@ -1379,7 +1363,441 @@ test('a closed socket asks for nothing', () => {
   const server = connect();
   server.push(following(1, {since: {epoch: 'k3f9', offset: 0}}));
   server.push(said(3));
+  assert.ok(resume(server));
   socket.close();
   clock.advance(20000);
   assert.equal(resume(server), undefined);
+});
+
+// Streams, with an answer for each RESUME that was sent.
+const sent = (offset, stream = 'tea', epoch = 'k3f9') => ({type: 'SAID', n: offset, kept: {stream, epoch, offset}});
+const told = (offset, fields = {}) => ({type: 'FOLLOWING', stream: 'tea', epoch: 'k3f9', offset, ...fields});
+const sentUpTo = (from, to, ...rest) => Array.from({length: to - from}, (_, n) => sent(from + n + 1, ...rest));
+const answerTo = (frame, parts) => ({type: 'RESUMED', ref: frame.ref, streams: parts});
+const part = (offset, messages, fields = {}) => (
+  {epoch: 'k3f9', offset, lost: false, more: false, messages, ...fields});
+const resumes = connection => connection.take().filter(frame => (frame.payload ?? frame).type === 'RESUME');
+
+// What the page is handed of streams.
+function hear(pattern = 'SAID') {
+  const seen = [];
+  socket.route(pattern, content => seen.push(content.n));
+  return seen;
+}
+
+// A document with these positions in it.
+function print(...elements) {
+  const found = elements.map(positions => ({textContent: JSON.stringify(positions)}));
+  document.querySelectorAll = selector => selector === 'script[data-stream-positions]' ? found : [];
+}
+
+test('a page that comes back resumes where it was, and only if it is behind', () => {
+  const connection = connect(), seen = hear();
+  connection.push(told(3));
+  for (const n of [4, 5]) connection.push(sent(n));
+  assert.deepEqual([seen, resumes(connection)], [[4, 5], []]);
+  connection.end();
+  let next = reconnected();
+  next.push(told(5));
+  assert.deepEqual(resumes(next), []);
+  next.end();
+  next = reconnected();
+  next.push(told(8));
+  const [resume] = resumes(next);
+  assert.deepEqual(resume, {type: 'RESUME', ref: resume.ref, streams: {tea: {epoch: 'k3f9', offset: 5}}});
+  // What is pushed meanwhile waits for its turn.
+  next.push(sent(9));
+  assert.deepEqual(seen, [4, 5]);
+  next.push(answerTo(resume, {tea: part(8, sentUpTo(5, 8))}));
+  assert.deepEqual(seen, [4, 5, 6, 7, 8, 9]);
+  clock.advance(20000);
+  assert.deepEqual([resumes(next), warnings], [[], []]);
+});
+
+test('each message of a stream is handed over once, and in order', () => {
+  const connection = connect(), seen = hear();
+  connection.push(told(0, {epoch: ''}));
+  for (const n of [1, 1, 3, 2, 2, 5, 4, 3, 6]) connection.push(sent(n));
+  assert.deepEqual(seen, [1, 2, 3, 4, 5, 6]);
+  clock.advance(10000);
+  assert.deepEqual(resumes(connection), []);
+});
+
+test('messages of streams go to routes, listeners and default as others do', () => {
+  const connection = connect(), seen = [];
+  socket.route('SAID', (content, self) => seen.push(['route', content, self === socket]));
+  socket.on(/SA.+/, content => seen.push(['on', content.n])).default(content => seen.push(['default', content.type]));
+  connection.push(told(0));
+  connection.push(sent(1));
+  connection.push({...sent(2), type: 'ERROR'});
+  assert.deepEqual(seen, [['route', sent(1), true], ['on', 1], ['default', 'ERROR']]);
+});
+
+test('a function that raises has had its message', () => {
+  const connection = connect(), seen = [];
+  socket.route('SAID', ({n}) => { seen.push(n); throw new Error('a bug'); });
+  connection.push(told(0));
+  for (const n of [1, 3, 2, 1]) connection.push(sent(n));
+  assert.deepEqual([seen, reported], [[1, 2, 3], ['a bug', 'a bug', 'a bug']]);
+});
+
+test('a gap is asked for after 200 ms and a random bit, unless it is filled by then', () => {
+  const connection = connect(), seen = hear();
+  connection.push(told(0));
+  connection.push(sent(2));
+  clock.advance(299);
+  connection.push(sent(1));
+  clock.advance(1000);
+  assert.deepEqual([seen, resumes(connection)], [[1, 2], []]);
+  connection.push(sent(5));
+  clock.advance(299);
+  assert.deepEqual(resumes(connection), []);
+  clock.advance(1);
+  const [resume] = resumes(connection);
+  assert.deepEqual(resume.streams, {tea: {epoch: 'k3f9', offset: 2}});
+  connection.push(answerTo(resume, {tea: part(4, sentUpTo(2, 4))}));
+  assert.deepEqual(seen, [1, 2, 3, 4, 5]);
+});
+
+test('it asks again, later each time, if the answer does not fill the gap', () => {
+  const connection = connect(), seen = hear();
+  connection.push(told(0));
+  connection.push(sent(3));
+  const delays = [];
+  for (let n = 0; n < 10; n++) {
+    const before = clock.now;
+    let asked = [];
+    while (!asked.length) {
+      clock.advance(10);
+      for (const frame of asked = connection.take()) {
+        if (frame.type === 'PING') connection.push({type: 'ACK', ref: frame.ref});
+      }
+      asked = asked.filter(frame => frame.type === 'RESUME');
+    }
+    delays.push(clock.now - before);
+    connection.push(answerTo(asked[0], {tea: part(0, [])}));
+  }
+  assert.deepEqual(delays, [300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 45000, 45000]);
+  connection.push(sent(1));
+  connection.push(sent(2));
+  assert.deepEqual(seen, [1, 2, 3]);
+  // The next gap begins anew.
+  connection.push(sent(5));
+  clock.advance(300);
+  assert.equal(resumes(connection).length, 1);
+});
+
+test('it asks again while there is more', () => {
+  const connection = connect(), seen = hear();
+  connection.push(told(9, {since: {epoch: 'k3f9', offset: 0}}));
+  for (const [from, to] of [[0, 4], [4, 8], [8, 9]]) {
+    const [resume] = resumes(connection);
+    assert.deepEqual(resume.streams.tea.offset, from);
+    connection.push(answerTo(resume, {tea: part(to, sentUpTo(from, to), {more: to < 9})}));
+  }
+  clock.advance(10000);
+  assert.deepEqual([seen.length, resumes(connection)], [9, []]);
+});
+
+test('what is lost is an event, and it goes on from the position that it was given', () => {
+  print([{stream: 'tea', epoch: 'k3f9', offset: 2}]);
+  const connection = connect(), seen = hear(), lost = details('lost');
+  connection.push(told(40));
+  const [resume] = resumes(connection);
+  connection.push(sent(42));
+  connection.push(answerTo(resume, {tea: part(41, [], {lost: true})}));
+  assert.deepEqual(lost, [{stream: 'tea', epoch: 'k3f9', offset: 41}]);
+  assert.deepEqual(seen, [42]);
+  clock.advance(10000);
+  assert.deepEqual(resumes(connection), []);
+});
+
+test('another epoch is asked for with the position of the old one, and lost', () => {
+  const connection = connect(), seen = hear(), lost = details('lost');
+  connection.push(told(7));
+  connection.push(sent(3, 'tea', 'new'));
+  clock.advance(300);
+  const [resume] = resumes(connection);
+  assert.deepEqual(resume.streams, {tea: {epoch: 'k3f9', offset: 7}});
+  connection.push(answerTo(resume, {tea: part(2, [], {lost: true, epoch: 'new'})}));
+  assert.deepEqual([seen, lost.length], [[3], 1]);
+  // One of the old epoch that comes late changes nothing.
+  connection.push(sent(8));
+  clock.advance(300);
+  connection.push(answerTo(resumes(connection)[0], {tea: part(3, [], {epoch: 'new'})}));
+  connection.push(sent(4, 'tea', 'new'));
+  clock.advance(10000);
+  assert.deepEqual([seen, lost.length, resumes(connection)], [[3, 4], 1, []]);
+});
+
+test('a database that was restored is noticed, a frame that was overtaken is not', () => {
+  const connection = connect(), lost = details('lost');
+  connection.push(told(7));
+  connection.push(sent(8));
+  connection.push(told(7));
+  assert.deepEqual(resumes(connection), []);
+  clock.advance(1001);
+  connection.push(told(5));
+  const [resume] = resumes(connection);
+  assert.deepEqual(resume.streams.tea.offset, 8);
+  connection.push(answerTo(resume, {tea: part(5, [], {lost: true})}));
+  assert.equal(lost[0].offset, 5);
+  clock.advance(10000);
+  assert.deepEqual(resumes(connection), []);
+});
+
+test('a stream without messages begins with the first epoch that is seen, and nothing is lost', () => {
+  print([{stream: 'tea', epoch: '', offset: 0}]);
+  let connection = connect(), seen = hear();
+  connection.push(sent(1));
+  assert.deepEqual(seen, [1]);
+  socket.close();
+  connection = connect();
+  seen = hear();
+  connection.push(told(2));
+  assert.deepEqual(resumes(connection)[0].streams, {tea: {epoch: 'k3f9', offset: 0}});
+});
+
+test('what is pushed before FOLLOWING waits until that has said where to begin', () => {
+  let connection = connect(), seen = hear();
+  for (const n of [6, 7]) connection.push(sent(n));
+  clock.advance(3000);
+  assert.deepEqual([seen, resumes(connection)], [[], []]);
+  connection.push(told(6, {since: {epoch: 'k3f9', offset: 4}}));
+  const [resume] = resumes(connection);
+  assert.equal(resume.streams.tea.offset, 4);
+  connection.push(answerTo(resume, {tea: part(7, sentUpTo(4, 7))}));
+  assert.deepEqual(seen, [5, 6, 7]);
+  for (const position of [told(7), told(0, {epoch: ''})]) {
+    socket.close();
+    connection = connect();
+    seen = hear();
+    const first = position.offset ? 6 : 1;
+    for (const n of [first + 1, first]) connection.push(sent(n));
+    connection.push(position);
+    // They were sent to a follower, so they are its own, whatever the other says.
+    assert.deepEqual([seen, resumes(connection)], [[first, first + 1], []]);
+  }
+});
+
+test('who has a position of its own does not begin elsewhere', () => {
+  print([{stream: 'tea', epoch: 'k3f9', offset: 5}]);
+  const connection = connect();
+  connection.push(told(5, {since: {epoch: 'k3f9', offset: 1}}));
+  clock.advance(10000);
+  assert.deepEqual(resumes(connection), []);
+});
+
+test('a FOLLOWING that is lost is not waited for, once there is a position', () => {
+  print([{stream: 'tea', epoch: 'k3f9', offset: 5}]);
+  const connection = connect(), seen = hear();
+  connection.push(told(0, {stream: 'milk'}));
+  clock.advance(5099);
+  assert.deepEqual(resumes(connection), []);
+  clock.advance(1);
+  const [resume] = resumes(connection);
+  assert.deepEqual(resume.streams, {tea: {epoch: 'k3f9', offset: 5}});
+  connection.push(answerTo(resume, {tea: part(6, sentUpTo(5, 6))}));
+  assert.deepEqual(seen, [6]);
+  connection.end();
+  const next = reconnected();
+  next.push(told(6));
+  clock.advance(5100);
+  const [again] = resumes(next);
+  assert.deepEqual(Object.keys(again.streams), ['milk']);
+  // It is not followed any more.
+  next.push(answerTo(again, {}));
+  clock.advance(10000);
+  assert.deepEqual(resumes(next), []);
+});
+
+test('streams that are behind at once are asked for together', () => {
+  print(Array.from({length: 150}, (_, n) => ({stream: `s${n}`, epoch: 'k3f9', offset: 1})));
+  const connection = connect();
+  for (let n = 0; n < 150; n++) connection.push(told(2, {stream: `s${n}`}));
+  const counts = [];
+  for (let frame; frame = resumes(connection)[0];) {
+    const names = Object.keys(frame.streams);
+    counts.push(names.length);
+    connection.push(answerTo(frame, Object.fromEntries(names.map(name => [name, part(2, sentUpTo(1, 2, name))]))));
+  }
+  assert.deepEqual(counts, [1, 100, 49]);
+});
+
+test('one that got nothing because another took all is asked for again at once', () => {
+  print([{stream: 'tea', epoch: 'k3f9', offset: 0}, {stream: 'milk', epoch: 'k3f9', offset: 0}]);
+  const connection = connect();
+  clock.advance(5100);
+  const [resume] = resumes(connection);
+  assert.deepEqual(Object.keys(resume.streams), ['tea', 'milk']);
+  connection.push(answerTo(resume, {tea: part(1, sentUpTo(0, 1)), milk: part(0, [], {more: true})}));
+  assert.deepEqual(resumes(connection)[0].streams, {milk: {epoch: 'k3f9', offset: 0}});
+});
+
+test('a lost connection takes its RESUME with it, and the next one asks anew', () => {
+  const connection = connect(), seen = hear();
+  connection.push(told(2));
+  connection.push(told(4));
+  const [old] = resumes(connection);
+  connection.end();
+  const next = reconnected();
+  clock.advance(100);
+  assert.deepEqual(resumes(next), []);
+  next.push(told(5));
+  const [resume] = resumes(next);
+  assert.equal(resume.resent, undefined);
+  next.push(answerTo(old, {tea: part(4, sentUpTo(2, 4))}));
+  assert.deepEqual(seen, []);
+  next.push(answerTo(resume, {tea: part(5, sentUpTo(2, 5))}));
+  assert.deepEqual([seen, warnings], [[3, 4, 5], []]);
+});
+
+test('a RESUME without an answer, or that is too much at the moment, is tried again; one that is refused is not', () => {
+  const connection = connect({heartbeat: Infinity});
+  connection.push(told(2));
+  connection.push(told(3));
+  assert.equal(resumes(connection).length, 1);
+  clock.advance(10300);
+  const [second] = resumes(connection);
+  connection.push({type: 'ERROR', code: 'rate_limited', details: 'Too many frames.', ref: second.ref});
+  clock.advance(600);
+  const [third] = resumes(connection);
+  connection.push({type: 'ERROR', code: 'not_allowed', details: 'Log in.', ref: third.ref});
+  clock.advance(100000);
+  assert.deepEqual([resumes(connection), warnings], [[], []]);
+  connection.push(sent(5));
+  clock.advance(300);
+  assert.equal(resumes(connection).length, 1);
+});
+
+test('through a demultiplexer, streams are resumed in their envelope', () => {
+  print([{stream: 'tea', epoch: 'k3f9', offset: 1}]);
+  const connection = connect(), seen = [], lost = details('lost');
+  socket.default(content => seen.push(content));
+  const inChat = payload => ({stream: 'chat', payload});
+  const inBoard = payload => ({stream: 'all', payload: {stream: 'board', payload}});
+  connection.push(inChat(told(3)));
+  connection.push(inBoard(told(1)));
+  connection.push(inBoard(sent(2)));
+  assert.deepEqual(seen.splice(0), [inBoard(sent(2))]);
+  const [resume] = resumes(connection);
+  assert.deepEqual([resume.stream, resume.payload.streams], ['chat', {tea: {epoch: 'k3f9', offset: 1}}]);
+  connection.push(inChat(answerTo(resume.payload, {tea: part(3, sentUpTo(1, 3))})));
+  assert.deepEqual(seen.splice(0), [inChat(sent(2)), inChat(sent(3))]);
+  connection.push(inBoard(sent(4)));
+  clock.advance(300);
+  const frames = connection.take();
+  assert.deepEqual([frames.length, frames[0].payload.stream, frames[0].payload.payload.type], [1, 'board', 'RESUME']);
+  connection.push(inBoard(answerTo(frames[0].payload.payload, {tea: part(3, [], {lost: true})})));
+  assert.deepEqual(lost, [{stream: 'tea', epoch: 'k3f9', offset: 3, within: ['all', 'board']}]);
+  assert.deepEqual(seen, [inBoard(sent(4))]);
+  clock.advance(10000);
+  assert.deepEqual(resumes(connection), []);
+});
+
+test('what is held back is bounded, and asked for beyond that', () => {
+  for (const text of ['', 'x'.repeat(2 ** 20)]) {
+    const connection = connect(), seen = hear();
+    connection.push(told(0));
+    for (let n = 2; n <= 1500; n++) connection.push({...sent(n), text});
+    clock.advance(300);
+    const [resume] = resumes(connection);
+    connection.push(answerTo(resume, {tea: part(1, sentUpTo(0, 1))}));
+    assert.equal(seen.length, text ? 4 : 1001);
+    clock.advance(300);
+    const [again] = resumes(connection);
+    assert.deepEqual(again.streams.tea.offset, seen.length);
+    connection.push(answerTo(again, {tea: part(1500, sentUpTo(seen.length, 1500))}));
+    assert.deepEqual(seen, Array.from({length: 1500}, (_, n) => n + 1));
+    socket.close();
+  }
+});
+
+test('a page that closes the socket gets nothing more, and all that was left when it opens it', () => {
+  const connection = connect(), seen = [];
+  socket.route('SAID', ({n}) => { seen.push(n); if (n === 2) socket.close(); });
+  connection.push(told(0));
+  for (const n of [3, 2, 1]) connection.push(sent(n));
+  assert.deepEqual(seen, [1, 2]);
+  socket.open();
+  const next = Connection.last.accept();
+  next.push(told(3));
+  for (const frame of resumes(next)) next.push(answerTo(frame, {tea: part(3, sentUpTo(2, 3))}));
+  assert.deepEqual(seen, [1, 2, 3]);
+});
+
+test('what looks a little like a stream is a frame like others', () => {
+  const connection = connect(), seen = [];
+  socket.default(content => seen.push(content));
+  const frames = [{type: 'SAVED', kept: true}, {type: 'SAVED', kept: {stream: 'tea', offset: 1}},
+                  {type: 'FOLLOWING', name: 'Ann'}, {type: 'A', stream: 'tea', payload: {type: 'PING'}},
+                  {stream: 'tea', payload: {type: 'SAID'}}, {stream: 'tea', payload: null}, {stream: 'tea'}];
+  for (const frame of frames) connection.push(frame);
+  assert.deepEqual([seen, reported], [frames, []]);
+});
+
+test('of two positions of a stream on a page, the earlier counts, and rubbish is reported', () => {
+  const at = offset => ({stream: 'tea', epoch: 'k3f9', offset});
+  print([at(3), at(2)], 5, [at(4)]);
+  const connection = connect();
+  assert.equal(reported.length, 1);
+  connection.push(told(4));
+  assert.equal(resumes(connection)[0].streams.tea.offset, 2);
+});
+
+test('names of streams are any', () => {
+  for (const name of ['__proto__', 'constructor', '', '["a"]', 'tea\0"\u2028']) {
+    const connection = connect(), seen = hear();
+    connection.push(told(0, {stream: name}));
+    connection.push(sent(2, name));
+    clock.advance(300);
+    const [resume] = resumes(connection);
+    assert.deepEqual(Object.entries(resume.streams), [[name, {epoch: 'k3f9', offset: 0}]]);
+    const messages = JSON.stringify(sentUpTo(0, 1, name));
+    connection.push(`{"type":"RESUMED","ref":"${resume.ref}","streams":{${JSON.stringify(name)}:{"epoch":"k3f9",` +
+                    `"offset":1,"lost":false,"more":false,"messages":${messages}}}}`);
+    assert.deepEqual(seen, [1, 2]);
+    socket.close();
+  }
+});
+
+test('whatever is lost, doubled and out of order on the wire, and however often it comes back, the list is complete', () => {
+  let seed = 1;
+  const chance = () => (seed = seed * 48271 % 2147483647) / 2147483647;
+  for (let round = 0; round < 100; round++) {
+    const wire = [], numbers = Array.from({length: 300}, (_, n) => n + 1);
+    const count = 20 + Math.floor(chance() * 200), limit = 1 + Math.floor(chance() * 40);
+    let connection = connect({heartbeat: Infinity}), head = 0;
+    const seen = hear();
+    const open = () => {
+      wire.length = 0;
+      if (chance() < 0.8) wire.push(told(head, head ? {} : {epoch: ''}));
+    };
+    const serve = () => {
+      for (const frame of resumes(connection)) {
+        if (chance() < 0.1) continue;
+        const from = frame.streams.tea.offset, to = Math.min(head, from + limit);
+        wire.push(answerTo(frame, {tea: part(to, sentUpTo(from, to), {more: to < head})}));
+      }
+    };
+    connection.push(told(0, {epoch: ''}));
+    for (let quiet = 0; quiet < 600; clock.advance(chance() * 300)) {
+      if (head < count) {
+        wire.push(...Array(chance() < 0.2 ? 0 : chance() < 0.2 ? 2 : 1).fill(sent(++head)));
+      } else if (quiet++ % 100 === 50) {
+        wire.push(told(head));
+      }
+      if (head < count && chance() < 0.03) {
+        connection.end();
+        connection = reconnected();
+        open();
+      }
+      serve();
+      while (wire.length && chance() < 0.7) {
+        connection.push(wire.splice(Math.floor(chance() * Math.min(3, wire.length)), 1)[0]);
+      }
+    }
+    assert.deepEqual(seen, numbers.slice(0, count), `round ${round}`);
+    socket.close();
+  }
 });

@@ -200,6 +200,9 @@ NAMES = """
     sockets.testing.SocketClient.request_bytes(data)
     sockets.testing.SocketClient.received()
     sockets.testing.SocketClient.close(code=1000)
+    sockets.testing.SocketClient.away()
+    sockets.testing.SocketClient.resume()
+    sockets.testing.SocketClient.lost
     sockets.testing.SocketClient.accepted
     sockets.testing.SocketClient.refused
     sockets.testing.SocketClient.close_code

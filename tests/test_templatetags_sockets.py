@@ -45,3 +45,12 @@ def test_the_position_of_a_stream_is_printed_for_the_page_and_nothing_in_it_ends
     for wrong in (None, 5, {'stream': 'tea'}):
         with pytest.raises(TypeError, match=r'A position is what Stream.position\(\) returns'):
             Template(text).render(Context({'one': wrong, 'other': other}))
+
+
+@pytest.mark.parametrize('name', ['</script><script>alert(1)</script>', '<!--', ']]>', '&quot;', 'é\u2028\ud800', "'"])
+def test_no_name_of_a_stream_ends_the_element(name):
+    position = {'stream': name, 'epoch': 'k3f9', 'offset': 1}
+    printed = Template('{% load sockets %}{% stream_position position %}').render(Context({'position': position}))
+    data = printed.split('positions>', 1)[1][: -len('</script>')]
+    assert not set(data) & set('<>&')
+    assert json.loads(data)[0]['stream'] == name

@@ -13,8 +13,8 @@ from ..connection import envelopes
 from ..models import Socket
 from . import contents, isolation
 from .handshake import handshake
-from .inbox import Inbox
 from .state import State
+from .streams import StreamReader
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -24,7 +24,7 @@ _Self = TypeVar('_Self', bound='SocketClient')
 _refs = itertools.count(1)
 
 
-class SocketClient:
+class SocketClient(StreamReader):
     """A websocket connection to ``path``, as a browser makes it. When a call returns, all that it causes has happened.
 
     ``user`` is logged in, or the cookies are those of ``browser``, a ``django.test.Client``. ``origin`` and ``headers``
@@ -47,6 +47,7 @@ class SocketClient:
     ) -> None:
         if user is not None and browser is not None:
             raise TypeError('A SocketClient takes a user or a browser; try browser.force_login(user).')
+        super().__init__()
         path, _, self._query_string = path.partition('?')
         self.path = unquote(path)
         self.browser = Client() if browser is None else browser
@@ -59,7 +60,6 @@ class SocketClient:
         self.raise_exceptions = raise_exceptions
         self.channel_name: Optional[str] = None
         self._state = State()
-        self._inbox = Inbox()
 
     def __repr__(self) -> str:
         return f'<SocketClient {self.path}>'
@@ -201,6 +201,7 @@ class SocketClient:
         self._connection = self._sandbox.connection(self)
         self.channel_name = self._connection.name
         self._state.begin()
+        self._forget_ends()
 
     def _handle(self, message: Any) -> None:
         """Do what the server says in ``message``, which is of the engine."""
@@ -213,7 +214,7 @@ class SocketClient:
             return
         content = None if frame is None else contents.decode(frame)
         if frame is not None:
-            self._inbox.add(content)
+            self._receive(content)
         if code:
             self._end(code)
         handler = engine.current().handler_at(self.path) if isinstance(content, dict) else None

@@ -1,6 +1,6 @@
 """What a client has received."""
 
-from typing import Any, Dict, List, Union
+from typing import Any, Callable, Dict, List, Union
 
 from .. import messages
 from ..connection import envelopes
@@ -29,6 +29,16 @@ class Inbox:
         """Take the first content that has ``fields`` and return it, ``None`` if there is none."""
         content = self.find(fields)
         return None if content is None else self._take(content)
+
+    def take_first(self, is_it: Callable[[Any], bool], is_noted: bool = True) -> Any:
+        """Take the first content for which ``is_it`` is true, ``None`` if there is none. Without ``is_noted``, drop it."""
+        for content in self._received:
+            if is_it(content):
+                if is_noted:
+                    return self._take(content)
+                self._received.remove(content)
+                return content
+        return None
 
     def take_reply(self, ref: str) -> Union[Dict[str, Any], bytes, None]:
         """Take the reply to the request ``ref`` and return it without its ``ref``; ``None`` if there is none."""

@@ -53,6 +53,12 @@ socket.state = 'open';
 socket.addEventListener('state', event => event.detail.delay?.toFixed());
 // @ts-expect-error
 socket.addEventListener('close', event => event.detail.delay);
+socket.addEventListener('lost', ({detail}) => detail.stream + detail.epoch + detail.offset.toFixed() + detail.within?.[0]);
+// @ts-expect-error
+socket.addEventListener('lost', event => event.detail.position);
+socket.route(/SAID/, content => content.kept?.offset.toFixed());
+// @ts-expect-error
+socket.route(/SAID/, content => content.kept.offset.length);
 // @ts-expect-error
 socket.route<{text: string}>('CHAT', content => content.txt);
 socket.route(/CHAT/, (content, self) => self.send('CHAT', content)).default(content => content.type.length);

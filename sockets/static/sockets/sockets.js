@@ -38,15 +38,18 @@ const BATCH_BYTES = 2 ** 20;
 // How a binary frame begins that has an envelope: JSON with its ref, between two NULs.
 const MARK = '\0{"ref":';
 
-// Streams: ms, at least, that a message has to come which another one has overtaken; twice that when it was asked for in
-// vain, and so on up to the longest. ms in which streams gather that are asked for together.
+// ms that a gap in a stream may stay before it is asked for, and up to as many more; twice that each time that the
+// answer does not fill it, up to GAP_LATEST. And ms after which a connection should have said which streams it follows.
 const GAP = 200;
-const LONGEST_GAP = 5000;
-const GATHER = 20;
-// ms after which we ask, though the server has not said where a stream stands: that may have been lost.
-const UNTOLD = 5000;
-// How many messages of a stream wait for those before them. They all come again when these are asked for.
+const GAP_LATEST = 30000;
+const FOLLOWED = 5000;
+// Messages of a stream, and characters of them, that are held back at most. What is beyond is asked for.
 const HELD = 1000;
+const HELD_SIZE = 2 ** 22;
+// Streams that a RESUME may ask for.
+const RESUMED = 100;
+// ms in which a frame that says where a stream stands may come later than a message that was sent after it.
+const OVERTAKEN = 1000;
 
 // ms between two looks at the clock. It jumps while a laptop sleeps; timers only stop.
 const TICK = 5000;
@@ -87,16 +90,17 @@ export class SocketRouter extends EventTarget {
   #queue = new Set();    // entries that wait for a connection, in order
   #unheard = new Set();  // entries that were sent and that the server may not have heard, in order
   #waiting = new Map();  // ref -> the entry of a request without an answer, in order
-  #streams = new Streams({
-    send: content => this.#isOpen && this.#ws.send(JSON.stringify(content)),
-    deliver: content => this.#deliver(content),
-    lost: detail => this.#emit('lost', detail),
-  });
+  #streams;
 
   constructor(path = pagePath(), options = {}) {
     super();
     this.#url = address(path);
     this.#options = withDefaults(options);
+    this.#streams = new Streams({
+      deliver: content => this.#route(content),
+      lose: detail => this.#emit('lost', detail),
+      resume: (...args) => this.#resume(...args),
+    });
     this.open();
   }
 
@@ -123,14 +127,14 @@ export class SocketRouter extends EventTarget {
   /** Call `fn` for the frames that match `pattern`, beside the route and other listeners, which stay as they are. */
   on(pattern, fn) {
     const listener = makeRoute('on', pattern, fn);
-    if (!this.#listeners.some(other => isSame(other, listener))) this.#listeners.push(listener);
+    if (!this.#listeners.some(other => isSameRoute(other, listener))) this.#listeners.push(listener);
     return this;
   }
 
   /** Call `fn`, which was given to `on()` with the same `pattern`, no more. */
   off(pattern, fn) {
     const listener = makeRoute('off', pattern, fn);
-    this.#listeners = this.#listeners.filter(other => !isSame(other, listener));
+    this.#listeners = this.#listeners.filter(other => !isSameRoute(other, listener));
     return this;
   }
 
@@ -203,9 +207,9 @@ export class SocketRouter extends EventTarget {
     this.#bytes = 0;
     ws.binaryType = 'arraybuffer';
     ws.onopen = () => {
-      this.#streams.begin();
       this.#flush();
       this.#expectFrame();
+      this.#streams.open();
       this.#become('open');
       this.#emit('open');
     };
@@ -246,23 +250,44 @@ export class SocketRouter extends EventTarget {
     this.#ws.send(encode('PING', {}, ref));
   }
 
+  // Ask for what was missed of `streams`, names and positions, and call `done` with the answer, or with an ERROR or
+  // undefined if there is none. Not on another connection: that says anew where streams stand.
+  #resume(within, streams, done) {
+    const ref = newRef();
+    const settle = content => {
+      clearTimeout(timer);
+      this.#waiting.delete(ref);
+      done(content);
+    };
+    const timer = after(this.#options.heartbeatTimeout, () => settle());
+    this.#waiting.set(ref, {answer: settle, fail: (code, details, error) => settle(error), isResent: true});
+    this.#ws.send(JSON.stringify(packWithin(within, {type: 'RESUME', streams, ref})));
+  }
+
   #receive(frame) {
     this.#expectFrame();
     this.#isHeard = true;
     this.#unheard.clear();
-    attempt(() => typeof frame === 'string' ? this.#dispatch(JSON.parse(frame)) : this.#take(new Uint8Array(frame)));
+    attempt(() => {
+      if (typeof frame === 'string') this.#dispatch(JSON.parse(frame), frame.length);
+      else this.#take(new Uint8Array(frame));
+    });
   }
 
-  #dispatch(content) {
-    const {type, ref} = content;
+  #dispatch(content, size) {
+    const {type} = content;
     if (type === 'RECONNECT') return this.#emit('reconnect', content);
+    const [within, payload] = unpack(content);
+    const {ref} = payload;
     // The connection is good. (Who is refused gets an ERROR or RECONNECT first.)
     if (type !== 'ERROR' || ref !== undefined) this.#failures = 0;
     if (type === 'PING') return this.#ws.send(encode('PING'));
-    if (this.#streams.take(content)) return;
+    if (this.#streams.take(within, payload, content, size)) return;
     const request = this.#waiting.get(ref);
     if (request) {
-      return type === 'ERROR' ? request.fail(content.code, content.details, content) : request.answer(content);
+      if (payload.type === 'ERROR') request.fail(payload.code, payload.details, payload);
+      else request.answer(payload);
+      return;
     }
     // Answers a PING, or a request that did not wait for it.
     if (typeof ref === 'string' && ref.startsWith(PAGE)) return;
@@ -270,10 +295,10 @@ export class SocketRouter extends EventTarget {
       if (this.#emit('error', content)) console.warn(`The server says ${content.code}: ${content.details}`);
       return;
     }
-    this.#deliver(content);
+    this.#route(content);
   }
 
-  #deliver(content) {
+  #route(content) {
     const {type} = content;
     if (this.#hand(type, content, this.#default)) return;
     console.warn(`No route for the type ${type}. Add socket.route('${type}', fn) or socket.default(fn).`);
@@ -322,8 +347,8 @@ export class SocketRouter extends EventTarget {
     const ws = this.#ws;
     const wasOpen = this.#state === 'open';
     this.#ws = null;
-    this.#streams.end();
     this.#setTimer(Infinity);
+    this.#streams.close();
     if (ws) {
       // Its own close event can take a minute when nobody is there any more.
       ws.onopen = ws.onmessage = ws.onclose = null;
@@ -447,181 +472,296 @@ export class SocketRouter extends EventTarget {
   }
 }
 
-/** The streams that a socket follows: each message goes to the page once, in order, and what was missed is asked for. */
+/**
+ * How far the page is in each stream that the connection follows: hands it each message once and in order, holds back
+ * what comes after a gap, and asks for what is missing.
+ *
+ * `page` is what is done with it: `deliver(content)`, `lose(detail)` and `resume(within, streams, done)`.
+ */
 class Streams {
-  #socket;
-  #streams = new Map();  // where it is -> a stream
-  #asked = new Map();    // ref -> the streams that a RESUME asks for
-  #due = new Set();      // streams that the next one will ask for
+  #page;
+  #printed = printedPositions();
+  #all = new Map();       // within and name, as JSON -> Stream
+  #wanted = new Set();    // streams that are to be asked for
+  #asking = new Set();    // withins, as JSON, in which an answer is awaited
   #timer;
+  isOpen = false;
 
-  constructor(socket) {
-    this.#socket = socket;
+  constructor(page) {
+    this.#page = page;
   }
 
-  /** There is a new connection. */
-  begin() {
-    for (const stream of this.#streams.values()) {
-      stream.before = stream.offset;
-      if (stream.epoch !== undefined) this.#askLater(stream, UNTOLD);
-    }
+  /** There is a connection, which will say what it follows. */
+  open() {
+    this.isOpen = true;
+    for (const stream of this.#all.values()) stream.begin();
+    this.#timer = after(FOLLOWED + Math.random() * GAP, () => this.#askUnfollowed());
   }
 
-  /** The connection is lost, and with it what was asked for. What was overtaken comes again. */
-  end() {
+  /** There is none any more. (Who waits for an answer has been told, or will be.) */
+  close() {
+    this.isOpen = false;
     clearTimeout(this.#timer);
-    this.#asked.clear();
-    this.#due.clear();
-    for (const stream of this.#streams.values()) {
-      stopTimer(stream);
-      Object.assign(stream, {isTold: false, isAsked: false, tries: 0});
-      if (stream.epoch !== undefined) stream.held.clear();
-    }
+    this.#wanted.clear();
+    this.#asking.clear();
+    for (const stream of this.#all.values()) stream.rest();
   }
 
-  /** Return whether `content` is about a stream, and is dealt with. */
-  take(content) {
-    const [within, body] = unpack(content);
-    if (body.kept && typeof body.kept.stream === 'string') this.#receive(this.#find(within, body.kept.stream), body);
-    else if (body.type === 'FOLLOWING') this.#follow(this.#find(within, body.stream), body);
-    else if (this.#asked.has(body.ref)) this.#resume(body);
-    else return false;
+  /** Take `content`, in which `payload` came in `within`, if it is about a stream; return whether it is. */
+  take(within, payload, content, size) {
+    const {type, kept} = payload;
+    if (kept && isPosition(kept) && typeof kept.stream === 'string') {
+      this.#get(within, kept.stream).push(content, kept, size);
+    } else if (type === 'FOLLOWING' && isPosition(payload) && typeof payload.stream === 'string') {
+      this.#get(within, payload.stream).follow(payload);
+    } else {
+      return false;
+    }
     return true;
   }
 
-  #find(within, name) {
-    const where = JSON.stringify([...within, name]);
-    if (!this.#streams.has(where)) {
-      // Without an epoch, we have had nothing of it. `before` is how far we were when the connection began.
-      const {epoch, offset = 0} = pagePositions().get(name) ?? {};
-      const state = {isTold: false, isAsked: false, tries: 0, timer: undefined};
-      this.#streams.set(where, {within, name, epoch, offset, before: offset, held: new Map(), ...state});
+  deliver(content) {
+    this.#page.deliver(content);
+  }
+
+  lose(stream) {
+    const {within, name, position} = stream;
+    attempt(() => this.#page.lose({stream: name, ...position, ...within.length && {within}}));
+  }
+
+  /** Ask for what `streams` are missing; if an answer is awaited already, after that. */
+  ask(...streams) {
+    for (const stream of streams) {
+      stream.isAsked = true;
+      this.#wanted.add(stream);
     }
-    return this.#streams.get(where);
+    for (const {within} of streams) this.#askAll(within);
   }
 
-  // The server says where it stands, and, for who has had nothing of it, where to begin.
-  #follow(stream, {epoch, offset, since}) {
-    if (stream.epoch === undefined) {
-      // What has overtaken this was sent to us, too.
-      const start = since ?? {epoch, offset: Math.min(offset, ...[...stream.held.keys()].map(held => held - 1))};
-      Object.assign(stream, {epoch: start.epoch, offset: start.offset, before: start.offset});
+  #askAll(within) {
+    const key = JSON.stringify(within);
+    const streams = [...this.#wanted].filter(stream => JSON.stringify(stream.within) === key).slice(0, RESUMED);
+    if (!this.isOpen || this.#asking.has(key) || !streams.length) return;
+    this.#asking.add(key);
+    for (const stream of streams) this.#wanted.delete(stream);
+    const asked = new Map(streams.map(({name, position}) => [name, {...position}]));
+    this.#page.resume(within, Object.fromEntries(asked), answer => {
+      if (!this.isOpen) return;
+      this.#asking.delete(key);
+      for (const stream of streams) stream.resume(answer, asked.get(stream.name));
+      this.#askAll(within);
+    });
+  }
+
+  // What says that a stream is followed may be lost as well.
+  #askUnfollowed() {
+    const names = new Set([...this.#all.values()].map(stream => stream.name));
+    // Not within an within: a page does not say in which.
+    for (const name of this.#printed.keys()) if (!names.has(name)) this.#get([], name);
+    this.ask(...[...this.#all.values()].filter(stream => stream.position && !stream.isFollowed && !stream.isAsked));
+  }
+
+  #get(within, name) {
+    const key = JSON.stringify([...within, name]);
+    const stream = this.#all.get(key) ?? new Stream(this, within, name, this.#printed.get(name));
+    this.#all.set(key, stream);
+    return stream;
+  }
+}
+
+/** Where the page is in one stream, and what came too early for it. */
+class Stream {
+  #streams;
+  #held = new Map();   // offset -> {content, size} of the epoch in #known
+  #heldSize = 0;
+  #known;              // the furthest position that the server has spoken of
+  #movedAt = -Infinity;
+  #timer;
+  #tries = 0;
+  isFollowed = false;  // whether this connection has said so
+  isAsked = false;     // whether an answer is awaited, or will be
+  position;            // of the last message that the page has had; undefined until somebody says where to begin
+
+  constructor(streams, within, name, position) {
+    Object.assign(this, {within, name, position: position && {...position}});
+    this.#streams = streams;
+  }
+
+  /** There is another connection. What the page has had before, that cannot have overtaken. */
+  begin() {
+    this.isFollowed = false;
+    this.#movedAt = -Infinity;
+  }
+
+  /** The server says where the stream stands, and where to begin for who has had nothing of it. */
+  follow({epoch, offset, since}) {
+    this.isFollowed = true;
+    if (!this.position) {
+      // What was pushed before this came was sent to a follower.
+      const first = epoch === '' || epoch === this.#known?.epoch ? Math.min(...this.#held.keys()) - 1 : Infinity;
+      this.position = isPosition(since) ? {epoch: since.epoch, offset: since.offset} :
+        {epoch, offset: Math.min(offset, first)};
     }
-    stream.isTold = true;
-    stopTimer(stream);
-    adopt(stream, epoch);
-    this.#deliverHeld(stream);
-    // What we have had on this connection it may not have seen yet. What we have had before, it must have.
-    if (epoch !== stream.epoch || offset > stream.offset || offset < stream.before) this.#ask(stream);
-    else if (stream.held.size) this.#askLater(stream);
+    this.#adopt(epoch || (this.#known?.epoch ?? ''));
+    const isBack = epoch === this.position.epoch ? offset < this.position.offset : epoch === '';
+    if (!isBack) this.#learn(epoch, offset);
+    // The messages of a database that was restored have smaller numbers.
+    else if (Date.now() - this.#movedAt > OVERTAKEN) this.#setKnown(epoch, offset);
+    this.#advance();
+    if (this.#isBehind) this.#ask();
   }
 
-  #receive(stream, body) {
-    const {epoch, offset} = body.kept;
-    // Nobody has said yet where it begins for us, or there is something before it.
-    if (stream.epoch !== undefined) {
-      adopt(stream, epoch);
-      if (epoch === stream.epoch && offset <= stream.offset) return;
-      if (epoch === stream.epoch && offset === stream.offset + 1) {
-        this.#deliver(stream, body);
-        return this.#deliverHeld(stream);
-      }
+  /** A message was pushed. */
+  push(content, {epoch, offset}, size) {
+    this.#adopt(epoch);
+    if (this.position?.epoch === epoch && offset <= this.position.offset) return;
+    this.#learn(epoch, offset);
+    this.#movedAt = Date.now();
+    const isNext = this.position?.epoch === epoch && offset === this.position.offset + 1;
+    this.#hold(offset, content, size, isNext);
+    if (!this.position) return;
+    this.#advance();
+    this.#askLater();
+  }
+
+  /** The server has answered `answer` to who was at `asked`. */
+  resume(answer, asked) {
+    this.isAsked = false;
+    const part = answer?.streams && Object.hasOwn(answer.streams, this.name) ? answer.streams[this.name] : undefined;
+    if (!part) {
+      // It is not followed, or this server or handler has no answer. Otherwise it may have one later.
+      const isLater = !answer || ['rate_limited', 'server_error'].includes(answer.code);
+      return isLater ? this.#askLater() : this.rest();
     }
-    if (stream.held.size < HELD) stream.held.set(offset, body);
-    if (stream.isTold) this.#askLater(stream);
-  }
-
-  #deliver(stream, body) {
-    stream.offset = body.kept.offset;
-    attempt(() => this.#socket.deliver(packWithin(stream.within, body)));
-  }
-
-  #deliverHeld(stream) {
-    for (const [offset, body] of [...stream.held].sort(([one], [other]) => one - other)) {
-      if (body.kept.epoch === stream.epoch && offset === stream.offset + 1) this.#deliver(stream, body);
-      if (body.kept.epoch === stream.epoch && offset <= stream.offset) stream.held.delete(offset);
-    }
-  }
-
-  // Unless what is missing comes until then.
-  #askLater(stream, ms = Math.min(GAP * 2 ** stream.tries, LONGEST_GAP)) {
-    if (stream.timer !== undefined) return;
-    stream.timer = setTimeout(() => {
-      stream.timer = undefined;
-      if (!stream.isTold || stream.isAsked || stream.held.size) this.#ask(stream, true);
-    }, ms + Math.random() * ms);
-  }
-
-  // Once at a time, unless `isAgain`: the answer may have been lost.
-  #ask(stream, isAgain = false) {
-    if (stream.isAsked && !isAgain) return;
-    stream.isAsked = true;
-    if (!this.#due.size) this.#timer = setTimeout(() => this.#send(), GATHER);
-    this.#due.add(stream);
-  }
-
-  // One frame for all that are within the same streams of a demultiplexer.
-  #send() {
-    const groups = new Map();
-    for (const stream of this.#due) {
-      const key = JSON.stringify(stream.within);
-      groups.set(key, [...groups.get(key) ?? [], stream]);
-    }
-    this.#due.clear();
-    for (const streams of groups.values()) {
-      const ref = newRef();
-      const positions = streams.map(({name, epoch, offset}) => [name, {epoch: epoch ?? '', offset}]);
-      this.#asked.set(ref, streams);
-      for (const stream of streams) this.#askLater(stream, LONGEST_GAP);
-      this.#socket.send(packWithin(streams[0].within, {type: 'RESUME', ref, streams: Object.fromEntries(positions)}));
-    }
-  }
-
-  #resume({type, ref, streams = {}}) {
-    const asked = this.#asked.get(ref);
-    this.#asked.delete(ref);
-    for (const stream of asked) {
-      const part = streams[stream.name];
-      stopTimer(stream);
-      // Without a part, it is not followed any more.
-      stream.isAsked = type === 'ERROR';
-      if (stream.isAsked) this.#askLater(stream, LONGEST_GAP);
-      else if (part) this.#fill(stream, part);
-    }
-  }
-
-  #fill(stream, {epoch, offset, lost, more, messages}) {
-    const before = stream.offset;
-    if (lost) {
-      Object.assign(stream, {epoch, offset, before: offset});
-      const {name, within} = stream;
-      this.#socket.lost({stream: name, epoch, offset, ...within.length && {within}});
+    this.isFollowed = true;
+    if (part.lost) {
+      if (isSame(this.position, asked)) this.#lose(part);
     } else {
-      adopt(stream, epoch);
-      for (const body of messages) if (body.kept.offset === stream.offset + 1) this.#deliver(stream, body);
+      this.#adopt(part.epoch);
+      for (const content of part.messages) this.#deliverIfNext(content);
+      // What was said of a stream that has gone back, or of another epoch, has turned out to be old.
+      const {epoch, offset} = this.position;
+      if (this.#known?.epoch !== epoch || this.#known.offset < offset) this.#setKnown(epoch, offset);
     }
-    this.#deliverHeld(stream);
-    for (const [at, body] of stream.held) if (body.kept.epoch !== stream.epoch) stream.held.delete(at);
-    if (more) return this.#ask(stream);
-    stream.tries = stream.held.size && stream.offset === before ? stream.tries + 1 : 0;
-    if (stream.held.size) this.#askLater(stream);
+    this.#advance();
+    const isMoved = !isSame(this.position, asked);
+    if (isMoved) this.#tries = 0;
+    if (part.more && (isMoved || hasMessages(answer))) this.#ask();
+    else this.#askLater(part.more);
+  }
+
+  /** Ask for nothing until the server speaks of the stream again. */
+  rest() {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.isAsked = false;
+    this.#tries = 0;
+  }
+
+  get #isBehind() {
+    return this.#known !== undefined && !isSame(this.#known, this.position);
+  }
+
+  // A stream that has had no message is at 0 of no epoch: its first message begins one.
+  #adopt(epoch) {
+    if (this.position?.epoch === '' && this.position.offset === 0) this.position.epoch = epoch;
+  }
+
+  #learn(epoch, offset) {
+    this.#setKnown(epoch, this.#known?.epoch === epoch ? Math.max(this.#known.offset, offset) : offset);
+  }
+
+  #setKnown(epoch, offset) {
+    if (this.#known?.epoch !== epoch) {
+      this.#held.clear();
+      this.#heldSize = 0;
+    }
+    this.#known = {epoch, offset};
+  }
+
+  #hold(offset, content, size, isNext) {
+    const isFull = this.#held.size >= HELD || this.#heldSize + size > HELD_SIZE;
+    if (this.#held.has(offset) || isFull && !isNext) return;
+    this.#held.set(offset, {content, size});
+    this.#heldSize += size;
+  }
+
+  #take(offset) {
+    const {content, size} = this.#held.get(offset);
+    this.#held.delete(offset);
+    this.#heldSize -= size;
+    return content;
+  }
+
+  // Hand over what was held back, as far as there is no gap, and drop what the page has had.
+  #advance() {
+    if (this.#known?.epoch !== this.position.epoch) return;
+    for (const offset of this.#held.keys()) if (offset <= this.position.offset) this.#take(offset);
+    // A function of the page may close the socket.
+    while (this.#streams.isOpen && this.#held.has(this.position.offset + 1)) {
+      this.#deliver(this.#take(this.position.offset + 1));
+    }
+  }
+
+  #deliverIfNext(payload) {
+    const {epoch, offset} = this.position;
+    const isNext = isPosition(payload.kept) && isSame(payload.kept, {epoch, offset: offset + 1});
+    if (isNext && this.#streams.isOpen) this.#deliver(packWithin(this.within, payload));
+  }
+
+  #deliver(content) {
+    this.position.offset++;
+    this.#movedAt = Date.now();
+    this.#streams.deliver(content);
+  }
+
+  #lose({epoch, offset}) {
+    this.position = {epoch, offset};
+    this.#learn(epoch, offset);
+    this.#streams.lose(this);
+  }
+
+  #ask() {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.isAsked || !this.#streams.isOpen) return;
+    this.#streams.ask(this);
+  }
+
+  // Give what is missing some time to come by itself, each time more.
+  #askLater(isForced = false) {
+    if (!this.#isBehind && !isForced) {
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+      this.#tries = 0;
+    } else if (this.#timer === undefined && !this.isAsked && this.#streams.isOpen) {
+      const ms = Math.min(GAP * 2 ** this.#tries++, GAP_LATEST);
+      this.#timer = after(ms + Math.random() * ms, () => this.#ask());
+    }
   }
 }
 
-function stopTimer(stream) {
-  clearTimeout(stream.timer);
-  stream.timer = undefined;
+const isPosition = value => typeof value?.epoch === 'string' && Number.isInteger(value.offset) && value.offset >= 0;
+const isSame = (one, other) => one.epoch === other.epoch && one.offset === other.offset;
+const hasMessages = answer => Object.values(answer.streams).some(part => part.messages.length);
+
+// Of a page with two of one stream, the earlier: nothing is missed.
+function printedPositions() {
+  const found = new Map();
+  for (const element of globalThis.document?.querySelectorAll?.('script[data-stream-positions]') ?? []) {
+    attempt(() => {
+      for (const {stream, epoch, offset} of JSON.parse(element.textContent)) {
+        if (!(found.get(stream)?.offset <= offset)) found.set(stream, {epoch, offset});
+      }
+    });
+  }
+  return found;
 }
 
-// What had no message yet when we came has got its first one.
-function adopt(stream, epoch) {
-  if (stream.epoch === '' && stream.offset === 0) stream.epoch = epoch;
-}
-
-// The streams of demultiplexers that are around a content, the outermost first, and what is in the innermost.
+// Which streams of demultiplexers a frame has come through, the outermost first, and what is in it.
 function unpack(content) {
   const within = [];
-  while (typeof content.stream === 'string' && content.payload !== null && typeof content.payload === 'object') {
+  while (content.type === undefined && typeof content.stream === 'string' && isObject(content.payload)) {
     within.push(content.stream);
     content = content.payload;
   }
@@ -629,15 +769,7 @@ function unpack(content) {
 }
 
 const packWithin = (within, content) => within.reduceRight((payload, stream) => ({stream, payload}), content);
-
-// Up to where the page has what its streams brought, as {% stream_position %} printed it.
-function pagePositions() {
-  const found = new Map();
-  for (const element of globalThis.document?.querySelectorAll?.('script[data-stream-positions]') ?? []) {
-    for (const position of JSON.parse(element.textContent)) found.set(position.stream, position);
-  }
-  return found;
-}
+const isObject = value => Object.prototype.toString.call(value) === '[object Object]';
 
 function address(path) {
   try {
@@ -700,7 +832,7 @@ function makeRoute(method, pattern, fn) {
   return {pattern, matches, fn};
 }
 
-function isSame(one, other) {
+function isSameRoute(one, other) {
   return one.fn === other.fn && typeof one.pattern === typeof other.pattern &&
     String(one.pattern) === String(other.pattern);
 }
@@ -737,7 +869,7 @@ function mustBeNumber(value, name) {
 function encode(type, fields = {}, ref) {
   if (typeof type !== 'string') throw new TypeError(`A type is a string such as 'CHAT', not ${type}.`);
   // A Map or a FormData would be an object without fields.
-  if (Object.prototype.toString.call(fields) !== '[object Object]') {
+  if (!isObject(fields)) {
     throw new TypeError(`Fields are an object such as {text: 'Hello'}, not ${fields}.`);
   }
   for (const name of ['type', 'ref', 'resent']) {
