@@ -13,6 +13,15 @@ def test_a_memory_has_a_bucket_for_each_route_that_has_a_rate():
     assert memory.wait(1, 1, 2) == 0
 
 
+def test_a_connection_that_no_rate_has_counted_keeps_no_buckets():
+    # There was a dict for each idle connection.
+    memory = Memory(0)
+    memory.is_due(0, 15), memory.is_doubtful()
+    assert memory.buckets is None
+    memory.wait(0, 1, 2)
+    assert memory.buckets is not None
+
+
 def test_a_memory_is_remembered_until_it_is_forgotten_or_silent_for_long():
     memories = Memories()
     first = memories.get('a', 0)

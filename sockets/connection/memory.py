@@ -27,8 +27,9 @@ class Memory:
         self.since = now
         # Never, as far as we know.
         self.noted = None
-        # Per route, or None for all others: tokens, and when they were counted.
-        self.buckets = {}
+        # Per route, or None for all others: tokens, and when they were counted. Made when a rate is first asked: most
+        # connections are idle or have none.
+        self.buckets = None
         self.bad_frames = 0
         # The primary key of its user, as text, empty for a stranger; None until a rate has asked.
         self.user = None
@@ -58,6 +59,8 @@ class Memory:
 
     def wait(self, now, per_second, burst, route=None):
         """Take a token of the bucket of ``route``; return the seconds until there is one, 0 if it was taken."""
+        if self.buckets is None:
+            self.buckets = {}
         self.buckets[route], seconds = rates.take(self.buckets.get(route, (burst, now)), now, per_second, burst)
         return seconds
 
