@@ -33,5 +33,7 @@ def stream_position(*positions):
 def _position(position):
     check_position(position)
     if not isinstance(position.get('stream'), str):
-        raise TypeError(f'A position names its stream, as what Stream.position() returns does, and {position!r} does not.')
+        raise TypeError(
+            f'A position names its stream, as what Stream.position() returns does, and {position!r} does not.'
+        )
     return {name: position[name] for name in ('stream', 'epoch', 'offset')}
