@@ -56,7 +56,7 @@ class Follower:
         self.streams = {name: Following(name) for name in names}
         self.counts = Count()
         self.connection = None
-        self.timers, self.asking, self.ref = {}, {}, 0
+        self.timers, self.asking, self.asked, self.ref = {}, {}, {}, 0
         self.errors = []
         self.largest = 0
 
@@ -209,6 +209,7 @@ class Follower:
             return
         self.ref += 1
         self.asking[following.name] = self.ref, time.monotonic()
+        self.asked[following.name] = following.epoch, following.offset
         self.counts['resumes'] += 1
         position = {'epoch': following.epoch, 'offset': following.offset}
         self.connection.send({'type': 'RESUME', 'ref': self.ref, 'streams': {following.name: position}})
@@ -229,6 +230,10 @@ class Follower:
             following.is_greeted = True
             if part['lost']:
                 assert part['messages'] == []
+                if self.asked.get(name) != (following.epoch, following.offset):
+                    # Pushes have come since it asked: that is lost from where it was, not from where it is.
+                    self.ask(following)
+                    continue
                 self.counts['lost'] += 1
                 following.lost.append(((following.epoch, following.offset), (part['epoch'], part['offset'])))
                 following.begin(part['epoch'], part['offset'])

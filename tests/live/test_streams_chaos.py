@@ -18,8 +18,8 @@ import pytest
 
 from .. import servers as programs
 from . import fleet
-from .stream_follower import Count, Follower
 from .stack import ON_CHANNELS_1
+from .stream_follower import Count, Follower
 
 pytestmark = pytest.mark.alone
 
@@ -221,6 +221,7 @@ def misses_of(following, ledger, head):
         wrong = [pair for pair in zip(given, expected) if pair[0] != pair[1]]
         found.append(f'has {len(given)}, not {len(expected)}; first (has, should have): {wrong[:1]}')
     for epoch, offset, content in following.given:
+        content = dict(content)
         kept = content.pop('kept')
         if kept != {'stream': following.name, 'epoch': epoch, 'offset': offset}:
             found.append(f'{epoch} {offset} says that it is {kept}')
