@@ -120,7 +120,7 @@ class Follower:
         epoch, offset = frame['epoch'], frame['offset']
         is_first = not following.is_greeted
         following.is_greeted = True
-        if is_first and not following.early:
+        if is_first and not following.early and following.name not in self.asking:
             self.disarm(following)
         if not following.begun:
             since = frame.get('since', frame)
@@ -174,7 +174,7 @@ class Follower:
         for offset in [offset for offset in following.early if offset <= following.offset]:
             del following.early[offset]
             self.counts['duplicates'] += 1
-        if not following.early and following.is_greeted:
+        if not following.early and following.is_greeted and following.name not in self.asking:
             self.disarm(following)
 
     def arm_for_gap(self, following):
@@ -203,9 +203,9 @@ class Follower:
     def ask(self, following):
         if not following.begun or self.connection is None:
             return
-        self.disarm(following)
         ref, at = self.asking.get(following.name, (None, 0))
         if ref is not None and time.monotonic() - at < PATIENCE:
+            # The timer asks again if there is no answer.
             return
         self.ref += 1
         self.asking[following.name] = self.ref, time.monotonic()
