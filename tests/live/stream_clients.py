@@ -178,6 +178,9 @@ class Client:
             self._deliver(name, stream)
             if answer['more']:
                 self.to_ask.add(name)
+            elif not self._is_behind(stream):
+                # A gap that has been filled meanwhile.
+                self.to_ask.discard(name)
         self._ask_now()
 
     def _adopt(self, stream, epoch):
