@@ -19,10 +19,21 @@ pytestmark = pytest.mark.django_db
 
 
 class Room(RoutedSocketHandler):
-    routes = (*RoutedSocketHandler.routes, ('FOLLOW', 'on_follow'), ('LEAVE', 'on_leave'), ('SAY', 'on_say'))
+    routes = (
+        *RoutedSocketHandler.routes,
+        ('FOLLOW', 'on_follow'),
+        ('LEAVE', 'on_leave'),
+        ('SAY', 'on_say'),
+        ('FOLLOW_NEXT', 'on_follow_next'),
+    )
+    follow_next = None
 
     def on_follow(self, content):
         self.follow(content['name'], content.get('since'), content.get('last'))
+
+    def on_follow_next(self):
+        # No frame of a client can name every text.
+        self.follow(self.follow_next)
 
     def on_leave(self, content):
         self.unfollow(content['name'])
@@ -101,6 +112,18 @@ def test_a_position_in_a_stream_that_is_gone_is_lost(client):
     lost = {'epoch': '', 'offset': 0, 'lost': True, 'more': False, 'messages': []}
     assert resume(client, 'tea', 7, 'k3f9') == lost
     assert resume(client, 'tea', 0, '')['lost'] is False
+
+
+@pytest.mark.parametrize('name', ['a\0b', 'a\ud800b', 'ä' * 300, ' Tea ', ''])
+def test_a_name_may_be_any_text(client, name):
+    Stream(name).send_action('FOLLOW')
+    Room.follow_next = name
+    client.send('FOLLOW_NEXT')
+    (told,) = client.received()
+    answer = client.request('RESUME', streams={told['stream']: {'epoch': told['epoch'], 'offset': 0}})
+    assert [message['kept']['offset'] for message in answer['streams'][told['stream']]['messages']] == [1]
+    client.send('LEAVE', name=told['stream'])
+    assert not Stream(name).followers().exists()
 
 
 def test_only_streams_that_are_followed_are_answered(client):

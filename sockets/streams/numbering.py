@@ -244,10 +244,4 @@ def unnumbered():
 
 def number_left(make_stream):
     """Number and push what writers have left; ``make_stream`` makes a stream of its name."""
-    streams = []
-    for key, name in unnumbered().order_by().values_list('key', 'name').distinct()[:PART]:
-        stream = make_stream(name)
-        # A database does not hold every name.
-        stream.key = key
-        streams.append(stream)
-    number_and_push(*streams)
+    number_and_push(*map(make_stream, unnumbered().order_by().values_list('name', flat=True).distinct()[:PART]))

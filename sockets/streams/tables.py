@@ -2,15 +2,22 @@
 
 import contextlib
 import hashlib
-from functools import partial
 
 from django.db import connections, transaction
 from django.db.models import F
 
 from ..models import Membership, Socket, StreamHead
 
-key_of = partial(Membership.key_of, what='stream')
 printable = Membership.printable
+
+
+def key_of(name):
+    """Return the key of the stream ``name``; ``TypeError`` if that is no ``str``.
+
+    It is that of what a database can hold of the name: a client is told that, and asks by it.
+    """
+    Membership.key_of(name, what='stream')
+    return Membership.key_of(printable(name))
 
 
 def database():
@@ -20,7 +27,7 @@ def database():
 
 def membership_key(name, envelope):
     """Return the key under which a connection notes that it follows the stream ``name``, within ``envelope``."""
-    text = f'{envelope or ""}\0{name}'.encode('utf-8', 'surrogatepass')
+    text = f'{envelope or ""}\0{printable(name)}'.encode()
     # As no key of a room begins.
     return 's' + hashlib.sha256(text).hexdigest()[1:]
 
