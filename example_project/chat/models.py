@@ -8,16 +8,17 @@ from sockets.streams import Stream
 
 class MessageManager(models.Manager):
     def say(self, room, name, text, ref):
-        """Tell the room. Return whether it is new: it is not if ``name`` said it before, in the frame ``ref``."""
+        """Tell the room. Return its id, and whether it is new: not if ``name`` said it before, in the frame ``ref``."""
         if not isinstance(ref, str) or len(ref) > 64:
             ref = None
         try:
             # The row and what the pages get of it are committed together.
             with transaction.atomic():
-                Stream('room:' + room).send_json(self.create(room=room, name=name, ref=ref, text=text).content())
+                message = self.create(room=room, name=name, ref=ref, text=text)
+                Stream('room:' + room).send_json(message.content())
         except IntegrityError:
-            return False
-        return True
+            return self.get(room=room, name=name, ref=ref).pk, False
+        return message.pk, True
 
 
 class Message(models.Model):
@@ -40,7 +41,7 @@ class Message(models.Model):
 
     def content(self):
         """Return it as the page gets it."""
-        return {'type': 'SAID', 'name': self.name, 'text': self.text, 'at': self.at}
+        return {'type': 'SAID', 'id': self.pk, 'name': self.name, 'text': self.text, 'at': self.at}
 
 
 class KickManager(models.Manager):

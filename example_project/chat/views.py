@@ -90,8 +90,10 @@ class Room(TemplateView):
     @socket.route('SAY', form=SayForm, rate=20)
     def say(socket, content, room):
         """Say something to the room."""
-        if Message.objects.say(room, socket.name, content['text'], socket.content.get('ref')):
+        pk, is_new = Message.objects.say(room, socket.name, content['text'], socket.content.get('ref'))
+        if is_new:
             Socket.objects.filter(path=reverse('pulse')).send_action('BEAT')
+        return {'type': 'TAKEN', 'id': pk}
 
     @socket.route('TYPING', rate=1)
     def typing(socket):

@@ -114,7 +114,7 @@ def write_and_die(name, isolation):
 
     def die(*args, **kwargs):
         looks.append(1)
-        if len(looks) == 30:
+        if len(looks) == 8:
             os.kill(os.getpid(), signal.SIGKILL)
         return look(*args, **kwargs)
 

@@ -8,6 +8,8 @@ const {me, moderator} = document.querySelector('[data-me]').dataset;
 // comes then: each message of the room's stream once, and in order.
 const socket = new SocketRouter();
 let kicked = false;
+// Those that are shown, by id, and lines of ours whose messages have been taken and have yet to come.
+const shown = new Set(), taken = new Map();
 
 socket.route('SAID', show);
 socket.route('NOTE', content => note(content.text));
@@ -27,7 +29,10 @@ socket.addEventListener('open', () => {
   kicked = false;
   askWho();
 });
-socket.addEventListener('lost', () => note('Some messages were too old to be kept.'));
+socket.addEventListener('lost', () => {
+  note('Some messages were too old to be kept.');
+  taken.forEach(line => line.remove());
+});
 socket.addEventListener('close', event => {
   if (kicked) problem.textContent = 'You were asked to leave. Try again in a few minutes.';
   // The session is gone: the page knows what to do about it, ask for a name for example.
@@ -44,8 +49,9 @@ $('say').addEventListener('submit', async event => {
   problem.textContent = input.value = '';
   const pending = append(element('p', text, 'said mine pending'), null);
   try {
-    await (text.startsWith('/') ? socket.request(text) : socket.request('SAY', {text}, {timeout: 60000}));
-    pending.remove();
+    const {id} = await (text.startsWith('/') ? socket.request(text) : socket.request('SAY', {text}, {timeout: 60000}));
+    if (id === undefined || shown.has(id)) pending.remove();
+    else taken.set(id, pending);
   } catch (error) {
     pending.remove();
     problem.textContent = error.message;
@@ -99,6 +105,9 @@ function writeTypists() {
 
 function show(message) {
   stopTyping(message.name);
+  taken.get(message.id)?.remove();
+  taken.delete(message.id);
+  shown.add(message.id);
   const line = element('p', '', message.name === me ? 'said mine' : 'said');
   line.append(element('b', message.name), ' ', element('span', message.text), ' ',
               element('time', new Date(message.at).toLocaleTimeString([], {timeStyle: 'short'})));
