@@ -54,7 +54,9 @@ def count_queries():
         return execute(sql, params, many, context)
 
     def wrap(connection, **kwargs):
-        connection.execute_wrappers.append(count)
+        # It may be opened anew.
+        if count not in connection.execute_wrappers:
+            connection.execute_wrappers.append(count)
 
     connection_created.connect(wrap, weak=False)
 
