@@ -113,7 +113,9 @@ def __getattr__(name):
             for name in names.split('.'):
                 socket.follow(name)
 
-        return [route_class(socket.Handler, path=r'^/streams/(?P<names>[\w.]+)/$')]
+        # Asked for more than once.
+        globals()[name] = [route_class(socket.Handler, path=r'^/streams/(?P<names>[\w.]+)/$')]
+        return globals()[name]
     raise AttributeError(name)
 
 

@@ -54,9 +54,7 @@ def count_queries():
         return execute(sql, params, many, context)
 
     def wrap(connection, **kwargs):
-        # It may be opened anew.
-        if count not in connection.execute_wrappers:
-            connection.execute_wrappers.append(count)
+        connection.execute_wrappers.append(count)
 
     connection_created.connect(wrap, weak=False)
 
@@ -132,7 +130,9 @@ def __getattr__(name):
                 ('FOLLOW', lambda socket, content: [socket.follow(each) for each in content['names']] and None),
             )
 
-        return [route_class(Following, path=r'^/streams/$')]
+        # Asked for more than once.
+        globals()[name] = [route_class(Following, path=r'^/streams/$')]
+        return globals()[name]
     raise AttributeError(name)
 
 
