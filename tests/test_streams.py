@@ -286,6 +286,12 @@ def test_followers_of_a_stream_that_has_moved_are_told_again_where_it_stands(cli
     assert client.received() == [following('tea', 1)] * 3
 
 
+@pytest.mark.parametrize('type', ['FOLLOW', 'LEAVE'])
+def test_a_stream_that_is_called_by_no_text_is_a_type_error(client, type):
+    with pytest.raises(TypeError, match='A stream is called by a str, not 5'):
+        client.send(type, name=5)
+
+
 def test_rooms_and_streams_of_the_same_name_are_apart(client):
     client.send('FOLLOW', name='tea')
     row = Socket.objects.get()

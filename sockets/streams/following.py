@@ -52,8 +52,9 @@ def follow(handler: Any, name: str, since: Any, last: Any) -> None:
 
 def unfollow(handler: Any, name: str) -> None:
     """Note that the connection of ``handler`` does not follow the stream ``name`` any more."""
-    membership = membership_key(name, envelope_of(handler))
+    # TypeError for what names no stream.
     key_of(name)
+    membership = membership_key(name, envelope_of(handler))
     memory = memories.get(handler.channel_name)
     memory.follows = (memory.follows or set()) - {membership}
     if handler.row is not None:
