@@ -137,7 +137,7 @@ extras.update(
         'test': test,
         # What live tests need besides: a browser's driver, a builder of packages, TLS, and a driver for MariaDB that
         # need not be compiled.
-        'live': test + chosen['live'] + ['build', 'jsonschema', 'PyMySQL', 'selenium>=4'],
+        'live': test + chosen['live'] + ['build', 'jsonschema', 'PyMySQL', 'pytest-xdist', 'selenium>=4'],
         # scripts/test -e lint. The version of ruff is that of .pre-commit-config.yaml: another one formats differently.
         'lint': test + ['mypy>=1.8', 'pre-commit', 'ruff==0.17.6'],
         # scripts/docs; Sphinx 8.2 runs on Python 3.11 and later.

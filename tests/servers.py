@@ -21,10 +21,11 @@ def free_port():
     """Return a TCP port of loopback that nothing listens on, and that no client gets for its own end.
 
     Linux gives clients ports from 32768 on. One that reconnects to a server which was killed can get the port of that
-    server, and even be connected to itself.
+    server, and even be connected to itself. Tests that run two at a time choose from different ports.
     """
+    worker = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:])
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(20000 + worker % 2, 32000, 2)
         with contextlib.closing(socket.socket()) as probe:
             try:
                 probe.bind(('127.0.0.1', port))

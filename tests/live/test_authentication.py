@@ -9,7 +9,7 @@ from . import fleet
 from .hall import CLASSIC, RUNSOCKETS
 from .stack import ON_CHANNELS_1
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 TOKEN = 'a-token-that-nobody-may-read'
 

@@ -8,7 +8,7 @@ from . import fleet
 from .hall import CLASSIC, RUNSOCKETS
 from .stack import ON_CHANNELS_1
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SITE = '''"""A site whose functions look at the request that opened their connection."""
 from tests.live.soak_site import *  # noqa: F401,F403

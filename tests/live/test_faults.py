@@ -33,7 +33,7 @@ from .hall import (
 )
 from .stack import ON_CHANNELS_1
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 # Clients.

@@ -10,7 +10,7 @@ from . import fleet
 from .hall import IN_MEMORY, ONE_CLASSIC, ONE_RUNSOCKETS
 from .stack import ON_CHANNELS_1
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SERVER, MEMORY, PAIR = ONE_RUNSOCKETS, IN_MEMORY, 'daphne, `runworker --threads 40`' if ON_CHANNELS_1 else ONE_CLASSIC
 

@@ -10,7 +10,7 @@ import pytest
 from . import fleet
 from .hall import RUNSOCKETS
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 # What a disconnect function takes, in seconds.
 TAKES = 0.03

@@ -12,7 +12,7 @@ from .. import servers as programs
 from . import fleet
 from .hall import IN_MEMORY, ONE_RUNSOCKETS
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SHELL = IN_MEMORY + ', and a shell'
 REDIS = ONE_RUNSOCKETS + ' and another process'

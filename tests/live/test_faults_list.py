@@ -8,7 +8,7 @@ import pytest
 
 from .hall import CLASSIC, RUNSOCKETS, start
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 @pytest.mark.parametrize('shape', [RUNSOCKETS, pytest.param(CLASSIC, marks=pytest.mark.long)])

@@ -17,7 +17,7 @@ from . import fleet
 from .documents import Document
 from .hall import RUNSOCKETS
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 DEPLOY = Document('docs/how-to/deploy.md')
 SECOND = '# server 10.0.0.2:8000'

@@ -12,7 +12,7 @@ import pytest
 
 from . import fleet
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 RUNSOCKETS, CLASSIC = '`runsockets`', 'daphne, `runworker --threads 4`'
 SHAPES = pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])

@@ -15,7 +15,7 @@ from ..wire import REQUEST, frame
 from . import fleet
 from .documents import Document
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 ONE, PAIR = '`runsockets`', 'daphne and a worker'
 PINGS = '--ping-interval', '2', '--ping-timeout', '3'

@@ -16,7 +16,7 @@ from .. import servers as programs
 from . import fleet
 from .hall import CLASSIC, RUNSOCKETS, Hall, start
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 async def talk(connections, seconds, times, every=0.1):

@@ -9,7 +9,7 @@ from .. import servers as programs
 from . import fleet
 from .hall import CLASSIC, LOG_IN, RUNSOCKETS, start
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from . import fleet
 from .hall import CLASSIC, LOG_IN, RUNSOCKETS, SESSION, start
 from .stack import ON_CHANNELS_1
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 BOTH = pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
 MAY = (

@@ -14,7 +14,7 @@ from .hall import ALL, CLASSIC, CUT_OFF, LOG_IN, ONE_RUNSOCKETS, RUNSOCKETS, SES
 from .stack import ON_CHANNELS_1
 from .wire import Wire
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 BOTH = pytest.mark.parametrize('shape', [RUNSOCKETS, CLASSIC])
 # Long enough to be found dead, and what an operator would see.

@@ -12,7 +12,7 @@ from . import fleet
 from .hall import Hall
 from .stack import ON_CHANNELS_1
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 # What runserver prints each time.
 STARTS = 'Starting Channels development server' if ON_CHANNELS_1 else 'Starting ASGI/Daphne version'

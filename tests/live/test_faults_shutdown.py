@@ -13,7 +13,7 @@ from . import fleet
 from .hall import ONE_CLASSIC, ONE_RUNSOCKETS
 from .stack import ON_CHANNELS_1
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SERVER, PAIR = ONE_RUNSOCKETS, 'daphne, `runworker --threads 4`' if ON_CHANNELS_1 else ONE_CLASSIC
 

@@ -16,7 +16,7 @@ from .documents import Document
 from .hall import ONE_CLASSIC, ONE_RUNSOCKETS, start_one
 from .stack import ON_CHANNELS_1
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SERVER, PAIR = ONE_RUNSOCKETS, 'daphne, `runworker`' if ON_CHANNELS_1 else ONE_CLASSIC
 

@@ -12,7 +12,7 @@ from .. import servers as programs
 from . import wire
 from .conftest import Client, eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SERVER, PAIR = '`runsockets`', 'daphne, `runworker`'
 

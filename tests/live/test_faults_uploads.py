@@ -9,7 +9,7 @@ import pytest
 from ..wire import frame
 from .test_faults_protocol import ONE, PAIR, PINGS, connect, start
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SIZE, PIECES, SECONDS = 500000, 40, 10
 

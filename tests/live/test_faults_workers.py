@@ -10,7 +10,7 @@ import pytest
 
 from . import fleet
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 # What a sample shows as well.
 SELDOM = functools.partial(pytest.param, marks=pytest.mark.long)

@@ -11,7 +11,7 @@ from sockets.layers.redis import OutOfMemory
 
 from . import fleet
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture(scope='module')

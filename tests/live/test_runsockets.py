@@ -18,7 +18,7 @@ import websocket
 from .. import servers as programs
 from . import fleet
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture

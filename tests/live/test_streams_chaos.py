@@ -21,7 +21,7 @@ from . import fleet
 from .stack import ON_CHANNELS_1
 from .stream_follower import Count, Follower
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 CLIENTS = int(os.environ.get('CHAOS_CLIENTS', 100))
 WRITERS = 10

@@ -12,7 +12,7 @@ from .. import servers as programs
 from . import fleet
 from .stream_clients import Client
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 NAME = 'stream:5'
 # For manage.py shell, in which a comprehension does not see what was imported.
