@@ -10,7 +10,7 @@ import time
 
 import redis
 
-from .errors import Late
+from .errors import AWAY, Late
 from .scripts import SCRIPTS
 
 
@@ -27,46 +27,76 @@ class Pipe:
         self.shard = shard
         self.connection = shard.connect()
         self.waiting = collections.deque()
-        # Scripts that go out with the next command: names, arguments and deadlines.
+        # Scripts that go out with the next command: names, functions that make their arguments, and deadlines; and since
+        # when the first of them waits.
         self.held = []
+        self.held_since = 0
+        # Another thread may send what is held.
+        self.lock = threading.Lock()
 
     def run(self, name, args):
         """Run a script and return its reply. After a time-out, Redis has not run it and will not."""
         clock = self.shard.clock
-        if clock.is_due():
-            clock.set(self._ask('TIME'))
-        reply = self._run(name, args)
-        if isinstance(reply, Late):
-            # Redis's clock was set, or this process was stopped for a while.
-            clock.set(self._ask('TIME'))
+        with self.lock:
+            if clock.is_due():
+                clock.set(self._ask('TIME'))
             reply = self._run(name, args)
+            if isinstance(reply, Late):
+                # Redis's clock was set, or this process was stopped for a while.
+                clock.set(self._ask('TIME'))
+                reply = self._run(name, args)
         if isinstance(reply, Late):
             raise redis.exceptions.TimeoutError(str(reply))
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    def hold(self, name, args, on_reply):
-        """Run a script together with the next command; ``on_reply`` gets its reply, or an exception."""
-        if not self.shard.clock.is_known():
-            self.shard.clock.set(self._ask('TIME'))
-        self.waiting.append(on_reply)
-        self.held.append((name, args, self.shard.deadline()))
+    def hold(self, name, make_args, on_reply):
+        """Run a script together with the next command; ``on_reply`` gets its reply, or an exception. ``make_args()`` is
+        called when it is sent.
+        """
+        with self.lock:
+            if not self.shard.clock.is_known():
+                self.shard.clock.set(self._ask('TIME'))
+            self.waiting.append(on_reply)
+            if not self.held:
+                self.held_since = time.monotonic()
+            self.held.append((name, make_args, self.shard.deadline()))
 
     def let_go(self):
         """Send what is held without another command."""
+        with self.lock:
+            self._let_go()
+
+    def send_held(self, since):
+        """Send, for its thread, what it has held since then or longer, unless it is using this connection."""
+        if self.held and self.held_since < since and self.lock.acquire(blocking=False):
+            try:
+                self._let_go()
+            except AWAY as error:
+                self._fail(error)
+            finally:
+                self.lock.release()
+
+    def settle(self):
+        """Send what is held, and read the replies."""
+        with self.lock:
+            if self.held or self.waiting:
+                self._ask('PING')
+
+    def fail(self, error):
+        """Call all that wait for a reply with ``error``. It is not known whether Redis has run their scripts."""
+        with self.lock:
+            self._fail(error)
+
+    def _let_go(self):
         if self.held:
             # With their texts: nobody reads the answer that Redis does not know the script.
             self.connection.send_packed_command([b''.join(self._take_held('EVAL', 1))])
 
-    def settle(self):
-        """Send what is held, and read the replies."""
-        if self.held or self.waiting:
-            self._ask('PING')
-
-    def fail(self, error):
-        """Call all that wait for a reply with ``error``. It is not known whether Redis has run their scripts."""
+    def _fail(self, error):
         self.connection.disconnect()
+        self.held = []
         while self.waiting:
             self.waiting.popleft()(error)
 
@@ -95,8 +125,8 @@ class Pipe:
         held, self.held = self.held, []
         return [
             packed
-            for name, args, deadline in held
-            for packed in self.connection.pack_command(command, SCRIPTS[name][part], 0, *args, deadline)
+            for name, make_args, deadline in held
+            for packed in self.connection.pack_command(command, SCRIPTS[name][part], 0, *make_args(), deadline)
         ]
 
     def _reply(self):

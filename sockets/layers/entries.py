@@ -19,7 +19,7 @@ class Entries:
         self.group_expiry = group_expiry
 
     def frame(self, channel, message, connect_expiry, has_end):
-        """Return the arguments of 'put_frame'. A refusal puts the connection's end in its place if ``has_end``."""
+        """Return the arguments of a frame in 'put_frames'. A refusal puts the connection's end in its place if ``has_end``."""
         is_control = channel != 'websocket.receive'
         return [
             message['reply_channel'],
@@ -28,21 +28,30 @@ class Entries:
             int(1000 * (connect_expiry if channel == CONNECT else 0 if is_control else self.expiry)),
             self.encode(message),
             self.encode(end_of(message)) if has_end else b'',
-            self.group_expiry,
         ]
 
     def for_connections(self, server, names, message):
         """Return the arguments of 'put' that bring ``message`` to the connections ``names`` of ``server``."""
-        is_control = bool(message.get('close') or message.get('accept'))
         # A close never expires.
         return [
             server,
-            0 if is_control else self.server_capacity,
+            0 if is_control(message) else self.server_capacity,
             0 if message.get('close') else int(self.expiry * 1000),
             self.encode({'to': names, 'message': message}),
             0,
             int(self.group_expiry * 1000),
         ]
+
+    def answers(self, server, messages):
+        """Return the arguments of 'put' that bring ``messages``, names and messages, to connections of ``server``.
+
+        None of several may be a control message.
+        """
+        if len(messages) == 1:
+            ((name, message),) = messages
+            return self.for_connections(server, [name], message)
+        several = self.encode({'several': messages})
+        return [server, self.server_capacity, int(self.expiry * 1000), several, 0, int(self.group_expiry * 1000)]
 
     def mark(self, server, mark):
         """Return the arguments of 'put' for a mark in the queue of ``server``: what came before it has been read."""
@@ -63,3 +72,15 @@ class Entries:
         """Return the channel, the expiry (ms of Redis's clock, 0 for never) and the content of an entry."""
         channel, expires, payload = entry.split(b'|', 2)
         return channel.decode(), int(expires), self.decode(payload)
+
+
+def is_control(message):
+    """Whether ``message`` opens or closes its connection: there is always room for it."""
+    return bool(message.get('close') or message.get('accept'))
+
+
+def addressed(content):
+    """Return the messages in the content of an entry for a server: the connections of each, and the message."""
+    if 'several' in content:
+        return [([name], message) for name, message in content['several']]
+    return [(content['to'], content['message'])]

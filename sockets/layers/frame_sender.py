@@ -40,7 +40,7 @@ class FrameSender:
         args = self.entries.frame(channel, message, self.local.connect_expiry, has_end=not is_ours)
         if self.servers.is_on_reactor():
             return self._post(channel, message, index, args)
-        reply = self.ring.run('put_frame', index, args)
+        (reply,) = self.ring.run('put_frames', index, [self.entries.group_expiry, *args])
         if isinstance(reply, bytes):
             raise self.local.too_many_connects(float(reply))
         return reply
@@ -72,7 +72,9 @@ class FrameSender:
                 # Redis would refuse it as well, if it answered.
                 return self._stop(channel, message, 1)
             self.in_flight[connection] += 1
-        self.ring.post('put_frame', index, args, lambda reply: self._take_reply(channel, message, reply))
+        self.ring.post_frame(
+            index, self.entries.group_expiry, args, lambda reply: self._take_reply(channel, message, reply)
+        )
 
     def _take_reply(self, channel, message, reply):
         if channel == 'websocket.receive':

@@ -5,6 +5,7 @@ import logging
 import threading
 
 from .connections import Reader
+from .entries import addressed
 from .mailbox import queue_of
 from .upkeep import keep_noting_work
 
@@ -64,9 +65,10 @@ class Inbox:
                 # has_read() may have stopped waiting.
                 return self._marks.get(content['mark'], threading.Event()).set()
             # By Redis's clock, which the expiry is counted by.
+            messages = addressed(content)
             if 0 < expires <= now * 1000:
-                return self.counts.note_expired(queue_of(content['to'][0]), len(content['to']))
-            full = self.servers.local.send_many(content['to'], content['message'])
+                return self.counts.note_expired(queue_of(messages[0][0][0]), sum(len(names) for names, _ in messages))
+            full = [name for names, message in messages for name in self.servers.local.send_many(names, message)]
         except Exception:
             logger.exception('A message for the connections of this server could not be read')
         else:

@@ -7,10 +7,13 @@ import time
 
 import redis
 
-from .errors import Late
+from .errors import AWAY, Late
 from .scripts import SCRIPTS
 
 logger = logging.getLogger('sockets')
+
+# Frames, and bytes of them, that go to Redis in one command.
+FRAMES_AT_ONCE, BYTES_AT_ONCE = 64, 512 * 1024
 
 
 class Poster:
@@ -31,6 +34,9 @@ class Poster:
         # Commands from before there was a connection.
         self.unsent = []
         self.is_connecting = False
+        # Frames that wait for those before them, with their callbacks, and how many are on their way.
+        self.frames = []
+        self.in_flight = 0
         # A bytearray, which is cheap to append to and to cut: it may become long while Redis hangs.
         self.output = bytearray()
         self.buffer = b''
@@ -50,6 +56,41 @@ class Poster:
             self.is_connecting = True
             # In a thread: it may take long, and must not keep the process from ending.
             threading.Thread(target=self._connect, daemon=True, name='sockets-connect').start()
+
+    def post_frame(self, first, args, on_reply):
+        """Have a frame put. Those that come while others are on their way go together when these have arrived.
+
+        ``first`` are the arguments of ``put_frames`` that come before those of its frames, the same each time.
+        """
+        self.frames.append((args, on_reply))
+        if not self.in_flight:
+            self._post_frames(first)
+
+    def _post_frames(self, first):
+        size, count = 0, 0
+        for args, _ in self.frames[:FRAMES_AT_ONCE]:
+            size += len(args[-2])
+            if count and size > BYTES_AT_ONCE:
+                break
+            count += 1
+        frames, self.frames = self.frames[:count], self.frames[count:]
+        self.in_flight = count
+
+        def on_replies(replies):
+            self.in_flight = 0
+            failed = isinstance(replies, AWAY)
+            if failed:
+                # What came after a frame that is lost must not be handled.
+                frames.extend(self.frames)
+                self.frames = []
+            elif self.frames:
+                self._post_frames(first)
+            if isinstance(replies, Exception):
+                replies = [replies] * len(frames)
+            for (_, on_reply), reply in zip(frames, replies):
+                self._tell(on_reply, reply)
+
+        self.post('put_frames', [*first, *(part for args, _ in frames for part in args)], on_replies)
 
     def fail(self, error):
         """Call all that wait for a reply with ``error``. It is not known whether Redis has run their scripts."""

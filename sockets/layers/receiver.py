@@ -9,6 +9,7 @@ import redis
 
 from .admission import PATIENCE
 from .connections import pause
+from .entries import addressed
 from .errors import AWAY
 from .mailboxes import CONNECT
 from .wakeups import WakeUps
@@ -16,20 +17,24 @@ from .wakeups import WakeUps
 # Seconds that a blocking receive() waits, and after which a worker looks for claims that have ended.
 _PATIENCE = 2
 
+# Only frames of open connections are taken several at a time.
+FRAME = 'websocket.receive'
+
 
 class Receiver:
     """Takes messages for the threads of this process.
 
-    A frame that is taken is added to ``claims``, which ``upkeep`` renews. ``last_messages`` are settled when
-    Redis has answered. ``local`` is the layer in memory, for what else an entry holds. ``name`` is one that no other
+    Frames that are taken are added to ``claims``, which ``upkeep`` renews, and ``relief`` looks after if there are
+    several. ``last_messages`` are settled when Redis has answered. ``local`` is the layer in memory, for what else an entry holds. ``name`` is one that no other
     process has.
     """
 
-    def __init__(self, ring, entries, claims, upkeep, last_messages, local, name):
+    def __init__(self, ring, entries, claims, upkeep, relief, last_messages, local, name):
         self.ring = ring
         self.entries = entries
         self.claims = claims
         self.upkeep = upkeep
+        self.relief = relief
         self.last_messages = last_messages
         self.local = local
         self.name = name
@@ -40,6 +45,14 @@ class Receiver:
 
     def receive(self, channels, block):
         """Return the channel and content of a message, or ``(None, None)``; ``block`` waits for one."""
+        self.claims.finish()
+        if self.claims.hand.taken:
+            if FRAME in channels:
+                entry = self.claims.begin()
+                if entry is not None:
+                    return self._read(entry)
+            else:
+                self.claims.give_back(self.claims.hand)
         deadline = time.monotonic() + _PATIENCE
         try:
             while True:
@@ -61,6 +74,8 @@ class Receiver:
 
     def release(self):
         """End the claim of this thread, which is done with the frame that it received before and asks for no more."""
+        self.claims.finish()
+        self.claims.give_back(self.claims.hand)
         # If Redis is away, upkeep ends the claim later.
         with contextlib.suppress(redis.exceptions.RedisError):
             self._take([])
@@ -77,18 +92,18 @@ class Receiver:
                 return channel, message
         if self.ring.size > 1:
             self.ring.let_go()
-        done = self.claims.pop()
+        done = self.claims.pop_done()
         first = next(self._shards) if self.ring.size > 1 else 0
-        if done is not None and done.index != first:
-            # First: its connection must go on whatever happens on the other shards.
+        if done and done[0].index != first:
+            # First: their connections must go on whatever happens on the other shards.
             self.claims.end(done)
-            done = None
+            done = []
         failure, is_any_up = None, False
         for step in range(self.ring.size):
             index = (first + step) % self.ring.size
             here = [channel for channel in channels if self._is_on(channel, index)]
-            own = done if step == 0 else None
-            if own is None and not here:
+            own = done if step == 0 else []
+            if not own and not here:
                 continue
             token = f'{self.name}.{next(self._numbers)}'
             try:
@@ -96,38 +111,49 @@ class Receiver:
                     'take',
                     index,
                     [
-                        own.connection if own else '',
-                        own.token if own else '',
                         token,
                         int(self.claims.lease * 1000),
+                        self.claims.most(),
+                        self.claims.kept,
+                        len(own),
+                        *(part for claim in own for part in (claim.connection, claim.token)),
                         *self._rotated(here),
                     ],
                 )
             except redis.exceptions.RedisError as error:
-                if own is not None:
-                    self.claims.end_later(own)
+                self.claims.end_later(own)
                 if not isinstance(error, AWAY):
                     self.ring.shards[index].refused(error)
                 failure = error
                 continue
             is_any_up = True
             if reply:
-                return self._open(index, token, *reply)
+                return self._open(index, token, reply)
         if not is_any_up and failure is not None:
             raise failure
         return None
 
-    def _open(self, index, token, entry, connection=None):
-        if connection is not None:
-            self.claims.add(index, connection, token)
-            self.upkeep.start()
+    def _open(self, index, token, reply):
+        hand = self.claims.hand
+        hand.has_several = False
+        if len(reply) == 1:
+            return self._read(reply[0])
+        entry = self.claims.take(index, token, reply)
+        self.upkeep.start()
+        if hand.has_several:
+            self.relief.watch(hand)
+        return self._read(entry)
+
+    def _read(self, entry):
         channel, _, message = self.entries.read(entry)
         if channel == CONNECT:
             self._thread.connected = time.monotonic()
         if '!' in channel:
-            name, *others = message['to']
-            self.local.send_many(others, message['message'])
-            return name, message['message']
+            ((name, *others), first), *rest = addressed(message)
+            self.local.send_many(others, first)
+            for names, another in rest:
+                self.local.send_many(names, another)
+            return name, first
         return channel, message
 
     def _is_on(self, channel, index):

@@ -18,6 +18,7 @@ from .mailboxes import FRAMES
 from .outbox import Outbox
 from .receiver import Receiver
 from .redis_leases import RedisLeases
+from .relief import Relief
 from .ring import Ring
 from .scripts import VERSION
 from .upkeep import Upkeep
@@ -72,7 +73,7 @@ class RedisChannelLayer(RedisHosts):
             leases=self._leases,
         )
         self._servers = LocalServers(self._local, self._leases)
-        self._claims = Claims(ring, lease)
+        self._claims = Claims(ring, lease, self.group_expiry)
         self._outbox = Outbox(ring, entries, self._servers, self._claims)
         self._upkeep = Upkeep(
             lease,
@@ -87,7 +88,14 @@ class RedisChannelLayer(RedisHosts):
         )
         self._inbox = Inbox(ring, entries, self._servers, self._upkeep, self._counts)
         self._receiver = Receiver(
-            ring, entries, self._claims, self._upkeep, self._outbox.last_messages, self._local, self.client_prefix
+            ring,
+            entries,
+            self._claims,
+            self._upkeep,
+            Relief(self._claims, ring),
+            self._outbox.last_messages,
+            self._local,
+            self.client_prefix,
         )
 
     # ASGI: sending

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import weakref
 
 import redis
 
@@ -29,6 +30,9 @@ class Ring:
         self.prefix = prefix
         # The reactor's connections, by shard.
         self.posters = {}
+        # The connections of all threads.
+        self._pipes = weakref.WeakSet()
+        self._lock = threading.Lock()
         self._thread = threading.local()
 
     def run(self, name, index, args):
@@ -54,10 +58,21 @@ class Ring:
             shard.failed(error)
             raise
 
-    def hold(self, name, index, args, on_reply):
-        """Run a script with the next command of this thread; ``on_reply`` gets its reply, or an exception."""
+    def hold(self, name, index, make_args, on_reply):
+        """Run a script with the next command of this thread; ``on_reply`` gets its reply, or an exception.
+
+        ``make_args()`` returns its arguments when it is sent.
+        """
         self.shards[index].check()
-        self._on_pipe(index, lambda pipe: pipe.hold(name, [self.prefix, *args], on_reply))
+        self._on_pipe(index, lambda pipe: pipe.hold(name, lambda: [self.prefix, *make_args()], on_reply))
+
+    def send_held(self, since):
+        """Send what any thread has held since then or longer."""
+        with self._lock:
+            pipes = list(self._pipes)
+        for pipe in pipes:
+            if pipe.pid == os.getpid():
+                pipe.send_held(since)
 
     def let_go(self):
         """Send what this thread holds, to shards that it may not ask for anything else."""
@@ -74,13 +89,19 @@ class Ring:
             shard.check()
         except AWAY as error:
             return on_reply(error)
-        if index not in self.posters:
-            self.posters[index] = Poster(shard)
-        self.posters[index].post(name, [self.prefix, *args], on_reply)
+        self._poster(index).post(name, [self.prefix, *args], on_reply)
+
+    def post_frame(self, index, kept, args, on_reply):
+        """Put a frame, of the arguments ``args``, without waiting for it, as ``post`` does, perhaps with others."""
+        try:
+            self.shards[index].check()
+        except AWAY as error:
+            return on_reply(error)
+        self._poster(index).post_frame([self.prefix, kept], args, on_reply)
 
     def is_posting(self):
         """Whether anything that was posted has not been answered yet."""
-        return any(poster.waiting for poster in self.posters.values())
+        return any(poster.waiting or poster.frames for poster in self.posters.values())
 
     def by_shard(self, names):
         """Return a dict of the ``names`` by the index of their shard."""
@@ -101,6 +122,11 @@ class Ring:
                     raise
         return [name.decode() for name in found]
 
+    def _poster(self, index):
+        if index not in self.posters:
+            self.posters[index] = Poster(self.shards[index])
+        return self.posters[index]
+
     def _on_every_pipe(self, function):
         for index in list(self._thread.__dict__.get('pipes', ())):
             # What is lost with a connection is reported to its ``on_reply``.
@@ -112,6 +138,8 @@ class Ring:
         pipe = pipes.get(index)
         if pipe is None or pipe.pid != os.getpid():
             pipe = pipes[index] = Pipe(self.shards[index])
+            with self._lock:
+                self._pipes.add(pipe)
         try:
             return function(pipe)
         except AWAY as error:

@@ -21,10 +21,10 @@ Redis holds, per shard, under the layer's prefix and the version:
 
 import hashlib
 
-from . import message_scripts, rate_scripts, server_scripts
+from . import claim_scripts, message_scripts, rate_scripts, server_scripts
 
 # Of the keys, of what is in them, and of the messages.
-VERSION = 2
+VERSION = 3
 
 # The answers to a heartbeat: all is well; Redis does not know this server; it was found dead, and its rows are being
 # removed; it was found dead, and they are gone.
@@ -35,28 +35,31 @@ FINE, UNKNOWN, DEAD, GONE = range(4)
 _DEADLINE = """
 local deadline = tonumber(table.remove(ARGV))
 """
+# now() is the time of Redis in ms.
 _IN_TIME = (
     _DEADLINE
     + """
 local time = redis.call('TIME')
 if time[1] * 1000 + time[2] / 1000 > deadline then return redis.error_reply('LATE Nobody waits for this any more') end
+local function now() return time[1] * 1000 + math.floor(time[2] / 1000) end
 """
 )
 
 # Scripts that may run however late they come.
-_WHENEVER = 'end', 'renew', 'close', 'alive', 'mark_dead', 'forget', 'note_dropped'
-
-# For every script.
-_NOW = """
+_WHENEVER = 'end', 'give_back', 'renew', 'close', 'alive', 'mark_dead', 'forget', 'note_dropped'
+_AT_ANY_TIME = (
+    _DEADLINE
+    + """
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 """
+)
 
 # Name to digest and text.
 SCRIPTS = {}
-for _module in message_scripts, server_scripts, rate_scripts:
+for _module in message_scripts, claim_scripts, server_scripts, rate_scripts:
     for _name in _module.NAMES:
-        _text = (_DEADLINE if _name in _WHENEVER else _IN_TIME) + _NOW + getattr(_module, _name.upper())
+        _text = (_AT_ANY_TIME if _name in _WHENEVER else _IN_TIME) + getattr(_module, _name.upper())
         SCRIPTS[_name] = hashlib.sha1(_text.encode()).hexdigest(), _text
