@@ -16,7 +16,8 @@ GIVE_BACK = (
     WAKE
     + """
 local prefix, lost = ARGV[1], 0
-for index = 3, #ARGV, 3 do
+-- From the last to the first, each of which goes to the front.
+for index = #ARGV - 2, 3, -3 do
     local connection, key = ARGV[index], prefix .. 'frames:' .. ARGV[index]
     if redis.call('HGET', prefix .. 'busy', connection) == ARGV[index + 1] then
         redis.call('HDEL', prefix .. 'busy', connection)

@@ -95,13 +95,19 @@ class Claims:
     def begin(self):
         """Begin the next of the frames that this thread has taken, and return its entry; ``None`` if it has none."""
         hand = self.hand
-        with hand.lock:
-            if not hand.taken:
-                return None
-            claim = hand.claim = hand.taken.popleft()
-        entry, claim.entry = claim.entry, None
-        hand.began = time.monotonic()
-        return entry
+        if time.monotonic() - hand.since > self.lease / 2:
+            # This process stood still. Others may have them by now.
+            self.give_back(hand)
+        while True:
+            with hand.lock:
+                if not hand.taken:
+                    return None
+                claim = hand.taken.popleft()
+            entry, claim.entry = claim.entry, None
+            if not claim.is_done:
+                hand.claim, hand.began = claim, time.monotonic()
+                return entry
+            hand.done.append(claim)
 
     def finish(self):
         """Note that this thread is done with the frame that it handled."""
@@ -111,6 +117,13 @@ class Claims:
             hand.mean += (time.monotonic() - hand.began - hand.mean) * WEIGHT
             claim.is_done = True
             hand.done.append(claim)
+
+    def drop(self, connections):
+        """Let no frame of ``connections``, which are being closed, begin that a thread of this process has taken."""
+        names = {name.encode() for name in connections}
+        for claim in list(self.held):
+            if claim.entry is not None and claim.connection in names:
+                claim.is_done = True
 
     def pop_done(self):
         """Return the claims that this thread is done with; Redis has yet to be told."""

@@ -162,8 +162,8 @@ redis.call('SETRANGE', ARGV[1] .. 'room', 0, '')
 
 # ARGV: prefix, token of what is taken, lease in ms, frames to take at most, seconds that frames are kept, how many are
 # done, connection and token of each of these, channels ...
-# Returns entry and connection of each frame, or one entry of another queue, or nothing. It takes half of what waits at
-# most, and leaves the rest to other workers.
+# Returns entry and connection of each frame, or one entry of another queue, or nothing. It takes two thirds of what
+# waits at most, and leaves the rest to other workers.
 TAKE = (
     CHECK_MEMORY
     + FINISH
@@ -204,11 +204,10 @@ for index = last + 1, #ARGV do
     local ready = prefix .. 'ready:' .. channel
     -- Only these channels have connections that wait.
     while string.sub(channel, 1, 10) == 'websocket.' do
-        local most = 1
-        if channel == 'websocket.receive' and tonumber(ARGV[4]) > 1 then
-            most = math.max(1, math.min(tonumber(ARGV[4]), math.ceil(redis.call('LLEN', ready) / 2)))
-        end
-        local connections, taken, leases = redis.call('LRANGE', ready, 0, most - 1), {}, {}
+        local most = channel == 'websocket.receive' and tonumber(ARGV[4]) or 1
+        local connections, taken, leases = redis.call('LRANGE', ready, 0, math.floor(most * 3 / 2) - 1), {}, {}
+        for _ = 1, math.floor(#connections / 3) do table.remove(connections) end
+        while #connections > most do table.remove(connections) end
         if #connections == 0 then break end
         redis.call('LTRIM', ready, #connections, -1)
         for _, connection in ipairs(connections) do

@@ -22,7 +22,7 @@ class Outbox:
         self.local = servers.local
         self.claims = claims
         self.frames = FrameSender(ring, entries, servers)
-        self.queues = QueueSender(ring, entries, servers)
+        self.queues = QueueSender(ring, entries, servers, claims)
         self.last_messages = LastMessages(ring, entries, self.send)
 
     def send(self, channel, message):

@@ -21,10 +21,11 @@ _UNAVAILABLE = {
 class QueueSender:
     """Puts messages into queues in Redis; it does not block if ``servers`` says that this thread is a reactor."""
 
-    def __init__(self, ring, entries, servers):
+    def __init__(self, ring, entries, servers, claims):
         self.ring = ring
         self.entries = entries
         self.servers = servers
+        self.claims = claims
         self._turns = itertools.cycle(range(ring.size))
 
     def send_to_connections(self, server, names, message):
@@ -36,6 +37,7 @@ class QueueSender:
 
     def close(self, connections):
         """Let workers take no more frames of ``connections`` but their disconnects."""
+        self.claims.drop(connections)
         for index, names in self.ring.by_shard(connections).items():
             # A shard that is away hands out no frames anyway.
             with contextlib.suppress(*AWAY):
