@@ -13,10 +13,11 @@ PAGE = (ROOT / 'docs/reference/servers.md').read_text(encoding='utf-8')
 
 
 def test_each_number_is_a_test_that_there_is():
-    tests = dict(re.findall(r'^\[(\d+)\]: \S+/test_servers.py "(test_\w+)"$', PAGE, re.MULTILINE))
+    tests = dict(re.findall(r'^\[(\d+)\]: \S+/test_(?:servers|outages).py "(test_\w+)"$', PAGE, re.MULTILINE))
     used = re.findall(r'\[(\d+)\](?!:)', PAGE)
     assert set(used) == set(tests) and len(tests) > 15
-    code = (ROOT / 'tests/live/channels4/test_servers.py').read_text(encoding='utf-8')
+    files = 'test_servers.py', 'test_outages.py'
+    code = ''.join((ROOT / 'tests/live/channels4' / name).read_text(encoding='utf-8') for name in files)
     for name in tests.values():
         assert f'def {name}(' in code
 

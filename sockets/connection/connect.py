@@ -8,7 +8,7 @@ import time
 from django.conf import settings
 
 from .. import callbacks, conf, engine, messages, signals
-from ..access import auth, authentication, demands, limits, origins
+from ..access import auth, authentication, demands, limits, origins, outages
 from ..contracts import refusals
 from ..declaration import authentication as authentications
 from ..exceptions import ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, TooManyConnections
@@ -199,6 +199,8 @@ def refuse_with_error(handler, error):
             content, error = None, failure
     if content is None:
         content, code = replies.server_error(handler, 'connect', error), messages.CLOSE_SERVER_ERROR
+        if not handler.accepted and outages.is_outage(error):
+            code = messages.CLOSE_TRY_AGAIN_LATER
     if handler.accepted and not handler.closed:
         attempt(handler, handler.send_json, content)
     handler._connection.close(code)

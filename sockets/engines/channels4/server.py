@@ -143,7 +143,7 @@ class Server:
             if connection.accepted:
                 connection.push({'text': messages.encode(message), 'close': messages.CLOSE_RESTART})
             else:
-                connection.push({'accept': False})
+                connection.push({'close': messages.CLOSE_RESTART})
         self._begin()
 
     def _begin(self):
