@@ -91,6 +91,17 @@ def user_of(session):
     return auth.get_user(_Request(session))
 
 
+def introduce(request, session, user):
+    """Give ``request`` what Django's middleware gives one, since Django 5 with ``auser()`` for coroutines."""
+    request.session, request.user = session, user
+    if hasattr(auth, 'aget_user'):
+
+        async def auser():
+            return user
+
+        request.auser = auser
+
+
 def is_active(user):
     """Return whether ``user`` is active, as Django's own backend judges: a model need not have ``is_active`` at all.
 

@@ -64,7 +64,7 @@ def _identify(handler, connection):
     is_own = _check_origin(handler, connection, request)
     found = yield from _authenticate(handler, connection, request, is_own)
     identity = handler._identity
-    request.session, request.user = identity.session, identity.user
+    auth.introduce(request, identity.session, identity.user)
     user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
     demands.check(handler, demands.of_connection(type(handler)))
     limits.check_connections(identity.user, user_ip)
