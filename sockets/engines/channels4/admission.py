@@ -69,7 +69,7 @@ def take_ticket(connection):
 def opened(connection, handler):
     """Yield the steps in which ``connection`` is opened; the first one is on the thread that has time for it."""
     connection.server.connects.taken()
-    if take_ticket(connection) and not connection.incoming.is_over:
+    if take_ticket(connection) and not (connection.has_ended or connection.incoming.has_left()):
         yield from connect.connect(handler)
 
 

@@ -124,3 +124,23 @@ def test_a_store_of_sessions_that_is_away_has_clients_come_back(site, tmp_path, 
     assert is_asked_to_come_back(server, cookie)
     with programs.redis_server(tmp_path, port):
         assert is_let_in(server, cookie=cookie)
+
+
+@pytest.mark.parametrize('kind', SERVERS)
+def test_who_has_left_while_its_connect_waited_is_not_let_in(site, kind):
+    """Each of a thousand pages that were closed again, as a browser does after a few seconds, took its time all the same."""
+    # Two threads have time for connects, and each takes a second.
+    server = start(site, kind)
+    request = HANDSHAKE.replace(b'/live/', b'/live/?connect=1')
+    clients = [socket.create_connection(('127.0.0.1', server.port), timeout=20) for _ in range(8)]
+    for client in clients:
+        client.sendall(request)
+    time.sleep(0.5)
+    for client in clients[2:]:
+        client.close()
+    time.sleep(3)
+    for client in clients[:2]:
+        client.close()
+    assert answer(server)[0] == 101
+    time.sleep(1)
+    assert server.log.count('OPENED') == 3
