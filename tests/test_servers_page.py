@@ -33,3 +33,16 @@ def test_each_option_of_runsockets_has_its_line():
     for text in said:
         assert text in table.replace('`', '')
     assert len(re.findall(r'^\| `', table, re.MULTILINE)) == len(said)
+
+
+@pytest.mark.skipif(ON_CHANNELS_1, reason='It is about the options that the command of the other engine lacks.')
+def test_each_option_that_is_not_there_on_channels_4_has_something_in_its_place():
+    from sockets.engines.channels4 import command
+
+    parser = argparse.ArgumentParser(add_help=False)
+    command.add_arguments(parser)
+    there = {option for action in parser._actions for option in action.option_strings}
+    page = (ROOT / 'docs/reference/commands.md').read_text(encoding='utf-8')
+    of_channels1, _, others = page.partition('## sockets')[0].partition('<!-- end -->')
+    listed = set(re.findall(r'^\| `(?:-\w, )?(--[\w-]+)', of_channels1, re.MULTILINE))
+    assert len(listed) > 10 and listed - there == set(re.findall(r'`(--[\w-]+)`', others)) - there
