@@ -138,8 +138,7 @@ class Route:
 
     ``pattern`` is a ``str`` (the type equals it) or a compiled regex (``.match``, from the start). ``rate`` is how many
     contents of one connection it takes: a number a second, or a text like ``'5/s'``, ``'30/m'`` or ``'100/h'``: so many
-    at once, refilled over the unit. With ``per='user'``, those of all connections of a user are counted together, on Channels 4
-    in each process for itself.
+    at once, refilled over the unit. With ``per='user'``, those of all connections of a user are counted together.
     ``form`` validates the content (``sockets.contracts.clean``), and the function gets what it makes of it.
     ``login_required`` and ``permission``, a name like ``'poker.bet'`` or several, say who may send it. ``TypeError``
     for anything else. The pattern ``bytes``, the class, is for binary frames, of which the function gets the ``data``;
