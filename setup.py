@@ -125,7 +125,7 @@ CHANNELS4 = {
     # With psycopg2, live tests themselves look into the database.
     'live': ['psutil', 'psycopg2-binary>=2.9,<3'],
     'pythons': ['3.10', '3.11', '3.12', '3.13'],
-    'djangos': ['4.2', '5.2', '6.0'],
+    'djangos': ['4.2', '5.2', '6.0', '6.1'],
 }
 
 stack = chosen_stack()

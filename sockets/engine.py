@@ -148,13 +148,14 @@ class Connection:
 class Engine:
     """What the core asks of what it runs on. These defaults are those of a project in which nothing is installed.
 
-    ``handler_base`` is the class that ``RoutedSocketHandler`` extends; ``escaping`` are exceptions that it wants to see.
-    ``has_loop`` says whether connections live on an event loop, on which nothing may wait.
+    ``handler_base`` is what ``RoutedSocketHandler`` extends; ``escaping`` are exceptions that it wants to see. ``has_loop`` says whether connections live on an event loop, where nothing may wait; ``knows_idle_servers`` whether
+    servers without connections are known on a layer in memory, too.
     """
 
     handler_base = object
     escaping = ()
     has_loop = False
+    knows_idle_servers = False
     # Apps that it needs, each with the id of its check and why; settings of SOCKETS that change nothing; what to do and where.
     apps = ()
     unused_settings = ()

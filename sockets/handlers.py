@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from . import databases, engine, messages
+from .access import auth
 from .connection import calls, frame, identity, replies
 from .connection.coroutines import AsyncMethods
 from .connection.stream_methods import StreamMethods
@@ -126,7 +127,7 @@ class RoutedSocketHandler(AsyncMethods, StreamMethods, _Base):
             with databases.on_primary():
                 # It may not have been loaded with the row, and need not be where this process holds the connection.
                 self._request = self._connection.handshake_again(lambda: row.handshake)
-            self._request.session, self._request.user = self.session, self.user
+            auth.introduce(self._request, self.session, self.user)
         return self._request
 
     @property

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import random
 import re
 import sys
 
@@ -60,6 +61,11 @@ ORDINARY_ENDS = (None, CLOSE_NORMAL, 1001, 1005, CLOSE_RESTART)
 _NUL = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
 _SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')
 
+# What a connection is refused with instead of HTTP 403, by its close code. Clients come back after these.
+_STATUSES = {CLOSE_SERVER_ERROR: 500, CLOSE_RESTART: 503, CLOSE_TRY_AGAIN_LATER: 503}
+# Seconds, at most, after which they are asked to: not all at once.
+_COME_BACK = 5
+
 # How deep a content may be nested. Python up to 3.8 may end the process when what it decodes is deeper than its stack.
 MAX_DEPTH = 200
 # Everything but brackets: strings of JSON, also one that does not end (to try again at each quote would take quadratic
@@ -70,6 +76,16 @@ _BETWEEN_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^][{}"]+', 
 def retry_after(seconds):
     """Return the reason of a close with 1013 whose client may come back after ``seconds``."""
     return f'retry={seconds:.1f}'
+
+
+def refusal(code):
+    """Return how a connection is refused that is closed with ``code`` before it is accepted: the HTTP status, what stands
+    beside it, and the headers, pairs of texts.
+    """
+    status = _STATUSES.get(code, 403)
+    if status == 503:
+        return status, 'Come back later', [('Retry-After', str(random.randint(1, _COME_BACK)))]
+    return status, 'Access denied' if status == 403 else 'Internal server error', []
 
 
 def _refuse_constant(name):

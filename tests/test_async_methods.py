@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+from django.contrib import auth
 from django.utils import translation
 from django.utils.functional import lazy
 
@@ -184,3 +185,33 @@ def test_the_user_and_the_row_are_at_hand_in_each_coroutine(alice, handler, type
     assert client.request(type) == {'type': 'YOU', 'user': alice.pk, 'path': '/page/'}
     client.close()
     assert Knowing.seen == [('connect', alice.pk), ('disconnect', alice.pk)]
+
+
+class Curious(RoutedSocketHandler):
+    """Asks for the user as views of Django 5 that are coroutines do."""
+
+    at_connect = None
+    routes = (('WHO', 'on_who'), ('WHO_THERE', 'on_who_there'))
+
+    async def connect(self, message, **kwargs):
+        Curious.at_connect = await self.request.auser()
+        await self.aaccept()
+
+    async def on_who(self, content):
+        user = await self.request.auser()
+        return {'type': 'USER', 'name': user.get_username(), 'is_same': user == self.user}
+
+    def on_who_there(self, content):
+        return {'type': 'USER', 'name': self.request.user.get_username()}
+
+
+@pytest.mark.skipif(not hasattr(auth, 'aget_user'), reason='request.auser() is there since Django 5')
+@pytest.mark.parametrize('name', ['alice', ''])
+def test_a_coroutine_awaits_the_user_of_the_request(django_user_model, name):
+    client = SocketClient('/page/', handler=Curious)
+    if name:
+        client = SocketClient('/page/', handler=Curious, user=django_user_model.objects.create(username=name))
+    client.connect()
+    assert Curious.at_connect.get_username() == name
+    assert client.request('WHO') == {'type': 'USER', 'name': name, 'is_same': True}
+    assert client.request('WHO_THERE')['name'] == name

@@ -83,7 +83,7 @@ def test_two_processes_with_an_in_memory_layer_are_bad(db, tmp_path):
         assert doctor.examine_servers()[0][1:] == (True, 'one! (1 connections).', '')
         processes.hold('two!')
         ((name, ok, text, remedy),) = doctor.examine_servers()
-        assert ok is False and text.startswith('2 processes') and 'sockets.layers.RedisChannelLayer' in remedy
+        assert ok is False and text.startswith('2 servers run') and 'sockets.layers.RedisChannelLayer' in remedy
 
 
 def test_rows_of_servers_that_are_gone_are_bad_on_an_in_memory_layer(db, tmp_path):

@@ -252,6 +252,11 @@ def test_a_message_accepts_and_a_close_refuses():
         ({'text': ''}, 101),
         ({'accept': False}, 403),
         ({'close': True}, 403),
+        ({'close': 4403}, 403),
+        ({'close': 1000}, 403),
+        ({'close': 1011}, 500),
+        ({'close': 1012}, 503),
+        ({'close': 1013}, 503),
     ):
         wire = Wire()
         wire.receive(REQUEST + b'\r\n')

@@ -103,9 +103,9 @@ def test_beyond_a_thousand_who_are_being_told_others_are_refused(full, monkeypat
     async def scenario():
         answer = await knock(client(extensions=extensions))
         if extensions:
-            assert answer['status'] == 503 and dict(answer['headers']) == {b'retry-after': b'8'}
+            assert answer['status'] == 503 and 1 <= int(dict(answer['headers'])[b'retry-after']) <= 5
         else:
-            assert answer == {'type': 'websocket.close', 'code': 4403}
+            assert answer == {'type': 'websocket.close', 'code': 1013}
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
 

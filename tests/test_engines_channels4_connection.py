@@ -7,6 +7,8 @@ import pytest
 from channels.testing import WebsocketCommunicator
 
 from sockets import RoutedSocketHandler, conf
+from sockets.engines.channels4 import admission
+from sockets.engines.channels4.heartbeats import heartbeats
 from sockets.engines.channels4.server import server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -16,6 +18,7 @@ class Waits(RoutedSocketHandler):
     """Its functions wait until somebody says so."""
 
     waiting = answered = 0
+    names = set()
     released = None
     released_on_the_loop = None
 
@@ -26,8 +29,13 @@ class Waits(RoutedSocketHandler):
 
     def block(self, content):
         Waits.waiting += 1
+        self.names.add(self.channel_name)
         self.released.wait(10)
         return {'type': 'DONE'}
+
+    @classmethod
+    def held(cls, connection):
+        return connection.name in cls.names
 
     def answer(self, content):
         Waits.answered += 1
@@ -90,3 +98,130 @@ def test_no_frame_is_handled_between_the_news_that_its_server_was_found_dead_and
         await other.disconnect(timeout=10)
 
     asyncio.run(asyncio.wait_for(talk(), 30))
+
+
+async def block_all_threads(clients):
+    """Have each thread of the server wait for ``Waits.released``, each for one of ``clients``."""
+    Waits.waiting, Waits.answered, Waits.released = 0, 0, threading.Event()
+    for count, client in enumerate(clients, 1):
+        await client.send_json_to({'type': 'BLOCK'})
+        while Waits.waiting < count:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize('is_found_dead', [True, False])
+def test_a_frame_that_waits_for_a_thread_while_its_server_is_stopped_runs_only_if_that_lives(
+    settings, monkeypatch, is_found_dead
+):
+    """A server that had been stopped handled what waited for its threads, although it had been found dead."""
+    settings.SOCKETS = {'THREADS': 1}
+    is_certain = [1]
+    monkeypatch.setattr(heartbeats, 'may_serve', lambda: bool(is_certain))
+
+    async def talk():
+        slow, client = await open_connection(), await open_connection()
+        found = server()
+        await block_all_threads([slow])
+        await client.send_json_to({'type': 'ASK'})
+        while not found.pool.waiting:
+            await asyncio.sleep(0.01)
+        # It goes on after a stop. The thread has time before anything else is known.
+        is_certain.clear()
+        Waits.released.set()
+        await asyncio.sleep(0.2)
+        assert Waits.answered == 0
+        if is_found_dead:
+            found._lost(found.name)
+        is_certain.append(1)
+        if not is_found_dead:
+            assert await client.receive_json_from(timeout=10) == {'type': 'ANSWER'}
+            for each in (slow, client):
+                await each.disconnect(timeout=10)
+            return
+        assert (await client.receive_json_from(timeout=10))['type'] == 'RECONNECT'
+        await client.wait(10)
+        await asyncio.sleep(0.1)
+        assert Waits.answered == 0
+
+    asyncio.run(asyncio.wait_for(talk(), 30))
+
+
+def test_a_frame_that_waits_for_a_thread_is_dropped_when_its_connection_is_closed(settings, monkeypatch):
+    settings.SOCKETS = {'THREADS': 1}
+    monkeypatch.setattr(heartbeats, 'may_serve', lambda: True)
+
+    async def talk():
+        slow, client = await open_connection(), await open_connection()
+        found = server()
+        await block_all_threads([slow])
+        await client.send_json_to({'type': 'ASK'})
+        while not found.pool.waiting:
+            await asyncio.sleep(0.01)
+        (name,) = [name for name, each in found.connections.items() if each.busy_since and not Waits.held(each)]
+        found.deliver([name], {'close': 4401})
+        Waits.released.set()
+        assert (await client.receive_output(10))['code'] == 4401
+        await client.send_input({'type': 'websocket.disconnect', 'code': 4401})
+        await client.wait(10)
+        assert Waits.answered == 0
+        assert await slow.receive_json_from(timeout=10) == {'type': 'DONE'}
+        await slow.disconnect(timeout=10)
+
+    asyncio.run(asyncio.wait_for(talk(), 30))
+
+
+def test_who_has_left_while_its_connect_waits_costs_no_query(settings, monkeypatch):
+    """What daphne and uvicorn know was looked at after a second only."""
+    queries, connected = [], []
+    monkeypatch.setattr(admission.connect, 'connect', lambda handler: connected.append(handler) or iter(()))
+
+    class Transport:
+        closes = False
+
+        def is_closing(self):
+            return self.closes
+
+    class OfUvicorn:
+        def __init__(self):
+            self.transport, self.queue = Transport(), asyncio.Queue()
+
+        async def receive(self):
+            return await self.queue.get()
+
+        def leave(self):
+            self.transport.closes = True
+
+    class OfDaphne(asyncio.Queue):
+        receive = asyncio.Queue.get
+
+        def leave(self):
+            pass
+
+    async def send(event):
+        queries.append(event)
+
+    async def talk(kind):
+        found = server(4, 1)
+        release = threading.Event()
+        found.connect_pool.submit(release.wait, 10)
+        clients = [kind() for _ in range(3)]
+        scope = {'type': 'websocket', 'path': '/', 'headers': [], 'client': ['127.0.0.1', 1]}
+        tasks = [asyncio.ensure_future(Waits.as_asgi()(scope, each.receive, send)) for each in clients]
+        for each in clients:
+            getattr(each, 'queue', each).put_nowait({'type': 'websocket.connect'})
+        while found.connect_pool.waiting < 3:
+            await asyncio.sleep(0.01)
+        for each in clients[:2]:
+            each.leave()
+            getattr(each, 'queue', each).put_nowait({'type': 'websocket.disconnect', 'code': 1006})
+        release.set()
+        await asyncio.wait_for(asyncio.gather(*tasks[:2]), 10)
+        while len(connected) < 1:
+            await asyncio.sleep(0.01)
+        assert len(connected) == 1 and queries == []
+        getattr(clients[2], 'queue', clients[2]).put_nowait({'type': 'websocket.disconnect', 'code': 1006})
+        await asyncio.wait_for(tasks[2], 10)
+        connected.clear()
+
+    for kind in (OfUvicorn, OfDaphne):
+        asyncio.run(asyncio.wait_for(talk(kind), 30))

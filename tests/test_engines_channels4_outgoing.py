@@ -123,3 +123,43 @@ def test_what_comes_before_the_accept_waits_for_it(last, sent):
         return events
 
     assert run(push) == sent
+
+
+@pytest.mark.parametrize(
+    'message, status',
+    [
+        ({'accept': False}, None),
+        ({'close': True}, None),
+        ({'close': 4403}, None),
+        ({'close': 1011}, 500),
+        ({'close': 1012}, 503),
+        ({'close': 1013}, 503),
+    ],
+)
+@pytest.mark.parametrize('can_answer', [True, False])
+def test_who_is_refused_for_now_is_told_so_where_the_server_can(message, status, can_answer):
+    events = []
+
+    async def send(event):
+        events.append(event)
+
+    async def push(found):
+        outgoing = Outgoing(send, found.begin_task, None, False, can_answer)
+        outgoing.push(message)
+        outgoing.push({'text': 'lost'})
+        await outgoing.sent()
+        await asyncio.sleep(0)
+        assert outgoing.is_over
+
+    run(push)
+    if not (can_answer and status):
+        (event,) = events
+        # Our protocol for daphne makes the status of this.
+        assert event == {'type': 'websocket.close', 'code': event['code']}
+        assert type(event['code']) is int and event['code'] in (message.get('close'), 1000, 4403)
+        return
+    start, body = events
+    assert start['type'] == 'websocket.http.response.start' and start['status'] == status
+    assert body['type'] == 'websocket.http.response.body' and body['body']
+    seconds = [int(value) for name, value in start['headers'] if name == b'retry-after']
+    assert all(1 <= number <= 5 for number in seconds) and bool(seconds) is (status == 503)

@@ -10,6 +10,7 @@ from channels.layers import InMemoryChannelLayer
 from sockets import engine
 from sockets.engines.channels4 import delivery, layer, probe, questions, server
 from sockets.models import Server
+from sockets.operations import doctor
 
 pytestmark = pytest.mark.django_db
 
@@ -128,3 +129,17 @@ def test_an_answer_that_cannot_be_sent_does_not_end_the_server(running, monkeypa
 
 def test_the_loop_of_the_server_is_the_one_that_uses_the_layer(running):
     assert delivery.sending_loop() is running.loop and probe.beating()
+
+
+def test_servers_are_known_on_a_layer_in_memory_too(settings, monkeypatch):
+    """ "None holds a connection" was said of servers that beat, and of none."""
+    settings.CHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}
+    alive = set()
+    monkeypatch.setattr(type(engine.current()), 'live_servers', lambda self, servers: alive)
+    remedy = 'Start a server: python manage.py runsockets, uvicorn or daphne.'
+    assert doctor.examine_servers()[0][1:] == (None, 'None is running.', remedy)
+    alive.add('one!')
+    assert doctor.examine_servers()[0][1:] == (True, 'one! (0 connections).', '')
+    alive.add('two!')
+    ((name, ok, text, remedy),) = doctor.examine_servers()
+    assert ok is False and text == '2 servers run, and an in-memory layer reaches the connections of one.'

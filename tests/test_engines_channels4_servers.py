@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sockets.engines.channels4 import incoming, outgoing, overtime, pool, serving, uvicorn
+from sockets.engines.channels4 import incoming, outgoing, overtime, pool, server, serving, uvicorn
 
 
 def test_what_two_pools_have_done_comes_back_in_the_order_in_which_it_was_done():
@@ -153,9 +153,11 @@ def test_a_server_that_stops_refuses_with_503_where_that_can_be_said(extensions,
         async def send(event):
             sent.append(event)
 
-        await serving.turn_away({'type': 'websocket', 'extensions': extensions}, receive, send)
+        server.server().is_stopping = True
+        scope = {'type': 'websocket', 'path': '/', 'headers': [], 'extensions': extensions}
+        await serving.serve(None, {}, scope, receive, send)
         assert [event['type'] for event in sent] == said
-        assert sent[0].get('status', 503) == 503
+        assert sent[0].get('status', 503) == 503 and sent[0].get('code', 1012) == 1012
 
     asyncio.run(scenario())
 

@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from ..exceptions import ConnectionRevoked
+from . import outages
 
 # What a client is told whose token or the like is too old.
 EXPIRED = 'Your authentication has expired.'
@@ -64,13 +65,41 @@ def session_from_cookie(key):
     if not key or '\0' in key:
         return session_store()
     store = session_store(key)
+    key = store.session_key
     store.keys()  # loads it: an engine drops a key that has no session
-    return store if store.session_key else session_store()
+    if store.session_key:
+        return store
+    if key and not is_in_rows(store):
+        _ask_cache(store, key)
+    return session_store()
+
+
+def _ask_cache(store, key):
+    """Raise if the cache in which ``store`` has found no session ``key`` is away. Django takes that for a logout."""
+    cache = getattr(store, '_cache', None)
+    if cache is None:
+        return
+    try:
+        cache.get(store.cache_key_prefix + key)
+    except Exception as error:
+        if outages.is_outage(error):
+            raise
 
 
 def user_of(session):
     """Return the user that Django's own authentication finds in ``session``, like ``request.user``."""
     return auth.get_user(_Request(session))
+
+
+def introduce(request, session, user):
+    """Give ``request`` what Django's middleware gives one, since Django 5 with ``auser()`` for coroutines."""
+    request.session, request.user = session, user
+    if hasattr(auth, 'aget_user'):
+
+        async def auser():
+            return user
+
+        request.auser = auser
 
 
 def is_active(user):

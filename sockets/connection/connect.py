@@ -8,7 +8,7 @@ import time
 from django.conf import settings
 
 from .. import callbacks, conf, engine, messages, signals
-from ..access import auth, authentication, demands, limits, origins
+from ..access import auth, authentication, demands, limits, origins, outages
 from ..contracts import refusals
 from ..declaration import authentication as authentications
 from ..exceptions import ConnectionRevoked, FrameError, MailboxFull, PermissionMissing, TooManyConnections
@@ -64,7 +64,7 @@ def _identify(handler, connection):
     is_own = _check_origin(handler, connection, request)
     found = yield from _authenticate(handler, connection, request, is_own)
     identity = handler._identity
-    request.session, request.user = identity.session, identity.user
+    auth.introduce(request, identity.session, identity.user)
     user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
     demands.check(handler, demands.of_connection(type(handler)))
     limits.check_connections(identity.user, user_ip)
@@ -199,6 +199,8 @@ def refuse_with_error(handler, error):
             content, error = None, failure
     if content is None:
         content, code = replies.server_error(handler, 'connect', error), messages.CLOSE_SERVER_ERROR
+        if not handler.accepted and outages.is_outage(error):
+            code = messages.CLOSE_TRY_AGAIN_LATER
     if handler.accepted and not handler.closed:
         attempt(handler, handler.send_json, content)
     handler._connection.close(code)

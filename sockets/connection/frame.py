@@ -27,12 +27,16 @@ def receive(handler, text, data):
 
 
 class Frame:
-    """A frame, read, admitted, answered. ``outcome`` is what became of it, as ``message_handled`` tells it."""
+    """A frame, read, admitted, answered. ``outcome`` is what became of it, as ``message_handled`` tells it.
 
-    __slots__ = ('handler', 'outcome')
+    Until it ``is_admitted``, no function has been called with it, and it may be dropped.
+    """
+
+    __slots__ = ('handler', 'is_admitted', 'outcome')
 
     def __init__(self, handler):
         self.handler = handler
+        self.is_admitted = False
         self.outcome = 'ok'
 
     def handle(self, text, data):
@@ -59,6 +63,7 @@ class Frame:
                     else:
                         identity.function = function
                 self.admit(memory, content)
+                self.is_admitted = True
                 reply = yield from self.answer(content, ref)
             except BaseException as error:
                 if isinstance(error, (steps.Abandoned, engine.current().escaping)):

@@ -136,19 +136,21 @@ def examine_servers():
 
 def _of_the_living(rows, alive):
     is_local = engine.current().is_local()
+    # On a layer in memory, a server of Channels 1 that holds no connection is known to itself only.
+    are_all_known = engine.current().knows_idle_servers or not is_local
     if is_local and len(alive) > 1:
         return Finding(
             'server',
             False,
-            f'{len(alive)} processes hold connections, and an in-memory layer reaches one.',
+            f'{len(alive)} servers run, and an in-memory layer reaches the connections of one.',
             engine.current().remedies['reach'] + ', or stop all but one.',
         )
     if not alive:
         return Finding(
             'server',
             None if is_local else False,
-            'None holds a connection.' if is_local else 'None is running.',
-            '' if is_local else engine.current().remedies['serve'],
+            'None is running.' if are_all_known else 'None holds a connection.',
+            engine.current().remedies['serve'] if are_all_known else '',
         )
     return Finding(
         'server', True, ', '.join(f'{server} ({rows.get(server, 0)} connections)' for server in sorted(alive)) + '.'

@@ -225,7 +225,7 @@ def test_each_has_the_requirements_and_the_extras_of_its_stack(stack, metadata):
         assert names_of(needed) == {'Django', 'asgiref', 'channels'}
         assert 'channels<5,>=4.3' in needed
         assert {'daphne', 'redis', 'uvicorn'} <= extras
-        assert djangos == {'4.2', '5.2', '6.0'}
+        assert djangos == {'4.2', '5.2', '6.0', '6.1'}
 
 
 def test_a_stack_that_nobody_knows_is_refused_with_those_that_there_are(tree, tmp_path):

@@ -3,7 +3,7 @@
 import collections
 import logging
 
-from ...messages import close_code
+from ...messages import close_code, refusal
 
 logger = logging.getLogger('sockets')
 
@@ -23,6 +23,9 @@ class Writing:
 
     # Bytes that were sent since the transport is full; None while it is not.
     backlog = None
+
+    # How a connection is refused, if not with 403.
+    refusal = None
 
     def pauseProducing(self):
         # The transport calls this at each write while it is full.
@@ -76,6 +79,12 @@ class Writing:
         if self.state == self.STATE_CONNECTING:
             super().serverReject()
 
+    def failHandshake(self, reason, code=400, responseHeaders=None):
+        # daphne knows no other answer than 403.
+        if self.refusal is not None and code == 403:
+            code, reason, responseHeaders = self.refusal
+        super().failHandshake(reason, code, responseHeaders)
+
     def serverSend(self, content, binary=False):
         self.serverAccept()
         if self.state != self.STATE_OPEN:
@@ -95,6 +104,7 @@ class Writing:
                 logger.error('Closing %s with 1011: %s', self.reply_channel, error)
                 code = 1011
         if self.state == self.STATE_CONNECTING:
+            self.refusal = refusal(code)
             self.serverReject()
         # autobahn's sendClose() refuses the codes of RFC 6455, such as 1011, with an exception, and the connection
         # stays open. daphne itself closes with 1013 this way. A restart (1012) says so in its reason.

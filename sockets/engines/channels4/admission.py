@@ -1,13 +1,13 @@
 """Which clients may connect now, and how the others are told when to come back."""
 
 import asyncio
-import math
 import threading
 import time
 
 from ... import messages
 from ...connection import connect
 from ...layers.admission import Admission
+from .outgoing import refusal
 
 # Seconds that clients have to answer a close which tells them to come back later, and how many of them there may be at
 # a time.
@@ -46,7 +46,7 @@ class Connects:
     async def put_off(self, seconds, subprotocol, scope, receive, send):
         """Tell a client to come back after ``seconds``: with 1013, which a page is told of, or with 503 if it is one of many."""
         if self.turned_away >= MAX_TURNED_AWAY:
-            return await turn_away(scope, receive, send, math.ceil(seconds))
+            return await refuse(scope, receive, send, messages.CLOSE_TRY_AGAIN_LATER)
         self.turned_away += 1
         try:
             await asyncio.wait_for(_say_when(seconds, subprotocol, receive, send), TURN_AWAY_TIMEOUT)
@@ -69,7 +69,7 @@ def take_ticket(connection):
 def opened(connection, handler):
     """Yield the steps in which ``connection`` is opened; the first one is on the thread that has time for it."""
     connection.server.connects.taken()
-    if take_ticket(connection) and not connection.incoming.is_over:
+    if take_ticket(connection) and not (connection.has_ended or connection.incoming.has_left()):
         yield from connect.connect(handler)
 
 
@@ -94,17 +94,13 @@ async def _say_when(seconds, subprotocol, receive, send):
         pass
 
 
-async def refuse(receive, send):
-    """Refuse a connection before it is accepted: servers answer with HTTP 403."""
+async def refuse(scope, receive, send, code=messages.CLOSE_NOT_ALLOWED):
+    """Refuse a connection with ``code`` before it is accepted."""
     await receive()
-    await send({'type': 'websocket.close', 'code': messages.CLOSE_NOT_ALLOWED})
+    for event in refusal(code, can_answer(scope)):
+        await send(event)
 
 
-async def turn_away(scope, receive, send, seconds=1):
-    """Refuse a connection for ``seconds``: with HTTP 503 where the server lets us choose."""
-    if 'websocket.http.response' not in (scope.get('extensions') or {}):
-        return await refuse(receive, send)
-    await receive()
-    headers = [(b'retry-after', str(seconds).encode())]
-    await send({'type': 'websocket.http.response.start', 'status': 503, 'headers': headers})
-    await send({'type': 'websocket.http.response.body', 'body': b'Come back later'})
+def can_answer(scope):
+    """Return whether the server lets us choose with which HTTP status a connection is refused."""
+    return 'websocket.http.response' in (scope.get('extensions') or {})

@@ -26,7 +26,7 @@ class Application:
         handler, kwargs = routing.match(path, self.sockets_routing)
         if handler is None:
             routing.warn_of_unrouted(path)
-            return await refuse(receive, send)
+            return await refuse(scope, receive, send)
         await serve(handler, kwargs, scope, receive, send)
 
 

@@ -55,7 +55,7 @@ class Connection(Ended):
         self.handler = handler
         self.accepted = False
         self.incoming = Incoming(receive, self.refuse_more)
-        self.outgoing = Outgoing(send, server.begin_task, self.cut_off, is_open=False)
+        self.outgoing = Outgoing(send, server.begin_task, self.cut_off, False, admission.can_answer(scope))
         # The last message of a frame, which is sent when that has been handled.
         self.reply = None
         # Whether no frame reaches a route any more.

@@ -39,6 +39,9 @@ class SocketProtocol(WebSocketProtocol):
     # Bytes that were sent since the transport is full; None while it is not.
     backlog = None
 
+    # How a connection is refused, if not with 403.
+    refusal = None
+
     # Bytes of frames that no handler has taken yet.
     waiting = 0
 
@@ -86,7 +89,15 @@ class SocketProtocol(WebSocketProtocol):
         elif message['type'] == 'websocket.close' and self.state != self.STATE_CONNECTING:
             self.serverClose(message.get('code'), message.get('reason'))
         else:
+            if message['type'] == 'websocket.close':
+                self.refusal = messages.refusal(message.get('code'))
             super().handle_reply(message)
+
+    def failHandshake(self, reason, code=400, responseHeaders=None):
+        # daphne knows no other answer than 403.
+        if self.refusal is not None and code == 403:
+            code, reason, responseHeaders = self.refusal
+        super().failHandshake(reason, code, responseHeaders)
 
     def serverSend(self, content, binary=False):
         if self.state not in (self.STATE_CONNECTING, self.STATE_OPEN):

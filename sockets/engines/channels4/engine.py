@@ -26,6 +26,7 @@ class Channels4(Engine):
 
     handler_base = Handler
     has_loop = True
+    knows_idle_servers = True
     unused_settings = ('MAX_BODY_SIZE', 'ROOT_PATH_HEADER')
     remedies = {
         'route': 'to the routing that asgi.py names',

@@ -54,6 +54,20 @@ class Incoming:
             queue = getattr(getattr(self.receive, '__self__', None), 'queue', None)
         return len(self.ahead or ()) + (queue.qsize() if hasattr(queue, 'qsize') else 0)
 
+    def has_left(self):
+        """Return whether the client is known to have left, although nobody has read so far. On any thread."""
+        if self.is_over:
+            return True
+        server = getattr(self.receive, '__self__', None)
+        # uvicorn's transport, and the queue of daphne.
+        transport = getattr(server, 'transport', None)
+        if transport is not None and hasattr(transport, 'is_closing'):
+            return transport.is_closing()
+        try:
+            return self.queue is not None and self.queue._queue[-1]['type'] == 'websocket.disconnect'
+        except (AttributeError, IndexError):
+            return False
+
     def read_ahead(self):
         """Read on while a frame is handled, from now on: else a server reads no pongs either, and closes."""
         if self.reader is None:

@@ -20,13 +20,26 @@ class Outgoing:
     """The way out of one connection, by ``send``, that of ASGI. All on the loop's thread.
 
     ``cut_off()`` is called when the client does not read what it is sent. Unless it ``is_open``, what comes before the
-    message that accepts the connection waits for that.
+    message that accepts the connection waits for that. One that is refused instead gets an HTTP answer if the server
+    ``can_answer``, which else says 403.
     """
 
-    __slots__ = ('send', 'start_task', 'cut_off', 'waiting', 'backlog', 'is_open', 'is_flushing', 'is_over', 'watchers')
+    __slots__ = (
+        'send',
+        'start_task',
+        'cut_off',
+        'waiting',
+        'backlog',
+        'is_open',
+        'can_answer',
+        'is_flushing',
+        'is_over',
+        'watchers',
+    )
 
-    def __init__(self, send, start_task, cut_off, is_open=True):
+    def __init__(self, send, start_task, cut_off, is_open=True, can_answer=False):
         self.send, self.start_task, self.cut_off = send, start_task, cut_off
+        self.can_answer = can_answer
         self.waiting = collections.deque()
         # How many bytes of it came while the one before was not taken, and wait.
         self.backlog = 0
@@ -46,6 +59,8 @@ class Outgoing:
         elif 'accept' in message or message.get('close'):
             # A row is found as soon as it is written, before its connection is accepted.
             self.is_open = True
+            if not message.get('accept'):
+                message = {'refuse': message.get('close') or messages.CLOSE_NOT_ALLOWED}
             self.waiting.appendleft(message)
         else:
             self.waiting.append(message)
@@ -73,9 +88,9 @@ class Outgoing:
                 if self.backlog:
                     # The first one was not counted.
                     self.backlog = max(0, self.backlog - _size_of(message))
-                if message.get('close') or message.get('accept') is False:
+                if message.get('close') or 'refuse' in message:
                     self.is_over = True
-                for event in _events_of(message):
+                for event in _events_of(message, self.can_answer):
                     await self.send(event)
                 if self.waiting and time.monotonic() - began > AT_ONCE:
                     await asyncio.sleep(0)
@@ -106,16 +121,16 @@ def _size_of(message):
     return len(message.get('text') or message.get('bytes') or '')
 
 
-def _events_of(message):
+def _events_of(message, can_answer):
     """Return the events of ASGI that ``message`` is sent as."""
+    if 'refuse' in message:
+        return refusal(message['refuse'], can_answer)
     events, code = [], message.get('close')
     if message.get('accept'):
         event = {'type': 'websocket.accept'}
         if message.get('subprotocol'):
             event['subprotocol'] = message['subprotocol']
         events.append(event)
-    elif message.get('accept') is False:
-        code = messages.CLOSE_NOT_ALLOWED
     if message.get('text') is not None:
         events.append({'type': 'websocket.send', 'text': message['text']})
     elif message.get('bytes') is not None:
@@ -128,3 +143,15 @@ def _events_of(message):
             event['reason'] = message['reason']
         events.append(event)
     return events
+
+
+def refusal(code, can_answer):
+    """Return the events of ASGI that refuse a connection with ``code``. Most servers answer a close with 403."""
+    status, reason, headers = messages.refusal(code)
+    if status == 403 or not can_answer:
+        return [{'type': 'websocket.close', 'code': 1000 if code is True else code}]
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers]
+    return [
+        {'type': 'websocket.http.response.start', 'status': status, 'headers': pairs},
+        {'type': 'websocket.http.response.body', 'body': reason.encode()},
+    ]

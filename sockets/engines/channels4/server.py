@@ -121,7 +121,7 @@ class Server:
         self.pool.call_on_loop(self.deliver, names, message)
 
     def may_serve(self):
-        """Whether nobody can have found this server dead, as far as is known now. On the loop's thread."""
+        """Whether nobody can have found this server dead, as far as is known now. On any thread."""
         # In this order: it is lost before it may serve again.
         return heartbeats.may_serve() and not self.is_lost
 
@@ -132,8 +132,8 @@ class Server:
 
     def begin_anew(self):
         """Close all connections, as this server was found dead: their rows are gone. On the loop's thread."""
-        self.is_lost = False
         if self.is_stopping:
+            self.is_lost = False
             return
         audit.end(self)
         self._listener.cancel()
@@ -143,7 +143,9 @@ class Server:
             if connection.accepted:
                 connection.push({'text': messages.encode(message), 'close': messages.CLOSE_RESTART})
             else:
-                connection.push({'accept': False})
+                connection.push({'close': messages.CLOSE_RESTART})
+        # Not before: a thread that has waited for this would serve them.
+        self.is_lost = False
         self._begin()
 
     def _begin(self):

@@ -1,7 +1,8 @@
 """Connections as ASGI asks for them."""
 
+from ... import messages
 from ...access import authentication
-from .admission import turn_away
+from .admission import refuse
 from .connection import Connection
 from .server import server
 
@@ -24,7 +25,7 @@ async def serve(handler, kwargs, scope, receive, send):
     """Serve one connection of the handler class ``handler``."""
     found = server()
     if found.is_stopping:
-        return await turn_away(scope, receive, send)
+        return await refuse(scope, receive, send, messages.CLOSE_RESTART)
     connection = Connection(found, handler, scope, path_of(scope), kwargs, receive, send)
     seconds = found.connects.ask()
     if seconds is None:

@@ -9,24 +9,36 @@ from ...execution import request_state, steps, thread_state
 from . import django_thread
 
 _DONE = object()
+# What a thread answers that has not begun, as its connection may have ended while it was waited for.
+_IN_DOUBT = object()
 
 
 async def take(work, handler, connection, pool, is_quick):
     """Take the steps of ``work``, a generator, for ``handler``, on the loop of ``connection`` and on threads of ``pool``; the
-    first one on the loop if it ``is_quick``.
+    first one on the loop if it ``is_quick``. A frame whose connection ends before a thread has time for it is dropped.
     """
     root_path = connection.scope.get('root_path')
     step = context = None
+    may_drop = pool is connection.server.pool
     try:
         if is_quick:
             step = _advance(work)
+            may_drop = may_drop and handler._frame is not None and not handler._frame.is_admitted
         while step is not _DONE:
             if step is None:
                 connection.is_on_thread = True
-                step = await pool.submit(on_thread, handler, root_path, _advance_far, work)
+                advance = _begin if may_drop else _go_on
+                step = await pool.submit(advance, connection, handler, root_path, work)
                 connection.is_on_thread = False
                 if connection.is_cancelled and step is not _DONE:
                     raise asyncio.CancelledError()
+                if step is _IN_DOUBT:
+                    await connection.server.certainty()
+                    if connection.has_ended:
+                        return
+                    step = None
+                else:
+                    may_drop = False
                 continue
             try:
                 # What it sets is not there for the next frame.
@@ -49,6 +61,16 @@ async def take(work, handler, connection, pool, is_quick):
         connection.coroutine = None
         if step is not _DONE:
             _abandon(work)
+
+
+def _begin(connection, handler, root_path, work):
+    if connection.has_ended or not connection.server.may_serve():
+        return _IN_DOUBT
+    return _go_on(connection, handler, root_path, work)
+
+
+def _go_on(connection, handler, root_path, work):
+    return on_thread(handler, root_path, _advance_far, work)
 
 
 def on_thread(handler, root_path, function, *args):
