@@ -17,7 +17,7 @@ from .connection import claims, identity_cache
 from .execution import background, thread_state
 from .models import Membership, Server, Socket
 from .models.servers import HEARTBEATS
-from .streams import housekeeping, replays
+from .streams import housekeeping
 
 logger = logging.getLogger('sockets')
 
@@ -248,7 +248,7 @@ class Housekeeper(threading.Thread):
         if thorough:
             self.next_thorough = now + THOROUGH_INTERVAL
         identity_cache.cache.sweep()
-        replays.cache.sweep()
+        self.attempt(housekeeping.look_here)
         # An end that fails again comes to the end.
         steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
         steps += [revoke_inactive] if thorough else []

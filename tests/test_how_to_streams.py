@@ -1,5 +1,6 @@
 """Runs the blocks of docs/how-to/streams.md, and does what the page says of them."""
 
+import itertools
 import re
 import sys
 import types
@@ -126,7 +127,8 @@ def test_a_board_keeps_the_last_value(page):
 def test_the_figures_of_the_page_are_those_of_the_code():
     assert f"`SOCKETS['STREAM_MAX_MESSAGES']`: {conf.DEFAULTS['STREAM_MAX_MESSAGES']} " in PAGE
     assert f"`SOCKETS['STREAM_MAX_AGE']`: {conf.DEFAULTS['STREAM_MAX_AGE'] // 86400} days " in PAGE
-    assert '{}, {} and {}\n  seconds after the message'.format(*numbering.REMIND_AFTER) in PAGE
+    # Each is so long after the one before.
+    assert '{}, {} and {}\n  seconds after the message'.format(*itertools.accumulate(numbering.REMIND_AFTER)) in PAGE
     assert f'up to {numbering.PART} at a time' in PAGE
 
 

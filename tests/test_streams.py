@@ -283,7 +283,7 @@ def test_followers_of_a_stream_that_has_moved_are_told_again_where_it_stands(cli
         StreamHead.objects.filter(remind_at__isnull=False).update(remind_at=timezone.now() - timedelta(seconds=2))
         Housekeeper().look()
     # Once a second later, and twice more: one of these may be lost as well.
-    assert client.received() == [following('tea', 1)] * 3
+    assert client.received() == [following('tea', 1, again=True)] * 3
 
 
 @pytest.mark.parametrize('type', ['FOLLOW', 'LEAVE'])
@@ -390,11 +390,12 @@ def test_who_could_not_be_told_where_a_stream_stands_is_told_when_that_is_possib
     monkeypatch.setattr(telling.background, 'run', lambda function, name: function())
     teller = telling.Teller()
     monkeypatch.setattr(teller._buckets, 'wait', lambda *args: 0)
-    teller.add('key', telling.Waiting('tea', 'server!1', None, None, None))
+    waiting = telling.Waiting('key', 'tea', 'server!1', 'membership', None, None, None)
+    teller.follow(waiting)
     assert told == ['key'] and not teller._waiting
     failing += [OSError('away')] * (telling.TRIES + 1)
-    teller.add('key', telling.Waiting('tea', 'server!1', None, None, None))
-    assert told == ['key'] and not teller._waiting
+    teller.follow(waiting)
+    assert told == ['key'] and not teller._waiting and not teller._following
 
 
 def test_a_reminder_that_the_layer_did_not_take_does_not_count(client, monkeypatch):
@@ -415,7 +416,7 @@ def test_a_reminder_that_the_layer_did_not_take_does_not_count(client, monkeypat
             due()
     assert StreamHead.objects.get().reminders == 0
     due()
-    assert client.received() == [following('tea', 1)]
+    assert client.received() == [following('tea', 1, again=True)]
 
 
 def test_a_part_is_read_as_far_as_it_goes_and_not_all_that_was_missed(client, monkeypatch, django_assert_num_queries):
@@ -434,3 +435,101 @@ def test_a_part_is_read_as_far_as_it_goes_and_not_all_that_was_missed(client, mo
     with django_assert_num_queries(2):
         found = replays.read(key, epoch, 0)
     assert len(found.rows) == 1 and found.has_more
+
+
+class LosesFollowing:
+    """Loses each FOLLOWING on its way to a connection until it is told otherwise."""
+
+    def __init__(self, monkeypatch):
+        self.loses, self.send = True, pushes.send
+        monkeypatch.setattr(pushes, 'send', self)
+
+    def __call__(self, names, text):
+        return True if self.loses and '"FOLLOWING"' in text else self.send(names, text)
+
+
+def time_goes_by():
+    """Have all told again that are told some times more."""
+    for told in telling.teller._told:
+        due = [(0, waiting) for _, waiting in told]
+        told.clear()
+        told.extend(due)
+    StreamHead.objects.filter(remind_at__isnull=False).update(remind_at=timezone.now() - timedelta(seconds=2))
+    Housekeeper().look()
+
+
+@pytest.mark.parametrize('where', [{'since': {'epoch': '', 'offset': 0}}, {'last': 2}, {}])
+def test_who_was_told_where_it_begins_and_did_not_hear_it_is_told_again(client, monkeypatch, where):
+    # It began where the next reminder said that the stream stands, and had nothing of what was before.
+    say('tea', *'abc')
+    faulty = LosesFollowing(monkeypatch)
+    client.send('FOLLOW', name='tea', **where)
+    say('tea', 'd')
+    assert client.received() == [said('tea', 4, 'd')]
+    time_goes_by()
+    faulty.loses = False
+    time_goes_by()
+    epoch = StreamHead.objects.get().epoch
+    begins = {'since': where.get('since'), 'last': {'epoch': epoch, 'offset': 1}}
+    since = begins[next(iter(where))] if where else {'epoch': epoch, 'offset': 3}
+    told = [content for content in client.received() if 'again' not in content]
+    assert told == [following('tea', 4, since=since)]
+    # Once more, and no more than that.
+    for _ in range(5):
+        time_goes_by()
+    assert len([content for content in client.received() if 'again' not in content]) == 1
+    assert not telling.teller._following
+
+
+@pytest.mark.parametrize(
+    'then, times',
+    [
+        (lambda client: None, 1),
+        (lambda client: resume(client, 'tea', 0), 0),
+        (lambda client: client.send('LEAVE', name='tea'), 0),
+        # Only of where it was to begin last.
+        (lambda client: client.send('FOLLOW', name='tea', last=1), 1),
+        (lambda client: client.close(1006), 0),
+    ],
+)
+def test_who_has_asked_or_does_not_follow_any_more_or_has_left_is_told_no_more(client, monkeypatch, then, times):
+    told = []
+    say('tea', 'a', 'b')
+    client.send('FOLLOW', name='tea', last=2)
+    then(client)
+    monkeypatch.setattr(pushes, 'send', lambda names, text: told.append(text) or True)
+    StreamHead.objects.update(remind_at=None)
+    time_goes_by()
+    assert len(told) == times
+    for _ in range(5):
+        time_goes_by()
+    assert not telling.teller._following
+
+
+def test_through_a_demultiplexer_it_is_told_again_within_the_envelope(db, monkeypatch):
+    class Whole(SocketDemultiplexer):
+        streams = {'chat': Room, 'game': Room}
+
+    faulty = LosesFollowing(monkeypatch)
+    with SocketClient('/room/', handler=Whole) as client:
+        say('tea', 'a', 'b')
+        for stream, last in (('chat', 1), ('game', 2)):
+            client.send_json({'stream': stream, 'payload': {'type': 'FOLLOW', 'name': 'tea', 'last': last}})
+        faulty.loses = False
+        time_goes_by()
+        told = {
+            content['stream']: content['payload'] for content in client.received() if 'again' not in content['payload']
+        }
+        assert {stream: payload['since']['offset'] for stream, payload in told.items()} == {'chat': 1, 'game': 0}
+        client.resume()
+        came = [(content['stream'], content['payload']['text']) for content in client.received()]
+        assert came == [('chat', 'b'), ('game', 'a'), ('game', 'b')]
+
+
+def test_who_follows_while_the_layer_is_away_begins_where_the_stream_stood_then(monkeypatch):
+    # It began where the stream stood when the layer was back, and what was sent meanwhile was not pushed either.
+    head = StreamHead(key='key', epoch='k3f9', offset=3)
+    waiting = telling.Waiting('key', 'tea', 'server!1', 'membership', None, None, None)
+    assert 'since' not in waiting.text(head)
+    head.offset = 5
+    assert '"since":{"epoch":"k3f9","offset":3}' in waiting.text(head).replace(' ', '')

@@ -69,9 +69,14 @@ def send(names, text):
     return is_sent
 
 
-def following_text(name, head, since=None):
-    """Return the text of the frame that says where the stream ``name`` stands."""
+def following_text(name, head, since=None, is_again=False):
+    """Return the text of the frame that says where the stream ``name`` stands.
+
+    With ``since``, a client begins there that has had nothing of it; ``is_again`` says nothing about where to begin.
+    """
     content = {messages.TYPE: messages.FOLLOWING, **position_of(name, head)}
+    if is_again:
+        content['again'] = True
     if since is not None:
         content['since'] = {'epoch': since['epoch'], 'offset': since['offset']}
     return messages.encode(content)
@@ -89,7 +94,7 @@ def remind(remind_after):
         # One process does it.
         same = heads.to_remind().filter(pk=head.pk, offset=head.offset, reminders=head.reminders)
         if same.update(remind_at=due, reminders=times) and not send(
-            followers(head.key).get(head.key, {}), following_text(head.name, head)
+            followers(head.key).get(head.key, {}), following_text(head.name, head, is_again=True)
         ):
             # The layer is away: this time does not count, however long that lasts.
             again = heads.filter(pk=head.pk, offset=head.offset, reminders=times)
