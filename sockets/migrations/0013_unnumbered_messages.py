@@ -32,5 +32,6 @@ class Migration(migrations.Migration):
             name='offset',
             field=models.BigIntegerField(null=True),
         ),
-        migrations.RunPython(add_index, remove_index, hints={'model_name': 'streammessage'}),
+        # MySQL changes no table within a transaction.
+        migrations.RunPython(add_index, remove_index, atomic=False, hints={'model_name': 'streammessage'}),
     ]
