@@ -1,19 +1,22 @@
 """Streams: what is kept, numbered, sent, and asked for again."""
 
+import contextlib
 import re
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler
 from sockets.models import Socket, StreamHead, StreamMessage
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.presence import Housekeeper
-from sockets.streams import Stream, pushes, replays
+from sockets.streams import Stream, numbering, pushes, replays
 from sockets.streams import following as telling
 from sockets.testing import SocketClient
+
+from . import servers as programs
 
 pytestmark = pytest.mark.django_db
 
@@ -533,3 +536,124 @@ def test_who_follows_while_the_layer_is_away_begins_where_the_stream_stood_then(
     assert 'since' not in waiting.text(head)
     head.offset = 5
     assert '"since":{"epoch":"k3f9","offset":3}' in waiting.text(head).replace(' ', '')
+
+
+@pytest.mark.parametrize('end', [SystemExit, KeyboardInterrupt])
+def test_what_ends_a_process_or_a_thread_during_a_push_keeps_nobody_else_from_pushing(client, monkeypatch, end):
+    client.send('FOLLOW', name='tea')
+    client.received()
+
+    def push(*args):
+        raise end
+
+    with monkeypatch.context() as ending:
+        ending.setattr(pushes, 'push', push)
+        with pytest.raises(end):
+            say('tea', 'a')
+    say('tea', 'b')
+    assert client.received() == [said('tea', 2, 'b')]
+    assert Stream('tea').history() == [said('tea', 1, 'a'), said('tea', 2, 'b')]
+
+
+def test_what_ends_the_thread_that_tells_where_streams_stand_keeps_no_other_from_it(monkeypatch):
+    told = []
+
+    def tell(due):
+        told.append(due)
+        if len(told) == 1:
+            raise SystemExit
+        return {}
+
+    def run(function, name):
+        with contextlib.suppress(SystemExit):
+            function()
+
+    monkeypatch.setattr(telling, 'tell', tell)
+    monkeypatch.setattr(telling.background, 'run', run)
+    monkeypatch.setattr(telling.time, 'sleep', lambda seconds: None)
+    teller = telling.Teller()
+    for key in ('one', 'two'):
+        teller.follow(telling.Waiting(key, 'tea', 'server!1', 'membership', None, None, None))
+    assert [list(due) for due in told] == [['one'], ['two']]
+
+
+def test_a_failure_to_find_the_followers_is_no_failure_of_who_sends(client, monkeypatch):
+    # The message is committed, and numbered.
+    client.send('FOLLOW', name='tea')
+    client.received()
+
+    def fail(*keys):
+        raise DatabaseError('away')
+
+    StreamMessage.objects.create(key=Stream('tea').key, name='tea', text='{"type":"SAID","text":"a"}')
+    with monkeypatch.context() as away:
+        away.setattr(pushes, 'followers', fail)
+        # What it logs would be the failure of this test.
+        away.setattr(numbering.logger, 'exception', lambda *args: None)
+        numbering.number_and_push(Stream('tea'))
+    StreamHead.objects.update(remind_at=timezone.now() - timedelta(seconds=2))
+    Housekeeper().look()
+    assert following('tea', 1, again=True) in client.received()
+
+
+def test_without_limits_all_is_kept_until_it_is_cleared(client, settings):
+    settings.SOCKETS = {'STREAM_MAX_MESSAGES': None, 'STREAM_MAX_AGE': None}
+    say('tea', *'abcde')
+    StreamMessage.objects.update(created=timezone.now() - timedelta(days=1000))
+    assert StreamHead.objects.get().trim_at is None
+    StreamHead.objects.update(trim_at=timezone.now() - timedelta(seconds=2))
+    Housekeeper().look()
+    assert StreamMessage.objects.count() == 5 and StreamHead.objects.get().trim_at is None
+    # One limit is enough.
+    Stream('milk', max_messages=2).send_action('SAID', text='a')
+    for text in 'bcdef':
+        Stream('milk', max_messages=None, max_age=None).send_action('SAID', text=text)
+    Housekeeper().look()
+    assert [message['text'] for message in Stream('milk').history()] == list('ef')
+    Stream('tea').clear()
+    Housekeeper().look()
+    assert Stream('tea').history() == [] and StreamHead.objects.get(name='tea').trim_at is None
+    say('tea', 'f')
+    assert Stream('tea').history() == [said('tea', 6, 'f')]
+
+
+FORK = """
+import os, signal, time
+os.environ['DJANGO_SETTINGS_MODULE'] = 'tests.settings'
+import django
+django.setup()
+from django.core.management import call_command
+from django.db import connections
+from sockets.connection.memory import memories
+from sockets.streams import Stream, following, numbering, replays
+call_command('migrate', verbosity=0)
+stream = Stream('tea')
+stream.send_action('SAID')
+told = []
+following.tell = lambda due: told.extend(due)
+# Threads of this process are at work, and hold what there is to hold.
+replays.cache.read(stream.key, 'epoch', 0)
+numbering._is_at_work[0] = following.teller._is_at_work = True
+locks = [numbering._lock, following.teller._lock, replays.cache._lock]
+locks += [shared.lock for shared in replays.cache._shared.values()]
+for lock in locks:
+    lock.acquire()
+connections.close_all()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    stream.send_action('SAID')
+    assert stream.position()['offset'] == 2
+    epoch = stream.position()['epoch']
+    assert len(replays.cache.read(stream.key, epoch, 0).rows) == 2
+    following.teller.follow(following.Waiting(stream.key, 'tea', 'server!1', 'membership', None, None, None))
+    while not told:
+        time.sleep(0.05)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_process_that_was_forked_does_its_own_work(tmp_path):
+    # It waited for a thread, and for locks, of the process that it was forked from.
+    programs.run_python('-W', 'ignore', '-c', FORK, env={'TEST_DATABASE_URL': f'sqlite:///{tmp_path}/rows'})

@@ -3,6 +3,7 @@
 import collections
 import json
 import logging
+import os
 import threading
 import time
 from functools import partial
@@ -130,6 +131,10 @@ class Teller:
 
     def __init__(self, is_patient: bool = True) -> None:
         self.is_patient = is_patient
+        self.begin()
+
+    def begin(self) -> None:
+        """Tell nobody. A process that was forked has none of the connections, and not the thread that was at work."""
         self._lock = threading.Lock()
         # Who is to be told, or told again, by connection and membership; and of these, by stream, who is to be told now.
         self._following: Any = {}
@@ -193,27 +198,38 @@ class Teller:
             self._note_told(due, tell(due))
 
     def _work(self) -> None:
-        while True:
-            with self._lock:
-                due, pause = self._take(time.monotonic())
-                if pause is None:
-                    self._is_at_work = False
-                    return
-            if due:
-                try:
-                    untold = tell(due)
-                except Exception as error:
-                    untold = due
-                    # The connection to the database may be one that has failed.
-                    connections.close_all()
-                    logger.error('Could not tell where streams stand: %s: %s', type(error).__name__, error)
-                self._note_told(due, untold)
-                if untold:
-                    # The stream may not move for long, and nobody else would tell them.
-                    self._put_back(untold)
-                    time.sleep(1)
-            elif pause:
-                time.sleep(pause)
+        is_done = False
+        try:
+            while not is_done:
+                is_done = self._tell_some()
+        finally:
+            # What is raised to end a thread, too.
+            if not is_done:
+                self._is_at_work = False
+
+    def _tell_some(self) -> bool:
+        """Tell those for whom it is time, or wait for that; return whether nobody is left, and another thread may begin."""
+        with self._lock:
+            due, pause = self._take(time.monotonic())
+            if pause is None:
+                self._is_at_work = False
+                return True
+        if due:
+            try:
+                untold = tell(due)
+            except Exception as error:
+                untold = due
+                # The connection to the database may be one that has failed.
+                connections.close_all()
+                logger.error('Could not tell where streams stand: %s: %s', type(error).__name__, error)
+            self._note_told(due, untold)
+            if untold:
+                # The stream may not move for long, and nobody else would tell them.
+                self._put_back(untold)
+                time.sleep(1)
+        elif pause:
+            time.sleep(pause)
+        return False
 
     def _note_told(self, due: Any, untold: Any) -> None:
         """Have those of ``due`` that are not in ``untold`` told again later."""
@@ -253,6 +269,9 @@ class Teller:
 
 
 teller = Teller()
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=lambda: teller.begin())
 
 
 def tell(due: Any) -> Any:

@@ -127,9 +127,10 @@ def _number_and_push(streams, is_last):
                 'Messages of the stream %r wait to be numbered: %s: %s', stream.name, type(error).__name__, error
             )
         return []
-    names = pushes.followers(*numbered) if numbered else {}
+    names = None
     for key, (epoch, messages) in numbered.items():
         try:
+            names = pushes.followers(*numbered) if names is None else names
             pushes.push(streams[key], epoch, messages, names.get(key, {}))
         except Exception:
             logger.exception(
