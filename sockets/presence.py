@@ -253,7 +253,7 @@ class Housekeeper(threading.Thread):
         steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
         steps += [revoke_inactive] if thorough else []
         steps.append(partial(self.purge_dead, thorough))
-        steps += [purge_lost, ask_the_old, remove_left_rooms] if thorough else []
+        steps += [purge_lost, ask_the_old, remove_left_rooms, housekeeping.look_at_settings] if thorough else []
         steps += [revoke_expired] if found.intersection(('expired', 'expired_otherwise')) else []
         steps += [step for about, step in housekeeping.STEPS.items() if about in found]
         if 'ended' in found or claims.has_tasks():

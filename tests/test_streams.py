@@ -12,7 +12,7 @@ from sockets import RoutedSocketHandler
 from sockets.models import Socket, StreamHead, StreamMessage
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.presence import Housekeeper
-from sockets.streams import Stream, numbering, pushes, replays
+from sockets.streams import Stream, numbering, pushes, replays, retention
 from sockets.streams import following as telling
 from sockets.testing import SocketClient
 
@@ -657,3 +657,33 @@ assert os.waitpid(child, 0)[1] == 0
 def test_a_process_that_was_forked_does_its_own_work(tmp_path):
     # It waited for a thread, and for locks, of the process that it was forked from.
     programs.run_python('-W', 'ignore', '-c', FORK, env={'TEST_DATABASE_URL': f'sqlite:///{tmp_path}/rows'})
+
+
+@pytest.mark.parametrize('ahead', [-3, 3600])
+def test_a_message_of_a_writer_whose_clock_is_ahead_is_numbered_as_soon(client, ahead):
+    # It waited for the time that the clock of its writer had shown.
+    StreamMessage.objects.create(key=Stream('tea').key, name='tea', text='{"type":"SAID","text":"a"}')
+    StreamMessage.objects.update(created=timezone.now() + timedelta(seconds=ahead))
+    Housekeeper().look()
+    assert [message['text'] for message in Stream('tea').history()] == ['a']
+
+
+@pytest.mark.parametrize('before', [{}, {'STREAM_MAX_MESSAGES': None, 'STREAM_MAX_AGE': None}])
+@pytest.mark.parametrize('limit, left', [({'STREAM_MAX_MESSAGES': 3}, 'fgh'), ({'STREAM_MAX_AGE': 3600}, 'gh')])
+def test_lower_limits_reach_streams_in_which_nothing_is_said(client, settings, monkeypatch, before, limit, left):
+    # They were trimmed when the older limits said so, or with the next message.
+    monkeypatch.setattr(retention, '_next_look', [0])
+    settings.SOCKETS = before
+    say('tea', *'abcdefgh')
+    Stream('own', max_messages=100, max_age=9 * 24 * 3600).send_action('SAID', text='own')
+    StreamMessage.objects.filter(offset__lt=7).update(created=timezone.now() - timedelta(hours=2))
+    StreamMessage.objects.filter(name='own').update(created=timezone.now() - timedelta(hours=2))
+    Housekeeper().look()
+    assert StreamMessage.objects.count() == 9
+    settings.SOCKETS = {**before, **limit}
+    retention._next_look[0] = 0
+    for _ in range(2):
+        Housekeeper().look()
+    assert [message['text'] for message in Stream('tea').history()] == list(left)
+    assert [message['text'] for message in Stream('own').history()] == ['own']
+    assert not retention.beyond_settings().exists()

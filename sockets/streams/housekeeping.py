@@ -11,6 +11,8 @@ STEPS = {
     'to_trim': retention.trim,
 }
 
+look_at_settings = retention.look_at_settings
+
 
 def questions():
     """Return what is asked every second, as querysets by name."""
