@@ -96,7 +96,8 @@ globalThis.WebSocket = Connection;
 const happens = (type, fields = {}) => page.dispatchEvent(Object.assign(new Event(type), fields));
 
 // Node takes a .js file for a module only if a package.json says so, and a browser needs none.
-const read = name => readFileSync(new URL(`../sockets/static/sockets/${name}`, import.meta.url), 'utf8');
+const readFile = path => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8');
+const read = name => readFile(`sockets/static/sockets/${name}`);
 const source = read('sockets.js');
 const load = async extra => import(`data:text/javascript,${encodeURIComponent(source + extra)}`);
 const {SocketRouter, SocketError} = await load('');
@@ -1608,6 +1609,30 @@ test('names of streams are any', () => {
     assert.deepEqual(seen, [1, 2]);
     socket.close();
   }
+});
+
+test('the blocks of the how-to show what was said, draw what was lost, and begin where the page says', async () => {
+  const blocks = [...readFile('docs/how-to/streams.md').matchAll(/^```(?:javascript|js)\n(.*?)^```$/gms)].map(match => match[1]);
+  assert.equal(blocks.length, 2);
+  print([{stream: 'tea', epoch: 'k3f9', offset: 2}]);
+  const shown = [], drawn = [];
+  // The last line hands out what the page has as a global.
+  const run = new Function('SocketRouter', 'show', 'draw', `${blocks.join('\n')}\nreturn socket;`);
+  socket = run(SocketRouter, text => shown.push(text), orders => drawn.push(orders));
+  const connection = Connection.last.accept();
+  const text = n => ({...sent(n), text: `m${n}`});
+  connection.push(told(4));
+  const [resume] = resumes(connection);
+  assert.equal(resume.streams.tea.offset, 2);
+  connection.push(answerTo(resume, {tea: part(4, [text(3), text(4)])}));
+  connection.push(text(5));
+  assert.deepEqual([shown, drawn], [['m3', 'm4', 'm5'], []]);
+  connection.push(told(50));
+  connection.push(answerTo(resumes(connection)[0], {tea: part(50, [], {lost: true})}));
+  const [asked] = connection.take().filter(frame => frame.type === 'VALUES');
+  connection.push({type: 'VALUES', orders: 7, ref: asked.ref});
+  await new Promise(setImmediate);
+  assert.deepEqual([shown.length, drawn], [3, [7]]);
 });
 
 test('whatever is lost, doubled and out of order on the wire, and however often it comes back, the list is complete', () => {
