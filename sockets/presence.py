@@ -17,7 +17,7 @@ from .connection import claims, identity_cache
 from .execution import background, thread_state
 from .models import Membership, Server, Socket
 from .models.servers import HEARTBEATS
-from .streams import housekeeping, replays
+from .streams import housekeeping
 
 logger = logging.getLogger('sockets')
 
@@ -248,12 +248,12 @@ class Housekeeper(threading.Thread):
         if thorough:
             self.next_thorough = now + THOROUGH_INTERVAL
         identity_cache.cache.sweep()
-        replays.cache.sweep()
+        self.attempt(housekeeping.look_here)
         # An end that fails again comes to the end.
         steps = [_unfinished.popleft() for _ in range(len(_unfinished))]
         steps += [revoke_inactive] if thorough else []
         steps.append(partial(self.purge_dead, thorough))
-        steps += [purge_lost, ask_the_old, remove_left_rooms] if thorough else []
+        steps += [purge_lost, ask_the_old, remove_left_rooms, housekeeping.look_at_settings] if thorough else []
         steps += [revoke_expired] if found.intersection(('expired', 'expired_otherwise')) else []
         steps += [step for about, step in housekeeping.STEPS.items() if about in found]
         if 'ended' in found or claims.has_tasks():

@@ -96,7 +96,8 @@ globalThis.WebSocket = Connection;
 const happens = (type, fields = {}) => page.dispatchEvent(Object.assign(new Event(type), fields));
 
 // Node takes a .js file for a module only if a package.json says so, and a browser needs none.
-const read = name => readFileSync(new URL(`../sockets/static/sockets/${name}`, import.meta.url), 'utf8');
+const readFile = path => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8');
+const read = name => readFile(`sockets/static/sockets/${name}`);
 const source = read('sockets.js');
 const load = async extra => import(`data:text/javascript,${encodeURIComponent(source + extra)}`);
 const {SocketRouter, SocketError} = await load('');
@@ -1131,245 +1132,6 @@ test('the types name every member and every option', () => {
 
 // Streams.
 
-const kept = (offset, epoch = 'k3f9', stream = 'tea') => ({stream, epoch, offset});
-const said = (offset, epoch, stream) => ({type: 'SAID', text: `m${offset}`, kept: kept(offset, epoch, stream)});
-const following = (offset, fields = {}) => ({type: 'FOLLOWING', ...kept(offset), ...fields});
-
-// What the page's function is given, by number.
-function listen() {
-  const seen = [];
-  socket.route('SAID', content => seen.push(content.kept.offset));
-  return seen;
-}
-
-// The RESUME that the client has sent, if any; other frames are not looked at.
-function resume(server) {
-  const frames = server.take().filter(frame => frame.type === 'RESUME');
-  assert.ok(frames.length <= 1);
-  return frames[0];
-}
-
-function answer(server, {ref}, offset, numbers, fields = {}) {
-  const part = {epoch: 'k3f9', offset, lost: false, more: false, messages: numbers.map(n => said(n)), ...fields};
-  server.push({type: 'RESUMED', ref, streams: {tea: part}});
-}
-
-test('messages of a stream come to their route once and in order', () => {
-  const server = connect(), seen = listen();
-  server.push(following(4));
-  for (const offset of [5, 5, 7, 6, 4, 7, 8]) server.push(said(offset));
-  clock.advance(1000);
-  assert.deepEqual(seen, [5, 6, 7, 8]);
-  assert.equal(resume(server), undefined);
-});
-
-test('who comes back resumes only if it is behind', () => {
-  let server = connect();
-  const seen = listen();
-  server.push(following(4));
-  server.push(said(5));
-  server.end();
-  server = reconnected();
-  server.push(following(5));
-  clock.advance(15000);
-  assert.equal(resume(server), undefined);
-  server.end();
-  server = reconnected();
-  server.push(following(8));
-  clock.advance(30);
-  const asked = resume(server);
-  assert.deepEqual(asked.streams, {tea: {epoch: 'k3f9', offset: 5}});
-  server.push(said(9));
-  answer(server, asked, 8, [6, 7, 8]);
-  assert.deepEqual(seen, [5, 6, 7, 8, 9]);
-});
-
-test('it asks again while there is more', () => {
-  const server = connect(), seen = listen();
-  server.push(following(4, {since: {epoch: 'k3f9', offset: 0}}));
-  clock.advance(30);
-  answer(server, resume(server), 2, [1, 2], {more: true});
-  clock.advance(30);
-  const asked = resume(server);
-  assert.equal(asked.streams.tea.offset, 2);
-  answer(server, asked, 4, [3, 4]);
-  clock.advance(20000);
-  assert.deepEqual(seen, [1, 2, 3, 4]);
-  assert.equal(resume(server), undefined);
-});
-
-test('a gap is asked for when it has stayed, and again, ever later, when that did not help', () => {
-  const server = connect(), seen = listen();
-  server.push(following(4));
-  server.push(said(6));
-  clock.advance(290);
-  assert.equal(resume(server), undefined);
-  clock.advance(40);
-  answer(server, resume(server), 4, []);
-  clock.advance(590);
-  assert.equal(resume(server), undefined);
-  clock.advance(40);
-  answer(server, resume(server), 6, [5, 6]);
-  assert.deepEqual(seen, [5, 6]);
-  clock.advance(20000);
-  assert.equal(resume(server), undefined);
-});
-
-test('an answer that is lost is asked for again', () => {
-  const server = connect(), seen = listen();
-  server.push(following(4));
-  server.push(said(6));
-  clock.advance(400);
-  assert.ok(resume(server));
-  clock.advance(11000);
-  answer(server, resume(server), 6, [5, 6]);
-  assert.deepEqual(seen, [5, 6]);
-});
-
-test('a push that overtakes FOLLOWING waits for where the page begins', () => {
-  const server = connect(), seen = listen();
-  server.push(said(9));
-  assert.deepEqual(seen, []);
-  server.push(following(9, {since: {epoch: 'k3f9', offset: 6}}));
-  clock.advance(30);
-  answer(server, resume(server), 9, [7, 8, 9]);
-  assert.deepEqual(seen, [7, 8, 9]);
-});
-
-test('a push that overtakes FOLLOWING is not taken for one from before', () => {
-  let server = connect();
-  const seen = listen();
-  server.push(said(9));
-  server.end();
-  server = reconnected();
-  server.push(following(11));
-  clock.advance(30);
-  assert.deepEqual(seen, [9]);
-  answer(server, resume(server), 11, [10, 11]);
-  assert.deepEqual(seen, [9, 10, 11]);
-});
-
-test('where FOLLOWING does not come, it asks all the same', () => {
-  let server = connect();
-  const seen = listen();
-  server.push(following(4));
-  server.push(said(5));
-  server.end();
-  server = reconnected();
-  clock.advance(4000);
-  assert.equal(resume(server), undefined);
-  clock.advance(5000);
-  answer(server, resume(server), 6, [6]);
-  assert.deepEqual(seen, [5, 6]);
-});
-
-test('what is lost is said, and the next messages come', () => {
-  const server = connect(), seen = listen(), lost = details('lost');
-  server.push(following(4, {since: {epoch: 'k3f9', offset: 1}}));
-  clock.advance(30);
-  const asked = resume(server);
-  server.push(said(5));
-  answer(server, asked, 4, [], {lost: true});
-  assert.deepEqual(lost, [{stream: 'tea', epoch: 'k3f9', offset: 4}]);
-  assert.deepEqual(seen, [5]);
-});
-
-test('another epoch, and a head that is behind what was had before, are asked about', () => {
-  for (const [epoch, offset] of [['new', 2], ['k3f9', 2]]) {
-    let server = connect();
-    const seen = listen(), lost = details('lost');
-    server.push(following(4));
-    server.push(said(5));
-    server.end();
-    server = reconnected();
-    server.push({...following(offset), epoch});
-    clock.advance(30);
-    assert.deepEqual(resume(server).streams, {tea: {epoch: 'k3f9', offset: 5}}, epoch);
-    socket.close();
-    assert.deepEqual([seen, lost], [[5], []]);
-  }
-});
-
-test('a push of another epoch is asked about, and the stream goes on in that', () => {
-  const server = connect(), seen = listen(), lost = details('lost');
-  server.push(following(4));
-  server.push(said(1, 'new'));
-  clock.advance(400);
-  answer(server, resume(server), 1, [], {lost: true, epoch: 'new'});
-  server.push(said(2, 'new'));
-  assert.equal(lost.length, 1);
-  assert.deepEqual(seen, [2]);
-});
-
-test('a stream without messages gets its epoch with the first one', () => {
-  let server = connect();
-  const seen = listen();
-  server.push({...following(0), epoch: ''});
-  server.push(said(1));
-  server.end();
-  server = reconnected();
-  server.push(following(1));
-  clock.advance(1000);
-  assert.equal(resume(server), undefined);
-  assert.deepEqual(seen, [1]);
-});
-
-test('the page says up to where it has a stream', () => {
-  const elements = [{textContent: JSON.stringify([kept(7), kept(3, 'e', 'milk')])}];
-  document.querySelectorAll = selector => selector === 'script[data-stream-positions]' ? elements : [];
-  const server = connect(), seen = listen();
-  server.push(following(9, {since: {epoch: 'k3f9', offset: 0}}));
-  clock.advance(30);
-  const asked = resume(server);
-  assert.deepEqual(asked.streams, {tea: {epoch: 'k3f9', offset: 7}});
-  answer(server, asked, 9, [8, 9]);
-  assert.deepEqual(seen, [8, 9]);
-  delete document.querySelectorAll;
-});
-
-test('more than it holds back comes when it is asked for', () => {
-  const server = connect(), seen = listen();
-  server.push(following(0));
-  for (let offset = 2; offset < 1500; offset++) server.push(said(offset));
-  clock.advance(400);
-  answer(server, resume(server), 300, Array.from({length: 300}, (_, n) => n + 1), {more: true});
-  clock.advance(30);
-  assert.equal(resume(server).streams.tea.offset, 1001);
-  assert.equal(seen.length, 1001);
-});
-
-test('a function that raises keeps no message from the next one', () => {
-  const server = connect();
-  const seen = [];
-  socket.route('SAID', content => { seen.push(content.kept.offset); throw new Error('as told'); });
-  server.push(following(0));
-  server.push(said(1));
-  server.push(said(2));
-  assert.deepEqual(seen, [1, 2]);
-  assert.equal(reported.length, 2);
-});
-
-test('an ERROR instead of an answer is no end', () => {
-  const server = connect(), seen = listen();
-  server.push(following(1, {since: {epoch: 'k3f9', offset: 0}}));
-  clock.advance(30);
-  server.push({type: 'ERROR', code: 'rate_limited', details: 'Slow down.', ref: resume(server).ref});
-  clock.advance(10000);
-  answer(server, resume(server), 1, [1]);
-  assert.deepEqual(seen, [1]);
-});
-
-test('a closed socket asks for nothing', () => {
-  const server = connect();
-  server.push(following(1, {since: {epoch: 'k3f9', offset: 0}}));
-  server.push(said(3));
-  assert.ok(resume(server));
-  socket.close();
-  clock.advance(20000);
-  assert.equal(resume(server), undefined);
-});
-
-// Streams, with an answer for each RESUME that was sent.
 const sent = (offset, stream = 'tea', epoch = 'k3f9') => ({type: 'SAID', n: offset, kept: {stream, epoch, offset}});
 const told = (offset, fields = {}) => ({type: 'FOLLOWING', stream: 'tea', epoch: 'k3f9', offset, ...fields});
 const sentUpTo = (from, to, ...rest) => Array.from({length: to - from}, (_, n) => sent(from + n + 1, ...rest));
@@ -1580,6 +1342,94 @@ test('what is pushed before FOLLOWING waits until that has said where to begin',
   }
 });
 
+test('what was pushed on a connection that was lost is no later than where the page begins on the next', () => {
+  const seen = [];
+  let connection = connect();
+  socket.route('SAID', content => seen.push(content.n));
+  connection.push(sent(9));
+  for (const fields of [{}, {since: {epoch: 'k3f9', offset: 11}}]) {
+    connection.end();
+    connection = reconnected();
+    connection.push(told(11, fields));
+    assert.deepEqual(seen.splice(0), [9]);
+    const [resume] = resumes(connection);
+    connection.push(answerTo(resume, {tea: part(11, sentUpTo(9, 11))}));
+    assert.deepEqual(seen.splice(0), [10, 11]);
+    socket.close();
+    connection = connect();
+    socket.route('SAID', content => seen.push(content.n));
+    connection.push(sent(9));
+  }
+});
+
+test('another epoch, and an end that is before what was had on the connection before, are asked about at once', () => {
+  for (const fields of [{epoch: 'new'}, {}]) {
+    let connection = connect();
+    const seen = hear(), lost = details('lost');
+    connection.push(told(4));
+    connection.push(sent(5));
+    connection.end();
+    connection = reconnected();
+    connection.push(told(2, fields));
+    assert.deepEqual(resumes(connection)[0].streams, {tea: {epoch: 'k3f9', offset: 5}});
+    socket.close();
+    assert.deepEqual([seen, lost], [[5], []]);
+  }
+});
+
+test('a closed socket asks for nothing', () => {
+  const connection = connect();
+  connection.push(told(1));
+  connection.push(sent(3));
+  socket.close();
+  clock.advance(20000);
+  assert.deepEqual(resumes(connection), []);
+});
+
+test('where the page begins may be said late, and not by what only says that the stream has moved', () => {
+  const connection = connect({heartbeat: Infinity}), seen = hear();
+  // What came first was lost, and so was the first message.
+  connection.push(sent(7));
+  connection.push(told(7, {again: true}));
+  clock.advance(20000);
+  assert.deepEqual([seen, resumes(connection)], [[], []]);
+  connection.push(told(7, {since: {epoch: 'k3f9', offset: 4}}));
+  const [resume] = resumes(connection);
+  assert.deepEqual(resume.streams, {tea: {epoch: 'k3f9', offset: 4}});
+  connection.push(answerTo(resume, {tea: part(7, sentUpTo(4, 7))}));
+  clock.advance(60000);
+  assert.deepEqual([seen, resumes(connection)], [[5, 6, 7], []]);
+  // Who has begun is behind.
+  connection.push(told(8, {again: true}));
+  assert.equal(resumes(connection)[0].streams.tea.offset, 7);
+});
+
+test('where nobody says in half a minute where the page begins, it begins with what it has heard of', () => {
+  for (const first of [[sent(7)], [sent(8), sent(7)], [told(8, {again: true}), sent(7)]]) {
+    const connection = connect({heartbeat: Infinity}), seen = hear();
+    first.forEach(frame => connection.push(frame));
+    clock.advance(29000);
+    assert.deepEqual(seen, []);
+    clock.advance(1000);
+    for (const frame of resumes(connection)) connection.push(answerTo(frame, {tea: part(8, [sent(8)])}));
+    assert.deepEqual(seen, first.length > 1 ? [7, 8] : [7]);
+    socket.close();
+  }
+});
+
+test('who has only heard of a stream waits anew on the next connection to be told where the page begins', () => {
+  let connection = connect({heartbeat: Infinity});
+  const seen = hear();
+  connection.push(told(8, {again: true}));
+  clock.advance(1000);
+  connection.end();
+  connection = reconnected();
+  clock.advance(40000);
+  connection.push(told(9, {since: {epoch: 'k3f9', offset: 8}}));
+  for (const frame of resumes(connection)) connection.push(answerTo(frame, {tea: part(9, [sent(9)])}));
+  assert.deepEqual(seen, [9]);
+});
+
 test('who has a position of its own does not begin elsewhere', () => {
   print([{stream: 'tea', epoch: 'k3f9', offset: 5}]);
   const connection = connect();
@@ -1759,6 +1609,30 @@ test('names of streams are any', () => {
     assert.deepEqual(seen, [1, 2]);
     socket.close();
   }
+});
+
+test('the blocks of the how-to show what was said, draw what was lost, and begin where the page says', async () => {
+  const blocks = [...readFile('docs/how-to/streams.md').matchAll(/^```(?:javascript|js)\n(.*?)^```$/gms)].map(match => match[1]);
+  assert.equal(blocks.length, 2);
+  print([{stream: 'tea', epoch: 'k3f9', offset: 2}]);
+  const shown = [], drawn = [];
+  // The last line hands out what the page has as a global.
+  const run = new Function('SocketRouter', 'show', 'draw', `${blocks.join('\n')}\nreturn socket;`);
+  socket = run(SocketRouter, text => shown.push(text), orders => drawn.push(orders));
+  const connection = Connection.last.accept();
+  const text = n => ({...sent(n), text: `m${n}`});
+  connection.push(told(4));
+  const [resume] = resumes(connection);
+  assert.equal(resume.streams.tea.offset, 2);
+  connection.push(answerTo(resume, {tea: part(4, [text(3), text(4)])}));
+  connection.push(text(5));
+  assert.deepEqual([shown, drawn], [['m3', 'm4', 'm5'], []]);
+  connection.push(told(50));
+  connection.push(answerTo(resumes(connection)[0], {tea: part(50, [], {lost: true})}));
+  const [asked] = connection.take().filter(frame => frame.type === 'VALUES');
+  connection.push({type: 'VALUES', orders: 7, ref: asked.ref});
+  await new Promise(setImmediate);
+  assert.deepEqual([shown.length, drawn], [3, [7]]);
 });
 
 test('whatever is lost, doubled and out of order on the wire, and however often it comes back, the list is complete', () => {

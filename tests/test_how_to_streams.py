@@ -1,5 +1,7 @@
 """Runs the blocks of docs/how-to/streams.md, and does what the page says of them."""
 
+import itertools
+import json
 import re
 import sys
 import types
@@ -8,7 +10,6 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import Group
 from django.db import transaction
-from django.template import Context, Template
 
 from sockets import conf, testing
 from sockets.streams import Stream, numbering, retention
@@ -85,10 +86,18 @@ def test_a_page_with_its_data_says_where_it_stands(page):
     assert list(context['groups']) == [Group.objects.get()]
 
 
-def test_the_tag_of_the_page_prints_the_position(page):
+def test_the_view_of_the_page_is_rendered_with_its_position(page, rf, settings):
     block = '\n'.join(re.findall(r'^```html\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL))
-    printed = Template(block).render(Context({'position': Stream('groups').position()}))
-    assert 'groups' in printed and 'offset' in printed
+    loaders = [('django.template.loaders.locmem.Loader', {'chat/groups.html': block})]
+    settings.TEMPLATES = [
+        {'BACKEND': 'django.template.backends.django.DjangoTemplates', 'OPTIONS': {'loaders': loaders}, 'DIRS': []}
+    ]
+    Stream('groups').send_action('FOUNDED', name='one')
+    position = Stream('groups').position()
+    response = page('chat/pages').Groups.as_view()(rf.get('/groups/')).render()
+    (printed,) = re.findall(r'<script[^>]*data-stream-positions[^>]*>(.*?)</script>', response.content.decode())
+    # As the browser client reads it: see the test of the blocks of this page in browser_client.test.mjs.
+    assert json.loads(printed) == [position] and position['offset'] == 1
 
 
 def test_notifications_wait_for_their_user(page, alice):
@@ -126,7 +135,8 @@ def test_a_board_keeps_the_last_value(page):
 def test_the_figures_of_the_page_are_those_of_the_code():
     assert f"`SOCKETS['STREAM_MAX_MESSAGES']`: {conf.DEFAULTS['STREAM_MAX_MESSAGES']} " in PAGE
     assert f"`SOCKETS['STREAM_MAX_AGE']`: {conf.DEFAULTS['STREAM_MAX_AGE'] // 86400} days " in PAGE
-    assert '{}, {} and {}\n  seconds after the message'.format(*numbering.REMIND_AFTER) in PAGE
+    # Each is so long after the one before.
+    assert '{}, {} and {}\n  seconds after the message'.format(*itertools.accumulate(numbering.REMIND_AFTER)) in PAGE
     assert f'up to {numbering.PART} at a time' in PAGE
 
 

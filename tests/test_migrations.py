@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from django.db import connection
+
+from sockets.models import StreamMessage
 
 from .servers import ROOT
 
@@ -31,3 +34,13 @@ def test_no_migration_is_missing(name, value):
         text=True,
     )
     assert said.strip() == "No changes detected in app 'sockets'"
+
+
+@pytest.mark.django_db
+def test_messages_without_a_number_have_an_index_of_their_own():
+    # No model says so. SQLite makes a table anew to alter it, and such an index is gone then.
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, StreamMessage._meta.db_table)
+    columns = [index['columns'] for name, index in found.items() if name == 'sockets_streammessage_unnumbered']
+    assert columns == [['offset'] if connection.vendor == 'mysql' else ['key', 'id']]
+    assert ['offset'] not in [index['columns'] for index in found.values()] or connection.vendor == 'mysql'

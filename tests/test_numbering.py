@@ -21,39 +21,58 @@ CLIENTS = range(3)
 class Client:
     """What design and browser client do about one stream, without the pauses."""
 
-    def __init__(self, machine):
-        self.machine = machine
+    def __init__(self, machine, number):
+        self.machine, self.number = machine, number
         # Where it is; None until it is told. What it has had since it was told that something is lost.
         self.position, self.had = None, []
         self.is_here = False
+        # Where it begins if it has had nothing, as was said when it came; and what was pushed before it knew of that.
+        self.begins, self.early = None, []
         # Frames on their way to it.
         self.wire = []
 
-    def come(self):
+    def come(self, since=None, last=None):
         self.is_here = True
-        head = StreamHead.objects.filter(pk=self.machine.stream.key).first()
-        self.wire.append(pushes.following_text(NAME, head))
+        head = self.machine.head()
+        at = (head.epoch, head.offset) if head else ('', 0)
+        self.begins = at if last is None or head is None else (head.epoch, max(head.trimmed, head.offset - last))
+        if since is not None:
+            self.begins = since
+            since = {'epoch': since[0], 'offset': since[1]}
+        following.memories.add(self.number)
+        key = self.machine.stream.key
+        following.teller.follow(following.Waiting(key, NAME, self.number, 'membership', None, since, last))
 
     def go(self):
         self.is_here = False
-        self.wire = []
+        self.wire, self.early = [], []
+        following.memories.discard(self.number)
 
     def receive(self, text):
         frame = json.loads(text)
-        at = frame if frame['type'] == 'FOLLOWING' else frame['kept']
-        if self.position is None and frame['type'] == 'FOLLOWING':
-            self.position = at['epoch'], at['offset']
-        elif self.position is None:
-            # What was pushed before it was told where the stream stands.
-            self.position = at['epoch'], at['offset'] - 1
-            self.take(frame)
-        elif frame['type'] == 'FOLLOWING':
-            if self.is_other(at) or at['offset'] > self.position[1]:
-                self.resume()
+        if frame['type'] == 'FOLLOWING':
+            return self.follow(frame)
+        at = frame['kept']
+        if self.position is None:
+            self.early.append(text)
         elif self.is_other(at) or at['offset'] > self.position[1] + 1:
             self.resume()
         else:
             self.take(frame)
+
+    def follow(self, at):
+        if self.position is None:
+            if at.get('again'):
+                return
+            since = at.get('since', at)
+            self.position = since['epoch'], since['offset']
+            # However often what said so was lost.
+            assert self.position == self.begins
+        if self.is_other(at) or at['offset'] > self.position[1]:
+            self.resume()
+        early, self.early = self.early, []
+        for text in early:
+            self.receive(text)
 
     def is_other(self, at):
         return at['epoch'] != self.position[0] and self.position != ('', 0)
@@ -92,20 +111,27 @@ class Streams(RuleBasedStateMachine):
         numbering._forget()
         replays.cache.forget(Stream(NAME).key)
         self.stream = Stream(NAME)
-        self.clients = [Client(self) for _ in CLIENTS]
+        following.teller = following.Teller(is_patient=False)
+        following.memories = set()
+        self.clients = [Client(self, number) for number in CLIENTS]
         self.serial = 0
         # What is written and not committed; and of each message, those that were visible when it was written.
         self.open, self.before = [], {}
         # All that was numbered, by epoch and number.
         self.numbered, self.old_epochs = {}, set()
         pushes.send = self.push
-        following.followed = lambda handler, names: list(names)
+        following.followed = self.followed
         pushes.followers = lambda *keys: {key: {None: CLIENTS} for key in keys}
 
     def push(self, names, text):
-        for client in self.clients:
-            if client.is_here:
-                client.wire.append(text)
+        for number in names[None]:
+            if self.clients[number].is_here:
+                self.clients[number].wire.append(text)
+        return True
+
+    def followed(self, client, names):
+        following.teller.forget(client.number, ['membership'])
+        return list(names)
 
     def head(self):
         return StreamHead.objects.filter(pk=self.stream.key).first()
@@ -149,6 +175,7 @@ class Streams(RuleBasedStateMachine):
 
     @rule()
     def keep_house(self):
+        StreamHead.objects.filter(remind_at__isnull=False).update(remind_at=timezone.now() - timedelta(seconds=2))
         for step in housekeeping.STEPS.values():
             step()
 
@@ -169,10 +196,25 @@ class Streams(RuleBasedStateMachine):
             StreamMessage.objects.filter(offset__gt=0).delete()
             replays.cache.forget(self.stream.key)
 
-    @rule(client=st.sampled_from(CLIENTS))
-    def come_or_go(self, client):
+    @rule(client=st.sampled_from(CLIENTS), data=st.data(), last=st.one_of(st.none(), st.integers(1, 3)))
+    def come_or_go(self, client, data, last):
         client = self.clients[client]
-        client.go() if client.is_here else client.come()
+        if client.is_here:
+            client.go()
+        else:
+            head = self.head()
+            epoch, offset = (head.epoch, head.offset) if head else ('', 0)
+            places = [None, ('', 0), ('other', 1), *((epoch, n) for n in range(offset + 1))]
+            client.come(None if last else data.draw(st.sampled_from(places)), last)
+
+    @rule()
+    def tell_again(self):
+        """Time goes by, and who has asked for nothing is told again where to begin."""
+        for told in following.teller._told:
+            due = [(0, waiting) for _, waiting in told]
+            told.clear()
+            told.extend(due)
+        following.teller.tell_again()
 
     @rule(client=st.sampled_from(CLIENTS), data=st.data(), fate=st.sampled_from(['arrive'] * 4 + ['lost', 'twice']))
     def deliver(self, client, data, fate):
@@ -204,6 +246,22 @@ class Streams(RuleBasedStateMachine):
         self.keep_house()
         assert not StreamMessage.objects.filter(offset=None).exists()
         self.numbers_have_no_gaps()
+        # What has told them where to begin was lost, and will not be each time.
+        began = [client for client in self.clients if client.position is None]
+        for client in began:
+            client.wire.clear()
+        StreamMessage.objects.create(key=self.stream.key, name=NAME, text='{"type":"SAID","n":0}')
+        self.before[0] = set()
+        numbering.number_and_push(self.stream)
+        self.keep_house()
+        self.numbers_have_no_gaps()
+        self.tell_again()
+        for client in began:
+            is_told = (client.number, 'membership') in following.teller._following
+            for text in client.wire:
+                client.receive(text)
+            assert client.position is not None or not client.is_here or not is_told
+            self.check(client)
         head = self.head()
         for client in self.clients:
             client.go()
@@ -216,7 +274,12 @@ class Streams(RuleBasedStateMachine):
 def test_clients_have_all_messages_once_and_in_order(monkeypatch):
     monkeypatch.setattr(replays, 'MAX_MESSAGES', 2)
     monkeypatch.setattr(replays, 'SHARED_FOR', 0)
-    for module, name in ((pushes, 'send'), (pushes, 'followers'), (following, 'followed')):
+    of_modules = (
+        (pushes, 'send'),
+        (pushes, 'followers'),
+        *((following, name) for name in ('followed', 'teller', 'memories')),
+    )
+    for module, name in of_modules:
         # What each example sets is put back at the end.
         monkeypatch.setattr(module, name, getattr(module, name))
     run_state_machine_as_test(Streams, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))

@@ -1,19 +1,22 @@
 """Streams: what is kept, numbered, sent, and asked for again."""
 
+import contextlib
 import re
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler
 from sockets.models import Socket, StreamHead, StreamMessage
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.presence import Housekeeper
-from sockets.streams import Stream, pushes, replays
+from sockets.streams import Stream, numbering, pushes, replays, retention
 from sockets.streams import following as telling
 from sockets.testing import SocketClient
+
+from . import servers as programs
 
 pytestmark = pytest.mark.django_db
 
@@ -283,7 +286,7 @@ def test_followers_of_a_stream_that_has_moved_are_told_again_where_it_stands(cli
         StreamHead.objects.filter(remind_at__isnull=False).update(remind_at=timezone.now() - timedelta(seconds=2))
         Housekeeper().look()
     # Once a second later, and twice more: one of these may be lost as well.
-    assert client.received() == [following('tea', 1)] * 3
+    assert client.received() == [following('tea', 1, again=True)] * 3
 
 
 @pytest.mark.parametrize('type', ['FOLLOW', 'LEAVE'])
@@ -390,11 +393,12 @@ def test_who_could_not_be_told_where_a_stream_stands_is_told_when_that_is_possib
     monkeypatch.setattr(telling.background, 'run', lambda function, name: function())
     teller = telling.Teller()
     monkeypatch.setattr(teller._buckets, 'wait', lambda *args: 0)
-    teller.add('key', telling.Waiting('tea', 'server!1', None, None, None))
+    waiting = telling.Waiting('key', 'tea', 'server!1', 'membership', None, None, None)
+    teller.follow(waiting)
     assert told == ['key'] and not teller._waiting
     failing += [OSError('away')] * (telling.TRIES + 1)
-    teller.add('key', telling.Waiting('tea', 'server!1', None, None, None))
-    assert told == ['key'] and not teller._waiting
+    teller.follow(waiting)
+    assert told == ['key'] and not teller._waiting and not teller._following
 
 
 def test_a_reminder_that_the_layer_did_not_take_does_not_count(client, monkeypatch):
@@ -415,7 +419,7 @@ def test_a_reminder_that_the_layer_did_not_take_does_not_count(client, monkeypat
             due()
     assert StreamHead.objects.get().reminders == 0
     due()
-    assert client.received() == [following('tea', 1)]
+    assert client.received() == [following('tea', 1, again=True)]
 
 
 def test_a_part_is_read_as_far_as_it_goes_and_not_all_that_was_missed(client, monkeypatch, django_assert_num_queries):
@@ -434,3 +438,252 @@ def test_a_part_is_read_as_far_as_it_goes_and_not_all_that_was_missed(client, mo
     with django_assert_num_queries(2):
         found = replays.read(key, epoch, 0)
     assert len(found.rows) == 1 and found.has_more
+
+
+class LosesFollowing:
+    """Loses each FOLLOWING on its way to a connection until it is told otherwise."""
+
+    def __init__(self, monkeypatch):
+        self.loses, self.send = True, pushes.send
+        monkeypatch.setattr(pushes, 'send', self)
+
+    def __call__(self, names, text):
+        return True if self.loses and '"FOLLOWING"' in text else self.send(names, text)
+
+
+def time_goes_by():
+    """Have all told again that are told some times more."""
+    for told in telling.teller._told:
+        due = [(0, waiting) for _, waiting in told]
+        told.clear()
+        told.extend(due)
+    StreamHead.objects.filter(remind_at__isnull=False).update(remind_at=timezone.now() - timedelta(seconds=2))
+    Housekeeper().look()
+
+
+@pytest.mark.parametrize('where', [{'since': {'epoch': '', 'offset': 0}}, {'last': 2}, {}])
+def test_who_was_told_where_it_begins_and_did_not_hear_it_is_told_again(client, monkeypatch, where):
+    # It began where the next reminder said that the stream stands, and had nothing of what was before.
+    say('tea', *'abc')
+    faulty = LosesFollowing(monkeypatch)
+    client.send('FOLLOW', name='tea', **where)
+    say('tea', 'd')
+    assert client.received() == [said('tea', 4, 'd')]
+    time_goes_by()
+    faulty.loses = False
+    time_goes_by()
+    epoch = StreamHead.objects.get().epoch
+    begins = {'since': where.get('since'), 'last': {'epoch': epoch, 'offset': 1}}
+    since = begins[next(iter(where))] if where else {'epoch': epoch, 'offset': 3}
+    told = [content for content in client.received() if 'again' not in content]
+    assert told == [following('tea', 4, since=since)]
+    # Once more, and no more than that.
+    for _ in range(5):
+        time_goes_by()
+    assert len([content for content in client.received() if 'again' not in content]) == 1
+    assert not telling.teller._following
+
+
+@pytest.mark.parametrize(
+    'then, times',
+    [
+        (lambda client: None, 1),
+        (lambda client: resume(client, 'tea', 0), 0),
+        (lambda client: client.send('LEAVE', name='tea'), 0),
+        # Only of where it was to begin last.
+        (lambda client: client.send('FOLLOW', name='tea', last=1), 1),
+        (lambda client: client.close(1006), 0),
+    ],
+)
+def test_who_has_asked_or_does_not_follow_any_more_or_has_left_is_told_no_more(client, monkeypatch, then, times):
+    told = []
+    say('tea', 'a', 'b')
+    client.send('FOLLOW', name='tea', last=2)
+    then(client)
+    monkeypatch.setattr(pushes, 'send', lambda names, text: told.append(text) or True)
+    StreamHead.objects.update(remind_at=None)
+    time_goes_by()
+    assert len(told) == times
+    for _ in range(5):
+        time_goes_by()
+    assert not telling.teller._following
+
+
+def test_through_a_demultiplexer_it_is_told_again_within_the_envelope(db, monkeypatch):
+    class Whole(SocketDemultiplexer):
+        streams = {'chat': Room, 'game': Room}
+
+    faulty = LosesFollowing(monkeypatch)
+    with SocketClient('/room/', handler=Whole) as client:
+        say('tea', 'a', 'b')
+        for stream, last in (('chat', 1), ('game', 2)):
+            client.send_json({'stream': stream, 'payload': {'type': 'FOLLOW', 'name': 'tea', 'last': last}})
+        faulty.loses = False
+        time_goes_by()
+        told = {
+            content['stream']: content['payload'] for content in client.received() if 'again' not in content['payload']
+        }
+        assert {stream: payload['since']['offset'] for stream, payload in told.items()} == {'chat': 1, 'game': 0}
+        client.resume()
+        came = [(content['stream'], content['payload']['text']) for content in client.received()]
+        assert came == [('chat', 'b'), ('game', 'a'), ('game', 'b')]
+
+
+def test_who_follows_while_the_layer_is_away_begins_where_the_stream_stood_then(monkeypatch):
+    # It began where the stream stood when the layer was back, and what was sent meanwhile was not pushed either.
+    head = StreamHead(key='key', epoch='k3f9', offset=3)
+    waiting = telling.Waiting('key', 'tea', 'server!1', 'membership', None, None, None)
+    assert 'since' not in waiting.text(head)
+    head.offset = 5
+    assert '"since":{"epoch":"k3f9","offset":3}' in waiting.text(head).replace(' ', '')
+
+
+@pytest.mark.parametrize('end', [SystemExit, KeyboardInterrupt])
+def test_what_ends_a_process_or_a_thread_during_a_push_keeps_nobody_else_from_pushing(client, monkeypatch, end):
+    client.send('FOLLOW', name='tea')
+    client.received()
+
+    def push(*args):
+        raise end
+
+    with monkeypatch.context() as ending:
+        ending.setattr(pushes, 'push', push)
+        with pytest.raises(end):
+            say('tea', 'a')
+    say('tea', 'b')
+    assert client.received() == [said('tea', 2, 'b')]
+    assert Stream('tea').history() == [said('tea', 1, 'a'), said('tea', 2, 'b')]
+
+
+def test_what_ends_the_thread_that_tells_where_streams_stand_keeps_no_other_from_it(monkeypatch):
+    told = []
+
+    def tell(due):
+        told.append(due)
+        if len(told) == 1:
+            raise SystemExit
+        return {}
+
+    def run(function, name):
+        with contextlib.suppress(SystemExit):
+            function()
+
+    monkeypatch.setattr(telling, 'tell', tell)
+    monkeypatch.setattr(telling.background, 'run', run)
+    monkeypatch.setattr(telling.time, 'sleep', lambda seconds: None)
+    teller = telling.Teller()
+    for key in ('one', 'two'):
+        teller.follow(telling.Waiting(key, 'tea', 'server!1', 'membership', None, None, None))
+    assert [list(due) for due in told] == [['one'], ['two']]
+
+
+def test_a_failure_to_find_the_followers_is_no_failure_of_who_sends(client, monkeypatch):
+    # The message is committed, and numbered.
+    client.send('FOLLOW', name='tea')
+    client.received()
+
+    def fail(*keys):
+        raise DatabaseError('away')
+
+    StreamMessage.objects.create(key=Stream('tea').key, name='tea', text='{"type":"SAID","text":"a"}')
+    with monkeypatch.context() as away:
+        away.setattr(pushes, 'followers', fail)
+        # What it logs would be the failure of this test.
+        away.setattr(numbering.logger, 'exception', lambda *args: None)
+        numbering.number_and_push(Stream('tea'))
+    StreamHead.objects.update(remind_at=timezone.now() - timedelta(seconds=2))
+    Housekeeper().look()
+    assert following('tea', 1, again=True) in client.received()
+
+
+def test_without_limits_all_is_kept_until_it_is_cleared(client, settings):
+    settings.SOCKETS = {'STREAM_MAX_MESSAGES': None, 'STREAM_MAX_AGE': None}
+    say('tea', *'abcde')
+    StreamMessage.objects.update(created=timezone.now() - timedelta(days=1000))
+    assert StreamHead.objects.get().trim_at is None
+    StreamHead.objects.update(trim_at=timezone.now() - timedelta(seconds=2))
+    Housekeeper().look()
+    assert StreamMessage.objects.count() == 5 and StreamHead.objects.get().trim_at is None
+    # One limit is enough.
+    Stream('milk', max_messages=2).send_action('SAID', text='a')
+    for text in 'bcdef':
+        Stream('milk', max_messages=None, max_age=None).send_action('SAID', text=text)
+    Housekeeper().look()
+    assert [message['text'] for message in Stream('milk').history()] == list('ef')
+    Stream('tea').clear()
+    Housekeeper().look()
+    assert Stream('tea').history() == [] and StreamHead.objects.get(name='tea').trim_at is None
+    say('tea', 'f')
+    assert Stream('tea').history() == [said('tea', 6, 'f')]
+
+
+FORK = """
+import os, signal, time
+os.environ['DJANGO_SETTINGS_MODULE'] = 'tests.settings'
+import django
+django.setup()
+from django.core.management import call_command
+from django.db import connections
+from sockets.connection.memory import memories
+from sockets.streams import Stream, following, numbering, replays
+call_command('migrate', verbosity=0)
+stream = Stream('tea')
+stream.send_action('SAID')
+told = []
+following.tell = lambda due: told.extend(due)
+# Threads of this process are at work, and hold what there is to hold.
+replays.cache.read(stream.key, 'epoch', 0)
+numbering._is_at_work[0] = following.teller._is_at_work = True
+locks = [numbering._lock, following.teller._lock, replays.cache._lock]
+locks += [shared.lock for shared in replays.cache._shared.values()]
+for lock in locks:
+    lock.acquire()
+connections.close_all()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    stream.send_action('SAID')
+    assert stream.position()['offset'] == 2
+    epoch = stream.position()['epoch']
+    assert len(replays.cache.read(stream.key, epoch, 0).rows) == 2
+    following.teller.follow(following.Waiting(stream.key, 'tea', 'server!1', 'membership', None, None, None))
+    while not told:
+        time.sleep(0.05)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_process_that_was_forked_does_its_own_work(tmp_path):
+    # It waited for a thread, and for locks, of the process that it was forked from.
+    programs.run_python('-W', 'ignore', '-c', FORK, env={'TEST_DATABASE_URL': f'sqlite:///{tmp_path}/rows'})
+
+
+@pytest.mark.parametrize('ahead', [-3, 3600])
+def test_a_message_of_a_writer_whose_clock_is_ahead_is_numbered_as_soon(client, ahead):
+    # It waited for the time that the clock of its writer had shown.
+    StreamMessage.objects.create(key=Stream('tea').key, name='tea', text='{"type":"SAID","text":"a"}')
+    StreamMessage.objects.update(created=timezone.now() + timedelta(seconds=ahead))
+    Housekeeper().look()
+    assert [message['text'] for message in Stream('tea').history()] == ['a']
+
+
+@pytest.mark.parametrize('before', [{}, {'STREAM_MAX_MESSAGES': None, 'STREAM_MAX_AGE': None}])
+@pytest.mark.parametrize('limit, left', [({'STREAM_MAX_MESSAGES': 3}, 'fgh'), ({'STREAM_MAX_AGE': 3600}, 'gh')])
+def test_lower_limits_reach_streams_in_which_nothing_is_said(client, settings, monkeypatch, before, limit, left):
+    # They were trimmed when the older limits said so, or with the next message.
+    monkeypatch.setattr(retention, '_next_look', [0])
+    settings.SOCKETS = before
+    say('tea', *'abcdefgh')
+    Stream('own', max_messages=100, max_age=9 * 24 * 3600).send_action('SAID', text='own')
+    StreamMessage.objects.filter(offset__lt=7).update(created=timezone.now() - timedelta(hours=2))
+    StreamMessage.objects.filter(name='own').update(created=timezone.now() - timedelta(hours=2))
+    Housekeeper().look()
+    assert StreamMessage.objects.count() == 9
+    settings.SOCKETS = {**before, **limit}
+    retention._next_look[0] = 0
+    for _ in range(2):
+        Housekeeper().look()
+    assert [message['text'] for message in Stream('tea').history()] == list(left)
+    assert [message['text'] for message in Stream('own').history()] == ['own']
+    assert not retention.beyond_settings().exists()

@@ -78,6 +78,9 @@ class Memories:
     def __len__(self):
         return len(self._memories)
 
+    def __contains__(self, channel_name):
+        return channel_name in self._memories
+
     def get(self, channel_name, now=None):
         """Return the ``Memory`` of that name, a new one if it is not known."""
         memory = self._memories.get(channel_name)

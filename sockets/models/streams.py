@@ -62,8 +62,9 @@ class StreamMessage(models.Model):
     # No relation: the head may not be there yet, and whoever refers to it would lock it.
     key = models.CharField(max_length=64)
     name = models.TextField()
-    # Its number, from 1 without gaps; None until it is committed and numbered.
-    offset = models.BigIntegerField(null=True, db_index=True)
+    # Its number, from 1 without gaps; None until it is committed and numbered. Migration 0013 makes an index of those without
+    # one, which must be made anew by a migration that alters this table on SQLite.
+    offset = models.BigIntegerField(null=True)
     # The content, as JSON.
     text = models.TextField()
     created = models.DateTimeField(auto_now_add=True)

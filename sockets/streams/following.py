@@ -1,7 +1,9 @@
 """Who follows which stream: a connection notes it, and is then told where the stream stands."""
 
+import collections
 import json
 import logging
+import os
 import threading
 import time
 from functools import partial
@@ -27,6 +29,10 @@ READS_PER_SECOND = 1
 # How often it is tried again, once a second, while the database or the layer is away.
 TRIES = 60
 
+# Seconds after which a client that has asked for nothing of the stream is told again where to begin: the first time, and how
+# much later the next ones. What it was told may have been lost.
+AGAIN_AFTER = 1, 4, 16
+
 
 def follow(handler: Any, name: str, since: Any, last: Any) -> None:
     """Note that the connection of ``handler`` follows the stream ``name``, and have it told where that stands."""
@@ -45,7 +51,7 @@ def follow(handler: Any, name: str, since: Any, last: Any) -> None:
     memory.follows = {*(memory.follows or ()), membership}
     # Read when others see that it follows: it is pushed whatever is numbered after that.
     transaction.on_commit(
-        partial(teller.add, key, Waiting(printable(name), handler.channel_name, envelope, since, last)),
+        partial(teller.follow, Waiting(key, printable(name), handler.channel_name, membership, envelope, since, last)),
         using=database(),
     )
 
@@ -57,14 +63,16 @@ def unfollow(handler: Any, name: str) -> None:
     membership = membership_key(name, envelope_of(handler))
     memory = memories.get(handler.channel_name)
     memory.follows = (memory.follows or set()) - {membership}
+    teller.forget(handler.channel_name, [membership])
     if handler.row is not None:
         handler.row.withdraw(membership)
 
 
 def followed(handler: Any, names: Any) -> Any:
-    """Return those of ``names`` that are streams which the connection of ``handler`` follows."""
+    """Return those of ``names`` that are streams which the connection of ``handler`` follows. Its client knows of them."""
     envelope = envelope_of(handler)
     keys = {membership_key(name, envelope): name for name in names}
+    teller.forget(handler.channel_name, keys)
     if handler._connection.is_served_here:
         held = memories.get(handler.channel_name).follows or ()
     elif handler.row is None:
@@ -85,66 +93,158 @@ def envelope_of(handler: Any) -> Optional[str]:
 
 
 class Waiting:
-    """A connection that is to be told where a stream stands."""
+    """A connection that is to be told where a stream stands, and where its client begins if that has had nothing of it."""
 
-    __slots__ = ('stream', 'name', 'envelope', 'since', 'last', 'tries')
+    __slots__ = ('key', 'stream', 'name', 'membership', 'envelope', 'since', 'last', 'begins', 'tries', 'times')
 
-    def __init__(self, stream: str, name: str, envelope: Optional[str], since: Any, last: Any) -> None:
-        self.stream, self.name, self.envelope, self.since, self.last = stream, name, envelope, since, last
+    def __init__(
+        self, key: str, stream: str, name: str, membership: str, envelope: Optional[str], since: Any, last: Any
+    ) -> None:
+        self.key, self.stream, self.name, self.membership, self.envelope = key, stream, name, membership, envelope
+        self.since, self.last = since, last
+        # Where its client begins; None until the head was read.
+        self.begins: Any = None
         self.tries = TRIES
+        # How often it has been told.
+        self.times = 0
+
+    @property
+    def place(self) -> Any:
+        return self.name, self.membership
 
     def text(self, head: Any) -> str:
-        since = self.since
-        if self.last is not None and head is not None:
-            since = position_of(self.stream, head, max(head.trimmed, head.offset - self.last))
-        return pushes.following_text(self.stream, head, since)
+        at = position_of(self.stream, head)
+        if self.begins is None:
+            self.begins = self.since or at
+            if self.last is not None and head is not None:
+                self.begins = position_of(self.stream, head, max(head.trimmed, head.offset - self.last))
+        is_elsewhere = (self.begins['epoch'], self.begins['offset']) != (at['epoch'], at['offset'])
+        return pushes.following_text(self.stream, head, self.begins if self.since or is_elsewhere else None)
 
 
 class Teller:
     """Tells connections where the streams stand that they have begun to follow, many at a time by one query.
 
-    In a test there is only one thread, and nobody waits.
+    It tells each of them some times more, unless the client has asked for something of the stream meanwhile. In a test there
+    is only one thread, and nobody waits.
     """
 
     def __init__(self, is_patient: bool = True) -> None:
         self.is_patient = is_patient
+        self.begin()
+
+    def begin(self) -> None:
+        """Tell nobody. A process that was forked has none of the connections, and not the thread that was at work."""
         self._lock = threading.Lock()
+        # Who is to be told, or told again, by connection and membership; and of these, by stream, who is to be told now.
+        self._following: Any = {}
         self._waiting: Any = {}
+        # Those that were told so many times, and when each is told again, in that order.
+        self._told: Any = [collections.deque() for _ in AGAIN_AFTER]
         self._buckets = rates.Buckets()
         self._is_at_work = False
 
-    def add(self, key: str, waiting: Waiting) -> None:
-        """Have ``waiting`` told where the stream ``key`` stands, by a query that begins from now on."""
-        if not self.is_patient:
-            return tell({key: [waiting]})
+    def follow(self, waiting: Waiting) -> None:
+        """Have ``waiting`` told where its stream stands, by a query that begins from now on."""
         with self._lock:
-            self._waiting.setdefault(key, []).append(waiting)
+            self._following[waiting.place] = waiting
+        self._add([waiting])
+
+    def forget(self, name: str, memberships: Any) -> None:
+        """Tell the connection ``name`` nothing more of these: it does not follow them any more, or its client knows of them."""
+        with self._lock:
+            for membership in memberships:
+                self._following.pop((name, membership), None)
+
+    def tell_again(self) -> None:
+        """Have those told again for whom it is time. The housekeeper asks every second."""
+        now, due = time.monotonic(), []
+        with self._lock:
+            for told in self._told:
+                while told and told[0][0] <= now:
+                    waiting = told.popleft()[1]
+                    if not self._is_over(waiting):
+                        due.append(waiting)
+        if due:
+            self._add(due)
+
+    def _is_over(self, waiting: Waiting) -> bool:
+        """Whether ``waiting`` needs to be told nothing more."""
+        if self._following.get(waiting.place) is not waiting:
+            return True
+        if waiting.name in memories:
+            return False
+        # It has ended.
+        del self._following[waiting.place]
+        return True
+
+    def _add(self, those: Any) -> None:
+        with self._lock:
+            for waiting in those:
+                self._waiting.setdefault(waiting.key, []).append(waiting)
             if self._is_at_work:
                 return
             self._is_at_work = True
-        background.run(self._work, 'sockets-streams')
+        if self.is_patient:
+            try:
+                background.run(self._work, 'sockets-streams')
+            except RuntimeError as error:
+                # The process ends, or may have no more threads: the next one that follows has it done.
+                self._is_at_work = False
+                logger.error('Could not tell where streams stand: %s', error)
+        else:
+            with self._lock:
+                due, self._waiting, self._is_at_work = self._waiting, {}, False
+            self._note_told(due, tell(due))
 
     def _work(self) -> None:
-        while True:
-            with self._lock:
-                due, pause = self._take(time.monotonic())
-                if pause is None:
-                    self._is_at_work = False
-                    return
-            if due:
-                try:
-                    untold = tell(due)
-                except Exception as error:
-                    untold = due
-                    # The connection to the database may be one that has failed.
-                    connections.close_all()
-                    logger.error('Could not tell where streams stand: %s: %s', type(error).__name__, error)
-                if untold:
-                    # The stream may not move for long, and nobody else would tell them.
-                    self._put_back(untold)
-                    time.sleep(1)
-            elif pause:
-                time.sleep(pause)
+        is_done = False
+        try:
+            while not is_done:
+                is_done = self._tell_some()
+        finally:
+            # What is raised to end a thread, too.
+            if not is_done:
+                self._is_at_work = False
+
+    def _tell_some(self) -> bool:
+        """Tell those for whom it is time, or wait for that; return whether nobody is left, and another thread may begin."""
+        with self._lock:
+            due, pause = self._take(time.monotonic())
+            if pause is None:
+                self._is_at_work = False
+                return True
+        if due:
+            try:
+                untold = tell(due)
+            except Exception as error:
+                untold = due
+                # The connection to the database may be one that has failed.
+                connections.close_all()
+                logger.error('Could not tell where streams stand: %s: %s', type(error).__name__, error)
+            self._note_told(due, untold)
+            if untold:
+                # The stream may not move for long, and nobody else would tell them.
+                self._put_back(untold)
+                time.sleep(1)
+        elif pause:
+            time.sleep(pause)
+        return False
+
+    def _note_told(self, due: Any, untold: Any) -> None:
+        """Have those of ``due`` that are not in ``untold`` told again later."""
+        now = time.monotonic()
+        with self._lock:
+            for key, those in due.items():
+                left = set(map(id, untold.get(key, ())))
+                for waiting in those:
+                    if id(waiting) in left:
+                        continue
+                    if waiting.times < len(AGAIN_AFTER):
+                        self._told[waiting.times].append((now + AGAIN_AFTER[waiting.times], waiting))
+                        waiting.times += 1
+                    elif self._following.get(waiting.place) is waiting:
+                        del self._following[waiting.place]
 
     def _put_back(self, untold: Any) -> None:
         with self._lock:
@@ -153,6 +253,8 @@ class Teller:
                     one.tries -= 1
                     if one.tries > 0:
                         self._waiting.setdefault(key, []).append(one)
+                    elif self._following.get(one.place) is one:
+                        del self._following[one.place]
 
     def _take(self, now: float) -> Any:
         """Return what may be read now, and the seconds until there is more; ``None`` if nobody waits."""
@@ -167,6 +269,9 @@ class Teller:
 
 
 teller = Teller()
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=lambda: teller.begin())
 
 
 def tell(due: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from . import Stream, numbering, pushes, retention
+from . import Stream, following, numbering, pushes, replays, retention
 
 # By the question that finds them.
 STEPS = {
@@ -11,8 +11,16 @@ STEPS = {
     'to_trim': retention.trim,
 }
 
+look_at_settings = retention.look_at_settings
+
 
 def questions():
     """Return what is asked every second, as querysets by name."""
     heads = retention.heads()
     return {'unnumbered': numbering.unnumbered(), 'to_remind': heads.to_remind(), 'to_trim': heads.to_trim()}
+
+
+def look_here():
+    """Do what is to be done every second in this process, whatever the questions find."""
+    replays.cache.sweep()
+    following.teller.tell_again()

@@ -12,7 +12,7 @@ import time
 from datetime import timedelta
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.crypto import get_random_string
 
@@ -127,9 +127,10 @@ def _number_and_push(streams, is_last):
                 'Messages of the stream %r wait to be numbered: %s: %s', stream.name, type(error).__name__, error
             )
         return []
-    names = pushes.followers(*numbered) if numbered else {}
+    names = None
     for key, (epoch, messages) in numbered.items():
         try:
+            names = pushes.followers(*numbered) if names is None else names
             pushes.push(streams[key], epoch, messages, names.get(key, {}))
         except Exception:
             logger.exception(
@@ -236,10 +237,13 @@ def _limits_of(stream, head):
 
 
 def unnumbered():
-    """Return the messages whose writers should have numbered them by now, and may have died."""
-    return StreamMessage.objects.using(database()).filter(
-        offset=None, created__lt=timezone.now() - timedelta(seconds=LATE)
-    )
+    """Return the messages whose writers should have numbered them by now, and may have died.
+
+    Of one whose clock is ahead nobody can tell; to number its message is never wrong.
+    """
+    now, late = timezone.now(), timedelta(seconds=LATE)
+    is_late = Q(created__lt=now - late) | Q(created__gt=now + late)
+    return StreamMessage.objects.using(database()).filter(is_late, offset=None)
 
 
 def number_left(make_stream):

@@ -10,7 +10,7 @@ from ..models import Socket, StreamHead
 from ..models.ends import in_seconds
 from ..models.queryset import check_declared
 from .positions import position_of
-from .tables import database
+from .tables import database, lock, short_transaction
 
 logger = logging.getLogger('sockets')
 
@@ -69,9 +69,14 @@ def send(names, text):
     return is_sent
 
 
-def following_text(name, head, since=None):
-    """Return the text of the frame that says where the stream ``name`` stands."""
+def following_text(name, head, since=None, is_again=False):
+    """Return the text of the frame that says where the stream ``name`` stands.
+
+    With ``since``, a client begins there that has had nothing of it; ``is_again`` says nothing about where to begin.
+    """
     content = {messages.TYPE: messages.FOLLOWING, **position_of(name, head)}
+    if is_again:
+        content['again'] = True
     if since is not None:
         content['since'] = {'epoch': since['epoch'], 'offset': since['offset']}
     return messages.encode(content)
@@ -82,18 +87,26 @@ def remind(remind_after):
 
     ``remind_after`` are the seconds between two times.
     """
-    heads = StreamHead.objects.using(database())
-    for head in heads.to_remind().order_by('remind_at')[:100]:
+    for head in StreamHead.objects.using(database()).to_remind().order_by('remind_at')[:100]:
         times = head.reminders + 1
         due = in_seconds(remind_after[times]) if times < len(remind_after) else None
         # One process does it.
-        same = heads.to_remind().filter(pk=head.pk, offset=head.offset, reminders=head.reminders)
-        if same.update(remind_at=due, reminders=times) and not send(
-            followers(head.key).get(head.key, {}), following_text(head.name, head)
+        if _note_reminders(head, head.reminders, times, due) and not send(
+            followers(head.key).get(head.key, {}), following_text(head.name, head, is_again=True)
         ):
             # The layer is away: this time does not count, however long that lasts.
-            again = heads.filter(pk=head.pk, offset=head.offset, reminders=times)
-            again.update(remind_at=in_seconds(remind_after[-1]), reminders=head.reminders)
+            _note_reminders(head, times, head.reminders, in_seconds(remind_after[-1]))
+
+
+def _note_reminders(head, was, times, remind_at):
+    """Note that ``head`` was told of so many ``times``, unless it has moved, or others have, or one of them has locked it."""
+    using = database()
+    with short_transaction(using):
+        found = lock([head.key], using).get(head.key)
+        if found is None or (found.epoch, found.offset, found.reminders) != (head.epoch, head.offset, was):
+            return False
+        StreamHead.objects.using(using).filter(pk=head.pk).update(reminders=times, remind_at=remind_at)
+        return True
 
 
 def _check_declared(stream, numbered):

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import threading
 import time
 
@@ -35,6 +36,10 @@ class ReplayCache:
     """What was read lately. For several threads, of which one reads for all that ask for the same meanwhile."""
 
     def __init__(self):
+        self.begin()
+
+    def begin(self):
+        """Forget all. In a process that was forked, whoever was reading is not there."""
         self._lock = threading.Lock()
         self._shared = {}
 
@@ -88,6 +93,9 @@ class _Shared:
 
 
 cache = ReplayCache()
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=lambda: cache.begin())
 
 
 def read(key, epoch, offset, limit=MAX_MESSAGES):

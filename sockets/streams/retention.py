@@ -5,12 +5,13 @@ import time
 from datetime import timedelta
 
 from django.db import DatabaseError, connections
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from .. import conf
 from ..models import StreamHead, StreamMessage
+from ..models.ends import in_seconds
 from . import replays
 from .tables import database, lock, short_transaction
 
@@ -23,6 +24,12 @@ PART = 500
 STREAMS, SECONDS = 200, 0.5
 
 TRIES = 3
+
+# Seconds between two looks for streams that keep more than the settings say now: those were others when it was chosen when to
+# look at them.
+LOOK_EVERY = 3600
+
+_next_look = [0.0]
 
 
 def heads():
@@ -38,11 +45,15 @@ def limits(head):
     )
 
 
+def slack(count):
+    """Return how many messages there are beyond ``count`` when some are removed: not for each one."""
+    return min(PART, max(1, count // 10))
+
+
 def trim_at(head, added):
     """Return when to look for messages beyond the retention of ``head``, which the message ``added`` has moved."""
     count, age = limits(head)
-    # Not for each one that is too many.
-    if count is not None and head.offset - head.trimmed > count + min(PART, max(1, count // 10)):
+    if count is not None and head.offset - head.trimmed > count + slack(count):
         return Now()
     if age is None:
         return head.trim_at
@@ -58,6 +69,37 @@ def trim():
         _trim_part(key)
         if time.monotonic() > end:
             break
+
+
+def look_at_settings():
+    """Have streams trimmed soon for which the settings now say less than they did; some at a time, and not each time."""
+    if time.monotonic() < _next_look[0]:
+        return
+    end = time.monotonic() + SECONDS
+    using = database()
+    keys = True
+    while keys:
+        if time.monotonic() > end:
+            return
+        keys = list(beyond_settings().values_list('pk', flat=True)[:STREAMS])
+        with short_transaction(using):
+            locked = list(lock(keys, using)) if keys else []
+            heads().filter(pk__in=locked).update(trim_at=Now())
+        if not locked:
+            break
+    _next_look[0] = time.monotonic() + LOOK_EVERY
+
+
+def beyond_settings():
+    """Return the streams that are not due, and would be if it was chosen now when to look at them."""
+    count, age = conf.STREAM_MAX_MESSAGES, conf.STREAM_MAX_AGE
+    found = Q(pk=None)
+    if count is not None:
+        found |= Q(max_messages=None, offset__gt=F('trimmed') + count + slack(count))
+    if age is not None:
+        found |= Q(max_age=None, trim_at__gt=in_seconds(age + 1))
+        found |= Q(max_age=None, trim_at=None, offset__gt=F('trimmed'))
+    return heads().filter(found).exclude(trim_at__isnull=False, trim_at__lte=Now())
 
 
 def clear(key):

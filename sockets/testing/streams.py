@@ -102,8 +102,9 @@ class StreamReader:
             self._move(key, kept)
         key, end = _place_of(content, None)
         if key is not None:
-            since = _unwrapped(content)[1].get('since') or end
-            self._positions.setdefault(key, since)
+            following = _unwrapped(content)[1]
+            if not following.get('again'):
+                self._positions.setdefault(key, following.get('since') or end)
             self._adopt(key, end['epoch'])
             self._ends[key] = end
 

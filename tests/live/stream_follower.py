@@ -11,6 +11,8 @@ from . import fleet
 GAP = 0.2
 # Seconds without FOLLOWING, or an answer, after which it asks.
 PATIENCE = 5
+# Seconds after which a client that has had nothing begins where it can: nobody has told it where.
+BEGUN = 30
 
 Count = collections.Counter
 
@@ -33,6 +35,8 @@ class Following:
         self.head = 0
         # Whether its FOLLOWING has come on this connection, and any message.
         self.is_greeted = self.has_heard = False
+        # Where the stream stood, before it was told where it begins.
+        self.heard = None
 
     @property
     def begun(self):
@@ -68,6 +72,7 @@ class Follower:
         self.asking.clear()
         for following in self.streams.values():
             following.is_greeted = following.has_heard = False
+            following.heard = None
             self.arm(following, PATIENCE)
         code = None
         listener = asyncio.ensure_future(self.listen())
@@ -120,6 +125,8 @@ class Follower:
         epoch, offset = frame['epoch'], frame['offset']
         is_first = not following.is_greeted
         following.is_greeted = True
+        if not following.begun and frame.get('again'):
+            return self.begin_later(following, epoch, offset)
         if is_first and not following.early and following.name not in self.asking:
             self.disarm(following)
         if not following.begun:
@@ -193,8 +200,19 @@ class Follower:
         if timer is not None:
             timer.cancel()
 
+    def begin_later(self, following, epoch, offset):
+        """Begin at what was heard, if nobody says where for so long."""
+        if following.heard is None:
+            self.arm(following, BEGUN)
+        following.heard = epoch, offset
+
     def on_timer(self, following):
         self.timers.pop(following.name, None)
+        if following.heard is not None and not following.begun:
+            self.counts['begun late'] += 1
+            epoch, offset = following.heard
+            following.begin(epoch, min([offset, *(at - 1 for at in following.early)]))
+            self.drain(following)
         if following.begun and (following.is_behind or not following.is_greeted):
             if following.is_greeted:
                 self.counts['gaps'] += 1

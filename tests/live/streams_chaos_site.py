@@ -23,6 +23,8 @@ SOCKETS = {**OF_THE_FLEETS, **stack.routed('tests.live.streams_chaos_site.routin
 
 # The stream that keeps little, and the one that is cleared.
 SHORT, KEPT_OF_SHORT, CLEARED = 'short', 40, 'cleared'
+# Those that a client is to have from the first message.
+WHOLE = ('s0', 's1', 's2', 's3', 's4', 's5')
 
 _dice = random.Random()
 _share = [0, 0]
@@ -111,7 +113,7 @@ def __getattr__(name):
         @socket.connect
         def on_open(socket, names):
             for name in names.split('.'):
-                socket.follow(name)
+                socket.follow(name, since={'epoch': '', 'offset': 0} if name in WHOLE else None)
 
         # Asked for more than once.
         globals()[name] = [route_class(socket.Handler, path=r'^/streams/(?P<names>[\w.]+)/$')]

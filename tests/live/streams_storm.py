@@ -1,6 +1,7 @@
 """Writers of streams who do all that a page may do, in threads and processes, some of which are killed.
 
-``python -m tests.live.streams_storm ISOLATION`` with ``TEST_DATABASE_URL`` prints what came of it, as JSON.
+``python -m tests.live.streams_storm ISOLATION`` with ``TEST_DATABASE_URL`` prints what came of it, as JSON. With
+``IN_OPTIONS``, the settings say the isolation, and not each session.
 """
 
 import json
@@ -18,6 +19,8 @@ from django.db.backends.signals import connection_created
 
 SECONDS = 4
 STREAMS = [f'stream {n}' for n in range(4)]
+# Of another one: it is cleared while others write.
+CLEARED = 'cleared'
 STATEMENTS = {
     'postgresql': 'SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL ',
     'mysql': 'SET SESSION TRANSACTION ISOLATION LEVEL ',
@@ -27,6 +30,8 @@ STATEMENTS = {
 def set_up(isolation):
     os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'tests.settings')
     django.setup()
+    if os.environ.get('IN_OPTIONS'):
+        return connections.databases['default'].setdefault('OPTIONS', {}).update(isolation_level=option_of(isolation))
 
     def isolate(connection, **kwargs):
         if connection.vendor in STATEMENTS:
@@ -34,6 +39,20 @@ def set_up(isolation):
                 cursor.execute(STATEMENTS[connection.vendor] + isolation)
 
     connection_created.connect(isolate, weak=False)
+
+
+def option_of(isolation):
+    """Return ``isolation`` as ``OPTIONS`` of ``DATABASES`` have it."""
+    if connection.vendor == 'mysql':
+        return isolation.lower()
+    try:
+        from psycopg import IsolationLevel
+
+        return IsolationLevel[isolation.replace(' ', '_')]
+    except ImportError:
+        from psycopg2 import extensions
+
+        return getattr(extensions, 'ISOLATION_LEVEL_' + isolation.replace(' ', '_'))
 
 
 class RolledBack(Exception):
@@ -56,7 +75,7 @@ class Writer:
     def send(self, sent, stream=None):
         from sockets.streams import Stream
 
-        stream, text = stream or self.random.choice(STREAMS), self.text()
+        stream, text = stream or self.random.choice([*STREAMS, CLEARED]), self.text()
         Stream(stream).send_action('SAID', text=text)
         sent.append([stream, text])
 
@@ -150,6 +169,27 @@ class Watcher:
         connections.close_all()
 
 
+def clear(end):
+    """Clear a stream now and then, in a transaction and without one."""
+    from sockets.streams import Stream
+
+    times = 0
+    # SQLite may let it wait until all others are done.
+    while time.monotonic() < end or times < 4:
+        times += 1
+        try:
+            if times % 2:
+                Stream(CLEARED).clear()
+            else:
+                with transaction.atomic():
+                    Stream(CLEARED).clear()
+                    Stream(CLEARED).send_action('SAID', text=f'clear {times}')
+        except DatabaseError:
+            pass
+        time.sleep(0.05)
+    connections.close_all()
+
+
 def storm(isolation):
     """Write for some seconds, wait until all is numbered, and return what is wrong and how much there was."""
     set_up(isolation)
@@ -172,6 +212,7 @@ def storm(isolation):
         subprocess.Popen([sys.executable, '-m', __spec__.name, isolation, f'process {n}'], stdout=subprocess.PIPE)
         for n in range(3)
     ]
+    threads.append(threading.Thread(target=clear, args=(end,)))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -188,7 +229,15 @@ def storm(isolation):
     watcher.is_over = True
     watching.join()
     found, disorder = [], 0
-    for head in StreamHead.objects.all():
+    cleared = StreamHead.objects.get(name=CLEARED)
+    left = list(StreamMessage.objects.filter(name=CLEARED).order_by('offset').values_list('offset', flat=True))
+    left = [offset for offset in left if offset > cleared.trimmed]
+    if left != list(range(cleared.trimmed + 1, cleared.offset + 1)):
+        watcher.gaps.append([CLEARED, cleared.trimmed, cleared.offset, left])
+    if cleared.offset < sum(stream == CLEARED for stream, _ in committed):
+        watcher.gaps.append([CLEARED, 'some have no number'])
+    committed = [entry for entry in committed if entry[0] != CLEARED]
+    for head in StreamHead.objects.exclude(name=CLEARED):
         rows = list(StreamMessage.objects.filter(key=head.key).order_by('offset'))
         last = {}
         if [row.offset for row in rows] != list(range(1, head.offset + 1)):
@@ -211,6 +260,7 @@ def storm(isolation):
         'not_noted_by_threads': [entry for entry in more if entry[1].startswith('thread')],
         'not_noted': len(more),
         'gaps': watcher.gaps[:3],
+        'cleared': cleared.trimmed,
         'disorder': disorder,
         'raised': [error for writer in writers for error in writer.raised],
         'refused': sum(writer.refused for writer in writers),

@@ -9,12 +9,15 @@ from .. import servers as programs
 LEVELS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE']
 
 
-def storm(url, isolation):
-    printed = programs.run_python('-m', 'tests.live.streams_storm', isolation, env={'TEST_DATABASE_URL': url})
+def storm(url, isolation, **environment):
+    printed = programs.run_python(
+        '-m', 'tests.live.streams_storm', isolation, env={'TEST_DATABASE_URL': url, **environment}
+    )
     came = json.loads(printed.splitlines()[-1])
     print(isolation, came)
     assert came['messages'] > 100 and came['killed'] and came['looks'] > 10
     assert came['missing'] == came['gaps'] == came['raised'] == came['not_noted_by_threads'] == []
+    assert came['cleared']
     assert came['twice'] == came['disorder'] == 0
     # What a process that was killed has left is found after two seconds.
     assert came['waited'] < 6
@@ -26,13 +29,32 @@ def test_streams_have_no_gaps_on_postgresql(isolation):
         storm(url, isolation)
 
 
-# With SERIALIZABLE, reading locks.
-@pytest.mark.parametrize('isolation', LEVELS[:2])
+@pytest.mark.parametrize('isolation', LEVELS)
 def test_streams_have_no_gaps_on_mariadb(isolation):
     pytest.importorskip('pymysql')
     with programs.mariadb_server() as url:
         storm(url, isolation)
 
 
+def test_streams_have_no_gaps_if_the_settings_say_the_isolation():
+    with programs.postgres_server() as url:
+        storm(url, 'REPEATABLE READ', IN_OPTIONS='1')
+
+
+def test_streams_have_no_gaps_on_mariadb_if_the_settings_say_the_isolation():
+    pytest.importorskip('pymysql')
+    with programs.mariadb_server() as url:
+        storm(url, 'SERIALIZABLE', IN_OPTIONS='1')
+
+
 def test_streams_have_no_gaps_on_sqlite(tmp_path):
     storm(f'sqlite://{tmp_path}/rows', LEVELS[0])
+
+
+def test_who_holds_the_row_of_a_stream_keeps_nobody_waiting():
+    # The housekeeper of each process waited to note a reminder, and looked after no other row.
+    with programs.postgres_server() as url:
+        printed = programs.run_python('-m', 'tests.live.streams_held', env={'TEST_DATABASE_URL': url})
+    came = json.loads(printed.splitlines()[-1])
+    assert [what for what, is_held, _ in came['done'] if not is_held] == []
+    assert len(came['done']) == 5 and came['reminded'] and came['held'] == 5

@@ -43,6 +43,9 @@ const MARK = '\0{"ref":';
 const GAP = 200;
 const GAP_LATEST = 30000;
 const FOLLOWED = 5000;
+// ms for which a client that has had nothing of a stream waits to be told where it begins. The server says so four times, the
+// last time after 21 s and the time that it takes.
+const BEGUN = 30000;
 // Messages of a stream, and characters of them, that are held back at most. What is beyond is asked for.
 const HELD = 1000;
 const HELD_SIZE = 2 ** 22;
@@ -593,15 +596,14 @@ class Stream {
     this.#movedAt = -Infinity;
   }
 
-  /** The server says where the stream stands, and where to begin for who has had nothing of it. */
-  follow({epoch, offset, since}) {
+  /** The server says where the stream stands, and where to begin for who has had nothing of it; not if it says so `again`. */
+  follow({epoch, offset, since, again}) {
     this.isFollowed = true;
-    if (!this.position) {
-      // What was pushed before this came was sent to a follower.
-      const first = epoch === '' || epoch === this.#known?.epoch ? Math.min(...this.#held.keys()) - 1 : Infinity;
-      this.position = isPosition(since) ? {epoch: since.epoch, offset: since.offset} :
-        {epoch, offset: Math.min(offset, first)};
+    if (!this.position && again) {
+      this.#learn(epoch, offset);
+      return this.#beginLater();
     }
+    if (!this.position) this.#begin(isPosition(since) ? since : {epoch, offset});
     this.#adopt(epoch || (this.#known?.epoch ?? ''));
     const isBack = epoch === this.position.epoch ? offset < this.position.offset : epoch === '';
     if (!isBack) this.#learn(epoch, offset);
@@ -619,7 +621,7 @@ class Stream {
     this.#movedAt = Date.now();
     const isNext = this.position?.epoch === epoch && offset === this.position.offset + 1;
     this.#hold(offset, content, size, isNext);
-    if (!this.position) return;
+    if (!this.position) return this.#beginLater();
     this.#advance();
     this.#askLater();
   }
@@ -656,6 +658,24 @@ class Stream {
     this.#timer = undefined;
     this.isAsked = false;
     this.#tries = 0;
+  }
+
+  #begin({epoch, offset}) {
+    // What was pushed before was sent to a follower.
+    const first = epoch === '' || epoch === this.#known?.epoch ? Math.min(...this.#held.keys()) - 1 : Infinity;
+    this.position = {epoch, offset: Math.min(offset, first)};
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  // Nobody may be left who knows where: the process that was asked to follow has gone.
+  #beginLater() {
+    this.#timer ??= after(BEGUN, () => {
+      this.#timer = undefined;
+      this.#begin(this.#known);
+      this.#advance();
+      if (this.#isBehind) this.#ask();
+    });
   }
 
   get #isBehind() {
