@@ -434,3 +434,44 @@ def test_a_part_is_read_as_far_as_it_goes_and_not_all_that_was_missed(client, mo
     with django_assert_num_queries(2):
         found = replays.read(key, epoch, 0)
     assert len(found.rows) == 1 and found.has_more
+
+
+@pytest.mark.parametrize(
+    'send',
+    [
+        lambda client, content: client.request('RETURN'),
+        lambda client, content: client.send('SEND'),
+        lambda client, content: client.socket.send_json(content),
+        lambda client, content: Socket.objects.send_json(content),
+        lambda client, content: Socket.objects.send_json(
+            {'stream': 'a', 'payload': {'stream': 'b', 'payload': content}}
+        ),
+        lambda client, content: Stream('milk').send_json(content),
+    ],
+)
+def test_what_history_returns_is_sent_within_a_content_of_ones_own(client, monkeypatch, send):
+    # Clients took it for a message that was pushed: a request was never answered, and no page got the others.
+    say('tea', 'a')
+    (content,) = Stream('tea').history()
+    routes = (*Room.routes, ('RETURN', lambda socket: content), ('SEND', lambda socket: socket.send_json(content)))
+    with SocketClient('/room/', handler=type('Handler', (Room,), {'routes': routes})) as client:
+        with pytest.raises(TypeError, match='OLDER'):
+            send(client, content)
+
+
+def test_what_history_returns_is_sent_through_a_demultiplexer_within_a_content_of_ones_own(db):
+    part = type('Part', (Room,), {'routes': (('RETURN', lambda socket: Stream('tea').history()[0]),)})
+    whole = type('Whole', (SocketDemultiplexer,), {'streams': {'part': part}})
+    with SocketClient('/room/', handler=whole) as client:
+        say('tea', 'a')
+        with pytest.raises(TypeError, match='OLDER'):
+            client.send_json({'stream': 'part', 'payload': {'type': 'RETURN', 'ref': 1}})
+
+
+@pytest.mark.parametrize('kept', [True, 7, 'x', [1], {'cards': 2}, None])
+def test_a_field_that_is_no_place_in_a_stream_is_sent_whatever_it_is_called(client, kept):
+    assert Socket.objects.send_json({'type': 'DEALT', 'kept': kept}) == 1
+    assert Socket.objects.send_json({'type': 'OLDER', 'payload': {'kept': {'epoch': '', 'offset': 1}}}) == 1
+    assert client.received()[0] == {'type': 'DEALT', 'kept': kept}
+    # A client may send anything.
+    client.send('LEAVE', name='tea', kept={'stream': 'tea', 'epoch': '', 'offset': 1})
