@@ -226,6 +226,26 @@ def test_a_mistake_is_refused_before_anything_is_kept(db, mistake):
     assert not StreamMessage.objects.exists()
 
 
+@pytest.mark.parametrize('name', ['tea', 'milk', 'ä', 'a\0b'])
+def test_a_position_in_another_stream_is_refused(client, name):
+    # It was taken for one in this stream: the client was told that all was lost, or had less than it should.
+    say(name, 'a', 'b')
+    say('coffee', 'c')
+    here, elsewhere = Stream(name).position(), Stream('coffee').position()
+    for since in (elsewhere, Stream('coffee').history()[0]['kept']):
+        with pytest.raises(ValueError, match="'coffee', and not in"):
+            Stream(name).history(since=since)
+        with pytest.raises(ValueError, match="'coffee', and not in"):
+            client.send('FOLLOW', name=Stream(name).name, since=since)
+    assert not Stream(name).followers().exists()
+    client.received()
+    # One that names none is taken as it is.
+    del elsewhere['stream']
+    assert Stream('coffee').history(since=elsewhere) == Stream(name).history(since=here) == []
+    client.send('FOLLOW', name=Stream(name).name, since=here)
+    assert client.received()[0]['since']['offset'] == 2
+
+
 def test_messages_beyond_the_retention_are_removed_in_parts_and_then_lost(client, settings):
     settings.SOCKETS = {'STREAM_MAX_MESSAGES': 3}
     client.send('FOLLOW', name='tea')
