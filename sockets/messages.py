@@ -152,13 +152,41 @@ def decode(text):
 
 
 def encode(content):
-    """Return the text of ``content``, a ``dict`` of what Django's JSON encoder knows; else raise ``TypeError``."""
+    """Return the text of ``content``, a ``dict`` of what Django's JSON encoder knows; else raise ``TypeError``.
+
+    Also for what clients would take for a message of a stream, and keep from the page: it has come from ``history()``.
+    """
+    text = text_of(content)
+    if KEPT in content or PAYLOAD in content:
+        _refuse_place(content)
+    return text
+
+
+def text_of(content):
+    """Return the text of ``content``, whatever it says."""
     if not isinstance(content, dict):
         raise TypeError(f'A message is a dict, not {type(content).__name__}: {content!r:.100}')
     try:
         return _encoder().encode(content)
     except (ValueError, OverflowError, RecursionError) as error:
         raise TypeError(f'This message cannot be JSON: {error}') from error
+
+
+def kept_error():
+    """Return the ``TypeError`` of somebody who sends a content with a place in a stream."""
+    return TypeError(
+        f'The key {KEPT!r} is not yours to set: it says where a message is in its stream. To send what history() '
+        "returns, put it into a content of your own: {'type': 'OLDER', 'messages': [...]}."
+    )
+
+
+def _refuse_place(content):
+    # As clients unwrap what comes through a demultiplexer.
+    while isinstance(content, dict):
+        kept = content.get(KEPT)
+        if isinstance(kept, dict) and 'epoch' in kept and 'offset' in kept:
+            raise kept_error()
+        content = None if TYPE in content else content.get(PAYLOAD)
 
 
 def fields(content):

@@ -218,6 +218,17 @@ def test_a_result_that_is_not_a_dict_is_ignored(connection, monkeypatch, returne
     assert connection.send({'type': 'RETURN', 'ref': 0}) == [{'type': 'ACK', 'ref': 0}]
 
 
+@pytest.mark.parametrize('returned, count', [(['a'], 1), ((), 1), ('text', 1), (None, 0), (7, 0), ({'type': 'X'}, 0)])
+@both_ways
+def test_with_debug_the_log_says_what_of_a_result_no_client_gets(
+    connection, monkeypatch, caplog, settings, returned, count
+):
+    settings.DEBUG = True
+    monkeypatch.setattr(Handler, 'returns', returned)
+    connection.send({'type': 'RETURN', 'ref': 0})
+    assert caplog.text.count('Return a dict') == count
+
+
 @pytest.mark.parametrize(
     'returned', [{'x': object()}, {'x': float('nan')}, {(1, 2): 3}, {'x': {1, 2}}, {'x': b'bytes'}]
 )

@@ -362,6 +362,34 @@ def test_a_view_may_take_over_what_another_view_answers_but_not_twice(only):
     assert 'Twice.on_add>' in message.msg and 'Twice.on_add_again>' in message.msg
 
 
+@pytest.mark.parametrize(
+    'pattern, sends, count',
+    [
+        ('RESUME', {}, 1),
+        # These have always been for a site to answer in its own way, and no regex takes the place of RESUME.
+        ('HELLO', {}, 0),
+        ('PING', {}, 0),
+        ('resume', {}, 0),
+        (re.compile('RESUME$'), {}, 0),
+        ('ADD', {'FOLLOWING': None}, 1),
+        ('ADD', {'PING': None, 'SAID': None}, 0),
+        ('RESUME', {'FOLLOWING': None}, 2),
+    ],
+)
+@pytest.mark.parametrize('where', ['alone', 'base', 'demultiplexer'])
+def test_what_takes_the_place_of_the_frames_of_streams_is_named(only, pattern, sends, count, where):
+    # A client that came back got nothing of what it had missed, and no word.
+    routes = (*RoutedSocketHandler.routes, (pattern, 'on_add'))
+    handler = type('Handler', (Base,), {'routes': routes, 'sends': sends})
+    if where == 'base':
+        handler = type('Heir', (handler,), {})
+    elif where == 'demultiplexer':
+        handler = type('Whole', (SocketDemultiplexer,), {'streams': {'part': handler}})
+    messages = only([route_class(handler)])
+    assert ids(messages) == ['sockets.W024'] * count
+    assert all('Handler' in message.msg for message in messages)
+
+
 def test_the_list_of_checks_in_the_documentation_is_complete():
     files = [*(ROOT / 'sockets/checks').glob('*.py'), *(ROOT / 'sockets/engines').glob('*/*.py')]
     known = {id for path in files for id in re.findall(r'sockets\.[EW]\d{3}', path.read_text())}

@@ -27,6 +27,7 @@ def page(monkeypatch):
     modules = {}
     for name, text in re.findall(r'^```python\n# (\S+)\.py\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL):
         modules[name] = module = types.ModuleType(name.replace('/', '.'))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(compile(text, name, 'exec'), module.__dict__)
     with testing.sandbox():
         yield modules.__getitem__
@@ -59,6 +60,42 @@ def test_the_history_of_a_chat_takes_ten_lines(page):
     assert texts(missed(carol, carol.received()[0])['messages']) == [f'{n}' for n in range(10, 60)]
     (block,) = re.findall(r'^```python\n# chat/streams\.py\n.*?    socket = (.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)
     assert len([line for line in block.splitlines() if line]) <= 10
+
+
+def test_the_page_around_it_leads_to_the_view_and_its_socket(page, monkeypatch):
+    (entry,) = page('chat/urls').urlpatterns
+    assert entry.resolve('chat/tea-1/').func.view_class is page('chat/streams').Room
+    assert page('chat/routing').channel_routing
+    room = '^/chat/(?P<room>[\\w-]+)/$'
+    assert room in PAGE
+    handler = page('chat/streams').Room.socket.Handler
+    client = SocketClient('/chat/tea-1/', handler=handler, pattern=room).connect()
+    assert [content['stream'] for content in client.received()] == ['room:tea-1']
+    (block,) = re.findall(r'^```html\n<!-- chat/templates/.*?(\{.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)
+    printed = Template(block).render(Context({'room': 'tea-1'}))
+    assert '<title>tea-1</title>' in printed
+    # The script that it needs comes before its own, which runs after it.
+    assert re.findall('<script type="module"( src=)?', printed) == [' src=', '']
+
+
+def test_who_is_no_member_does_not_follow(page, alice):
+    options = {'handler': page('chat/members').Members.socket.Handler, 'pattern': r'^/members/(?P<room>\w+)/$'}
+    stranger = SocketClient('/members/tea/', user=alice, **options).connect()
+    assert stranger.close_code == 4403 and not Stream('members:tea').followers().exists()
+    alice.groups.add(Group.objects.create(name='tea'))
+    member = SocketClient('/members/tea/', user=alice, **options).connect()
+    assert [content['stream'] for content in member.received()] == ['members:tea']
+    assert Stream('members:tea').followers().count() == 1
+
+
+def test_who_follows_may_read_all_that_is_kept(page):
+    handler = page('chat/streams').Room.socket.Handler
+    for n in range(60):
+        Stream('room:tea').send_action('SAID', text=f'{n}')
+    client = SocketClient('/chat/tea/', handler=handler, pattern=r'^/chat/(?P<room>\w+)/$').connect()
+    (following,) = client.received()
+    everything = missed(client, {**following, 'since': {'epoch': following['epoch'], 'offset': 0}})
+    assert len(everything['messages']) == 60
 
 
 @pytest.mark.django_db(transaction=True)

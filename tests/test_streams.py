@@ -229,6 +229,26 @@ def test_a_mistake_is_refused_before_anything_is_kept(db, mistake):
     assert not StreamMessage.objects.exists()
 
 
+@pytest.mark.parametrize('name', ['tea', 'milk', 'ä', 'a\0b'])
+def test_a_position_in_another_stream_is_refused(client, name):
+    # It was taken for one in this stream: the client was told that all was lost, or had less than it should.
+    say(name, 'a', 'b')
+    say('coffee', 'c')
+    here, elsewhere = Stream(name).position(), Stream('coffee').position()
+    for since in (elsewhere, Stream('coffee').history()[0]['kept']):
+        with pytest.raises(ValueError, match="'coffee', and not in"):
+            Stream(name).history(since=since)
+        with pytest.raises(ValueError, match="'coffee', and not in"):
+            client.send('FOLLOW', name=Stream(name).name, since=since)
+    assert not Stream(name).followers().exists()
+    client.received()
+    # One that names none is taken as it is.
+    del elsewhere['stream']
+    assert Stream('coffee').history(since=elsewhere) == Stream(name).history(since=here) == []
+    client.send('FOLLOW', name=Stream(name).name, since=here)
+    assert client.received()[0]['since']['offset'] == 2
+
+
 def test_messages_beyond_the_retention_are_removed_in_parts_and_then_lost(client, settings):
     settings.SOCKETS = {'STREAM_MAX_MESSAGES': 3}
     client.send('FOLLOW', name='tea')
@@ -687,3 +707,44 @@ def test_lower_limits_reach_streams_in_which_nothing_is_said(client, settings, m
     assert [message['text'] for message in Stream('tea').history()] == list(left)
     assert [message['text'] for message in Stream('own').history()] == ['own']
     assert not retention.beyond_settings().exists()
+
+
+@pytest.mark.parametrize(
+    'send',
+    [
+        lambda client, content: client.request('RETURN'),
+        lambda client, content: client.send('SEND'),
+        lambda client, content: client.socket.send_json(content),
+        lambda client, content: Socket.objects.send_json(content),
+        lambda client, content: Socket.objects.send_json(
+            {'stream': 'a', 'payload': {'stream': 'b', 'payload': content}}
+        ),
+        lambda client, content: Stream('milk').send_json(content),
+    ],
+)
+def test_what_history_returns_is_sent_within_a_content_of_ones_own(client, monkeypatch, send):
+    # Clients took it for a message that was pushed: a request was never answered, and no page got the others.
+    say('tea', 'a')
+    (content,) = Stream('tea').history()
+    routes = (*Room.routes, ('RETURN', lambda socket: content), ('SEND', lambda socket: socket.send_json(content)))
+    with SocketClient('/room/', handler=type('Handler', (Room,), {'routes': routes})) as client:
+        with pytest.raises(TypeError, match='OLDER'):
+            send(client, content)
+
+
+def test_what_history_returns_is_sent_through_a_demultiplexer_within_a_content_of_ones_own(db):
+    part = type('Part', (Room,), {'routes': (('RETURN', lambda socket: Stream('tea').history()[0]),)})
+    whole = type('Whole', (SocketDemultiplexer,), {'streams': {'part': part}})
+    with SocketClient('/room/', handler=whole) as client:
+        say('tea', 'a')
+        with pytest.raises(TypeError, match='OLDER'):
+            client.send_json({'stream': 'part', 'payload': {'type': 'RETURN', 'ref': 1}})
+
+
+@pytest.mark.parametrize('kept', [True, 7, 'x', [1], {'cards': 2}, None])
+def test_a_field_that_is_no_place_in_a_stream_is_sent_whatever_it_is_called(client, kept):
+    assert Socket.objects.send_json({'type': 'DEALT', 'kept': kept}) == 1
+    assert Socket.objects.send_json({'type': 'OLDER', 'payload': {'kept': {'epoch': '', 'offset': 1}}}) == 1
+    assert client.received()[0] == {'type': 'DEALT', 'kept': kept}
+    # A client may send anything.
+    client.send('LEAVE', name='tea', kept={'stream': 'tea', 'epoch': '', 'offset': 1})

@@ -3,7 +3,7 @@ import re
 
 import pytest
 from django.core.management import call_command
-from django.template import Context, Template
+from django.template import Context, Template, TemplateSyntaxError
 
 from sockets.streams import Stream
 
@@ -54,3 +54,18 @@ def test_no_name_of_a_stream_ends_the_element(name):
     data = printed.split('positions>', 1)[1][: -len('</script>')]
     assert not set(data) & set('<>&')
     assert json.loads(data)[0]['stream'] == name
+
+
+def test_a_stream_position_without_a_position_is_a_mistake_of_the_template():
+    # It printed that the page has read no stream, and the page missed what came before its socket.
+    with pytest.raises(TemplateSyntaxError, match='{% stream_position position %}'):
+        Template('{% load sockets %}{% stream_position %}').render(Context())
+
+
+@pytest.mark.parametrize('context', [{}, {'position': None}, {'position': ''}, {'position': {}}])
+@pytest.mark.parametrize('name', ['position', 'position.of_tea', 'page.position'])
+def test_a_variable_that_the_context_lacks_is_named_as_what_is_missing(context, name):
+    if context == {'position': {}} and name == 'position':
+        return
+    with pytest.raises(TypeError, match='not in the context'):
+        Template('{% load sockets %}{% stream_position ' + name + ' %}').render(Context(context))

@@ -5,7 +5,7 @@ import re
 from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
-from .. import engine
+from .. import engine, messages
 from ..connection import calls
 from ..declaration import authentication, handler_classes
 from ..router import attached_routers
@@ -18,7 +18,7 @@ from .installation import is_checkable
 def check_handlers(app_configs=None, **kwargs):
     """W003: handlers that the routing does not lead to; E008: URL arguments that the path does not give; E011:
     middleware that cannot be used; E013: authentications that cannot; W009: routes that never match; W016: sockets that ask for less than their page;
-    W017: functions of a subclass that are not called.
+    W017: functions of a subclass that are not called; W024: routes and frames that take the place of those of streams.
     """
     if not is_checkable():
         return []
@@ -34,6 +34,7 @@ def check_handlers(app_configs=None, **kwargs):
         *_broken_middleware(handlers),
         *_broken_authentications(handlers),
         *_hidden_routes(handlers),
+        *_in_place_of_streams(handlers),
         *view_checks.check(attached_routers, handlers),
     ]
 
@@ -151,3 +152,24 @@ def _hidden_routes(handlers):
                     id='sockets.W009',
                     hint='Remove one of them, or define the one that is to win last.',
                 )
+
+
+def _in_place_of_streams(handlers):
+    """Find routes that get what clients ask of streams, and declared frames that ``sockets.js`` takes for those of streams."""
+    classes = [*handlers, *(part for handler in handlers for part in getattr(handler, 'streams', {}).values())]
+    for handler in dict.fromkeys(cls for part in classes for cls in part.__mro__ if hasattr(cls, '_route_table')):
+        for route in handler_classes.own_routes(handler):
+            if route.pattern == messages.RESUME:
+                yield Warning(
+                    f'{route!r} of {handler.__name__} gets the frames by which clients ask for what they have missed of streams.',
+                    obj=handler,
+                    id='sockets.W024',
+                    hint='Call the type something else. If its connections never follow a stream, silence this.',
+                )
+        if messages.FOLLOWING in vars(handler).get('sends', ()):
+            yield Warning(
+                f'{handler.__name__} sends the type {messages.FOLLOWING!r}, which tells clients where a stream stands.',
+                obj=handler,
+                id='sockets.W024',
+                hint='Call the type something else.',
+            )

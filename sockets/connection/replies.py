@@ -29,6 +29,13 @@ def reply_of(handler, result, ref):
     if isinstance(result, DATA):
         return {'bytes': envelopes.wrap(bytes(result), ref)}
     content = result if isinstance(result, dict) else None
+    if settings.DEBUG and isinstance(result, (list, tuple, str)):
+        logger.warning(
+            '%s at %r has returned a %s, which no client gets. Return a dict, such as {"items": [...]}.',
+            type(handler).__name__,
+            handler.path,
+            type(result).__name__,
+        )
     if ref is not None:
         content = {messages.TYPE: messages.ACK} if content is None else content
         content = {**content, messages.REF: ref}

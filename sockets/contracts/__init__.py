@@ -137,7 +137,7 @@ def check_sent(handler, content):
         return
     try:
         # As a client gets it: a date is a text.
-        content = json.loads(messages.encode(content))
+        content = json.loads(messages.text_of(content))
     except TypeError:
         # The handler has an encoding of its own, which knows more than JSON.
         pass

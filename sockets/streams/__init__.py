@@ -44,7 +44,7 @@ class Stream:
         """
         text = messages.encode(content)
         if messages.KEPT in content:
-            raise TypeError(f'The key {messages.KEPT!r} is not yours to set: it says where a message is in its stream.')
+            raise messages.kept_error()
         using = database()
         StreamMessage.objects.using(using).create(key=self.key, name=self.name, text=text)
         transaction.on_commit(partial(numbering.number_and_push, self), using=using)
@@ -66,7 +66,7 @@ class Stream:
         """Return contents, each with its ``kept``, oldest first: the last ``limit``, or the first after ``since``.
 
         ``since`` is what ``position()`` has returned, or the ``kept`` of a message. If that is of another epoch, or beyond
-        the end, the last ``limit`` are returned.
+        the end, the last ``limit`` are returned. To send them to a client, put the list into a content of your own.
         """
         return replays.history(self, since, limit)
 

@@ -36,10 +36,10 @@ AGAIN_AFTER = 1, 4, 16
 
 def follow(handler: Any, name: str, since: Any, last: Any) -> None:
     """Note that the connection of ``handler`` follows the stream ``name``, and have it told where that stands."""
-    if since is not None:
-        check_position(since)
-    check_limit('last', last)
     key, row = key_of(name), handler.row
+    if since is not None:
+        check_position(since, printable(name))
+    check_limit('last', last)
     if row is None:
         raise RuntimeError(f'Cannot follow {name!r:.40} before the connection is accepted.')
     envelope = envelope_of(handler)

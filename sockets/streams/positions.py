@@ -27,19 +27,21 @@ def is_position(value: Any) -> bool:
     return isinstance(epoch, str) and type(offset) is int and 0 <= offset <= _LARGEST
 
 
-def check_position(value: Any) -> Any:
-    """Return ``value`` if it is a position; else raise ``TypeError``."""
+def check_position(value: Any, stream: Optional[str] = None) -> Any:
+    """Return ``value`` if it is a position; else raise ``TypeError``. ``ValueError`` if it is not one in ``stream``."""
     if not is_position(value):
         raise TypeError(
             f"A position is what Stream.position() returns, {{'epoch': 'k3f9', 'offset': 12}}, not {value!r:.100}."
         )
+    if stream is not None and value.get('stream', stream) != stream:
+        raise ValueError(f'This is a position in the stream {value["stream"]!r:.100}, and not in {stream!r:.100}.')
     return value
 
 
-def check_limit(name: str, value: Any) -> Any:
+def check_limit(name: str, value: Any, unit: str = '') -> Any:
     """Return ``value``, a positive whole number or ``None``; else raise ``TypeError`` that names it."""
     if value is not None and (type(value) is not int or not 0 < value < 2**31):
-        raise TypeError(f'{name} is a positive whole number, not {value!r:.40}.')
+        raise TypeError(f'{name} is a positive whole number{unit}, not {value!r:.60}.')
     return value
 
 

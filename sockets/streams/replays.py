@@ -139,7 +139,7 @@ def history(stream, since, limit):
     """Return what ``Stream.history()`` does."""
     check_limit('limit', limit)
     if since is not None:
-        check_position(since)
+        check_position(since, stream.name)
     using = database()
     head = StreamHead.objects.using(using).filter(pk=stream.key).first()
     if head is None or limit is None:

@@ -23,6 +23,11 @@ def stream_position(*positions):
     """Return the element that tells ``sockets.js`` up to where the page has the messages of streams: ``positions`` as
     ``Stream.position()`` returns them, or the ``kept`` of a message. ``TypeError`` for anything else.
     """
+    if not positions:
+        raise template.TemplateSyntaxError(
+            'stream_position has no position to print: write {% stream_position position %}, and have the view put '
+            "Stream(name).position() into its context as 'position'."
+        )
     data = json.dumps([_position(position) for position in positions], separators=(',', ':'))
     # As Django's json_script does: nothing in a name ends the element.
     for character in '<>&':
@@ -31,6 +36,12 @@ def stream_position(*positions):
 
 
 def _position(position):
+    # What Django makes of a variable that the context lacks.
+    if position in ('', None):
+        raise TypeError(
+            'A position is what Stream.position() returns, and stream_position was given nothing: a variable of this name is '
+            'not in the context of the template. Have the view put it there.'
+        )
     check_position(position)
     if not isinstance(position.get('stream'), str):
         raise TypeError(

@@ -92,7 +92,7 @@ class SocketClient(StreamReader):
 
     def send_json(self, content: Dict[str, Any]) -> None:
         """Send ``content``, made of what Django's JSON encoder knows."""
-        self.send_text(messages.encode(content))
+        self.send_text(messages.text_of(content))
 
     def send_text(self, text: str) -> None:
         """Send a text frame, JSON or not."""

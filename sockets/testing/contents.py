@@ -26,6 +26,6 @@ def has_fields(content: Any, fields: Dict[str, Any]) -> bool:
 def _equal(value: Any, expected: Any) -> bool:
     """Return whether ``value``, which came as JSON, is ``expected``, or what JSON makes of that."""
     try:
-        return bool(value == expected or value == json.loads(messages.encode({'': expected}))[''])
+        return bool(value == expected or value == json.loads(messages.text_of({'': expected}))[''])
     except TypeError:
         return False

@@ -449,6 +449,30 @@ CHANNEL_LAYERS = {'default': {
     (directory / 'mysite/routing.py').write_text('channel_routing = []\n')
 
 
+def test_the_chat_of_the_page_about_streams_shows_in_each_window_what_was_said(tmp_path, run, open_browser):
+    start_project(tmp_path)
+    for block in Document('docs/how-to/streams.md').files('chat'):
+        block.write(tmp_path)
+    with (tmp_path / 'mysite/settings.py').open('a') as settings:
+        settings.write(
+            "INSTALLED_APPS += ['chat']\nCHANNEL_LAYERS['default']['ROUTING'] = 'chat.routing.channel_routing'\n"
+            "ROOT_URLCONF = 'chat.urls'\n"
+        )
+    manage(tmp_path, 'migrate')
+    port = servers.free_port()
+    run([sys.executable, 'manage.py', 'runserver', f'127.0.0.1:{port}'], port, cwd=tmp_path)
+    windows = [open_browser(), open_browser()]
+    for window in windows:
+        window.get(f'http://127.0.0.1:{port}/chat/tea-1/')
+    for number, window in enumerate(windows):
+        window.find_element('id', 'text').send_keys(f'line {number}', Keys.ENTER)
+    for window in windows:
+        assert eventually(lambda: all(f'line {n}' in window.find_element('id', 'log').text for n in range(2)))
+    windows[0].refresh()
+    assert eventually(lambda: 'line 0' in windows[0].find_element('id', 'log').text)
+    assert [entry for entry in windows[0].get_log('browser') if entry['source'] == 'javascript'] == []
+
+
 def test_bare_consumers_and_what_becomes_of_them_say_the_same(tmp_path):
     page = Document('docs/how-to/migrate-from-channels.md')
     start_project(tmp_path)
