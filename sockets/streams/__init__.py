@@ -6,10 +6,10 @@ from typing import Any, Dict, List, Optional
 from django.db import transaction
 
 from .. import engine, messages
-from ..models import Membership, Socket, SocketQuerySet, StreamHead, StreamMessage
+from ..models import Membership, Socket, SocketQuerySet, StreamMessage
 from . import numbering, replays, retention
 from .positions import Position, check_limit, position_of
-from .tables import database, key_of, printable
+from .tables import database, heads, key_of, printable
 
 __all__ = ['Stream']
 
@@ -59,7 +59,7 @@ class Stream:
         A view that asks for it before it runs its other queries, and prints it with ``{% stream_position %}``, has its page
         miss nothing.
         """
-        head = StreamHead.objects.using(database()).filter(pk=self.key).first()
+        head = heads().filter(pk=self.key).first()
         return position_of(self.name, head)
 
     def history(self, since: Optional[Position] = None, limit: int = 100) -> 'List[Dict[str, Any]]':

@@ -14,10 +14,10 @@ from django.db import connections, transaction
 from .. import rates
 from ..connection.memory import memories
 from ..execution import background
-from ..models import Membership, StreamHead
+from ..models import Membership
 from . import pushes
 from .positions import check_limit, check_position, position_of
-from .tables import database, key_of, membership_key, printable
+from .tables import database, heads, key_of, membership_key, printable
 
 logger = logging.getLogger('sockets')
 
@@ -279,12 +279,12 @@ def tell(due: Any) -> Any:
 
     Return those that the layer did not take it for.
     """
-    heads = StreamHead.objects.using(database()).in_bulk(list(due))
+    found = heads().in_bulk(list(due))
     untold: Any = {}
     for key, waiting in due.items():
         texts: Any = {}
         for one in waiting:
-            texts.setdefault((one.text(heads.get(key)), one.envelope), []).append(one)
+            texts.setdefault((one.text(found.get(key)), one.envelope), []).append(one)
         for (text, envelope), those in texts.items():
             if not pushes.send({envelope: [one.name for one in those]}, text):
                 untold.setdefault(key, []).extend(those)

@@ -3,6 +3,7 @@
 from functools import partial
 
 from . import Stream, following, numbering, pushes, replays, retention
+from .tables import heads
 
 # By the question that finds them.
 STEPS = {
@@ -16,8 +17,7 @@ look_at_settings = retention.look_at_settings
 
 def questions():
     """Return what is asked every second, as querysets by name."""
-    heads = retention.heads()
-    return {'unnumbered': numbering.unnumbered(), 'to_remind': heads.to_remind(), 'to_trim': heads.to_trim()}
+    return {'unnumbered': numbering.unnumbered(), 'to_remind': heads().to_remind(), 'to_trim': heads().to_trim()}
 
 
 def look_here():

@@ -6,11 +6,11 @@ import logging
 from django.conf import settings
 
 from .. import callbacks, fanout, messages
-from ..models import Socket, StreamHead
+from ..models import Socket
 from ..models.ends import in_seconds
 from ..models.queryset import check_declared
 from .positions import position_of
-from .tables import database, lock, short_transaction
+from .tables import database, heads, lock, short_transaction
 
 logger = logging.getLogger('sockets')
 
@@ -87,7 +87,7 @@ def remind(remind_after):
 
     ``remind_after`` are the seconds between two times.
     """
-    for head in StreamHead.objects.using(database()).to_remind().order_by('remind_at')[:100]:
+    for head in heads().to_remind().order_by('remind_at')[:100]:
         times = head.reminders + 1
         due = in_seconds(remind_after[times]) if times < len(remind_after) else None
         # One process does it.
@@ -105,7 +105,7 @@ def _note_reminders(head, was, times, remind_at):
         found = lock([head.key], using).get(head.key)
         if found is None or (found.epoch, found.offset, found.reminders) != (head.epoch, head.offset, was):
             return False
-        StreamHead.objects.using(using).filter(pk=head.pk).update(reminders=times, remind_at=remind_at)
+        heads().filter(pk=head.pk).update(reminders=times, remind_at=remind_at)
         return True
 
 

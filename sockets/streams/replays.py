@@ -8,10 +8,10 @@ import time
 
 from .. import messages
 from ..exceptions import FrameError
-from ..models import StreamHead, StreamMessage
+from ..models import StreamMessage
 from . import following
 from .positions import check_limit, check_position, is_lost, is_position, position_of
-from .tables import database, key_of, printable
+from .tables import database, heads, key_of, printable
 
 # How many messages one RESUMED has, of how many characters of JSON; a longer message comes alone.
 MAX_MESSAGES = 300
@@ -101,8 +101,7 @@ if hasattr(os, 'register_at_fork'):
 def read(key, epoch, offset, limit=MAX_MESSAGES):
     """Return the ``Replay`` for somebody who has read up to ``offset`` of ``epoch``."""
     using = database()
-    heads = StreamHead.objects.using(using).filter(pk=key)
-    head = heads.first()
+    head = heads().filter(pk=key).first()
     if is_lost(head, epoch, offset):
         return Replay(head, True, (), False)
     if head is None or offset == head.offset:
@@ -110,7 +109,7 @@ def read(key, epoch, offset, limit=MAX_MESSAGES):
     rows = _read_part(StreamMessage.objects.using(using).filter(key=key).order_by('offset'), offset, limit)
     if [row.offset for row in rows] != list(range(offset + 1, offset + 1 + len(rows))) or not rows:
         # Some were trimmed since the head was read.
-        return Replay(heads.first(), True, (), False)
+        return Replay(heads().filter(pk=key).first(), True, (), False)
     return Replay(head, False, rows, rows[-1].offset < head.offset)
 
 
@@ -141,7 +140,7 @@ def history(stream, since, limit):
     if since is not None:
         check_position(since, stream.name)
     using = database()
-    head = StreamHead.objects.using(using).filter(pk=stream.key).first()
+    head = heads().filter(pk=stream.key).first()
     if head is None or limit is None:
         return []
     rows = StreamMessage.objects.using(using).filter(key=stream.key, offset__gt=head.trimmed)

@@ -10,10 +10,10 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from .. import conf
-from ..models import StreamHead, StreamMessage
+from ..models import StreamMessage
 from ..models.ends import in_seconds
 from . import replays
-from .tables import database, lock, short_transaction
+from .tables import database, heads, lock, short_transaction
 
 logger = logging.getLogger('sockets')
 
@@ -30,11 +30,6 @@ TRIES = 3
 LOOK_EVERY = 3600
 
 _next_look = [0.0]
-
-
-def heads():
-    """Return all streams."""
-    return StreamHead.objects.using(database())
 
 
 def limits(head):

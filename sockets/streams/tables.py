@@ -25,6 +25,11 @@ def database():
     return Socket.objects.on_primary().db
 
 
+def heads():
+    """Return all streams."""
+    return StreamHead.objects.using(database())
+
+
 def membership_key(name, envelope):
     """Return the key under which a connection notes that it follows the stream ``name``, within ``envelope``."""
     text = f'{envelope or ""}\0{printable(name)}'.encode()
