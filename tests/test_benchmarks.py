@@ -11,7 +11,8 @@ from .servers import ROOT
 def modules(monkeypatch):
     """The modules of the benchmarks, which are scripts and import each other by name."""
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
-    names = 'client', 'compare', 'contenders', 'echo', 'fanout', 'figures', 'scale', 'sites', 'talkers', 'virtualenvs'
+    names = 'client', 'compare', 'contenders', 'echo', 'fanout', 'figures', 'scale', 'simulate', 'sites'
+    names += 'talkers', 'virtualenvs'
     before = {name: sys.modules.pop(name, None) for name in names}
     yield SimpleNamespace(**{name: __import__(name) for name in names})
     for name, module in before.items():
@@ -289,3 +290,26 @@ def test_a_checkout_has_the_package_of_its_commit_and_the_benchmarks_of_today(mo
         with pytest.raises(SystemExit, match='would be measured'):
             modules.compare.check_import(ROOT / 'docs', sys.executable)
     assert not root.exists()
+
+
+def test_the_simulation_agrees_with_what_was_measured_with_one_server_and_with_two(modules):
+    assert [name for name, _, _, agrees in modules.simulate.checked(1) if not agrees] == []
+
+
+def test_the_simulation_says_the_same_each_time_and_something_else_with_another_seed(modules):
+    def back(seed):
+        return modules.simulate.Crowd(seed, 2, 200, 10, 2).back
+
+    assert back(1) == back(1) != back(2)
+
+
+def test_a_part_of_the_simulation_is_full_sooner_if_there_is_less_of_it(modules):
+    few, many = (dict(modules.simulate.walls(*parts)) for parts in ((4, 1), (8, 2)))
+    assert few['PostgreSQL with 4 cores'] < many['PostgreSQL with 8 cores']
+    assert few['1 Redis server'] < many['2 Redis servers']
+
+
+def test_a_redis_that_hangs_costs_others_one_time_out(modules):
+    calm, troubled = (modules.simulate.Failover(1, 3, 8, away, seconds=10) for away in (0, 5))
+    assert calm.lost == 0 and calm.p(1) < 0.05
+    assert troubled.lost and 1 < troubled.p(1) <= 2 * modules.simulate.REDIS_TIMEOUT
