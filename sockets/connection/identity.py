@@ -10,7 +10,7 @@ from .. import conf, databases, engine
 from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
 from ..execution import coroutines, thread_state
-from . import identity_cache, sessions
+from . import identity_cache, sessions, signs_of_life
 
 _UNREAD = object()
 
@@ -87,6 +87,7 @@ class Identity:
         self._load()
         if self._row is _UNREAD:
             self._row = self._entry.row(self.user)
+            signs_of_life.tell(self._row, self.memory)
         return self._row
 
     @row.setter
@@ -197,6 +198,8 @@ class Identity:
         self._entry = cache.keep(self.memory, row, reading, self.deferred, _as_read(others, found))
 
     def _take(self, row):
+        if row is not None:
+            signs_of_life.tell(row, self.memory)
         self._row = row
         self._session_row = None if row is None or row.session_id is None else row.session
 
