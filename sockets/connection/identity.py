@@ -6,11 +6,12 @@ import json
 
 from django.db import router
 
-from .. import conf, databases, engine
+from .. import conf, engine
 from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
 from ..execution import coroutines, thread_state
 from . import identity_cache, sessions, signs_of_life
+from .openings import openings
 
 _UNREAD = object()
 
@@ -57,9 +58,7 @@ class Identity:
         """Return that of a new connection, which has no row, and whose session cookie is ``key``."""
         identity = cls(connection, memory)
         identity._row = None
-        with databases.on_primary():
-            store = auth.session_from_cookie(key)
-            identity._user = auth.user_of(store)
+        store, identity._user = openings.find(connection, key)
         identity._session = sessions.opened(store)
         if not auth.is_in_rows(store):
             # No row says it: it is as good as a password.
