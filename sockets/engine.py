@@ -36,9 +36,7 @@ def server_of(name):
 
 
 Endpoint = collections.namedtuple('Endpoint', 'handler pattern names')
-Endpoint.__doc__ = (
-    """A handler class, the regular expression of its path, and the names of its URL keyword arguments."""
-)
+Endpoint.__doc__ = """A handler class, the regular expression of its path, and its URL keyword arguments."""
 
 
 class Connection:
@@ -140,6 +138,10 @@ class Connection:
     def user_of_middleware(self):
         """Return the user whom a middleware of the engine has found for this connection, ``None`` if there is none."""
 
+    def waiting(self, count):
+        """Return the names and requests of ``count`` connections that wait in this process to be opened."""
+        return ()
+
     def header(self, name):
         """Return the header ``name`` of the request that asks for this connection, ``None`` if there is none."""
         raise NotImplementedError
@@ -194,9 +196,7 @@ class Engine:
         """Watch ``servers``, which have rows, until it is known which live: in a process that has just begun to look."""
 
     def next_look(self, questions):
-        """Wait for the next look of this process at what is in the database, about a second, and return the keys of what
-        ``questions()`` returns, querysets by name, that find something. ``None`` at once where nobody looks anyway.
-        """
+        """Wait about a second and return the keys of those of ``questions()``, querysets, that find something, or ``None``."""
         return None
 
     # What is sent.

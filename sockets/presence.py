@@ -14,6 +14,7 @@ from django.utils import timezone
 from . import callbacks, conf, engine, fanout
 from .access import auth
 from .connection import claims, identity_cache
+from .connection.signs_of_life import signs
 from .execution import background, thread_state
 from .models import Membership, Server, Socket
 from .models.servers import HEARTBEATS
@@ -176,6 +177,7 @@ def revoke_inactive():
 
 def start_housekeeper():
     """Have this process, a server or a worker, look after the rows from now on."""
+    signs.open()
     with _lock:
         if not _has_housekeeper():
             Housekeeper().start()

@@ -464,6 +464,7 @@ def test_a_process_has_one_housekeeper_which_survives_what_goes_wrong(monkeypatc
         raise OperationalError('away')
 
     monkeypatch.setattr(presence.Housekeeper, 'look', look)
+    monkeypatch.setattr(presence.signs, 'open', lambda: None)
 
     def sleep(seconds):
         if len(looks) >= 5:

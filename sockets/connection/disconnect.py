@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from .. import callbacks, engine, messages, signals
 from ..execution import thread_state
-from . import timing
+from . import signs_of_life, timing
 from .attempts import attempt
 from .calls import call
 from .identity import Identity
@@ -83,7 +83,10 @@ def _find_and_end(handler, code, looks=0):
         memories.forget(handler.channel_name)
         if looks < _LOOKS and not handler._connection.keeps_order:
             _try_again(handler.channel_name, handler.path, code, looks + 1)
-    elif removal.close(row, row._database):
+        return
+    # It may be noted when it was last heard.
+    signs_of_life.tell(row, memories.get(handler.channel_name))
+    if removal.close(row, row._database):
         _run(handler, row, code, None)
         if row.has_arrived:
             callbacks.end_later()

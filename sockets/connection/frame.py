@@ -15,6 +15,7 @@ from .attempts import attempt
 from .calls import pass_on
 from .identity import Identity
 from .memory import memories
+from .signs_of_life import signs
 
 logger = logging.getLogger('sockets')
 
@@ -47,7 +48,7 @@ class Frame:
             connection, ref, began = handler._connection, None, time.perf_counter()
             memory = memories.get(connection.name)
             identity = handler._identity = Identity(connection, memory, handler._deferred)
-            if memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION):
+            if memory.is_due(time.monotonic(), signs.resolution()) and not signs.take(connection, memory):
                 yield None
                 attempt(handler, _note_life, connection, memory)
             try:

@@ -6,11 +6,12 @@ import json
 
 from django.db import router
 
-from .. import conf, databases, engine
+from .. import conf, engine
 from ..access import auth
 from ..exceptions import ConnectionRevoked, RowMissing
 from ..execution import coroutines, thread_state
-from . import identity_cache, sessions
+from . import identity_cache, sessions, signs_of_life
+from .openings import openings
 
 _UNREAD = object()
 
@@ -57,9 +58,7 @@ class Identity:
         """Return that of a new connection, which has no row, and whose session cookie is ``key``."""
         identity = cls(connection, memory)
         identity._row = None
-        with databases.on_primary():
-            store = auth.session_from_cookie(key)
-            identity._user = auth.user_of(store)
+        store, identity._user = openings.find(connection, key)
         identity._session = sessions.opened(store)
         if not auth.is_in_rows(store):
             # No row says it: it is as good as a password.
@@ -87,6 +86,7 @@ class Identity:
         self._load()
         if self._row is _UNREAD:
             self._row = self._entry.row(self.user)
+            signs_of_life.tell(self._row, self.memory)
         return self._row
 
     @row.setter
@@ -197,6 +197,8 @@ class Identity:
         self._entry = cache.keep(self.memory, row, reading, self.deferred, _as_read(others, found))
 
     def _take(self, row):
+        if row is not None:
+            signs_of_life.tell(row, self.memory)
         self._row = row
         self._session_row = None if row is None or row.session_id is None else row.session
 

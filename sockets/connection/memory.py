@@ -11,6 +11,8 @@ class Memory:
     __slots__ = (
         'since',
         'noted',
+        'heard',
+        'is_unwritten',
         'buckets',
         'bad_frames',
         'user',
@@ -25,8 +27,11 @@ class Memory:
 
     def __init__(self, now):
         self.since = now
-        # Never, as far as we know.
-        self.noted = None
+        # When its client has sent a frame of which its row knows, or is to know, and when the last one. Never, as far as we
+        # know.
+        self.noted = self.heard = None
+        # Whether the row has yet to be told.
+        self.is_unwritten = False
         # Per route, or None for all others: tokens, and when they were counted. Made when a rate is first asked: most
         # connections are idle or have none.
         self.buckets = None
@@ -47,7 +52,10 @@ class Memory:
         self.is_in_doubt = False
 
     def is_due(self, now, resolution):
-        """Whether its row should be told that it is alive; if so, it will be due again after ``resolution``."""
+        """Note that its client has sent a frame; return whether its row should be told. Then it will be due again after
+        ``resolution``.
+        """
+        self.heard = now
         if self.noted is not None and now - self.noted < resolution:
             return False
         self.noted = now
@@ -93,6 +101,10 @@ class Memories:
             memory = self._memories.setdefault(channel_name, Memory(now))
         return memory
 
+    def knows(self, channel_name, memory):
+        """Return whether ``memory`` is that of the connection of that name, which has not ended as far as is known here."""
+        return self._memories.get(channel_name) is memory
+
     def take(self, channel_name):
         """Forget a connection that has ended, and return its ``Memory``."""
         return self._memories.pop(channel_name, None) or Memory(time.monotonic())
@@ -111,7 +123,7 @@ class Memories:
     def _sweep(self, now):
         for name, memory in list(self._memories.items()):
             # Nobody else could say whose session it is. Where there is such a key, this process is told of the end.
-            if memory.session_key is None and now - max(memory.noted or 0, memory.since) > self.forget_after:
+            if memory.session_key is None and now - max(memory.heard or 0, memory.since) > self.forget_after:
                 self._memories.pop(name, None)
 
 

@@ -13,7 +13,7 @@ from . import local_queues
 from .leases import FileLeases
 from .local_groups import LocalGroups
 from .local_queues import LocalQueues
-from .mailboxes import FRAMES, Mailboxes
+from .mailboxes import CONNECT, FRAMES, Mailboxes
 
 # Seconds that a handshake may take before daphne resets the client, and seconds that daphne has to tell us of it.
 _HANDSHAKE_TIMEOUT = 5
@@ -161,6 +161,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Count messages that senders have dropped: a dict of numbers by server."""
         with self._queues.lock:
             self._queues.dropped.update(servers)
+
+    def waiting_connects(self, count):
+        """Return ``count`` of the connects that nobody has taken yet, the next ones first."""
+        with self._queues.lock:
+            return self._mailboxes.first_of(CONNECT, count)
 
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any, waits or is being handled."""

@@ -102,6 +102,10 @@ class ReadyQueues:
         queues = self._queues
         return {channel: next(iter(queues[channel].values())) for channel in channels if channel in queues}
 
+    def first(self, channel, count):
+        """Return ``count`` of the mailboxes in the queue of ``channel``, as a list."""
+        return list(itertools.islice(self._queues.get(channel, {}).values(), count))
+
     def length(self, channel):
         """Return how many mailboxes are in the queue of ``channel``."""
         return len(self._queues.get(channel, ()))

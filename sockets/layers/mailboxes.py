@@ -183,6 +183,10 @@ class Mailboxes:
         """Return how many connections or channels have a message of ``channel`` that can be taken."""
         return self._ready.length(channel)
 
+    def first_of(self, channel, count):
+        """Return ``count`` of the messages of ``channel`` that can be taken, the next ones first."""
+        return [box.messages[0].message for box in self._ready.first(channel, count)]
+
     def waited(self, channels, now):
         """Return how many seconds the message has waited that ``take`` would return; 0 if there is none."""
         return max([now - box.messages[0].since for box in self._ready.heads(channels).values()], default=0)

@@ -191,6 +191,10 @@ class RedisChannelLayer(RedisHosts):
         """Forget a connection of this process if nobody has taken its connect yet; return whether that was so."""
         return self._local.withdraw(connection)
 
+    def waiting_connects(self, count):
+        """Return ``count`` of the connects of this process that nobody has taken yet, the next ones first."""
+        return self._local.waiting_connects(count)
+
     def is_idle(self, connection=None):
         """Whether no frame of ``connection``, or of any of this process, waits here or is being handled."""
         # What is being posted includes disconnects.

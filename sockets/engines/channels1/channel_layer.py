@@ -95,6 +95,10 @@ class Adapter:
         """Say that this thread handles no more frames."""
         self._ask('release', lambda layer: None)
 
+    def waiting_connects(self, count):
+        """Return ``count`` of the connects that no worker of this process has taken yet, the next ones first."""
+        return self._ask('waiting_connects', lambda layer, count: (), count)
+
     def withdraw(self, name):
         """Take back the connect of a connection that no worker has taken yet; return whether that was done."""
         return self._ask('withdraw', lambda layer, name: False, name)

@@ -59,6 +59,9 @@ class Connection(engine.Connection):
     def recall(self, handshake_text):
         request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
 
+    def waiting(self, count):
+        return [(content['reply_channel'], content) for content in adapted(self.layer).waiting_connects(count)]
+
     def header(self, name):
         return handshakes.header(self.content, name)
 

@@ -31,6 +31,8 @@ class Connects:
         self.turned_away = 0
         self._admission = Admission()
         self._lock = threading.Lock()
+        # The connections that wait, by name, in the order in which they came. Some of them have left.
+        self.line = {}
 
     def ask(self):
         """Return ``None`` if a client may wait for a thread, or the seconds after which it is to come back."""
@@ -42,6 +44,18 @@ class Connects:
         """Note that a thread has taken a connect."""
         with self._lock:
             self._admission.taken(time.monotonic(), self.pool.waiting)
+
+    def first(self, count):
+        """Return the names and scopes of the first ``count`` that wait. On any thread."""
+        found = []
+        for connection in list(self.line.values()):
+            if connection.is_ending:
+                self.line.pop(connection.name, None)
+            else:
+                found.append((connection.name, connection.scope))
+                if len(found) == count:
+                    break
+        return found
 
     async def put_off(self, seconds, subprotocol, scope, receive, send):
         """Tell a client to come back after ``seconds``: with 1013, which a page is told of, or with 503 if it is one of many."""
@@ -67,8 +81,15 @@ def take_ticket(connection):
 
 
 def opened(connection, handler):
-    """Yield the steps in which ``connection`` is opened; the first one is on the thread that has time for it."""
-    connection.server.connects.taken()
+    """Return the steps in which ``connection`` is opened; the first one is on the thread that has time for it."""
+    connection.server.connects.line[connection.name] = connection
+    return _opened(connection, handler)
+
+
+def _opened(connection, handler):
+    connects = connection.server.connects
+    connects.taken()
+    connects.line.pop(connection.name, None)
     if take_ticket(connection) and not (connection.has_ended or connection.incoming.has_left()):
         yield from connect.connect(handler)
 

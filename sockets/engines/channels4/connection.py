@@ -51,9 +51,7 @@ class Connection(Ended):
 
     def __init__(self, server, handler, scope, path, kwargs, receive, send):
         super().__init__(server.new_name(), path, kwargs, scope)
-        self.server = server
-        self.handler = handler
-        self.accepted = False
+        self.server, self.handler, self.accepted = server, handler, False
         self.incoming = Incoming(receive, self.refuse_more)
         self.outgoing = Outgoing(send, server.begin_task, self.cut_off, False, admission.can_answer(scope))
         # The last message of a frame, which is sent when that has been handled.
@@ -65,8 +63,7 @@ class Connection(Ended):
         self.coroutine = None
         # Frames that are still handled while the server stops, None while it does not.
         self.frames_left = None
-        self.code = 1006
-        self.task = None
+        self.code, self.task = 1006, None
         self.ticket = [admission.WAITS]
         # When the event came that is handled, in the loop's time; None while none is.
         self.busy_since = None
@@ -163,6 +160,9 @@ class Connection(Ended):
     def _end(self):
         handler = self.handler(self, Message('websocket.disconnect', {'code': self.code}, self))
         steps.on_thread(handler, self.scope.get('root_path'), disconnect.disconnect, handler, self.code)
+
+    def waiting(self, count):
+        return self.server.connects.first(count)
 
     def put(self, message, is_last=False):
         if is_last:
