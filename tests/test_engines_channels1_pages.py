@@ -388,7 +388,7 @@ def test_a_websocket_gets_the_same_root_path(server, settings, name, script_name
     )
     ((channel, content),) = server.layer.sent
     assert channel == 'websocket.connect'
-    connection = Connection(Message(content, channel, server.layer))
+    connection = Connection(server.layer, content, channel)
     again = connection.handshake_again(lambda: connection.handshake_text('sessionid'))
     for request in (connection.handshake(), again):
         assert request.META['SCRIPT_NAME'] == script_name

@@ -19,15 +19,11 @@ class Connection(engine.Connection):
     # Not the message, nor its consumer: they know this, and a circle of references would keep each frame for a while.
     __slots__ = ('layer', 'content', 'channel')
 
-    def __init__(self, message):
-        super().__init__(
-            message.reply_channel.name,
-            message.content.get('path'),
-            accepted=message.channel.name != 'websocket.connect',
-        )
-        self.layer = message.channel_layer
-        self.content = message.content
-        self.channel = message.channel.name
+    def __init__(self, layer, content, channel):
+        super().__init__(content['reply_channel'], content.get('path'), channel != 'websocket.connect')
+        self.layer = layer
+        self.content = content
+        self.channel = channel
 
     @property
     def keeps_order(self):

@@ -61,16 +61,34 @@ class IncomingMessage(Message):
         return session
 
 
+def _prepare(consumer, message):
+    message.reply_channel = ReplyChannel(consumer, message.reply_channel)
+    if type(message) is Message:
+        message.__class__ = IncomingMessage
+
+
+class _LateMessage:
+    """The message of a consumer that was made without one: few functions ask for it."""
+
+    def __get__(self, consumer, owner):
+        if consumer is None:
+            return self
+        connection = consumer._connection
+        message = consumer.message = Message(connection.content, connection.channel, connection.layer)
+        _prepare(consumer, message)
+        return message
+
+
 class Consumer(OwnConnection, WebsocketConsumer):
     """One event of one connection, as Channels hands it over. The methods are those of its own consumers."""
 
     _has_channel_session = False
 
+    message = _LateMessage()
+
     def __init__(self, message, **kwargs):
-        self._connection = Connection(message)
-        message.reply_channel = ReplyChannel(self, message.reply_channel)
-        if type(message) is Message:
-            message.__class__ = IncomingMessage
+        self._connection = Connection(message.channel_layer, message.content, message.channel.name)
+        _prepare(self, message)
         super().__init__(message, **kwargs)
 
     def get_handler(self, message, **kwargs):

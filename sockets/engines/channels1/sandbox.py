@@ -10,13 +10,13 @@ from channels import channel_layers, route_class
 from channels.asgi import ChannelLayerWrapper
 from channels.routing import Router
 from channels.signals import consumer_finished, consumer_started
-from channels.worker import Worker
 from django.db import close_old_connections
 
 from ... import conf, fanout
 from ...access import credentials
 from ...execution import thread_state
 from ...layers import InMemoryChannelLayer
+from .frame_worker import FrameWorker
 
 # The prefix of the channel names of all clients: they are connections of one server.
 SERVER = 'daphne.response.test!'
@@ -67,7 +67,7 @@ class Sandbox:
 
     def work(self):
         """Run handlers until no message waits."""
-        worker = Worker(UntilEmpty(self._layer), signal_handlers=False)
+        worker = FrameWorker(UntilEmpty(self._layer), signal_handlers=False)
         worker.ready()
         # These would close the connection of the test's transaction; Channels' own test client does the same.
         consumer_finished.disconnect(close_old_connections)

@@ -9,12 +9,12 @@ import threading
 import time
 import traceback
 
-from channels.worker import Worker
 from django.db import connections
 
 from ... import presence
 from ...connection import overtime
 from .channel_layer import adapted
+from .frame_worker import FrameWorker
 from .shutdown import DRAIN_TIMEOUT
 
 logger = logging.getLogger('sockets')
@@ -34,7 +34,7 @@ class WorkerThread(threading.Thread):
         super().__init__(name='sockets-' + min(channels or ['worker']), daemon=True)
         self.make_another = functools.partial(WorkerThread, layer, channels, **options)
         self.layer = layer
-        self.worker = Worker(layer, signal_handlers=False, only_channels=channels, **options)
+        self.worker = FrameWorker(layer, signal_handlers=False, only_channels=channels, **options)
         self.is_replaced = False
 
     def run(self):
