@@ -2,7 +2,6 @@ import threading
 
 import pytest
 import twisted
-from channels.message import Message
 from daphne.http_protocol import HTTPFactory
 from twisted.internet import task
 from twisted.test.proto_helpers import StringTransport

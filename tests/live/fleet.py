@@ -243,9 +243,20 @@ async def open_patiently(port, path='/soak/'):
         connection = await Connection.open(port, path)
         answer = await connection.ask({'type': 'ECHO', 'ref': 'open'})
         if answer != 1013:
-            assert answer == {'type': 'ECHO', 'ref': 'open'}
+            assert answer == {'type': 'ECHO', 'ref': 'open'}, answer
             return connection
         await asyncio.sleep(1)
+
+
+async def open_many_patiently(count, port, path, at_once=20):
+    """Return ``count`` open connections, each of which has been answered once, however busy the machine is."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def open_one():
+        async with gate:
+            return await open_patiently(port, path)
+
+    return await asyncio.gather(*(open_one() for _ in range(count)))
 
 
 async def close_many(connections):

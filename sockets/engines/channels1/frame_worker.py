@@ -124,9 +124,7 @@ class FrameWorker(Worker):
         """Have a message handled again later, unless that has been tried too often."""
         content['__retries__'] = content.get('__retries__', 0) + 1
         if content['__retries__'] > self.message_retries:
-            logger.warning(
-                'Exceeded number of retries for message on channel %s: %s', channel, repr(content)[:100]
-            )
+            logger.warning('Exceeded number of retries for message on channel %s: %s', channel, repr(content)[:100])
             return
         for _ in range(10):
             try:
