@@ -78,11 +78,12 @@ class Connection:
     def send(self, message, is_last=False):
         """Send a message now. A frame accepts the connection first, a close refuses one that is not accepted.
 
-        ``RuntimeError`` after a close. After what ``is_last`` the event has been handled: it may go with whatever this
-        thread sends next.
+        ``RuntimeError`` after a close. After what ``is_last`` the event has been handled: it may go with what comes next.
         """
         if self.closed:
             raise RuntimeError(f'Cannot send to {self.name} once it has been closed.')
+        if is_last and self.accepted and 'close' not in message:
+            return self.put(message, True)
         message = {key: value for key, value in message.items() if value is not None}
         refuses = message.get('accept') is False or (
             message.get('close') and not message.get('accept') and 'text' not in message and 'bytes' not in message

@@ -3,16 +3,13 @@
 import logging
 import time
 
-from django.conf import settings
-
 from .. import conf, engine, messages, signals
 from ..access import demands, limits
 from ..contracts import refusals
 from ..exceptions import ConnectionRevoked, FrameError, PermissionMissing, RowMissing
 from ..execution import steps
-from . import envelopes, identity_cache, quick, replies
+from . import calls, envelopes, identity_cache, quick, replies
 from .attempts import attempt
-from .calls import pass_on
 from .identity import Identity
 from .memory import memories
 
@@ -50,8 +47,9 @@ class Frame:
                 content = handler.content = self._read(memory, text, data)
                 ref = self.ref()
                 if handler._is_quick:
-                    function = quick.function_of(handler, content)
-                    if function is None or quick.may_wait(handler, function, memory, content):
+                    route = quick.route_of(handler, content)
+                    function = quick.function_of(handler, route)
+                    if function is None or quick.may_wait(handler, route, function, memory):
                         yield None
                         if function is not None:
                             # It asks for the user where nothing may wait.
@@ -93,9 +91,15 @@ class Frame:
     def answer(self, content, ref):
         """Yield the steps to the message that answers ``content``; return that, or ``None`` if it needs none."""
         handler = self.handler
-        result = yield from pass_on(handler, 'receive', content)
+        if calls.is_plain(type(handler)):
+            calls.note(handler, 'receive')
+            result = calls.start(handler, content)
+            if result is not None and type(result) is not dict:
+                result = yield from calls.finish(handler, result)
+        else:
+            result = yield from calls.pass_on(handler, 'receive', content)
         # With DEBUG, the answer is compared with what the handler declares.
-        if settings.DEBUG or handler._identity.has_changes():
+        if conf.of_django('DEBUG') or handler._identity.has_changes():
             yield None
         handler._identity.save()
         if handler.closed and isinstance(result, (dict, *replies.DATA)):

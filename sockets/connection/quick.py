@@ -4,16 +4,20 @@ from .. import messages
 from .calls import is_plain
 
 
-def function_of(handler, content):
-    """Return the function that ``content`` is for if it runs on the event loop, else ``None``."""
-    route = _route_of(handler, content)
+def route_of(handler, content):
+    """Return the route of ``content``, ``None`` if it has none."""
+    table = handler._route_table
+    return table.match(content.get(messages.TYPE)) if type(content) is dict else table.binary
+
+
+def function_of(handler, route):
+    """Return the function of ``route``, or of ``None``, if it runs on the event loop, else ``None``."""
     function = handler._default_function if route is None else route.function
     return function if function.is_async or (route is not None and route.inline) else None
 
 
-def may_wait(handler, function, memory, content):
-    """Return whether something may wait before ``function`` is called with ``content``."""
-    route = _route_of(handler, content)
+def may_wait(handler, route, function, memory):
+    """Return whether something may wait before ``function``, that of ``route``, is called."""
     return (
         route is None
         or route.has_contract
@@ -22,8 +26,3 @@ def may_wait(handler, function, memory, content):
         or not is_plain(type(handler))
         or ((function.asks_who or handler.login_required or route.counts_users) and not handler._identity.is_at_hand())
     )
-
-
-def _route_of(handler, content):
-    table = handler._route_table
-    return table.match(content.get(messages.TYPE)) if type(content) is dict else table.binary

@@ -5,7 +5,7 @@ import traceback
 
 from django.conf import settings
 
-from .. import contracts, messages
+from .. import conf, contracts, messages
 from ..exceptions import RowMissing
 from . import envelopes
 from .attempts import attempt
@@ -19,13 +19,16 @@ DATA = bytes, bytearray, memoryview
 def message_of(handler, content):
     """Return the message that sends ``content``. With ``DEBUG``, it has to be what ``sends`` declares."""
     frame = handler.encode(content)
-    if settings.DEBUG:
+    if conf.of_django('DEBUG'):
         contracts.check_sent_on(type(handler), content)
     return {'bytes': frame} if isinstance(frame, bytes) else {'text': frame}
 
 
 def reply_of(handler, result, ref):
     """Return the message that carries ``result`` to the client as the answer to ``ref``, or ``None`` if it gets none."""
+    if type(result) is dict and ref is None:
+        # As nearly all are.
+        return message_of(handler, result)
     if isinstance(result, DATA):
         return {'bytes': envelopes.wrap(bytes(result), ref)}
     content = result if isinstance(result, dict) else None

@@ -13,6 +13,7 @@ from django.core.handlers import base as handlers
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
 
+from .. import conf
 from ..signals import announce
 from . import request_state
 
@@ -205,7 +206,7 @@ def _is_heard(signal):
     for entry in signal.receivers:
         if entry[0][0] not in _DJANGOS:
             return True
-    return settings.DEBUG
+    return conf.of_django('DEBUG')
 
 
 def _tell(signal, **kwargs):
