@@ -239,8 +239,7 @@ def may_wait(memory):
     async def ask(found):
         handler, content = Quick(open_connection(found, None), None), {'type': 'LATER'}
         handler._identity = Identity.of_user(handler._connection, memory, None)
-        route = quick.route_of(handler, content)
-        return quick.may_wait(handler, route, quick.function_of(handler, route), memory)
+        return quick.look(handler, memory, content)[1]
 
     return run(ask)
 

@@ -45,9 +45,10 @@ def call_fresh(root_path, function, *args):
 def fresh_context(root_path=None):
     """Return a new ``contextvars.Context`` for one request in this thread, since Django 3."""
     context = _base().copy()
-    prefix = _prefix(root_path)
-    if prefix != '/':
-        context.run(urls.set_script_prefix, prefix)
+    if root_path or conf.of_django('FORCE_SCRIPT_NAME') is not None:
+        prefix = _prefix(root_path)
+        if prefix != '/':
+            context.run(urls.set_script_prefix, prefix)
     return context
 
 

@@ -40,6 +40,10 @@ _DJANGOS = {
 }
 
 
+# The receivers of each of these signals when all of them were Django's own.
+_LOOKED_AT = {}
+
+
 def serve(function, root_path, sender, *args):
     """Return what ``function(*args)`` returns, called as a request: nothing is left here of what this thread did before.
 
@@ -203,9 +207,12 @@ def _is_readable(number):
 
 def _is_heard(signal):
     """Whether ``signal`` has receivers beside Django's own, or ``DEBUG`` is on, where one of these forgets old queries."""
-    for entry in signal.receivers:
-        if entry[0][0] not in _DJANGOS:
+    receivers = signal.receivers
+    if _LOOKED_AT.get(signal) != receivers:
+        if any(entry[0][0] not in _DJANGOS for entry in receivers):
             return True
+        # To look at each of them again takes longer than to see that they are the same.
+        _LOOKED_AT[signal] = list(receivers)
     return conf.of_django('DEBUG')
 
 
