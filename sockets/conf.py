@@ -105,6 +105,15 @@ def __getattr__(name):
     return value
 
 
+# What Django's settings keep of what they were asked for, and forget when it changes. To ask them is a call for each.
+_django = vars(settings)
+
+
+def of_django(name):
+    """Return Django's setting ``name``, at the cost of a look-up: frames read some of them."""
+    return _django[name] if name in _django else getattr(settings, name)
+
+
 def _forget(setting, **kwargs):
     if setting == 'SOCKETS':
         for name in DEFAULTS:

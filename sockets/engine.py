@@ -3,9 +3,8 @@
 An engine hands the core three events: ``connection.connect.connect(handler)`` and ``connection.frame.receive(handler,
 text, data)``, whose steps it takes (``execution.steps``), and ``connection.disconnect.disconnect(handler, code)``. For the
 rest, the core asks a ``Connection``, the one of the handler, and the ``Engine``, which ``current()`` returns.
-
 What connections are sent is a *message*, a dict of one or two of these: ``text`` (``str``) or ``bytes``, a frame; and
-``close``, a code; or an ``accept``, which may have a ``subprotocol``. The name of a connection begins with that of its server, up to and including the first ``!``.
+``close``, a code; or an ``accept``, which may have a ``subprotocol``. A name begins with its server's, up to the first ``!``.
 """
 
 import collections
@@ -76,11 +75,12 @@ class Connection:
     def send(self, message, is_last=False):
         """Send a message now. A frame accepts the connection first, a close refuses one that is not accepted.
 
-        ``RuntimeError`` after a close. After what ``is_last`` the event has been handled: it may go with whatever this
-        thread sends next.
+        ``RuntimeError`` after a close. After what ``is_last`` the event has been handled: it may go with what comes next.
         """
         if self.closed:
             raise RuntimeError(f'Cannot send to {self.name} once it has been closed.')
+        if is_last and self.accepted and 'close' not in message:
+            return self.put(message, True)
         message = {key: value for key, value in message.items() if value is not None}
         refuses = message.get('accept') is False or (
             message.get('close') and not message.get('accept') and 'text' not in message and 'bytes' not in message

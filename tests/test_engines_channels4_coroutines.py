@@ -239,7 +239,7 @@ def may_wait(memory):
     async def ask(found):
         handler, content = Quick(open_connection(found, None), None), {'type': 'LATER'}
         handler._identity = Identity.of_user(handler._connection, memory, None)
-        return quick.may_wait(handler, quick.function_of(handler, content), memory, content)
+        return quick.look(handler, memory, content)[1]
 
     return run(ask)
 
@@ -263,6 +263,12 @@ def test_a_frame_of_a_demultiplexer_begins_on_a_thread_whatever_type_it_has():
     assert Quick._is_quick and not Both._is_quick
 
 
+async def take(work, connection, found):
+    """Take the steps of ``work``, the first ones on the loop."""
+    left = steps.begin(work, connection)
+    await steps.take(work, Plain(connection, None), connection, found.pool, left)
+
+
 async def raise_generator_exit():
     await asyncio.sleep(0)
     raise GeneratorExit('mine')
@@ -280,7 +286,7 @@ def test_a_coroutine_that_raises_generator_exit_has_failed_and_its_connection_go
 
     async def ask(found):
         connection = open_connection(found, None)
-        await steps.take(work(), Plain(connection, None), connection, found.pool, True)
+        await take(work(), connection, found)
 
     run(ask)
     assert caught == [GeneratorExit]
@@ -377,7 +383,7 @@ def test_a_connection_of_djangos_thread_that_has_failed_is_opened_anew(database,
         before = await sync_to_async(opened)()
         await sync_to_async(has_failed)()
         connection = open_connection(found, None)
-        await steps.take(work(), Plain(connection, None), connection, found.pool, True)
+        await take(work(), connection, found)
         return await sync_to_async(opened)() is before, await sync_to_async(database.close_all)()
 
     assert run(ask) == (False, None)

@@ -69,7 +69,7 @@ def test_nothing_of_a_frame_is_held_while_its_connection_is_idle(monkeypatch):
         def __init__(self, connection, message):
             held.append(weakref.ref(self))
 
-    async def take(work, handler, connection, pool, is_quick):
+    async def take(work, handler, connection, pool, left):
         pass
 
     monkeypatch.setattr(connection.steps, 'take', take)

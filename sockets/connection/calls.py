@@ -23,14 +23,19 @@ def call(handler, event, content):
 
 def pass_on(handler, event, content):
     """Return a generator of the steps of ``call``, which returns what that returns."""
-    handler.event = event
-    handle = chain(type(handler))
-    if handle is _innermost:
-        if type(handler)._has_receive:
-            handler._identity.is_for_middleware = True
+    if is_plain(type(handler)):
+        note(handler, event)
         return _EVENTS[event](handler, content)
+    handler.event = event
     handler._identity.is_for_middleware = True
-    return _through(handle, handler, content)
+    return _through(chain(type(handler)), handler, content)
+
+
+def note(handler, event):
+    """Note what happens to ``handler``, whose functions have no middleware around them."""
+    handler.event = event
+    if handler._has_receive:
+        handler._identity.is_for_middleware = True
 
 
 def _through(handle, handler, content):
@@ -51,7 +56,7 @@ def chain(cls):
 
 def is_plain(cls):
     """Return whether there is no middleware around the functions of the class."""
-    return chain(cls) is _innermost
+    return not (cls.middleware or conf.MIDDLEWARE)
 
 
 def runs_at_the_end(cls):
@@ -88,19 +93,28 @@ def _run_until_closed(handler, functions):
 
 
 def _receive(handler, content):
+    result = start(handler, content)
+    if result is not None and type(result) is not dict:
+        result = yield from finish(handler, result)
+    return result
+
+
+def start(handler, content):
+    """Hand ``content`` to its function; return what that returns, which may be a coroutine for ``finish()``."""
     # What a handler class has overridden gets the results of functions, and not their coroutines.
     if isinstance(content, bytes):
-        result = run_route(handler, handler._route_table.binary, content, handler.kwargs)
-    elif handler._is_receive_plain:
-        result = dispatch(handler, content, handler.kwargs)
-    else:
-        result = handler.receive(content, **handler.kwargs)
-    if result is not None and type(result) is not dict:
-        if handler._identity.function is None and engine.current().has_loop and inspect.isawaitable(result):
-            # An async def asks for the user where nothing may wait, unless it is known to ask for nothing.
-            handler._identity.load()
-        result = yield from steps.settle(result)
-    return result
+        return run_route(handler, handler._route_table.binary, content, handler.kwargs)
+    if handler._is_receive_plain:
+        return dispatch(handler, content, handler.kwargs)
+    return handler.receive(content, **handler.kwargs)
+
+
+def finish(handler, result):
+    """Yield the steps to what ``result`` comes to, which a function has returned, and return that."""
+    if handler._identity.function is None and engine.current().has_loop and inspect.isawaitable(result):
+        # An async def asks for the user where nothing may wait, unless it is known to ask for nothing.
+        handler._identity.load()
+    return (yield from steps.settle(result))
 
 
 def _disconnect(handler, content):

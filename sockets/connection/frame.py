@@ -2,17 +2,15 @@
 
 import logging
 import time
-
-from django.conf import settings
+import types
 
 from .. import conf, engine, messages, signals
 from ..access import demands, limits
 from ..contracts import refusals
 from ..exceptions import ConnectionRevoked, FrameError, PermissionMissing, RowMissing
 from ..execution import steps
-from . import envelopes, identity_cache, quick, replies
+from . import calls, envelopes, identity_cache, quick, replies
 from .attempts import attempt
-from .calls import pass_on
 from .identity import Identity
 from .memory import memories
 from .signs_of_life import signs
@@ -55,8 +53,8 @@ class Frame:
                 content = handler.content = self._read(memory, text, data)
                 ref = self.ref()
                 if handler._is_quick:
-                    function = quick.function_of(handler, content)
-                    if function is None or quick.may_wait(handler, function, memory, content):
+                    function, may_wait = quick.look(handler, memory, content)
+                    if may_wait:
                         yield None
                         if function is not None:
                             # It asks for the user where nothing may wait.
@@ -90,7 +88,8 @@ class Frame:
     def admit(self, memory, content):
         """Raise unless ``content`` is within its rate, and of somebody who may send anything here."""
         handler = self.handler
-        limits.check_rate(memory, handler, content)
+        if handler._route_table.has_rates or conf.MAX_FRAMES_PER_SECOND is not None:
+            limits.check_rate(memory, handler, content)
         handler._identity.must_hold = True
         if memory.is_doubtful():
             handler._identity.confirm()
@@ -99,12 +98,20 @@ class Frame:
     def answer(self, content, ref):
         """Yield the steps to the message that answers ``content``; return that, or ``None`` if it needs none."""
         handler = self.handler
-        result = yield from pass_on(handler, 'receive', content)
+        if calls.is_plain(type(handler)):
+            calls.note(handler, 'receive')
+            result = calls.start(handler, content)
+            if type(result) is types.CoroutineType and handler._identity.function is not None:
+                result = yield result
+            if result is not None and type(result) is not dict:
+                result = yield from calls.finish(handler, result)
+        else:
+            result = yield from calls.pass_on(handler, 'receive', content)
         # With DEBUG, the answer is compared with what the handler declares.
-        if settings.DEBUG or handler._identity.has_changes():
+        if conf.of_django('DEBUG') or handler._identity.has_changes():
             yield None
         handler._identity.save()
-        if handler.closed and isinstance(result, (dict, *replies.DATA)):
+        if handler._connection.closed and isinstance(result, (dict, *replies.DATA)):
             self._log_dropped()
             return None
         return replies.reply_of(handler, result, ref)
@@ -143,7 +150,7 @@ class Frame:
     def _conclude(self, memory, reply):
         """Send the ``reply``, if there is one, and close a connection of which this was one bad frame too many."""
         handler, connection = self.handler, self.handler._connection
-        code = limits.code_after(memory, self.outcome)
+        code = None if self.outcome == 'ok' and not memory.bad_frames else limits.code_after(memory, self.outcome)
         if reply is not None and not connection.closed:
             attempt(handler, connection.send, reply, code is None)
         if code is not None:
@@ -171,6 +178,9 @@ class Frame:
     def _read(self, memory, text, data):
         """Return the content of a frame. One that cannot be understood takes a token of the rate like any other."""
         try:
+            if text is not None and len(text) * 4 <= conf.MAX_MESSAGE_SIZE and not self.handler._has_decoder:
+                # As nearly all are: a character has at most four bytes.
+                return messages.decode(text)
             return self._decode(text, data)
         except BaseException:
             limits.check_rate(memory, self.handler, None)
@@ -203,12 +213,7 @@ class Frame:
         except BaseException as failure:
             # What a FrameError says may be no JSON.
             self.outcome = messages.SERVER_ERROR
-            content = replies.server_error(handler, 'the answer to a frame', failure)
-            try:
-                return replies.reply_of(handler, content, ref)
-            except BaseException:
-                # Nor may a ref be that a project's own decode() has let in.
-                return replies.reply_of(handler, content, None)
+            return replies.reply_of_failure(handler, failure, ref)
 
     def _log_dropped(self):
         handler = self.handler

@@ -4,26 +4,23 @@ from .. import messages
 from .calls import is_plain
 
 
-def function_of(handler, content):
-    """Return the function that ``content`` is for if it runs on the event loop, else ``None``."""
-    route = _route_of(handler, content)
+def look(handler, memory, content):
+    """Return the function that ``content`` is for if it runs on the event loop, else ``None``, and whether something may
+    wait before it is called.
+    """
+    table = handler._route_table
+    route = table.match(content.get(messages.TYPE)) if type(content) is dict else table.binary
     function = handler._default_function if route is None else route.function
-    return function if function.is_async or (route is not None and route.inline) else None
-
-
-def may_wait(handler, function, memory, content):
-    """Return whether something may wait before ``function`` is called with ``content``."""
-    route = _route_of(handler, content)
-    return (
+    if not (function.is_async or (route is not None and route.inline)):
+        return None, True
+    return function, (
         route is None
         or route.has_contract
         or memory.is_doubtful()
         or bool(handler.permission or handler._guards)
         or not is_plain(type(handler))
-        or ((function.asks_who or handler.login_required or route.counts_users) and not handler._identity.is_at_hand())
+        or (
+            (function.asks_who or handler.login_required or (route.rate is not None and route.counts_users))
+            and not handler._identity.is_at_hand()
+        )
     )
-
-
-def _route_of(handler, content):
-    table = handler._route_table
-    return table.match(content.get(messages.TYPE)) if type(content) is dict else table.binary

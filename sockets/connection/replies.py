@@ -5,7 +5,7 @@ import traceback
 
 from django.conf import settings
 
-from .. import contracts, messages
+from .. import conf, contracts, messages
 from ..exceptions import RowMissing
 from . import envelopes
 from .attempts import attempt
@@ -19,13 +19,16 @@ DATA = bytes, bytearray, memoryview
 def message_of(handler, content):
     """Return the message that sends ``content``. With ``DEBUG``, it has to be what ``sends`` declares."""
     frame = handler.encode(content)
-    if settings.DEBUG:
+    if conf.of_django('DEBUG'):
         contracts.check_sent_on(type(handler), content)
     return {'bytes': frame} if isinstance(frame, bytes) else {'text': frame}
 
 
 def reply_of(handler, result, ref):
     """Return the message that carries ``result`` to the client as the answer to ``ref``, or ``None`` if it gets none."""
+    if type(result) is dict and ref is None:
+        # As nearly all are.
+        return message_of(handler, result)
     if isinstance(result, DATA):
         return {'bytes': envelopes.wrap(bytes(result), ref)}
     content = result if isinstance(result, dict) else None
@@ -50,6 +53,16 @@ def error_content(error):
     if error.retry_after is not None:
         content['retry_after'] = error.retry_after
     return content
+
+
+def reply_of_failure(handler, failure, ref):
+    """Return the message that answers the frame of ``ref``, whose answer could not be made because of ``failure``."""
+    content = server_error(handler, 'the answer to a frame', failure)
+    try:
+        return reply_of(handler, content, ref)
+    except BaseException:
+        # Nor may a ref be JSON that a project's own decode() has let in.
+        return reply_of(handler, content, None)
 
 
 def server_error(handler, what, error):

@@ -26,9 +26,11 @@ def timed(handler, what, function, *args):
     """Call ``function(*args)``, which handles an event of ``handler`` that the log calls ``what``; return what it
     returns.
     """
+    if conf.MAX_HANDLING_TIME is None:
+        return function(*args)
     thread = threading.get_ident()
     # A function that ends other connections runs their disconnect functions. It is its own time that counts.
-    if conf.MAX_HANDLING_TIME is None or thread in handled:
+    if thread in handled:
         return function(*args)
     handled[thread] = Handling(handler, what)
     try:

@@ -4,11 +4,12 @@ import contextvars
 import logging
 import threading
 
-from django.conf import settings
 from django.core.cache import caches
 from django.urls import base as urls
 from django.utils import timezone
 from django.utils.translation import trans_real
+
+from .. import conf
 
 logger = logging.getLogger('sockets')
 
@@ -44,9 +45,10 @@ def call_fresh(root_path, function, *args):
 def fresh_context(root_path=None):
     """Return a new ``contextvars.Context`` for one request in this thread, since Django 3."""
     context = _base().copy()
-    prefix = _prefix(root_path)
-    if prefix != '/':
-        context.run(urls.set_script_prefix, prefix)
+    if root_path or conf.of_django('FORCE_SCRIPT_NAME') is not None:
+        prefix = _prefix(root_path)
+        if prefix != '/':
+            context.run(urls.set_script_prefix, prefix)
     return context
 
 
@@ -57,7 +59,7 @@ def forget():
         for local in _LOCALS if contextvars.copy_context() else ():
             if hasattr(local, 'value'):
                 del local.value
-        if settings.FORCE_SCRIPT_NAME is not None:
+        if conf.of_django('FORCE_SCRIPT_NAME') is not None:
             set_root_path(None)
         return
     before, fresh = _state(), _fresh(None)
@@ -122,13 +124,13 @@ def _set_state(state, now):
 
 
 def _prefix(root_path):
-    forced = settings.FORCE_SCRIPT_NAME
+    forced = conf.of_django('FORCE_SCRIPT_NAME')
     if forced is not None:
         root_path = forced
     return '/' if not root_path else root_path if root_path.endswith('/') else root_path + '/'
 
 
 def _fresh(root_path):
-    if not root_path and settings.FORCE_SCRIPT_NAME is None:
+    if not root_path and conf.of_django('FORCE_SCRIPT_NAME') is None:
         return _PLAIN
     return _prefix(root_path), _UNSET, _UNSET, _UNSET

@@ -13,6 +13,7 @@ from django.core.handlers import base as handlers
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections, reset_queries
 
+from .. import conf
 from ..signals import announce
 from . import request_state
 
@@ -37,6 +38,10 @@ _DJANGOS = {
         getattr(handlers, 'reset_urlconf', None),
     )
 }
+
+
+# The receivers of each of these signals when all of them were Django's own.
+_LOOKED_AT = {}
 
 
 def serve(function, root_path, sender, *args):
@@ -202,10 +207,13 @@ def _is_readable(number):
 
 def _is_heard(signal):
     """Whether ``signal`` has receivers beside Django's own, or ``DEBUG`` is on, where one of these forgets old queries."""
-    for entry in signal.receivers:
-        if entry[0][0] not in _DJANGOS:
+    receivers = signal.receivers
+    if _LOOKED_AT.get(signal) != receivers:
+        if any(entry[0][0] not in _DJANGOS for entry in receivers):
             return True
-    return settings.DEBUG
+        # To look at each of them again takes longer than to see that they are the same.
+        _LOOKED_AT[signal] = list(receivers)
+    return conf.of_django('DEBUG')
 
 
 def _tell(signal, **kwargs):

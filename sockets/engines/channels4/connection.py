@@ -33,7 +33,6 @@ class Connection(Ended):
         'handler',
         'incoming',
         'outgoing',
-        'reply',
         'has_ended',
         'code',
         'task',
@@ -54,8 +53,6 @@ class Connection(Ended):
         self.server, self.handler, self.accepted = server, handler, False
         self.incoming = Incoming(receive, self.refuse_more)
         self.outgoing = Outgoing(send, server.begin_task, self.cut_off, False, admission.can_answer(scope))
-        # The last message of a frame, which is sent when that has been handled.
-        self.reply = None
         # Whether no frame reaches a route any more.
         self.has_ended = self.is_cancelled = False
         self.is_on_thread = self.is_ending = self.is_over_time = False
@@ -111,7 +108,7 @@ class Connection(Ended):
             return
         self.server.connections[self.name] = self
         try:
-            await self._handle('websocket.connect', self.scope)
+            await self._connect()
             while not self.is_cancelled:
                 event = await self.incoming.next()
                 if event['type'] == 'websocket.disconnect':
@@ -124,9 +121,11 @@ class Connection(Ended):
                 if not self.server.may_serve():
                     await self.server.certainty()
                 if not (self.has_ended or self.closed):
-                    await self._handle('websocket.receive', event)
+                    left = self._receive(event)
+                    if left is not None:
+                        await left
                 # Nothing of a frame is held until the next one.
-                event = None
+                event = left = None
         finally:
             self.is_ending = True
             self.incoming.stop()
@@ -136,26 +135,31 @@ class Connection(Ended):
                 # Whoever cancels this must not keep the row from going.
                 await asyncio.shield(self.server.end(self._end))
 
-    async def _handle(self, channel, event):
-        server, handler = self.server, self.handler(self, Message(channel, event, self))
-        if channel == 'websocket.receive':
-            pool, text = server.pool, event.get('text')
-            data = event.get('bytes') if text is None else None
-            work = frame.receive(handler, text, data)
-            is_quick = handler._is_quick and len(text or data or '') < _SHORT
-        else:
-            pool, work, is_quick = server.connect_pool, admission.opened(self, handler), False
-        self.busy_since = server.loop.time()
+    def _connect(self):
+        handler = self.handler(self, Message('websocket.connect', self.scope, self))
+        return self._handle(handler, admission.opened(self, handler), self.server.connect_pool)
+
+    def _receive(self, event):
+        """Handle a frame; return what is to be awaited for that, ``None`` if it has been handled."""
+        handler = self.handler(self, Message('websocket.receive', event, self))
+        text = event.get('text')
+        data = event.get('bytes') if text is None else None
+        work, left = frame.receive(handler, text, data), None
+        if handler._is_quick and len(text or data or '') < _SHORT:
+            left = steps.begin(work, self)
+            if left[0] is steps.DONE:
+                return self.outgoing.conclude()
+        return self._handle(handler, work, self.server.pool, left)
+
+    async def _handle(self, handler, work, pool, left=None):
+        self.busy_since = self.server.loop.time()
         try:
-            await steps.take(work, handler, self, pool, is_quick)
+            await steps.take(work, handler, self, pool, left)
         finally:
             self.busy_since, self.is_on_thread = None, False
-        outgoing = self.outgoing
-        if self.reply is not None:
-            outgoing.waiting.append(self.reply)
-            self.reply = None
-        if outgoing.waiting and not outgoing.is_flushing:
-            await outgoing.flush()
+        sending = self.outgoing.conclude()
+        if sending is not None:
+            await sending
 
     def _end(self):
         handler = self.handler(self, Message('websocket.disconnect', {'code': self.code}, self))
@@ -166,7 +170,7 @@ class Connection(Ended):
 
     def put(self, message, is_last=False):
         if is_last:
-            self.reply = message
+            self.outgoing.last = message
         elif self.server.is_here():
             self.push(message)
         else:
@@ -206,18 +210,14 @@ class Connection(Ended):
 
     def cut_off(self):
         """End the connection of a client that does not read. A server that closes it would wait until it does."""
-        transport = _transport_of(self.incoming)
-        if hasattr(transport, 'abort'):
-            transport.abort()
+        self.incoming.abort()
         self.cancel()
 
     def check_backlog(self):
         """Cut off a client for which the server itself keeps too much, such as answers to its pings."""
-        transport = _transport_of(self.incoming)
-        if hasattr(transport, 'get_write_buffer_size') and transport.get_write_buffer_size() > BACKLOG:
-            logger.warning(
-                'Cutting off %s, which does not read: %d bytes wait', self.name, transport.get_write_buffer_size()
-            )
+        size = self.incoming.bytes_unread()
+        if size > BACKLOG:
+            logger.warning('Cutting off %s, which does not read: %d bytes wait', self.name, size)
             self.cut_off()
 
     def cancel(self, at_once=False):
@@ -225,8 +225,3 @@ class Connection(Ended):
         self.has_ended = self.closed = self.is_cancelled = True
         if not self.is_ending and (at_once or not self.is_on_thread):
             self.task.cancel()
-
-
-def _transport_of(incoming):
-    # uvicorn's protocols have one.
-    return getattr(getattr(incoming.receive, '__self__', None), 'transport', None)

@@ -79,6 +79,21 @@ class Incoming:
         if self.reader is not None:
             self.reader.cancel()
 
+    def bytes_unread(self):
+        """Return how many bytes the server keeps for a client that does not read, as far as it lets us know."""
+        transport = self._transport()
+        return transport.get_write_buffer_size() if hasattr(transport, 'get_write_buffer_size') else 0
+
+    def abort(self):
+        """Have the server reset the connection, if it lets us."""
+        transport = self._transport()
+        if hasattr(transport, 'abort'):
+            transport.abort()
+
+    def _transport(self):
+        # uvicorn's protocols have one.
+        return getattr(getattr(self.receive, '__self__', None), 'transport', None)
+
     async def _read(self):
         while True:
             event = await self.receive()

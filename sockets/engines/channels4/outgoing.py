@@ -4,8 +4,10 @@ import asyncio
 import collections
 import logging
 import time
+import types
 
 from ... import messages
+from .begun import Begun
 
 logger = logging.getLogger('sockets')
 
@@ -29,6 +31,7 @@ class Outgoing:
         'start_task',
         'cut_off',
         'waiting',
+        'last',
         'backlog',
         'is_open',
         'can_answer',
@@ -41,7 +44,9 @@ class Outgoing:
         self.send, self.start_task, self.cut_off = send, start_task, cut_off
         self.can_answer = can_answer
         self.waiting = collections.deque()
-        # How many bytes of it came while the one before was not taken, and wait.
+        # The last message of a frame, which is sent when that has been handled.
+        self.last = None
+        # How many bytes of those that wait came while the one before was not taken.
         self.backlog = 0
         self.is_open = is_open
         self.is_flushing = False
@@ -76,6 +81,52 @@ class Outgoing:
             self.is_over = True
             self.cut_off()
 
+    def conclude(self):
+        """Send what waits, and the last message of a frame that has been handled; return what is to be awaited for that,
+        ``None`` if the server has taken it.
+        """
+        message, self.last = self.last, None
+        if message is None:
+            return self.flush() if self.waiting and not self.is_flushing else None
+        if self.is_flushing or self.waiting or self.is_over or not self.is_open or 'close' in message:
+            self.waiting.append(message)
+            return None if self.is_flushing else self.flush()
+        sending = self.send(_event_of(message))
+        if type(sending) is not types.CoroutineType:
+            return self._finish(sending)
+        # As far as it goes without waiting, which is nearly always to its end.
+        self.is_flushing = True
+        try:
+            waits_for = sending.send(None)
+        except StopIteration:
+            self.is_flushing = False
+        except Exception as error:
+            self._give_up(error)
+        except BaseException:
+            self.is_flushing = False
+            raise
+        else:
+            return self._finish(Begun(sending, sending.__await__(), waits_for, _call))
+
+    async def _finish(self, sending):
+        """Await ``sending``, and send what has come meanwhile."""
+        self.is_flushing = True
+        try:
+            await sending
+        except Exception as error:
+            self._give_up(error)
+        except BaseException:
+            self.is_flushing = False
+            raise
+        await self.flush()
+
+    def _give_up(self, error):
+        # The client has gone, and its disconnect is on its way.
+        logger.debug('Nothing reaches a client any more: %r', error)
+        self.is_over = True
+        self.is_flushing = False
+        self.waiting.clear()
+
     async def flush(self):
         """Send what waits; return when it has been sent."""
         if not self.is_open:
@@ -98,10 +149,7 @@ class Outgoing:
             self.waiting.clear()
             self.backlog = 0
         except Exception as error:
-            # The client has gone, and its disconnect is on its way.
-            logger.debug('Nothing reaches a client any more: %r', error)
-            self.is_over = True
-            self.waiting.clear()
+            self._give_up(error)
         finally:
             self.is_flushing = False
             watchers, self.watchers = self.watchers, None
@@ -121,6 +169,18 @@ def _size_of(message):
     return len(message.get('text') or message.get('bytes') or '')
 
 
+def _event_of(message):
+    """Return the event of ASGI for the frame in ``message``."""
+    text = message.get('text')
+    if text is None:
+        return {'type': 'websocket.send', 'bytes': message['bytes']}
+    return {'type': 'websocket.send', 'text': text}
+
+
+def _call(function, *args):
+    return function(*args)
+
+
 def _events_of(message, can_answer):
     """Return the events of ASGI that ``message`` is sent as."""
     if 'refuse' in message:
@@ -131,10 +191,8 @@ def _events_of(message, can_answer):
         if message.get('subprotocol'):
             event['subprotocol'] = message['subprotocol']
         events.append(event)
-    if message.get('text') is not None:
-        events.append({'type': 'websocket.send', 'text': message['text']})
-    elif message.get('bytes') is not None:
-        events.append({'type': 'websocket.send', 'bytes': message['bytes']})
+    if message.get('text') is not None or message.get('bytes') is not None:
+        events.append(_event_of(message))
     if code:
         event = {'type': 'websocket.close', 'code': 1000 if code is True else code}
         if code == messages.CLOSE_RESTART:

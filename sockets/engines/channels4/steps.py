@@ -1,36 +1,40 @@
 """The steps of an event: those that may wait on a thread of the pool, coroutines on the loop."""
 
 import asyncio
+import types
 
 from django.db import Error
 
 from ...connection import timing
 from ...execution import request_state, steps, thread_state
 from . import django_thread
+from .begun import Begun
 
-_DONE = object()
+# There is no step left.
+DONE = object()
 # What a thread answers that has not begun, as its connection may have ended while it was waited for.
 _IN_DOUBT = object()
 
 
-async def take(work, handler, connection, pool, is_quick):
-    """Take the steps of ``work``, a generator, for ``handler``, on the loop of ``connection`` and on threads of ``pool``; the
-    first one on the loop if it ``is_quick``. A frame whose connection ends before a thread has time for it is dropped.
+async def take(work, handler, connection, pool, left=None):
+    """Take the steps of ``work``, a generator, for ``handler``, on the loop of ``connection`` and on threads of ``pool``.
+
+    They begin with what is ``left``, a step and its context, as ``begin()`` has returned them; by default, with one on a
+    thread. A frame whose connection ends before a thread has time for it is dropped.
     """
     root_path = connection.scope.get('root_path')
-    step = context = None
+    step, context = left or (None, None)
     may_drop = pool is connection.server.pool
+    if left is not None:
+        may_drop = may_drop and handler._frame is not None and not handler._frame.is_admitted
     try:
-        if is_quick:
-            step = _advance(work)
-            may_drop = may_drop and handler._frame is not None and not handler._frame.is_admitted
-        while step is not _DONE:
+        while step is not DONE:
             if step is None:
                 connection.is_on_thread = True
                 advance = _begin if may_drop else _go_on
                 step = await pool.submit(advance, connection, handler, root_path, work)
                 connection.is_on_thread = False
-                if connection.is_cancelled and step is not _DONE:
+                if connection.is_cancelled and step is not DONE:
                     raise asyncio.CancelledError()
                 if step is _IN_DOUBT:
                     await connection.server.certainty()
@@ -41,25 +45,18 @@ async def take(work, handler, connection, pool, is_quick):
                     may_drop = False
                 continue
             try:
-                # What it sets is not there for the next frame.
-                context = context or request_state.fresh_context(root_path)
-                connection.coroutine = handler, step, connection.server.loop.time()
-                result = await _InContext(context, step)
-            except asyncio.CancelledError:
-                # Of the coroutine, unless it is of the whole connection.
-                if connection.is_cancelled:
-                    raise
-                step = _advance(work, error=RuntimeError('The coroutine was cancelled.'))
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
-                # Of the function: the server goes on.
-                if isinstance(error, Error):
-                    django_thread.look_after()
-                step = _advance(work, error=error)
+                if type(step) is not Begun:
+                    context = context or request_state.fresh_context(root_path)
+                    step = _InContext(context, step)
+                connection.coroutine = handler, step.coroutine, connection.server.loop.time()
+                result = await step
+            except _FAILURES as error:
+                step = _fail(work, error, connection)
             else:
                 step = _advance(work, result)
     finally:
         connection.coroutine = None
-        if step is not _DONE:
+        if step is not DONE:
             _abandon(work)
 
 
@@ -71,6 +68,46 @@ def _begin(connection, handler, root_path, work):
 
 def _go_on(connection, handler, root_path, work):
     return on_thread(handler, root_path, _advance_far, work)
+
+
+def begin(work, connection):
+    """Take the steps of ``work`` until one has to wait, and return that with its context: ``DONE``, and ``None``, if none
+    had to.
+    """
+    context, step = None, _advance(work)
+    try:
+        while type(step) is types.CoroutineType:
+            if context is None:
+                # What it sets is not there for the next frame.
+                context = request_state.fresh_context(connection.scope.get('root_path'))
+            try:
+                waits_for = context.run(step.send, None)
+            except StopIteration as end:
+                step = _advance(work, end.value)
+            except (*_FAILURES, GeneratorExit) as error:
+                step = _fail(work, error, connection)
+            else:
+                return Begun(step, step.__await__(), waits_for, context.run), context
+    except BaseException:
+        _abandon(work)
+        raise
+    return step, context
+
+
+# Of a function: the server goes on.
+_FAILURES = Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError
+
+
+def _fail(work, error, connection):
+    """Return the next step of ``work``, in which a coroutine has raised ``error``."""
+    if isinstance(error, asyncio.CancelledError):
+        # Of the coroutine, unless it is of the whole connection.
+        if connection.is_cancelled:
+            raise error
+        error = RuntimeError('The coroutine was cancelled.')
+    elif isinstance(error, Error):
+        django_thread.look_after()
+    return _advance(work, error=error)
 
 
 def on_thread(handler, root_path, function, *args):
@@ -87,11 +124,11 @@ def _abandon(work):
 
 
 def _advance(work, result=None, error=None):
-    """Return the next step of ``work``, ``_DONE`` if there is none."""
+    """Return the next step of ``work``, ``DONE`` if there is none."""
     try:
         return work.send(result) if error is None else work.throw(steps.throwable(error))
     except StopIteration:
-        return _DONE
+        return DONE
 
 
 def _advance_far(work):
@@ -106,31 +143,21 @@ def _advance_far(work):
 
 
 class _InContext:
-    """Awaits ``awaitable`` in ``context``."""
+    """Awaits ``coroutine``, or whatever else can be awaited, in ``context``."""
 
-    __slots__ = ('context', 'awaitable')
+    __slots__ = ('context', 'coroutine')
 
-    def __init__(self, context, awaitable):
+    def __init__(self, context, coroutine):
         self.context = context
-        self.awaitable = awaitable
+        self.coroutine = coroutine
 
     def __await__(self):
         run = self.context.run
-        awaited = run(self.awaitable.__await__)
-        failure = None
-        while True:
-            try:
-                waits_for = run(next, awaited) if failure is None else run(awaited.throw, failure)
-            except StopIteration as end:
-                return end.value
-            except GeneratorExit as error:
-                if isinstance(failure, GeneratorExit):
-                    # It is we who are closed.
-                    raise
-                # It would end the task of the whole connection.
-                raise steps.throwable(error)
-            failure = None
-            try:
-                yield waits_for
-            except BaseException as error:
-                failure = error
+        awaited = run(self.coroutine.__await__)
+        try:
+            waits_for = run(next, awaited)
+        except StopIteration as end:
+            return end.value
+        except GeneratorExit as error:
+            raise steps.throwable(error)
+        return (yield from Begun(self.coroutine, awaited, waits_for, run).__await__())
