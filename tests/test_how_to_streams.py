@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import Group
 from django.db import transaction
+from django.template import Context, Template
 
 from sockets import conf, testing
 from sockets.streams import Stream, numbering, retention
