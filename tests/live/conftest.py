@@ -20,7 +20,6 @@ from .stack import ON_CHANNELS_1
 # What runs on Channels 1 only, and why. The folder channels4 has what runs on Channels 4 only.
 ONLY_ON_CHANNELS_1 = {
     'test_docs.py': 'the pages show its settings, workers and layers',
-    'test_endurance.py': 'hours of its servers and workers',
     'test_faults_list.py': 'what its layer keeps in Redis for a server',
     'test_faults_pages.py': 'pages have servers of their own, which are not ours on Channels 4',
     'test_faults_protocol.py': 'its protocol code is ours; that of Channels 4 is of uvicorn and daphne',
@@ -33,7 +32,6 @@ ONLY_ON_CHANNELS_1 = {
     'test_readme.py': 'the README is for it first; test_five_minutes.py and test_packaging.py run what differs',
     'test_redis_faults.py': 'its layer',
     'test_runsockets.py': 'its options and its server; tests/live/channels4/test_servers.py has those of Channels 4',
-    'test_soak.py': 'it kills a worker in the middle of a frame, and accounts for what Redis has forgotten',
 }
 collect_ignore = [] if ON_CHANNELS_1 else sorted(ONLY_ON_CHANNELS_1)
 

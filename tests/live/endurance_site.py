@@ -1,4 +1,8 @@
-"""The site of the fleets, with a page that tells what its process holds: memory by allocation site, threads, files."""
+"""The site of the fleets, with a page that tells what its process holds: memory by allocation site, threads, files.
+
+With ``TRACED``, allocations are traced from the first look on. What was imported before is half a million of them, and a
+look at so many would stop the process for seconds: others would find it dead.
+"""
 
 import gc
 import json
@@ -22,7 +26,9 @@ def holdings(request):
     gc.collect()
     status = Path('/proc/self/status').read_text()
     sites = {}
-    if tracemalloc.is_tracing():
+    if 'TRACED' in os.environ and not tracemalloc.is_tracing():
+        tracemalloc.start()
+    elif tracemalloc.is_tracing():
         snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, tracemalloc.__file__)])
         sites = {
             f'{statistic.traceback[0].filename}:{statistic.traceback[0].lineno}': statistic.size

@@ -101,12 +101,12 @@ class Fleet:
             servers.wait_for_port(port, program.process, log)
         return program
 
-    def runsockets(self, *args, **kwargs):
-        port = servers.free_port()
+    def runsockets(self, *args, port=None, **kwargs):
+        port = port or servers.free_port()
         return self.start('runsockets', '-m', 'django', 'runsockets', f'127.0.0.1:{port}', *args, port=port, **kwargs)
 
-    def daphne(self, *args, **kwargs):
-        port = servers.free_port()
+    def daphne(self, *args, port=None, **kwargs):
+        port = port or servers.free_port()
         return self.start('daphne', *stack.daphne(port, *map(str, args)), port=port, **kwargs)
 
     def worker(self, *args):
