@@ -150,14 +150,26 @@ def measure(site, door, alone):
                     Socket.objects.filter(channel_name=name)
                     for name in Socket.objects.values_list('channel_name', flat=True)
                 ]
+                keys = list(Socket.objects.values_list('pk', flat=True))
                 yield (
-                    'a sign of life that is noted',
-                    meter.cost(lambda: repeat(count, lambda n: rows[n].note_life()), idle),
+                    'a sign of life that is noted, one of 500',
+                    meter.cost(lambda: repeat(count // 500, lambda n: note(keys[500 * n : 500 * n + 500])) * 500, idle),
                 )
                 yield (
                     'a frame that asks for its user',
                     meter.cost(lambda: repeat(count, lambda n: rows[n].select_related('user', 'session').get()), idle),
                 )
+
+
+def note(keys):
+    """Write signs of life of the rows ``keys`` as a server does."""
+    from django.utils import timezone
+
+    from sockets.connection import signs_of_life
+    from sockets.models import Socket
+
+    # None of them says so yet.
+    signs_of_life._update(Socket.objects.all(), sorted(keys), timezone.now(), timezone.now())
 
 
 def bytes_of_a_row(meter, count=100000):

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from sockets.layers import admission  # noqa: E402
 
 # Seconds of processor time. Of PostgreSQL, by event; of one Redis, for an entry of a fan-out and a second of a server.
-DATABASE = {'second': 300e-6, 'visit': 1200e-6, 'note': 220e-6, 'user': 200e-6, 'fan-out': 90e-6, 'name': 0.42e-6}
+DATABASE = {'second': 300e-6, 'visit': 1200e-6, 'note': 23e-6, 'user': 200e-6, 'fan-out': 90e-6, 'name': 0.42e-6}
 REDIS = {'second': 800e-6, 'entry': 90e-6, 'name': 0.29e-6}
 # Of a server: a handshake on its reactor, what a connect costs on its thread, a frame that is answered, a frame of a
 # fan-out, and what a fan-out costs its sender besides, by message and by name.
@@ -31,7 +31,7 @@ CONNECT_WAITS = 2e-3
 
 # The site: connections of a server, and seconds between two frames, two visits and two fan-outs to a room of a hundred.
 CONNECTIONS, FRAME_EVERY, STAYS, FAN_OUT_EVERY, ROOM = 10000, 10, 600, 1000, 100
-NOTED_EVERY, NAMES_AT_ONCE = 15, 1000
+NOTED_EVERY, NAMES_AT_ONCE = 10, 1000
 DATABASE_CORES, REDIS_SERVERS = 16, 8
 
 # Of sockets.js, and of a server: see storm.py, RetryAfter and docs/reference/settings.md.
