@@ -44,7 +44,8 @@ class Memory:
         self.session_key = None
         # Until when its authentication holds, a time of time.time(), as far as is known here.
         self.until = None
-        # The keys of the memberships of the streams that it follows, where this process handles all of its frames.
+        # The keys of memberships of streams that it surely follows, where this process handles all of its frames. The table
+        # says what else it follows.
         self.follows = None
         # Whether this process handles all of its frames, and one after another; None until that has been asked.
         self.is_served_here = self.is_kept = None

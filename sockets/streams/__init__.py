@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any, Dict, List, Optional
 
-from django.db import transaction
+from django.db import connections, transaction
 
 from .. import engine, messages
 from ..models import Membership, Socket, SocketQuerySet, StreamMessage
@@ -71,8 +71,13 @@ class Stream:
         return replays.history(self, since, limit)
 
     def clear(self) -> None:
-        """Remove all messages, once the transaction of the caller is committed. Numbers go on where they are."""
-        transaction.on_commit(partial(retention.clear, self.key), using=database())
+        """Remove all messages, once the transaction of the caller is committed. Numbers go on where they are.
+
+        What this transaction sends after that is kept.
+        """
+        using = database()
+        last = retention.last_sent() if connections[using].in_atomic_block else None
+        transaction.on_commit(partial(retention.clear, self.key, last), using=using)
 
     def followers(self) -> 'SocketQuerySet':
         """Return the connections that follow this stream."""

@@ -47,13 +47,15 @@ def follow(handler: Any, name: str, since: Any, last: Any) -> None:
     if not row.enter(membership, name=printable(name), stream=key, envelope=envelope):
         # It has ended.
         return
-    memory = memories.get(handler.channel_name)
-    memory.follows = {*(memory.follows or ()), membership}
+    waiting = Waiting(key, printable(name), handler.channel_name, membership, envelope, since, last)
     # Read when others see that it follows: it is pushed whatever is numbered after that.
-    transaction.on_commit(
-        partial(teller.follow, Waiting(key, printable(name), handler.channel_name, membership, envelope, since, last)),
-        using=database(),
-    )
+    transaction.on_commit(partial(_begin, memories.get(handler.channel_name), waiting), using=database())
+
+
+def _begin(memory: Any, waiting: 'Waiting') -> None:
+    memory.follows = memory.follows or set()
+    memory.follows.add(waiting.membership)
+    teller.follow(waiting)
 
 
 def unfollow(handler: Any, name: str) -> None:
@@ -62,10 +64,16 @@ def unfollow(handler: Any, name: str) -> None:
     key_of(name)
     membership = membership_key(name, envelope_of(handler))
     memory = memories.get(handler.channel_name)
-    memory.follows = (memory.follows or set()) - {membership}
-    teller.forget(handler.channel_name, [membership])
+    # Until the transaction has ended, and if it is rolled back, only the table knows.
+    (memory.follows or set()).discard(membership)
     if handler.row is not None:
         handler.row.withdraw(membership)
+    transaction.on_commit(partial(_end, memory, handler.channel_name, membership), using=database())
+
+
+def _end(memory: Any, name: str, membership: str) -> None:
+    (memory.follows or set()).discard(membership)
+    teller.forget(name, [membership])
 
 
 def followed(handler: Any, names: Any) -> Any:
@@ -73,13 +81,14 @@ def followed(handler: Any, names: Any) -> Any:
     envelope = envelope_of(handler)
     keys = {membership_key(name, envelope): name for name in names}
     teller.forget(handler.channel_name, keys)
+    held: Any = ()
     if handler._connection.is_served_here:
         held = memories.get(handler.channel_name).follows or ()
-    elif handler.row is None:
-        held = ()
-    else:
-        rows = Membership.objects.using(database()).filter(socket=handler.row.pk, key__in=list(keys))
-        held = set(rows.values_list('key', flat=True))
+    unknown = [key for key in keys if key not in held]
+    if unknown and handler.row is not None:
+        # What this process does not remember, the table says.
+        rows = Membership.objects.using(database()).filter(socket=handler.row.pk, key__in=unknown)
+        held = {*held, *rows.values_list('key', flat=True)}
     return [name for key, name in keys.items() if key in held]
 
 

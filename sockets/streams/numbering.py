@@ -14,13 +14,12 @@ from datetime import timedelta
 from django.db import DatabaseError, connections, transaction
 from django.db.models import F, Q
 from django.utils import timezone
-from django.utils.crypto import get_random_string
 
 from ..execution import background
 from ..models import StreamHead, StreamMessage
 from ..models.ends import in_seconds
 from . import pushes, replays, retention
-from .tables import database, lock, short_transaction
+from .tables import database, lock, make_head, short_transaction
 
 logger = logging.getLogger('sockets')
 
@@ -208,8 +207,7 @@ def _make_missing(streams, heads, using):
             del _held[key]
     for key in sorted(missing.difference(present)):
         if StreamMessage.objects.using(using).filter(key=key, offset=None).exists():
-            heads[key] = StreamHead(key=key, name=streams[key].name, epoch=get_random_string(8))
-            heads[key].save(using=using, force_insert=True)
+            heads[key] = make_head(key, streams[key].name, using)
     for key in heads:
         _held.pop(key, None)
     return held

@@ -4,8 +4,8 @@ import logging
 import time
 from datetime import timedelta
 
-from django.db import DatabaseError, connections
-from django.db.models import F, Q
+from django.db import connections
+from django.db.models import F, Max, Min, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -13,7 +13,7 @@ from .. import conf
 from ..models import StreamMessage
 from ..models.ends import in_seconds
 from . import replays
-from .tables import database, heads, lock, short_transaction
+from .tables import database, heads, lock, make_head, short_transaction
 
 logger = logging.getLogger('sockets')
 
@@ -97,21 +97,58 @@ def beyond_settings():
     return heads().filter(found).exclude(trim_at__isnull=False, trim_at__lte=Now())
 
 
-def clear(key):
-    """Have all messages gone that the stream ``key`` has now. Their rows are removed in parts, by the housekeeper, too."""
+def last_sent():
+    """Return the largest primary key of messages that this transaction sees, 0 without any.
+
+    What it sends after that has a larger one.
+    """
+    return StreamMessage.objects.using(database()).aggregate(last=Max('pk'))['last'] or 0
+
+
+def clear(key, last=None):
+    """Have all messages gone that the stream ``key`` has now, or those whose primary key is not beyond ``last``.
+
+    Their rows are removed in parts, by the housekeeper, too. The transaction of the caller is committed: nothing is raised.
+    """
+    using = database()
     for tries_left in reversed(range(TRIES)):
         try:
-            with short_transaction(database()):
-                heads().filter(pk=key).update(trimmed=F('offset'), trim_at=Now())
+            with short_transaction(using):
+                _clear(key, last, using)
             replays.cache.forget(key)
             return _trim_part(key)
-        except DatabaseError as error:
-            # SQLite is busy, or the database away. The transaction of the caller is committed: nothing is raised.
-            if tries_left and not connections[database()].in_atomic_block:
-                time.sleep(0.1)
-            else:
+        except Exception as error:
+            # SQLite is busy, two made the stream at once, or the database is away.
+            if not tries_left or connections[using].in_atomic_block:
                 logger.error('A stream could not be cleared: %s: %s', type(error).__name__, error)
                 return
+            logger.debug('Clearing again: %s', error)
+            connections[using].close_if_unusable_or_obsolete()
+            time.sleep(0.1)
+
+
+def _clear(key, last, using):
+    """Remove what has no number yet, and note up to where the rest is cleared. Nobody gives numbers meanwhile."""
+    rows = StreamMessage.objects.using(using).filter(key=key)
+    # This locks it.
+    if not heads().filter(pk=key).update(trim_at=Now()):
+        # It may have been made, and messages numbered, since: then this fails, and is tried again.
+        found = rows.order_by('offset').first()
+        if found is None:
+            return
+        make_head(key, found.name, using)
+    cleared = rows.filter(offset=None)
+    if last is not None:
+        cleared = cleared.filter(pk__lte=last)
+    # By primary key: MySQL would wait for those that others have not committed.
+    pks = list(cleared.values_list('pk', flat=True))
+    for begin in range(0, len(pks), PART):
+        rows.filter(pk__in=pks[begin : begin + PART])._raw_delete(using)
+    head = heads().get(pk=key)
+    first = None
+    if last is not None:
+        first = rows.filter(offset__gt=head.trimmed, pk__gt=last).aggregate(first=Min('offset'))['first']
+    heads().filter(pk=key).update(trimmed=head.offset if first is None else first - 1)
 
 
 def _trim_part(key):

@@ -5,6 +5,7 @@ import hashlib
 
 from django.db import connections, transaction
 from django.db.models import F
+from django.utils.crypto import get_random_string
 
 from ..models import Membership, Socket, StreamHead
 
@@ -50,6 +51,13 @@ def short_transaction(using):
             with connection.cursor() as cursor:
                 cursor.execute('SET TRANSACTION ISOLATION LEVEL READ COMMITTED')
         yield
+
+
+def make_head(key, name, using):
+    """Make and return the head of the stream ``key``, which nobody else can lock. ``IntegrityError`` if another one has."""
+    head = StreamHead(key=key, name=name, epoch=get_random_string(8))
+    head.save(using=using, force_insert=True)
+    return head
 
 
 def lock(keys, using):
