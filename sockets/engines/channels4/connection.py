@@ -7,12 +7,13 @@ import time
 from django.core.exceptions import SynchronousOnlyOperation
 
 from ... import messages
+from ...backlog import BACKLOG
 from ...connection import disconnect, frame
 from . import admission, steps
 from .ended import Ended
 from .incoming import CAPACITY, Incoming
 from .message import Message
-from .outgoing import AT_ONCE, BACKLOG, Outgoing
+from .outgoing import AT_ONCE, Outgoing, size_of
 
 logger = logging.getLogger('sockets')
 
@@ -214,10 +215,10 @@ class Connection(Ended):
     def check_backlog(self):
         """Cut off a client for which the server itself keeps too much, such as answers to its pings."""
         transport = _transport_of(self.incoming)
-        if hasattr(transport, 'get_write_buffer_size') and transport.get_write_buffer_size() > BACKLOG:
-            logger.warning(
-                'Cutting off %s, which does not read: %d bytes wait', self.name, transport.get_write_buffer_size()
-            )
+        waiting = transport.get_write_buffer_size() if hasattr(transport, 'get_write_buffer_size') else 0
+        # A long frame may be in it.
+        if waiting > BACKLOG and waiting - size_of(self.outgoing.sending or {}) > BACKLOG:
+            logger.warning('Cutting off %s, which does not read: %d bytes wait', self.name, waiting)
             self.cut_off()
 
     def cancel(self, at_once=False):

@@ -6,11 +6,9 @@ import logging
 import time
 
 from ... import messages
+from ...backlog import Backlog
 
 logger = logging.getLogger('sockets')
-
-# Bytes that may wait for a client that does not read.
-BACKLOG = 4 * 1024 * 1024
 
 # Seconds for which messages are sent before others are served: a server that can take them all makes nobody wait.
 AT_ONCE = 0.005
@@ -30,6 +28,8 @@ class Outgoing:
         'cut_off',
         'waiting',
         'backlog',
+        'behind',
+        'sending',
         'is_open',
         'can_answer',
         'is_flushing',
@@ -41,8 +41,10 @@ class Outgoing:
         self.send, self.start_task, self.cut_off = send, start_task, cut_off
         self.can_answer = can_answer
         self.waiting = collections.deque()
-        # How many bytes of it came while the one before was not taken, and wait.
-        self.backlog = 0
+        # A ``Backlog`` of what came while the one before was not taken, and how many bytes of it wait.
+        self.backlog, self.behind = None, 0
+        # The message that the server is taking.
+        self.sending = None
         self.is_open = is_open
         self.is_flushing = False
         # Whether the connection was closed, or its client has gone.
@@ -69,9 +71,12 @@ class Outgoing:
             self.is_flushing = True
             self.start_task(self.flush())
             return
-        self.backlog += _size_of(message)
-        if self.backlog > BACKLOG:
-            logger.warning('Cutting off a client that does not read: %d bytes wait', self.backlog)
+        size = size_of(message)
+        if not self.behind:
+            self.backlog = Backlog()
+        self.behind += size
+        if self.backlog.add(size, self.behind):
+            logger.warning('Cutting off a client that does not read: %d bytes wait', self.behind)
             self.waiting.clear()
             self.is_over = True
             self.cut_off()
@@ -85,9 +90,10 @@ class Outgoing:
         try:
             while self.waiting and not self.is_over:
                 message = self.waiting.popleft()
-                if self.backlog:
+                self.sending = message
+                if self.behind:
                     # The first one was not counted.
-                    self.backlog = max(0, self.backlog - _size_of(message))
+                    self.behind = max(0, self.behind - size_of(message))
                 if message.get('close') or 'refuse' in message:
                     self.is_over = True
                 for event in _events_of(message, self.can_answer):
@@ -96,14 +102,14 @@ class Outgoing:
                     await asyncio.sleep(0)
                     began = time.monotonic()
             self.waiting.clear()
-            self.backlog = 0
+            self.backlog, self.behind = None, 0
         except Exception as error:
             # The client has gone, and its disconnect is on its way.
             logger.debug('Nothing reaches a client any more: %r', error)
             self.is_over = True
             self.waiting.clear()
         finally:
-            self.is_flushing = False
+            self.is_flushing, self.sending = False, None
             watchers, self.watchers = self.watchers, None
             for watcher in watchers or ():
                 if not watcher.done():
@@ -117,8 +123,10 @@ class Outgoing:
             await watcher
 
 
-def _size_of(message):
-    return len(message.get('text') or message.get('bytes') or '')
+def size_of(message):
+    """Return the bytes of the frame of ``message``."""
+    content = message.get('text') or message.get('bytes') or b''
+    return len(content) if isinstance(content, bytes) or content.isascii() else len(content.encode(errors='replace'))
 
 
 def _events_of(message, can_answer):
