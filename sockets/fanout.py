@@ -33,12 +33,15 @@ def message(text=None, bytes=None):
     raise TypeError(f"A frame is text='...' or bytes=b'...', not text={text!r:.40}, bytes={bytes!r:.40}.")
 
 
-def send_many(names, message):
+def send_many(names, message, stuck=None):
     """Hand ``message`` to many connections now and return how many took it.
 
     The others belong to servers that took nothing for ``SEND_TIMEOUT`` seconds: they are logged, not raised. If the
     layer cannot reach some, the others are served, and then ``DeliveryFailed`` says how many that were. Connections of
     another process are sent nothing over an in-memory layer.
+
+    ``stuck`` is a set of servers for which some have waited in vain: nobody waits again until they take something. They
+    are noted in it.
     """
     away = unreachable(names)
     if away:
@@ -54,7 +57,7 @@ def send_many(names, message):
                 reach_all(),
             )
         names = reached
-    return hand_over(engine.current(), names, message)
+    return hand_over(engine.current(), names, message, stuck)
 
 
 def reach_all():
@@ -75,11 +78,14 @@ def servers_elsewhere(names):
     return away.intersection(engine.current().live_servers(list(away)) or ()) if away else away
 
 
-def hand_over(way, names, message):
+def hand_over(way, names, message, stuck=None):
     """Hand ``message`` to the connections ``names`` by ``way``, an engine or a layer of its; as ``send_many``."""
     waiting = list(names)
     deadlines = {}
     dropped = collections.Counter()
+    # Of servers that are known to be stuck.
+    refused = collections.Counter()
+    stuck = set() if stuck is None else stuck
     failure, undelivered = None, 0
     while True:
         before = collections.Counter(map(server_of, waiting))
@@ -91,21 +97,28 @@ def hand_over(way, names, message):
             failure = failure or error
             undelivered += len(error.undelivered)
             waiting = error.refused
+        left_of = collections.Counter(map(server_of, waiting))
+        stuck.difference_update([server for server in before if left_of[server] < before[server]])
         if not waiting:
             break
         # A server that took something since we last asked has not had its time yet.
         now = time.monotonic()
-        for server, left in collections.Counter(map(server_of, waiting)).items():
-            if left < before[server] or server not in deadlines:
+        for server, left in left_of.items():
+            if server in stuck:
+                refused[server] = left
+            elif left < before[server] or server not in deadlines:
                 deadlines[server] = now + conf.SEND_TIMEOUT
             elif now >= deadlines[server]:
                 dropped[server] = left
-        waiting = [name for name in waiting if server_of(name) not in dropped]
+                stuck.add(server)
+        waiting = [name for name in waiting if server_of(name) not in dropped and server_of(name) not in refused]
         if waiting:
             time.sleep(_RETRY_INTERVAL)
     if dropped:
         give_up(way, dropped)
-    delivered = len(names) - sum(dropped.values()) - undelivered
+    if refused:
+        _announce(way, refused)
+    delivered = len(names) - sum(dropped.values()) - sum(refused.values()) - undelivered
     if failure is not None:
         raise DeliveryFailed(delivered, len(names), failure) from failure
     return delivered
@@ -119,5 +132,9 @@ def give_up(way, dropped):
         conf.SEND_TIMEOUT,
         ', '.join('{} ({})'.format(*item) for item in dropped.items()),
     )
+    _announce(way, dropped)
+
+
+def _announce(way, dropped):
     way.note_dropped(dropped)
     announce(messages_dropped, sender=None, servers=dict(dropped))

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
+from sockets.backlog import BACKLOG
 from sockets.engines.channels1 import opening
 from sockets.engines.channels1 import protocol as protocol_module
 from sockets.engines.channels1.factory import SocketFactory
 from sockets.engines.channels1.protocol import SocketProtocol
 from sockets.engines.channels1.reading import FRAMES_A_TURN
-from sockets.engines.channels1.writing import BACKLOG
 
 from .wire import REQUEST, Wire, frame, frames
 
@@ -316,6 +316,27 @@ def test_a_client_that_does_not_read_is_cut_off_when_too_much_waits(content):
     assert not wire.is_closed
     for _ in range(20):
         wire.protocol.serverSend(*(list(content.values()) + ['bytes' in content]))
+    assert wire.is_closed and wire.layer.channels() == ['disconnect']
+
+
+@pytest.mark.parametrize('before', [0, 100000])
+def test_a_frame_longer_than_all_that_may_wait_reaches_a_client_that_reads(before):
+    # Every follower of a stream was cut off by a message of 5 MiB, pushed or asked for.
+    wire = Wire.open(room=0)
+    wire.reply(text='x' * before)
+    wire.reply(text='x' * (2 * BACKLOG))
+    wire.reply(text='x' * 1000)
+    assert not wire.is_closed
+    wire.transport.drain()
+    sent = frames(wire.transport.sent.partition(b'\r\n\r\n')[2])
+    assert [len(payload) for _, payload in sent] == [before, 2 * BACKLOG, 1000] and not wire.is_closed
+
+
+def test_behind_a_long_frame_no_more_may_wait_than_behind_others():
+    wire = Wire.open(room=0)
+    wire.reply(text='x' * (2 * BACKLOG))
+    for _ in range(BACKLOG // 100000 + 1):
+        wire.reply(text='x' * 100000)
     assert wire.is_closed and wire.layer.channels() == ['disconnect']
 
 

@@ -15,11 +15,12 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db.utils import ConnectionHandler, OperationalError
 
 from sockets import RoutedSocketHandler, engine
+from sockets.backlog import BACKLOG
 from sockets.connection import calls, quick
 from sockets.connection.identity import Identity
 from sockets.connection.memory import Memory
 from sockets.engines.channels4 import connection as connection_module
-from sockets.engines.channels4 import outgoing, pool, server, steps
+from sockets.engines.channels4 import pool, server, steps
 from sockets.execution import coroutines, thread_state
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.routes import Route
@@ -115,11 +116,11 @@ def test_a_coroutine_that_sends_much_is_as_slow_as_who_reads_it():
     async def ask(found):
         connection = open_connection(found, send)
         handler = Plain(connection, None)
-        for _ in range(3 * outgoing.BACKLOG // 100000):
+        for _ in range(3 * BACKLOG // 100000):
             await handler.asend_json({'type': 'X', 'text': 'x' * 100000})
         return connection.has_ended
 
-    assert run(ask) is False and len(sent) == 3 * outgoing.BACKLOG // 100000
+    assert run(ask) is False and len(sent) == 3 * BACKLOG // 100000
 
 
 def test_several_coroutines_of_a_connection_wait_for_their_frames_together():

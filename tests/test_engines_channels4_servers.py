@@ -4,10 +4,13 @@ import asyncio
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from sockets.backlog import BACKLOG
 from sockets.engines.channels4 import incoming, outgoing, overtime, pool, server, serving, uvicorn
+from sockets.engines.channels4.connection import Connection
 
 
 def test_what_two_pools_have_done_comes_back_in_the_order_in_which_it_was_done():
@@ -122,17 +125,65 @@ def test_a_client_that_reads_is_not_cut_off_however_much_it_is_sent():
 
         way_out = outgoing.Outgoing(send, start_task, lambda: cuts.append(1))
         for _ in range(20):
-            way_out.push({'text': 'x' * (outgoing.BACKLOG // 8)})
-            way_out.push({'text': 'x' * (outgoing.BACKLOG // 8)})
+            way_out.push({'text': 'x' * (BACKLOG // 8)})
+            way_out.push({'text': 'x' * (BACKLOG // 8)})
             while len(way_out.waiting) > 1:
                 await asyncio.sleep(0)
         assert not cuts
         for _ in range(12):
-            way_out.push({'text': 'x' * (outgoing.BACKLOG // 8)})
+            way_out.push({'text': 'x' * (BACKLOG // 8)})
         assert cuts == [1]
         await asyncio.gather(*tasks)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('text', ['x' * (2 * BACKLOG), '\u20ac' * BACKLOG])
+def test_a_frame_longer_than_all_that_may_wait_reaches_a_client_that_reads(text):
+    """It cut off a client who had not taken the frame before, or to whom the server was sending it."""
+
+    async def scenario():
+        sent, cuts, tasks = [], [], []
+        may_send = asyncio.Event()
+
+        async def send(event):
+            await may_send.wait()
+            sent.append(event['text'])
+
+        def start_task(coroutine):
+            tasks.append(asyncio.ensure_future(coroutine))
+
+        way_out = outgoing.Outgoing(send, start_task, lambda: cuts.append(1))
+        for content in ('first', text, 'last'):
+            way_out.push({'text': content})
+            await asyncio.sleep(0)
+        assert not cuts
+        may_send.set()
+        await asyncio.gather(*tasks)
+        assert sent == ['first', text, 'last'] and way_out.sending is None
+        may_send.clear()
+        for _ in range(BACKLOG // 100000 + 3):
+            way_out.push({'text': 'x' * 100000})
+        assert cuts == [1]
+        may_send.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize('beside, is_cut', [(1000, False), (BACKLOG + 1, True)])
+def test_a_long_frame_in_the_buffer_of_a_server_is_not_what_its_client_does_not_read(monkeypatch, beside, is_cut):
+    text, cuts = 'x' * (2 * BACKLOG), []
+    connection = Connection.__new__(Connection)
+    connection.name = 'a'
+    connection.incoming = SimpleNamespace(bytes_unread=lambda: len(text) + beside)
+    connection.outgoing = SimpleNamespace(sending={'text': text})
+    monkeypatch.setattr(Connection, 'cut_off', lambda self: cuts.append(1))
+    connection.check_backlog()
+    assert bool(cuts) is is_cut
+    connection.outgoing.sending = None
+    connection.check_backlog()
+    assert cuts
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,29 @@ def test_messages_to_a_server_that_takes_nothing_are_dropped_and_logged_once(sma
     assert small.tries < 12 + 7 * 25
 
 
+def test_a_server_that_is_known_to_be_stuck_is_asked_and_not_waited_for(small, caplog):
+    told, stuck = [], set()
+
+    def listen(servers, **kwargs):
+        told.append(servers)
+
+    signals.messages_dropped.connect(listen)
+    assert fanout.hand_over(small, [f'dead!{n}' for n in range(4)], MESSAGE, stuck) == 3 and stuck == {'dead!'}
+    started = time.monotonic()
+    for _ in range(100):
+        # Others get theirs.
+        small.mailboxes.pop('alive!', None)
+        assert fanout.hand_over(small, ['dead!1', 'alive!1'], MESSAGE, stuck) == 1
+    assert time.monotonic() - started < 0.2
+    # All are told, and the log says it once.
+    assert told == [{'dead!': 1}] * 101 and len(caplog.records) == 1
+    small.receive('dead!')
+    assert fanout.hand_over(small, ['dead!1'], MESSAGE, stuck) == 1 and not stuck
+    # Whoever says nothing of it waits.
+    assert fanout.hand_over(small, ['dead!1'], MESSAGE) == 0 and not stuck
+    assert time.monotonic() - started >= 0.2
+
+
 class Away(Exception):
     """What a layer raises when its Redis cannot be reached."""
 

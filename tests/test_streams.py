@@ -2,13 +2,14 @@
 
 import contextlib
 import re
+import time
 from datetime import timedelta
 
 import pytest
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from sockets import RoutedSocketHandler
+from sockets import RoutedSocketHandler, engine
 from sockets.models import Socket, StreamHead, StreamMessage
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.presence import Housekeeper
@@ -430,7 +431,7 @@ def test_a_reminder_that_the_layer_did_not_take_does_not_count(client, monkeypat
         StreamHead.objects.update(remind_at=timezone.now() - timedelta(seconds=2))
         Housekeeper().look()
 
-    def refuse(names, message):
+    def refuse(*args):
         raise OSError('away')
 
     with monkeypatch.context() as away:
@@ -440,6 +441,31 @@ def test_a_reminder_that_the_layer_did_not_take_does_not_count(client, monkeypat
     assert StreamHead.objects.get().reminders == 0
     due()
     assert client.received() == [following('tea', 1, again=True)]
+
+
+def test_a_server_that_hangs_is_waited_for_once_and_not_for_each_message(client, monkeypatch, settings):
+    # One thread numbers and pushes for all streams: each message to the server that hung delayed those of all others.
+    settings.SOCKETS = {'SEND_TIMEOUT': 0.2}
+    client.send('FOLLOW', name='tea')
+    client.send('FOLLOW', name='milk')
+    client.received()
+    asked, hangs = [], [True]
+
+    def hand_over(names, message):
+        asked.append(message)
+        return list(names) if hangs else []
+
+    monkeypatch.setattr(pushes, '_stuck', set())
+    monkeypatch.setattr(engine.current(), 'hand_over', hand_over)
+    started = time.monotonic()
+    for number in range(20):
+        say('tea', str(number))
+        say('milk', str(number))
+    assert 0.2 <= time.monotonic() - started < 2
+    hangs.clear()
+    del asked[:]
+    say('tea', 'again')
+    assert len(asked) == 1 and not pushes._stuck
 
 
 def test_a_part_is_read_as_far_as_it_goes_and_not_all_that_was_missed(client, monkeypatch, django_assert_num_queries):

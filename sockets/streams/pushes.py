@@ -14,6 +14,9 @@ from .tables import database, heads, lock, short_transaction
 
 logger = logging.getLogger('sockets')
 
+# The servers that have taken nothing for SEND_TIMEOUT. Who waits for them again delays the messages of all other streams.
+_stuck = set()
+
 
 def kept_text(name, epoch, message):
     """Return the text of a frame with ``message`` of the stream ``name``."""
@@ -52,12 +55,15 @@ def push(stream, epoch, numbered, names):
 def send(names, text):
     """Send ``text`` to the connections ``names``, by envelope; return whether the layer has taken all of it.
 
-    One that is away loses nothing that is kept.
+    One that is away loses nothing that is kept. What a server that hangs does not take is dropped, for the same reason.
     """
     is_sent = True
+    if len(_stuck) > 100:
+        # Most of them have ended.
+        _stuck.clear()
     for envelope, those in names.items():
         try:
-            fanout.send_many(those, {'text': wrapped(text, envelope)})
+            fanout.send_many(those, {'text': wrapped(text, envelope)}, _stuck)
         except Exception as error:
             is_sent = False
             logger.warning(

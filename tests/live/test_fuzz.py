@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.python import log
 
+from sockets.backlog import BACKLOG
 from sockets.engines.channels1.opening import MAX_REQUEST
-from sockets.engines.channels1.writing import BACKLOG
 
 from ..wire import MASK, REQUEST, Wire, frame
 

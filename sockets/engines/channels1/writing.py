@@ -3,12 +3,10 @@
 import collections
 import logging
 
+from ...backlog import Backlog
 from ...messages import close_code, refusal
 
 logger = logging.getLogger('sockets')
-
-# Bytes that may wait for a client that does not read, before it is cut off. Its fan-outs would fill our memory.
-BACKLOG = 4 * 1024 * 1024
 
 # The client is read again when the backlog is below so many bytes. Twisted says so only when nothing is left.
 LOW = 32 * 1024
@@ -21,7 +19,7 @@ NOTHING = ()
 class Writing:
     """How a ``SocketProtocol`` sends, and how it closes."""
 
-    # Bytes that were sent since the transport is full; None while it is not.
+    # A ``Backlog`` of what was sent since the transport is full; None while it is not.
     backlog = None
 
     # How a connection is refused, if not with 403.
@@ -30,7 +28,7 @@ class Writing:
     def pauseProducing(self):
         # The transport calls this at each write while it is full.
         if self.backlog is None:
-            self.backlog = 0
+            self.backlog = Backlog()
             self.set_paused(self.must_wait())
 
     def resumeProducing(self):
@@ -60,13 +58,12 @@ class Writing:
                 self.check_backlog(len(data) - sent)
 
     def check_backlog(self, size):
-        self.backlog += size
         try:
             transport = self.transport
             waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
         except AttributeError:
-            waiting = self.backlog
-        if waiting > BACKLOG:
+            waiting = self.backlog.size + size
+        if self.backlog.add(size, waiting):
             self.cut_off(f'it does not read, and {waiting} bytes wait')
         elif waiting < LOW:
             self.resumeProducing()

@@ -7,12 +7,13 @@ import time
 from django.core.exceptions import SynchronousOnlyOperation
 
 from ... import messages
+from ...backlog import BACKLOG
 from ...connection import disconnect, frame
 from . import admission, steps
 from .ended import Ended
 from .incoming import CAPACITY, Incoming
 from .message import Message
-from .outgoing import AT_ONCE, BACKLOG, Outgoing
+from .outgoing import AT_ONCE, Outgoing, size_of
 
 logger = logging.getLogger('sockets')
 
@@ -215,8 +216,8 @@ class Connection(Ended):
 
     def check_backlog(self):
         """Cut off a client for which the server itself keeps too much, such as answers to its pings."""
-        size = self.incoming.bytes_unread()
-        if size > BACKLOG:
+        size = self.incoming.bytes_unread()  # which may have a long frame in it
+        if size > BACKLOG and size - size_of(self.outgoing.sending or {}) > BACKLOG:
             logger.warning('Cutting off %s, which does not read: %d bytes wait', self.name, size)
             self.cut_off()
 

@@ -16,8 +16,8 @@ from django.utils.version import get_version
 from twisted.internet import defer, reactor
 
 from ... import conf, messages
+from ...backlog import Backlog
 from .incoming import CAPACITY, MAX_WAITING
-from .outgoing import BACKLOG
 from .server import DRAIN_TIMEOUT, server, servers
 
 logger = logging.getLogger('sockets')
@@ -36,7 +36,7 @@ class SocketProtocol(WebSocketProtocol):
     failByDrop = False
     closeHandshakeTimeout = 5
 
-    # Bytes that were sent since the transport is full; None while it is not.
+    # A ``Backlog`` of what was sent since the transport is full; None while it is not.
     backlog = None
 
     # How a connection is refused, if not with 403.
@@ -121,7 +121,7 @@ class SocketProtocol(WebSocketProtocol):
 
     def pauseProducing(self):
         if self.backlog is None:
-            self.backlog = 0
+            self.backlog = Backlog()
 
     def resumeProducing(self):
         self.backlog = None
@@ -131,14 +131,13 @@ class SocketProtocol(WebSocketProtocol):
 
     def check_backlog(self, size):
         """Cut off a client that does not read."""
-        self.backlog += size
         try:
             transport = self.transport
             waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
         except AttributeError:
             # TLS keeps its own.
-            waiting = self.backlog
-        if waiting > BACKLOG:
+            waiting = self.backlog.size + size
+        if self.backlog.add(size, waiting):
             logger.warning('Cutting off %r, which does not read: %d bytes wait', self, waiting)
             self.dropConnection(abort=True)
 

@@ -7,12 +7,10 @@ import time
 import types
 
 from ... import messages
+from ...backlog import Backlog
 from .begun import Begun
 
 logger = logging.getLogger('sockets')
-
-# Bytes that may wait for a client that does not read.
-BACKLOG = 4 * 1024 * 1024
 
 # Seconds for which messages are sent before others are served: a server that can take them all makes nobody wait.
 AT_ONCE = 0.005
@@ -33,6 +31,8 @@ class Outgoing:
         'waiting',
         'last',
         'backlog',
+        'behind',
+        'sending',
         'is_open',
         'can_answer',
         'is_flushing',
@@ -46,8 +46,10 @@ class Outgoing:
         self.waiting = collections.deque()
         # The last message of a frame, which is sent when that has been handled.
         self.last = None
-        # How many bytes of those that wait came while the one before was not taken.
-        self.backlog = 0
+        # A ``Backlog`` of what came while the one before was not taken, and how many bytes of it wait.
+        self.backlog, self.behind = None, 0
+        # The message that the server is taking.
+        self.sending = None
         self.is_open = is_open
         self.is_flushing = False
         # Whether the connection was closed, or its client has gone.
@@ -74,9 +76,12 @@ class Outgoing:
             self.is_flushing = True
             self.start_task(self.flush())
             return
-        self.backlog += _size_of(message)
-        if self.backlog > BACKLOG:
-            logger.warning('Cutting off a client that does not read: %d bytes wait', self.backlog)
+        size = size_of(message)
+        if not self.behind:
+            self.backlog = Backlog()
+        self.behind += size
+        if self.backlog.add(size, self.behind):
+            logger.warning('Cutting off a client that does not read: %d bytes wait', self.behind)
             self.waiting.clear()
             self.is_over = True
             self.cut_off()
@@ -91,6 +96,7 @@ class Outgoing:
         if self.is_flushing or self.waiting or self.is_over or not self.is_open or 'close' in message:
             self.waiting.append(message)
             return None if self.is_flushing else self.flush()
+        self.sending = message
         sending = self.send(_event_of(message))
         if type(sending) is not types.CoroutineType:
             return self._finish(sending)
@@ -99,11 +105,11 @@ class Outgoing:
         try:
             waits_for = sending.send(None)
         except StopIteration:
-            self.is_flushing = False
+            self.is_flushing, self.sending = False, None
         except Exception as error:
             self._give_up(error)
         except BaseException:
-            self.is_flushing = False
+            self.is_flushing, self.sending = False, None
             raise
         else:
             return self._finish(Begun(sending, sending.__await__(), waits_for, _call))
@@ -116,7 +122,7 @@ class Outgoing:
         except Exception as error:
             self._give_up(error)
         except BaseException:
-            self.is_flushing = False
+            self.is_flushing, self.sending = False, None
             raise
         await self.flush()
 
@@ -124,7 +130,7 @@ class Outgoing:
         # The client has gone, and its disconnect is on its way.
         logger.debug('Nothing reaches a client any more: %r', error)
         self.is_over = True
-        self.is_flushing = False
+        self.is_flushing, self.sending = False, None
         self.waiting.clear()
 
     async def flush(self):
@@ -136,9 +142,10 @@ class Outgoing:
         try:
             while self.waiting and not self.is_over:
                 message = self.waiting.popleft()
-                if self.backlog:
+                self.sending = message
+                if self.behind:
                     # The first one was not counted.
-                    self.backlog = max(0, self.backlog - _size_of(message))
+                    self.behind = max(0, self.behind - size_of(message))
                 if message.get('close') or 'refuse' in message:
                     self.is_over = True
                 for event in _events_of(message, self.can_answer):
@@ -147,11 +154,11 @@ class Outgoing:
                     await asyncio.sleep(0)
                     began = time.monotonic()
             self.waiting.clear()
-            self.backlog = 0
+            self.backlog, self.behind = None, 0
         except Exception as error:
             self._give_up(error)
         finally:
-            self.is_flushing = False
+            self.is_flushing, self.sending = False, None
             watchers, self.watchers = self.watchers, None
             for watcher in watchers or ():
                 if not watcher.done():
@@ -165,8 +172,10 @@ class Outgoing:
             await watcher
 
 
-def _size_of(message):
-    return len(message.get('text') or message.get('bytes') or '')
+def size_of(message):
+    """Return the bytes of the frame of ``message``."""
+    content = message.get('text') or message.get('bytes') or b''
+    return len(content) if isinstance(content, bytes) or content.isascii() else len(content.encode(errors='replace'))
 
 
 def _event_of(message):
