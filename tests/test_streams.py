@@ -396,6 +396,68 @@ def test_a_storm_of_clients_that_come_back_shares_what_is_read(client, django_as
             replays.cache.read(Stream('tea').key, epoch, 1)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_storm_in_many_streams_shares_what_is_read_and_that_nothing_was_missed(django_assert_num_queries):
+    # It was not shared with a 17th stream, and never that nothing was missed.
+    names = [f'tea {n}' for n in range(20)]
+    for name in names:
+        say(name, 'a')
+    epochs = dict(StreamHead.objects.values_list('key', 'epoch'))
+    asked = [(Stream(name).key, epochs[Stream(name).key], offset) for name in names for offset in (0, 1)]
+    # The head each, and the messages of half of them.
+    with django_assert_num_queries(60):
+        for _ in range(20):
+            found = [replays.cache.read(*one) for one in asked]
+    assert [len(replay.rows) for replay in found] == [1, 0] * 20
+    # What is sent here meanwhile is there at once.
+    say(names[0], 'b')
+    assert [len(replays.cache.read(*one).rows) for one in asked[:2]] == [2, 1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_shared_is_bounded_by_its_size(monkeypatch, django_assert_num_queries):
+    say('tea', *('x' * 1000 for _ in range(10)))
+    monkeypatch.setattr(replays, '_AT_MOST', 5 * (replays._EACH + 1000))
+    cache = replays.ReplayCache()
+    epoch = StreamHead.objects.get().epoch
+    for offset in range(10):
+        cache.read(Stream('tea').key, epoch, offset)
+    assert len(cache._shared) < 6
+    assert cache._size == sum(shared.size for shared in cache._shared.values())
+    cache.forget(Stream('tea').key)
+    assert not cache._shared and cache._size == 0
+
+
+def test_an_answer_that_is_full_reads_no_more_messages(client, monkeypatch, django_assert_num_queries):
+    # One RESUME for 100 streams read 91 MB for an answer of one.
+    monkeypatch.setattr(replays, 'MAX_SIZE', 1000)
+    names = [f'tea {n}' for n in range(30)]
+    for name in names:
+        say(name, *('x' * 400 for _ in range(4)))
+        client.send('FOLLOW', name=name)
+    say('milk', 'a')
+    Stream('oat').send_action('SAID')
+    Stream('oat').clear()
+    for name in ('milk', 'oat', 'rice'):
+        client.send('FOLLOW', name=name)
+    client.received()
+    streams = {name: {'epoch': '', 'offset': 0} for name in (*names, 'oat', 'rice')}
+    streams['milk'] = Stream('milk').position()
+    read = []
+    monkeypatch.setattr(replays, '_read_part', lambda *args, part=replays._read_part: read.extend(part(*args)) or read)
+    # A head and messages of it, and all other heads.
+    with django_assert_num_queries(3):
+        answer = client.request('RESUME', streams=streams)['streams']
+    assert len(read) == 2
+    assert list(answer) == list(streams)
+    assert [part['more'] for part in answer.values()] == [True] * 30 + [False] * 3
+    assert [len(part['messages']) for part in answer.values()] == [2] + [0] * 32
+    assert [name for name in answer if answer[name]['lost']] == ['oat']
+    at = [(answer[name]['epoch'], answer[name]['offset']) for name in ('tea 7', 'oat', 'rice', 'milk')]
+    epochs = dict(StreamHead.objects.values_list('name', 'epoch'))
+    assert at == [(epochs['tea 7'], 0), (epochs['oat'], 1), ('', 0), (epochs['milk'], 1)]
+
+
 def test_who_could_not_be_told_where_a_stream_stands_is_told_when_that_is_possible(monkeypatch):
     # A client that came back while the database or the layer was away waited until the stream moved.
     told, failing = [], [OSError('away'), 'untold']

@@ -23,10 +23,12 @@ FIRST = 8
 # How many streams one RESUME may ask for.
 MAX_STREAMS = 100
 
-# Seconds for which others get what one has read. What is sent meanwhile is pushed to them.
-SHARED_FOR = 0.5
-# How many such are kept.
-_AT_MOST = 16
+# Seconds for which others get what one has read. What is sent meanwhile is pushed to them; should that be lost, they are
+# reminded later than that.
+SHARED_FOR = 1
+# How much of it is kept, in bytes: the text, and about what each of them and each message takes besides.
+_AT_MOST = 32 * MAX_SIZE
+_EACH, _EACH_MESSAGE = 8 * 1024, 1024
 
 # ``rows``: messages without gaps, from the first that was missed; ``has_more``: whether there are others after them.
 Replay = collections.namedtuple('Replay', 'head is_lost rows has_more')
@@ -42,6 +44,7 @@ class ReplayCache:
         """Forget all. In a process that was forked, whoever was reading is not there."""
         self._lock = threading.Lock()
         self._shared = {}
+        self._size = 0
 
     def read(self, key, epoch, offset):
         """Return the ``Replay`` of the stream ``key`` for somebody who has read up to ``offset`` of ``epoch``."""
@@ -51,45 +54,51 @@ class ReplayCache:
             shared = self._shared.get((key, epoch, offset))
             if shared is None:
                 shared = self._shared[key, epoch, offset] = _Shared(now)
+                self._size += shared.size
         with shared.lock:
             if shared.replay is None:
                 shared.replay = read(key, epoch, offset)
-                if not shared.replay.rows:
-                    # Who asks has seen that there is something: it is not there yet for us.
-                    self._drop((key, epoch, offset), shared)
+                self._weigh((key, epoch, offset), shared)
         return shared.replay
 
     def forget(self, key):
         """Drop what was read of the stream ``key``."""
         with self._lock:
             for other in [other for other in self._shared if other[0] == key]:
-                del self._shared[other]
+                self._drop(other)
 
     def sweep(self):
         """Drop what is too old."""
         with self._lock:
             self._drop_old(time.monotonic())
 
-    def _drop(self, name, shared):
+    def _weigh(self, name, shared):
+        added = sum(len(row.text) + _EACH_MESSAGE for row in shared.replay.rows)
         with self._lock:
             if self._shared.get(name) is shared:
-                del self._shared[name]
+                shared.size += added
+                self._size += added
+
+    def _drop(self, name):
+        self._size -= self._shared.pop(name).size
 
     def _drop_old(self, now):
         # In the order in which they were read.
-        for name, shared in list(self._shared.items()):
-            if now - shared.since < SHARED_FOR and len(self._shared) <= _AT_MOST:
+        while self._shared:
+            name, shared = next(iter(self._shared.items()))
+            if now - shared.since < SHARED_FOR and self._size <= _AT_MOST:
                 break
-            del self._shared[name]
+            self._drop(name)
 
 
 class _Shared:
-    __slots__ = ('since', 'lock', 'replay')
+    __slots__ = ('since', 'lock', 'replay', 'size')
 
     def __init__(self, since):
         self.since = since
         self.lock = threading.Lock()
         self.replay = None
+        self.size = _EACH
 
 
 cache = ReplayCache()
@@ -102,10 +111,9 @@ def read(key, epoch, offset, limit=MAX_MESSAGES):
     """Return the ``Replay`` for somebody who has read up to ``offset`` of ``epoch``."""
     using = database()
     head = heads().filter(pk=key).first()
-    if is_lost(head, epoch, offset):
-        return Replay(head, True, (), False)
-    if head is None or offset == head.offset:
-        return Replay(head, False, (), False)
+    unread = _unread(head, epoch, offset)
+    if not unread.has_more:
+        return unread
     rows = _read_part(StreamMessage.objects.using(using).filter(key=key).order_by('offset'), offset, limit)
     if [row.offset for row in rows] != list(range(offset + 1, offset + 1 + len(rows))) or not rows:
         # Some were trimmed since the head was read.
@@ -168,7 +176,9 @@ def resume(handler, content):
     if len(asked) > MAX_STREAMS:
         raise FrameError(messages.INVALID_CONTENT, f'A RESUME asks for at most {MAX_STREAMS} streams.')
     answers, left, size = {}, MAX_MESSAGES, MAX_SIZE
-    for name in following.followed(handler, asked):
+    followed = list(following.followed(handler, asked))
+    while followed:
+        name = followed.pop(0)
         replay = cache.read(key_of(name), **_epoch_and_offset(asked[name]))
         rows = []
         for row in replay.rows[:left]:
@@ -178,7 +188,20 @@ def resume(handler, content):
             left, size = left - 1, size - len(row.text)
             rows.append(row)
         answers[name] = _answer(name, asked[name], replay, rows)
+        if answers[name]['more']:
+            # It is full: of the others, only where they stand is read.
+            break
+    found = heads().in_bulk([key_of(name) for name in followed]) if followed else {}
+    for name in followed:
+        replay = _unread(found.get(key_of(name)), **_epoch_and_offset(asked[name]))
+        answers[name] = _answer(name, asked[name], replay, ())
     return {messages.TYPE: messages.RESUMED, 'streams': answers}
+
+
+def _unread(head, epoch, offset):
+    """Return a ``Replay`` without messages: there are some, or all of them are lost, or none was missed."""
+    lost = is_lost(head, epoch, offset)
+    return Replay(head, lost, (), not lost and head is not None and offset != head.offset)
 
 
 def _answer(name, position, replay, rows):
