@@ -27,7 +27,9 @@ for turn in range(20):
         # Others have been told a moment ago.
         memory.heard = memory.noted = time.monotonic() + place / 1e6
         signs.take(Connection(name), memory)
-    Socket.objects.filter(pk__in=Socket.objects.values_list('pk', flat=True)[turn::20]).update(last_ping='2020-01-01T00:00Z')
+    # One by one: whoever locks several in any order must expect a deadlock.
+    for key in list(Socket.objects.values_list('pk', flat=True))[turn::20]:
+        Socket.objects.filter(pk=key).update(last_ping='2020-01-01T00:00Z')
     while len(signs):
         try:
             signs.write()
@@ -65,9 +67,9 @@ def url(request, tmp_path):
         yield found
 
 
+# On SQLite, the unit tests do.
+@pytest.mark.parametrize('url', ['postgresql', 'mariadb'], indirect=True)
 def test_what_rows_are_told_holds_on_each_database(url):
-    if url.startswith('sqlite'):
-        return
     printed = programs.run_python(
         *('-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'tests/test_signs_of_life.py'), env={'TEST_DATABASE_URL': url}
     )
