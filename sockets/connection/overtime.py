@@ -2,12 +2,12 @@
 
 import functools
 import logging
-import sys
 import threading
 import time
 import traceback
 
 from .. import callbacks, conf, fanout, messages
+from ..execution import stacks
 from . import timing
 
 logger = logging.getLogger('sockets')
@@ -39,7 +39,7 @@ def look():
         handler = handling.handler
         if handling.is_told or now - handling.began < conf.MAX_HANDLING_TIME:
             continue
-        frame = sys._current_frames().get(ident)
+        frame = stacks.current_frames().get(ident)
         if timing.handled.get(ident) is not handling or frame is None:
             # It has just returned.
             continue

@@ -112,6 +112,8 @@ def test_a_client_sends_pings_without_end_and_reads_nothing(hall, shape):
     asyncio.run(scenario())
 
 
+# It measures milliseconds.
+@pytest.mark.alone
 @pytest.mark.parametrize('shape', [ONE, PAIR])
 def test_one_message_comes_in_fragments_of_two_bytes_and_tiny_frames_without_end(hall, shape):
     # 109 MB for one message, and others waited 580 ms: each frame copied all that was behind it.

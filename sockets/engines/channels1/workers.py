@@ -4,7 +4,6 @@ import functools
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -13,6 +12,7 @@ from django.db import connections
 
 from ... import presence
 from ...connection import overtime
+from ...execution import stacks
 from .channel_layer import adapted
 from .frame_worker import FrameWorker
 from .shutdown import DRAIN_TIMEOUT
@@ -104,7 +104,7 @@ def finish(threads, deadline):
         thread.stop()
     for thread in threads:
         thread.join(max(0.05, deadline - time.monotonic()))
-    frames = sys._current_frames()
+    frames = stacks.current_frames()
     for thread in threads:
         if thread.is_alive():
             logger.error(

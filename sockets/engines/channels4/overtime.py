@@ -1,13 +1,13 @@
 """What holds up a server: coroutines that take longer than ``SOCKETS['MAX_HANDLING_TIME']``, and a blocked event loop."""
 
 import logging
-import sys
 import threading
 import time
 import traceback
 
 from ... import conf
 from ...connection import overtime
+from ...execution import stacks
 
 logger = logging.getLogger('sockets')
 
@@ -73,7 +73,7 @@ def _watch_loop(server):
         time.sleep(INTERVAL)
         is_blocked = time.monotonic() - server.ticked > BLOCKED_AFTER
         if is_blocked and not is_told and server.loop.is_running():
-            frame = sys._current_frames().get(server.thread)
+            frame = stacks.current_frames().get(server.thread)
             logger.error(
                 'The event loop has been blocked for %d s: nothing else is served. Call what waits in a plain def, or with '
                 'sync_to_async. It is here:\n%s',
