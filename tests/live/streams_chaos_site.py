@@ -44,12 +44,12 @@ def lose_some():
 
     hand_over = fanout.hand_over
 
-    def lossy(way, names, message):
+    def lossy(way, names, message, *args):
         text = message.get('text') or ''
         if ('"kept"' in text or '"FOLLOWING"' in text) and '"RESUMED"' not in text:
             share = share_that_is_lost()
             names = [name for name in names if _dice.random() >= share]
-        return hand_over(way, names, message) if names else 0
+        return hand_over(way, names, message, *args) if names else 0
 
     fanout.hand_over = lossy
 
