@@ -233,7 +233,6 @@ class Failover:
         self.end, self.noticed = 5 + away, 5 + away + (PROBE_EVERY if away else 0)
         self.shards = [Station() for _ in range(redis_servers)]
         self.waits, self.lost, self.sent = [], 0, 0
-        self.seconds = seconds
         for server in self.servers:
             self.sim.at(self.sim.random() * FRAME_EVERY / CONNECTIONS, self.frame, server)
         self.sim.run(seconds)

@@ -109,6 +109,17 @@ async def block_all_threads(clients):
             await asyncio.sleep(0.01)
 
 
+async def wait_for_a_thread():
+    """Return a client that has the only thread, one whose frame waits for it, and their server."""
+    slow, client = await open_connection(), await open_connection()
+    found = server()
+    await block_all_threads([slow])
+    await client.send_json_to({'type': 'ASK'})
+    while not found.pool.waiting:
+        await asyncio.sleep(0.01)
+    return slow, client, found
+
+
 @pytest.mark.parametrize('is_found_dead', [True, False])
 def test_a_frame_that_waits_for_a_thread_while_its_server_is_stopped_runs_only_if_that_lives(
     settings, monkeypatch, is_found_dead
@@ -119,12 +130,7 @@ def test_a_frame_that_waits_for_a_thread_while_its_server_is_stopped_runs_only_i
     monkeypatch.setattr(heartbeats, 'may_serve', lambda: bool(is_certain))
 
     async def talk():
-        slow, client = await open_connection(), await open_connection()
-        found = server()
-        await block_all_threads([slow])
-        await client.send_json_to({'type': 'ASK'})
-        while not found.pool.waiting:
-            await asyncio.sleep(0.01)
+        slow, client, found = await wait_for_a_thread()
         # It goes on after a stop. The thread has time before anything else is known.
         is_certain.clear()
         Waits.released.set()
@@ -151,12 +157,7 @@ def test_a_frame_that_waits_for_a_thread_is_dropped_when_its_connection_is_close
     monkeypatch.setattr(heartbeats, 'may_serve', lambda: True)
 
     async def talk():
-        slow, client = await open_connection(), await open_connection()
-        found = server()
-        await block_all_threads([slow])
-        await client.send_json_to({'type': 'ASK'})
-        while not found.pool.waiting:
-            await asyncio.sleep(0.01)
+        slow, client, found = await wait_for_a_thread()
         (name,) = [name for name, each in found.connections.items() if each.busy_since and not Waits.held(each)]
         found.deliver([name], {'close': 4401})
         Waits.released.set()

@@ -49,6 +49,10 @@ class Hand:
         self.has_several = False
 
 
+def _by_shard(claims):
+    return [(index, [claim for claim in claims if claim.index == index]) for index in {claim.index for claim in claims}]
+
+
 class Claims:
     """The claims of all threads of this process. In Redis, a claim ends after ``lease`` seconds unless it is renewed.
 
@@ -134,8 +138,7 @@ class Claims:
 
     def end(self, claims):
         """Tell Redis that frames have been handled, now or as soon as it is there."""
-        for index in {claim.index for claim in claims}:
-            here = [claim for claim in claims if claim.index == index]
+        for index, here in _by_shard(claims):
             try:
                 self.ring.run('end', index, [part for claim in here for part in (claim.connection, claim.token)])
             except redis.exceptions.RedisError:
@@ -154,8 +157,7 @@ class Claims:
 
     def _give_back(self, claims):
         self.held.difference_update(claims)
-        for index in {claim.index for claim in claims}:
-            here = [claim for claim in claims if claim.index == index]
+        for index, here in _by_shard(claims):
             parts = [part for claim in here for part in (claim.connection, claim.token, claim.entry)]
             try:
                 lost = self.ring.run('give_back', index, [self.kept, *parts])

@@ -25,8 +25,8 @@ class Receiver:
     """Takes messages for the threads of this process.
 
     Frames that are taken are added to ``claims``, which ``upkeep`` renews, and ``relief`` looks after if there are
-    several. ``last_messages`` are settled when Redis has answered. ``local`` is the layer in memory, for what else an entry holds. ``name`` is one that no other
-    process has.
+    several. ``last_messages`` are settled when Redis has answered. ``local`` is the layer in memory, for what else an
+    entry holds. ``name`` is one that no other process has.
     """
 
     def __init__(self, ring, entries, claims, upkeep, relief, last_messages, local, name):
