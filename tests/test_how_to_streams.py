@@ -7,6 +7,7 @@ import sys
 import types
 from pathlib import Path
 
+import django
 import pytest
 from django.contrib.auth.models import Group
 from django.db import transaction
@@ -27,6 +28,9 @@ def page(monkeypatch):
     monkeypatch.setitem(sys.modules, 'chat', types.ModuleType('chat'))
     modules = {}
     for name, text in re.findall(r'^```python\n# (\S+)\.py\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL):
+        if name == 'chat/urls' and django.VERSION < (2,):
+            # It has path(), as the README's first page.
+            continue
         modules[name] = module = types.ModuleType(name.replace('/', '.'))
         monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(compile(text, name, 'exec'), module.__dict__)
@@ -63,6 +67,7 @@ def test_the_history_of_a_chat_takes_ten_lines(page):
     assert len([line for line in block.splitlines() if line]) <= 10
 
 
+@pytest.mark.skipif(django.VERSION < (2,), reason='the page has path(), which Django 2.0 brought')
 def test_the_page_around_it_leads_to_the_view_and_its_socket(page, monkeypatch):
     (entry,) = page('chat/urls').urlpatterns
     assert entry.resolve('chat/tea-1/').func.view_class is page('chat/streams').Room
