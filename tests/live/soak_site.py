@@ -272,7 +272,8 @@ def __getattr__(name):
             from channels import route
 
             consumers = [route('background', work_in_the_background)]
-        return [
+        # It is asked for with each end that is found, and the classes are declared only once.
+        globals()[name] = [
             route_class(Slow, path=r'^/slow/$'),
             route_class(Late, path=r'^/late/$'),
             route_class(Hall, path=r'^/hall/$'),
@@ -285,4 +286,5 @@ def __getattr__(name):
             route_class(Soak, path=r'^/crowd/$'),
             *consumers,
         ]
+        return globals()[name]
     raise AttributeError(name)
