@@ -136,6 +136,17 @@ def test_a_server_that_was_stopped_knows_of_its_doubt_before_it_knows_more(proce
         assert one.may_serve()
 
 
+@pytest.mark.parametrize('is_seen, serves', [(False, True), (True, False)])
+def test_a_server_that_has_no_rounds_is_in_no_doubt(clock, monkeypatch, is_seen, serves):
+    # In a test, and with a database in memory, it took no frame after three seconds.
+    monkeypatch.setattr(heartbeats, '_is_seen_by_threads', lambda: is_seen)
+    monkeypatch.setattr(Heartbeats, '_start', lambda self: None)
+    found = Heartbeats()
+    found.hold('one', None)
+    clock[0] += ROUNDS * INTERVAL
+    assert found.may_serve() is serves
+
+
 def test_a_server_whose_row_is_gone_is_told(process, go_on):
     one, two = process('one!'), process('two!')
     go_on([one], 1 + ROUNDS)

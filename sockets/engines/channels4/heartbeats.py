@@ -121,8 +121,8 @@ class Heartbeats:
         with self._round_done:
             self._held[server] = on_lost
             self._new.add(server)
-            self._at_work = uptime()
             if _is_seen_by_threads():
+                self._at_work = uptime()
                 self._start()
 
     def release(self, server):
