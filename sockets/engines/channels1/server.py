@@ -7,6 +7,7 @@ from channels.worker import Worker
 from daphne.server import Server
 
 from ...connection import overtime
+from ...execution import garbage
 from ...layers.mailboxes import CONNECT, FRAMES
 from ...presence import start_housekeeper
 from . import shutdown
@@ -62,6 +63,8 @@ class SocketServer(Server):
             worker.start()
         start_housekeeper()
         overtime.keep_watch()
+        garbage.space_out()
+        garbage.leave_out_what_is_there()
         reactor.callWhenRunning(self.begin)
         shutdown.prepare(self)
         super().run()

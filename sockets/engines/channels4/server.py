@@ -13,7 +13,7 @@ import time
 from functools import partial
 
 from ... import conf, messages, presence
-from ...execution import background
+from ...execution import background, garbage
 from . import answers, audit, django_thread, overtime
 from .admission import Connects
 from .heartbeats import heartbeats
@@ -72,6 +72,7 @@ class Server:
         # When the loop was last seen at work, as time.monotonic() has it.
         self.ticked = time.monotonic()
         overtime.keep_watch(self)
+        garbage.space_out()
         _close_at_exit()
 
     def is_here(self):

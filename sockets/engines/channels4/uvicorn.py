@@ -10,6 +10,7 @@ import threading
 import time
 
 from ... import conf, messages
+from ...execution import garbage
 from .server import DRAIN_TIMEOUT, EXIT_TIMEOUT, server, servers
 
 logger = logging.getLogger('sockets')
@@ -79,11 +80,14 @@ def make_server(config, stdout, threads, connect_threads, parent):
         async def startup(self, sockets=None):
             server(threads, connect_threads)
             await super().startup(sockets)
+            garbage.leave_out_what_is_there()
             if self.started and stdout is not None:
                 stdout.write(f'{self.banner} Stop with Ctrl-C.')
 
         async def on_tick(self, counter):
-            self.drop_silent()
+            # It ticks ten times a second.
+            if counter % 10 == 0:
+                self.drop_silent()
             return (parent is not None and os.getppid() != parent) or await super().on_tick(counter)
 
         def drop_silent(self):

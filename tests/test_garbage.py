@@ -1,0 +1,129 @@
+import gc
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sockets.execution.garbage import PAUSE, SHORT, Spacing
+
+
+@pytest.fixture
+def thresholds():
+    """Those of Python, which are set again afterwards."""
+    found = gc.get_threshold()
+    yield found
+    gc.set_threshold(*found)
+
+
+@pytest.fixture
+def clock():
+    return [1000.0]
+
+
+@pytest.fixture
+def spacing(thresholds, clock):
+    return Spacing(lambda: clock[0])
+
+
+def collect(spacing, clock, generation, took):
+    spacing('start', {'generation': generation})
+    clock[0] += took
+    spacing('stop', {'generation': generation})
+
+
+def test_a_full_collection_that_took_long_puts_off_the_next_one(spacing, clock, thresholds):
+    # 5,000 connections came back, and half a second was lost every four seconds.
+    collect(spacing, clock, 2, 0.5)
+    assert gc.get_threshold()[:2] == thresholds[:2] and gc.get_threshold()[2] > 10**9
+    clock[0] += PAUSE * 0.5 - 1
+    collect(spacing, clock, 0, 0.001)
+    assert gc.get_threshold()[2] > 10**9
+    clock[0] += 1
+    collect(spacing, clock, 1, 0.001)
+    assert gc.get_threshold() == thresholds
+
+
+def test_a_short_one_puts_off_nothing(spacing, clock, thresholds):
+    collect(spacing, clock, 2, SHORT / 2)
+    assert gc.get_threshold() == thresholds
+
+
+def test_smaller_collections_put_off_nothing_however_long_they_took(spacing, clock, thresholds):
+    collect(spacing, clock, 0, 1)
+    collect(spacing, clock, 1, 1)
+    assert gc.get_threshold() == thresholds
+
+
+def test_one_that_somebody_asked_for_counts_as_well(spacing, clock, thresholds):
+    collect(spacing, clock, 2, 0.5)
+    clock[0] += 49
+    collect(spacing, clock, 2, 0.5)
+    clock[0] += 2
+    collect(spacing, clock, 0, 0.001)
+    assert gc.get_threshold()[2] > 10**9
+    # There is not much left.
+    collect(spacing, clock, 2, 0.001)
+    assert gc.get_threshold() == thresholds
+
+
+def test_who_sets_other_thresholds_has_them(spacing, clock, thresholds):
+    collect(spacing, clock, 2, 0.5)
+    gc.set_threshold(1000, 20, 30)
+    clock[0] += PAUSE
+    collect(spacing, clock, 0, 0.001)
+    assert gc.get_threshold() == (1000, 20, 30)
+    collect(spacing, clock, 2, 0.5)
+    assert gc.get_threshold()[:2] == (1000, 20)
+    clock[0] += PAUSE
+    collect(spacing, clock, 0, 0.001)
+    assert gc.get_threshold() == (1000, 20, 30)
+
+
+# Makes garbage in circles that grow old, beside so many objects that a full collection takes its time.
+CIRCLES = """
+import gc, json
+from sockets.execution import garbage
+
+def circles(times):
+    full.clear()
+    for _ in range(times):
+        old = []
+        for _ in range(40000):
+            circle = []
+            circle.append(circle)
+            old.append(circle)
+        kept.append(old)
+        if len(kept) > 30:
+            del kept[:10]
+    return len(full)
+
+full, kept = [], []
+gc.callbacks.append(lambda phase, info: phase == 'stop' and info['generation'] == 2 and full.append(1))
+held = [[n] for n in range(400000)]
+usual = circles(60)
+garbage.space_out()
+garbage.space_out()
+spaced = circles(60)
+print(json.dumps([usual, spaced, len(gc.callbacks)]))
+"""
+
+
+def test_python_collects_all_less_often_once_that_takes_long():
+    printed = subprocess.check_output([sys.executable, '-c', CIRCLES])
+    usual, spaced, callbacks = json.loads(printed)
+    assert usual > 2 and spaced <= 2 and callbacks == 2
+
+
+FREEZE = """
+import gc
+from sockets.execution import garbage
+
+garbage.leave_out_what_is_there()
+print(gc.get_freeze_count() > 1000, len(gc.get_objects()) < 1000)
+"""
+
+
+def test_what_is_there_at_the_start_is_looked_at_by_no_collection():
+    printed = subprocess.check_output([sys.executable, '-c', FREEZE])
+    assert printed.split() == [b'True', b'True']
