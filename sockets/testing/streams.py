@@ -130,8 +130,12 @@ class StreamReader:
 def _unwrapped(content: Any) -> Tuple[Tuple[str, ...], Dict[str, Any]]:
     """Return the streams of demultiplexers around ``content``, and the content in the innermost."""
     within: Tuple[str, ...] = ()
+    # A message of a stream and an answer may have the keys of an envelope, too.
+    of_a_message = {messages.TYPE, messages.REF, messages.KEPT}
     while (
-        isinstance(content, dict) and messages.TYPE not in content and isinstance(content.get(messages.PAYLOAD), dict)
+        isinstance(content, dict)
+        and isinstance(content.get(messages.PAYLOAD), dict)
+        and of_a_message.isdisjoint(content)
     ):
         within = (*within, str(content.get(messages.STREAM)))
         content = content[messages.PAYLOAD]
