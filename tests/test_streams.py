@@ -4,13 +4,16 @@ import contextlib
 import re
 import time
 from datetime import timedelta
+from datetime import timezone as zone
 
 import pytest
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connections, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, engine
 from sockets.models import Socket, StreamHead, StreamMessage
+from sockets.models.ends import in_seconds
 from sockets.multiplexing import SocketDemultiplexer
 from sockets.presence import Housekeeper
 from sockets.streams import Stream, numbering, pushes, replays, retention
@@ -278,6 +281,67 @@ def test_a_stream_may_keep_more_or_less_than_others(client):
     Housekeeper().look()
     assert StreamMessage.objects.count() == 2
     assert StreamHead.objects.get().trim_at < timezone.now() + timedelta(seconds=61)
+
+
+def test_what_is_beyond_the_retention_is_removed_as_fast_as_it_is_sent(client, settings, monkeypatch):
+    # One part of a stream was removed a second, and a busy one grew for ever.
+    monkeypatch.setattr(retention, 'PART', 2)
+    monkeypatch.setattr(retention, 'SECONDS', 60)
+    say('tea', *'abcdefgh')
+    Stream('milk', max_age=3600).send_action('SAID')
+    say('milk', *'abcdef')
+    StreamMessage.objects.filter(name='milk').update(created=timezone.now() - timedelta(days=1))
+    StreamHead.objects.update(trim_at=timezone.now() - timedelta(seconds=2))
+    settings.SOCKETS = {'STREAM_MAX_MESSAGES': 3}
+    parts = []
+    monkeypatch.setattr(retention, '_trim_part', lambda key, trim=retention._trim_part: parts.append(key) or trim(key))
+    Housekeeper().look()
+    assert list(StreamMessage.objects.order_by('offset').values_list('name', 'offset')) == [
+        ('tea', n) for n in (6, 7, 8)
+    ]
+    # In turn.
+    tea, milk = Stream('tea').key, Stream('milk').key
+    assert all(set(parts[n : n + 2]) == {tea, milk} for n in (0, 2, 4))
+    # One that another has locked is tried a few times, and left for the next look.
+    StreamHead.objects.update(trim_at=timezone.now() - timedelta(seconds=2))
+    held = []
+    monkeypatch.setattr(retention, 'lock', lambda *args, lock=retention.lock: {} if held.pop() else lock(*args))
+    held[:] = [True] * 100
+    del parts[:]
+    Housekeeper().look()
+    assert len(parts) == 2 * retention.TRIES
+    held[:] = [False, False, True, True]
+    del parts[:]
+    Housekeeper().look()
+    assert len(parts) == 4 and not StreamHead.objects.to_trim().exists()
+
+
+@pytest.mark.parametrize('hours', [-5, 0, 5])
+def test_messages_are_kept_as_long_as_they_should_whatever_the_time_zone_of_the_database(client, monkeypatch, hours):
+    # What Python wrote was in it, and was compared with the clock of the database, which was not.
+    monkeypatch.setitem(connections['default'].__dict__, 'timezone', zone(timedelta(hours=hours)))
+
+    def trimmed_in(low, high):
+        heads = StreamHead.objects.filter(trim_at__gt=in_seconds(low - 10), trim_at__lte=in_seconds(high + 10))
+        return heads.count() == 1
+
+    Stream('tea', max_age=7200).send_action('SAID')
+    assert trimmed_in(7200, 7200)
+    StreamMessage.objects.update(created=timezone.now() - timedelta(seconds=5000))
+    Stream('tea').send_action('SAID')
+    assert trimmed_in(7200, 7200)
+    StreamHead.objects.update(trim_at=Now())
+    Housekeeper().look()
+    assert trimmed_in(2200, 2200) and StreamMessage.objects.count() == 2
+    if hours:
+        # Django 2.2 reads a column of SQLite in another time zone than the clock of SQLite.
+        return
+    # A lower one holds from the next message on.
+    Stream('tea', max_age=600).send_action('SAID')
+    assert trimmed_in(600, 600)
+    StreamHead.objects.update(trim_at=Now())
+    Housekeeper().look()
+    assert trimmed_in(600, 600) and StreamMessage.objects.count() == 2
 
 
 def test_what_is_cleared_is_gone_and_numbers_go_on(client):

@@ -5,6 +5,7 @@ import hashlib
 
 from django.db import connections, transaction
 from django.db.models import F
+from django.db.models.functions import Now
 from django.utils.crypto import get_random_string
 
 from ..models import Membership, Socket, StreamHead
@@ -63,10 +64,11 @@ def make_head(key, name, using):
 def lock(keys, using):
     """Return the heads of the streams ``keys``, locked, by key, without those that another one has locked.
 
-    Where a database cannot tell which these are, they are waited for, by all in the same order.
+    Where a database cannot tell which these are, they are waited for, by all in the same order. Each head has as ``clock`` what
+    the clock of the database showed.
     """
     features = connections[using].features
-    rows = StreamHead.objects.using(using).filter(pk__in=keys).order_by('pk')
+    rows = StreamHead.objects.using(using).filter(pk__in=keys).order_by('pk').annotate(clock=Now())
     if features.has_select_for_update:
         rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
     elif not rows.order_by().update(reminders=F('reminders')):
