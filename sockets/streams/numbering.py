@@ -14,6 +14,7 @@ from datetime import timedelta
 from django.db import DatabaseError, connections, transaction
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.crypto import get_random_string
 
 from ..execution import background
 from ..models import StreamHead, StreamMessage
@@ -232,6 +233,18 @@ def _limits_of(stream, head):
             changes[name] = value
             setattr(head, name, value)
     return changes
+
+
+def begin_epochs():
+    """Have all positions that anybody has be of another epoch than the streams are now; return how many these are.
+
+    The messages and numbers stay. Followers are told: who has had any is told that it has ``lost`` some.
+    """
+    count = StreamHead.objects.using(database()).update(
+        epoch=get_random_string(8), reminders=0, remind_at=in_seconds(REMIND_AFTER[0])
+    )
+    replays.cache.begin()
+    return count
 
 
 def unnumbered():
