@@ -1,6 +1,7 @@
 """Streams: what is kept, numbered, sent, and asked for again."""
 
 import contextlib
+import math
 import re
 import time
 from datetime import timedelta
@@ -281,6 +282,56 @@ def test_a_stream_may_keep_more_or_less_than_others(client):
     Housekeeper().look()
     assert StreamMessage.objects.count() == 2
     assert StreamHead.objects.get().trim_at < timezone.now() + timedelta(seconds=61)
+
+
+def test_limits_of_a_stream_stay_until_others_are_given(client, settings):
+    # None said nothing: what a stream had once was never taken back, and none could keep all.
+    settings.SOCKETS = {'STREAM_MAX_MESSAGES': 3, 'STREAM_MAX_AGE': 3600}
+
+    def kept(**limits):
+        for text in 'abcdef':
+            Stream('tea', **limits).send_action('SAID', text=text)
+            limits = {}
+        StreamHead.objects.update(trim_at=timezone.now() - timedelta(seconds=2))
+        Housekeeper().look()
+        return StreamMessage.objects.count()
+
+    assert kept(max_messages=2, max_age=60) == 2
+    assert kept() == 2
+    assert kept(max_messages=math.inf) == 8
+    StreamMessage.objects.update(created=timezone.now() - timedelta(seconds=100))
+    assert kept() == 6
+    assert kept(max_age=math.inf) == 12
+    StreamMessage.objects.update(created=timezone.now() - timedelta(days=36500))
+    assert kept() == 18 and StreamHead.objects.get().trim_at is None
+    # As the settings say now, and later.
+    assert kept(max_messages=None) == 3
+    assert StreamHead.objects.get().trim_at is None
+    assert kept(max_age=None) == 3
+    assert StreamHead.objects.get().trim_at < timezone.now() + timedelta(seconds=3602)
+    settings.SOCKETS = {'STREAM_MAX_MESSAGES': 5}
+    assert kept() == 5
+    assert list(StreamHead.objects.values_list('max_messages', 'max_age')) == [(None, None)]
+
+
+@pytest.mark.parametrize('name', ['max_messages', 'max_age'])
+@pytest.mark.parametrize('value', [0, -1, 1.5, -math.inf, math.nan, '5', True, 2**31, timedelta(days=1)])
+def test_what_is_no_limit_is_refused_with_what_is_one(name, value):
+    with pytest.raises(TypeError, match=f'{name} is a positive whole number.*None for what SOCKETS say, or math.inf'):
+        Stream('tea', **{name: value})
+    if name == 'max_age':
+        with pytest.raises(TypeError, match='of seconds'):
+            Stream('tea', **{name: value})
+
+
+def test_history_without_a_limit_is_all_that_is_kept(client):
+    # It was nothing.
+    assert Stream('tea').history(limit=None) == []
+    say('tea', *'a' * 105)
+    assert len(Stream('tea').history()) == 100
+    assert [got['kept']['offset'] for got in Stream('tea').history(limit=None)] == list(range(1, 106))
+    since = Stream('tea').history(limit=None)[1]['kept']
+    assert [got['kept']['offset'] for got in Stream('tea').history(since, limit=None)] == list(range(3, 106))
 
 
 def test_what_is_beyond_the_retention_is_removed_as_fast_as_it_is_sent(client, settings, monkeypatch):
@@ -779,7 +830,7 @@ def test_without_limits_all_is_kept_until_it_is_cleared(client, settings):
     # One limit is enough.
     Stream('milk', max_messages=2).send_action('SAID', text='a')
     for text in 'bcdef':
-        Stream('milk', max_messages=None, max_age=None).send_action('SAID', text=text)
+        Stream('milk').send_action('SAID', text=text)
     Housekeeper().look()
     assert [message['text'] for message in Stream('milk').history()] == list('ef')
     Stream('tea').clear()

@@ -20,6 +20,7 @@ from ..execution import background
 from ..models import StreamHead, StreamMessage
 from ..models.ends import in_seconds
 from . import pushes, replays, retention
+from .positions import UNCHANGED
 from .tables import database, lock, make_head, short_transaction
 
 logger = logging.getLogger('sockets')
@@ -80,7 +81,7 @@ def number_and_push(*streams):
 
 def _note(stream):
     """Have ``stream`` looked at. One that says its retention is not forgotten for one that does not."""
-    if stream.key not in _waiting or stream.max_messages is not None or stream.max_age is not None:
+    if stream.key not in _waiting or (stream.max_messages, stream.max_age) != (UNCHANGED, UNCHANGED):
         _waiting[stream.key] = stream
 
 
@@ -229,7 +230,7 @@ def _limits_of(stream, head):
     changes = {}
     for name in ('max_messages', 'max_age'):
         value = getattr(stream, name)
-        if value is not None and value != getattr(head, name):
+        if value is not UNCHANGED and value != getattr(head, name):
             changes[name] = value
             setattr(head, name, value)
     return changes

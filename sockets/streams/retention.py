@@ -15,6 +15,7 @@ from .. import conf
 from ..models import StreamMessage
 from ..models.ends import in_seconds
 from . import replays
+from .positions import ALL
 from .tables import database, heads, lock, make_head, short_transaction
 
 logger = logging.getLogger('sockets')
@@ -36,10 +37,8 @@ _next_look = [0.0]
 
 def limits(head):
     """Return how many messages the stream keeps, and for how many seconds; ``None`` for any number."""
-    return (
-        conf.STREAM_MAX_MESSAGES if head.max_messages is None else head.max_messages,
-        conf.STREAM_MAX_AGE if head.max_age is None else head.max_age,
-    )
+    both = (head.max_messages, conf.STREAM_MAX_MESSAGES), (head.max_age, conf.STREAM_MAX_AGE)
+    return tuple(setting if own is None else None if own == ALL else own for own, setting in both)
 
 
 def slack(count):
