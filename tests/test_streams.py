@@ -284,6 +284,40 @@ def test_a_stream_may_keep_more_or_less_than_others(client):
     assert StreamHead.objects.get().trim_at < timezone.now() + timedelta(seconds=61)
 
 
+@pytest.mark.parametrize('name', [5, None, b'tea', Stream('tea')])
+def test_what_is_no_name_of_a_stream_is_refused_with_what_is_one(client, name):
+    client.send('FOLLOW', name='tea')
+    for call in (Stream, lambda name: client.send('FOLLOW', name=name), lambda name: client.send('LEAVE', name=name)):
+        if call is not Stream and not isinstance(name, (int, type(None))):
+            # JSON has none of these.
+            continue
+        with pytest.raises(
+            TypeError, match=r"A stream is called by a str, not .*: f'user:\{user.pk\}', or the name of a Stream"
+        ):
+            call(name)
+
+
+def test_who_follows_too_early_is_told_what_comes_first(client):
+    class Early(RoutedSocketHandler):
+        def connect(self, message, **kwargs):
+            self.follow('tea')
+
+    with pytest.raises(RuntimeError, match=r"Call accept\(\) first: 'tea' cannot be followed"):
+        SocketClient('/early/', handler=Early).connect()
+
+
+@pytest.mark.parametrize('name', ['by', 'a'])
+def test_a_field_that_cannot_be_json_is_named(client, name):
+    value = {'by': object(), 'a': [{'by': {1, 2}}]}[name]
+    senders = Stream('tea').send_action, Socket.objects.all().send_action, Socket.objects.get().send_action
+    for send in senders:
+        with pytest.raises(TypeError, match=f"is not JSON serializable, in '{name}'. Send what names it"):
+            send('SAID', n=1, **{name: value})
+        with pytest.raises(TypeError, match='A type is a str.*A dict is for send_json'):
+            send({'type': 'SAID'})
+    assert not StreamMessage.objects.exists()
+
+
 def test_limits_of_a_stream_stay_until_others_are_given(client, settings):
     # None said nothing: what a stream had once was never taken back, and none could keep all.
     settings.SOCKETS = {'STREAM_MAX_MESSAGES': 3, 'STREAM_MAX_AGE': 3600}

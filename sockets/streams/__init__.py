@@ -56,7 +56,7 @@ class Stream:
 
     def send_action(self, type: str, **fields: Any) -> None:
         """Send ``{'type': type, **fields}``, as ``send_json`` does."""
-        self.send_json({messages.TYPE: type, **fields})
+        self.send_json(messages.action(type, fields))
 
     def position(self) -> Position:
         """Return where the stream stands: a ``dict`` of ``stream``, ``epoch`` and ``offset``.
@@ -96,7 +96,7 @@ class Stream:
 
     async def asend_action(self, type: str, **fields: Any) -> None:
         """``send_action`` for an ``async def``."""
-        await self.asend_json({messages.TYPE: type, **fields})
+        await self.asend_json(messages.action(type, fields))
 
     async def aposition(self) -> Position:
         """``position`` for an ``async def``."""

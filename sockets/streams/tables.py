@@ -18,7 +18,8 @@ def key_of(name):
 
     It is that of what a database can hold of the name: a client is told that, and asks by it.
     """
-    Membership.key_of(name, what='stream')
+    if not isinstance(name, str):
+        raise TypeError(f"A stream is called by a str, not {name!r:.40}: f'user:{{user.pk}}', or the name of a Stream.")
     return Membership.key_of(printable(name))
 
 
