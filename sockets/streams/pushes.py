@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db.models.functions import Now
 
 from .. import callbacks, fanout, messages
+from ..engine import server_of
 from ..models import Socket
 from ..models.ends import in_seconds
 from ..models.queryset import check_declared
@@ -68,7 +69,7 @@ def send(names, text):
         _stuck.clear()
     for envelope, those in names.items():
         try:
-            fanout.send_many(those, {'text': wrapped(text, envelope)}, _stuck)
+            fanout.send_many(_reached(those), {'text': wrapped(text, envelope)}, _stuck)
         except Exception as error:
             is_sent = False
             logger.warning(
@@ -78,6 +79,15 @@ def send(names, text):
                 error,
             )
     return is_sent
+
+
+def _reached(names):
+    """Return those of ``names`` to which this process can send. The others get it when their own server reminds them."""
+    away = fanout.unreachable(names)
+    if not away:
+        return names
+    logger.info('Followers of another process get a message of a stream later, from it: %s', ', '.join(sorted(away)))
+    return [name for name in names if server_of(name) not in away]
 
 
 def following_text(name, head, since=None, is_again=False):
