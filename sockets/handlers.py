@@ -141,7 +141,7 @@ class RoutedSocketHandler(AsyncMethods, StreamMethods, _Base):
 
     def send_action(self, type: str, **fields: Any) -> None:
         """Send ``{'type': type, **fields}`` to this connection now."""
-        self.send_json({messages.TYPE: type, **fields})
+        self.send_json(messages.action(type, fields))
 
     @property
     def rooms(self) -> List[str]:

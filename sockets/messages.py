@@ -177,8 +177,27 @@ def text_of(content):
         raise TypeError(f'A message is a dict, not {type(content).__name__}: {content!r:.100}')
     try:
         return _encoder()(content)
+    except TypeError as error:
+        raise TypeError(f'This message cannot be JSON: {error}{_place_of_error(content)}') from error
     except (ValueError, OverflowError, RecursionError) as error:
         raise TypeError(f'This message cannot be JSON: {error}') from error
+
+
+def _place_of_error(content):
+    """Return which field of ``content`` cannot be JSON."""
+    for name, value in content.items():
+        try:
+            _encoder()({'': value})
+        except TypeError:
+            return f', in {name!r}. Send what names it, such as its pk.'
+    return ''
+
+
+def action(type, fields):
+    """Return the content of ``type`` with ``fields``."""
+    if not isinstance(type, str):
+        raise TypeError(f"A type is a str, not {type!r:.60}: send_action('SAID', text=...). A dict is for send_json().")
+    return {TYPE: type, **fields}
 
 
 def kept_error():

@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
-from . import callbacks, conf, engine, fanout
+from . import callbacks, conf, databases, engine, fanout
 from .access import auth
 from .connection import claims, identity_cache
 from .connection.signs_of_life import signs
@@ -279,10 +279,10 @@ class Housekeeper(threading.Thread):
 
     def note_trouble(self, error):
         # Said once: the database or Redis is away, and each step meets that.
-        text = f'{type(error).__name__}: {error}'
-        if text not in self.troubles:
+        about, text = databases.trouble(error)
+        if about not in self.troubles:
             logger.error('Housekeeping waits: %s', text)
-        self.troubles.add(text)
+        self.troubles.add(about)
         connections[Socket.objects.on_primary().db].close()
 
     @staticmethod

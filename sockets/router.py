@@ -91,7 +91,7 @@ class SocketRouter:
             raise AttributeError(
                 f'A SocketRouter has no {name!r}: its decorators are @socket.connect, @socket.disconnect, '
                 '@socket.arrived, @socket.left, @socket.route(pattern), @socket.bytes and '
-                '@socket.default_route.'
+                '@socket.default_route. What a connection has, such as follow(), its functions call on their argument.'
             )
 
         def __setattr__(self, name, value):

@@ -1545,6 +1545,38 @@ test('through a demultiplexer, streams are resumed in their envelope', () => {
   assert.deepEqual(resumes(connection), []);
 });
 
+test('a message of a stream may look like an envelope, or like a frame of the protocol', async () => {
+  // It was handed over when it was pushed, as what it contains, and again when it was asked for.
+  const shapes = [{stream: 'a', payload: {type: 'X'}}, {stream: 'a', payload: {stream: 'b', payload: {}}},
+                  {stream: 'a', payload: {}, ref: 'r'}, {type: 'PING'}, {type: 'RECONNECT'}, {type: 'ERROR', code: 'x'}];
+  const contents = shapes.map((shape, n) => ({...shape, kept: {stream: 'tea', epoch: 'k3f9', offset: n + 1}}));
+  for (const within of [[], ['chat']]) {
+    const connection = connect(), seen = [], reconnects = details('reconnect');
+    const packed = payload => within.reduceRight((inner, stream) => ({stream, payload: inner}), payload);
+    socket.default(content => seen.push(content));
+    connection.push(packed(told(0)));
+    for (const content of contents) connection.push(packed(content));
+    assert.deepEqual(seen.splice(0), contents.map(packed));
+    connection.push(packed(told(2 * shapes.length)));
+    const [resume] = resumes(connection);
+    const others = contents.map(({kept, ...rest}) => ({...rest, kept: {...kept, offset: kept.offset + shapes.length}}));
+    const asked = within.length ? resume.payload : resume;
+    connection.push(packed(answerTo(asked, {tea: part(2 * shapes.length, others)})));
+    assert.deepEqual(seen, others.map(packed));
+    clock.advance(10000);
+    assert.deepEqual([connection.take(), reconnects], [[], []]);
+    socket.close();
+  }
+});
+
+test('an answer may look like an envelope', async () => {
+  const connection = connect();
+  const answer = socket.request('WHERE');
+  const [{ref}] = connection.take();
+  connection.push({stream: 'a', payload: {n: 1}, ref});
+  assert.deepEqual((await answer).payload, {n: 1});
+});
+
 test('what is held back is bounded, and asked for beyond that', () => {
   for (const text of ['', 'x'.repeat(2 ** 20)]) {
     const connection = connect(), seen = hear();

@@ -28,7 +28,7 @@ ROOMS = {
     'execution': {''},
     # Layers work in any project, with or without the rest of us.
     'layers': set(),
-    'management': {'', 'access', 'engines', 'execution', 'operations', 'models'},
+    'management': {'', 'access', 'engines', 'execution', 'operations', 'models', 'streams'},
     'migrations': {'access', 'models'},
     'models': {'', 'connection', 'contracts'},
     'operations': {'', 'contracts', 'models', 'streams'},

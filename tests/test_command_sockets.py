@@ -9,8 +9,10 @@ from django.core.management.base import SystemCheckError
 from django.utils import timezone
 
 from sockets import RoutedSocketHandler, presence
-from sockets.models import Socket
+from sockets.models import Socket, StreamHead
 from sockets.operations import doctor
+from sockets.streams import Stream
+from sockets.testing import SocketClient
 
 from .client import SERVER
 
@@ -168,3 +170,45 @@ def test_what_clients_chose_commands_no_terminal_and_forges_no_line(run, db):
 def test_what_the_doctor_finds_commands_no_terminal(run, monkeypatch):
     monkeypatch.setattr(doctor, 'examine', lambda url: [doctor.Finding('server', True, 'a\x1b[2J\nb', '\x9bc')])
     assert run('doctor') == 'ok   server        a\\x1b[2J b -> \\x9bc\n'
+
+
+def test_after_a_restored_backup_who_has_had_more_of_a_stream_is_told_so(run):
+    # When as many messages had been written again, nobody noticed, and other messages had the same numbers.
+    class Room(RoutedSocketHandler):
+        def connect(self, message, **kwargs):
+            super().connect(message, **kwargs)
+            self.follow('tea')
+
+    with SocketClient('/room/', handler=Room) as client:
+        Stream('milk').send_action('SAID')
+        Stream('tea').send_action('SAID', n=1)
+        assert client.received()[-1]['n'] == 1
+        with client.away():
+            assert run('restored') == (
+                'Began an epoch for 2 streams: clients that come back are told that messages are lost.\n'
+            )
+            Stream('tea').send_action('SAID', n=2)
+        assert client.lost == ['tea']
+        assert not [content for content in client.received() if 'kept' in content]
+        Stream('tea').send_action('SAID', n=3)
+        # Who is connected goes on, and the numbers do.
+        (got,) = [content for content in client.received() if 'kept' in content]
+        assert got['n'] == 3 and got['kept']['offset'] == 3
+    assert [content['n'] for content in Stream('tea').history()] == [1, 2, 3]
+    assert {content['kept']['epoch'] for content in Stream('tea').history()} == {got['kept']['epoch']}
+
+
+def test_who_is_connected_is_told_that_a_backup_was_restored(run):
+    class Room(RoutedSocketHandler):
+        def connect(self, message, **kwargs):
+            super().connect(message, **kwargs)
+            self.follow('tea')
+
+    with SocketClient('/room/', handler=Room) as client:
+        Stream('tea').send_action('SAID')
+        client.received()
+        run('restored')
+        StreamHead.objects.update(remind_at=timezone.now() - timedelta(seconds=2))
+        presence.Housekeeper().look()
+        client.resume()
+        assert client.lost == ['tea']

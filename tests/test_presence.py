@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.contrib.sessions.models import Session
-from django.db import OperationalError, connections
+from django.db import OperationalError, ProgrammingError, connections
 from django.urls import get_script_prefix
 from django.utils import timezone
 
@@ -477,6 +477,36 @@ def test_a_process_has_one_housekeeper_which_survives_what_goes_wrong(monkeypatc
             thread.join(5)
     assert len(looks) == 5
     assert caplog.text.count('Housekeeping waits: OperationalError: away') == 1
+
+
+@pytest.mark.parametrize(
+    'kind, said',
+    [
+        (OperationalError, 'no such table: sockets_{}'),
+        (OperationalError, 'no such column: {}.epoch'),
+        (ProgrammingError, 'relation "sockets_{}" does not exist\nLINE 1: SELECT ...'),
+        (ProgrammingError, 'column sockets_{}.layer does not exist'),
+        (ProgrammingError, "(1146, \"Table 'site.sockets_{}' doesn't exist\")"),
+        (OperationalError, "(1054, \"Unknown column 'sockets_{}.layer' in 'field list'\")"),
+    ],
+)
+def test_tables_that_are_missing_are_one_trouble_with_its_remedy(caplog, kind, said):
+    # Each of five tables was a line of its own, and none said what to type.
+    housekeeper = presence.Housekeeper()
+    for name in ('socket', 'server', 'streamhead'):
+        housekeeper.note_trouble(kind(said.format(name)))
+    (record,) = caplog.records
+    assert 'sockets_socket' in record.getMessage() or 'socket.' in record.getMessage()
+    assert record.getMessage().endswith('. Type: python manage.py migrate')
+
+
+@pytest.mark.parametrize(
+    'error',
+    [OperationalError('database "site" does not exist'), ValueError('no such table'), OperationalError('away')],
+)
+def test_other_troubles_are_not_those_of_a_missing_table(caplog, error):
+    presence.Housekeeper().note_trouble(error)
+    assert 'migrate' not in caplog.text
 
 
 @pytest.mark.parametrize('layer', OUR_LAYERS, indirect=True)

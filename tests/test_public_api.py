@@ -17,6 +17,7 @@ import sockets
 from sockets import RoutedSocketHandler, SocketRouter, conf, exceptions, messages, signals
 from sockets.models import Membership, Socket
 from sockets.multiplexing import SocketDemultiplexer
+from sockets.streams.positions import UNCHANGED
 from sockets.testing import SocketClient, capture_sends
 
 from .client import ON_CHANNELS_1
@@ -128,7 +129,7 @@ NAMES = """
     sockets.models.Membership.name
     sockets.models.StreamHead
     sockets.models.StreamMessage
-    sockets.streams.Stream(name, max_messages=None, max_age=None)
+    sockets.streams.Stream(name, max_messages=UNCHANGED, max_age=UNCHANGED)
     sockets.streams.Stream.name
     sockets.streams.Stream.send_json(content)
     sockets.streams.Stream.send_action(type, **fields)
@@ -313,7 +314,7 @@ def test_a_name_is_where_it_was_and_takes_what_it_took(line):
     found, owner = find(path)
     if not is_called:
         return
-    namespace = {}
+    namespace = {'UNCHANGED': UNCHANGED}
     exec(f'def function({arguments}: pass', namespace)
     before = parameters_of(namespace['function'])
     now = parameters_of(found, is_method=owner is not None)

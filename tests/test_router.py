@@ -235,12 +235,14 @@ def test_the_handler_is_a_real_class_named_after_its_view():
     assert repr(Page.socket) == '<SocketRouter Page.socket>'
 
 
-@pytest.mark.parametrize('name', ['conect', 'on_connect', 'receive', 'handler', 'routes'])
+@pytest.mark.parametrize('name', ['conect', 'on_connect', 'receive', 'handler', 'routes', 'follow'])
 def test_a_wrong_name_of_a_decorator_is_an_error_that_lists_the_decorators(name):
     with pytest.raises(AttributeError) as error:
         getattr(SocketRouter(), name)
     for decorator in ('connect', 'disconnect', 'route(pattern)', 'bytes', 'default_route'):
         assert '@socket.' + decorator in str(error.value)
+    # A view that calls follow() on it has no connection.
+    assert str(error.value).endswith('What a connection has, such as follow(), its functions call on their argument.')
 
 
 @pytest.mark.parametrize(

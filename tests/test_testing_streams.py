@@ -125,6 +125,35 @@ def test_streams_of_a_demultiplexer_come_in_their_envelopes():
         ]
 
 
+@pytest.mark.parametrize(
+    'content', [{'stream': 'a', 'payload': {'type': 'X'}}, {'stream': 'a', 'payload': {}, 'ref': 1}]
+)
+def test_a_message_that_looks_like_an_envelope_is_one_of_its_stream(content):
+    with client_of() as client:
+        Stream('tea').send_json(content)
+        with client.away():
+            Stream('tea').send_json(content)
+        assert [got['kept']['offset'] for got in client.received() if 'kept' in got] == [1, 2]
+
+
+def test_who_calls_away_without_a_block_is_away_until_it_connects():
+    # Nothing happened, and the test went on as if.
+    with client_of() as client:
+        say('tea', 'a')
+        client.away()
+        assert client.close_code == 1006
+        say('tea', 'b')
+        client.connect()
+        client.resume()
+        assert texts(client) == ['a', 'b']
+
+
+@pytest.mark.parametrize('method', ['away', 'resume'])
+def test_who_was_never_connected_is_told_to_connect(method):
+    with sandbox(), pytest.raises(RuntimeError, match='call its connect\\(\\) first'):
+        getattr(SocketClient('/room/', handler=Room), method)()
+
+
 def test_who_is_not_let_in_again_has_nothing():
     class Closing(Room):
         is_open = True

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from sockets import RoutedSocketHandler, engine, fanout
 from sockets.models import Socket
+from sockets.streams import pushes
 
 from .client import ON_CHANNELS_1, sent_to
 from .conftest import OUR_LAYERS, STOCK_LAYERS
@@ -55,6 +56,15 @@ def test_unreachable_connections_are_not_counted_and_one_warning_says_why(mine, 
     assert sent_to(ELSEWHERE) == []
     (warning,) = [record for record in caplog.records if record.levelname == 'WARNING']
     assert ELSEWHERE in warning.getMessage() and LAYER in warning.getMessage()
+
+
+@in_memory
+def test_followers_of_another_process_are_left_to_it_without_a_warning(mine, caplog):
+    # It said that they get nothing, and they had the message a second later.
+    names = list(Socket.objects.values_list('channel_name', flat=True))
+    assert pushes.send({None: names}, '{"a":1}') and pushes.send({None: [ELSEWHERE + 'a']}, '{"a":1}')
+    assert mine.messages() == [{'text': '{"a":1}'}] and sent_to(ELSEWHERE) == []
+    assert [record for record in caplog.records if record.levelname == 'WARNING'] == []
 
 
 @in_memory

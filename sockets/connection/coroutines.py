@@ -20,7 +20,7 @@ class AsyncMethods:
 
     async def asend_action(self, type: str, **fields: Any) -> None:
         """``send_action`` for an ``async def``."""
-        await self.asend_json({messages.TYPE: type, **fields})
+        await self.asend_json(messages.action(type, fields))
 
     async def asend(self, text: Optional[str] = None, bytes: Optional[bytes] = None) -> None:
         """``send`` for an ``async def``."""

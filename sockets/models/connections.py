@@ -76,7 +76,7 @@ class Socket(SpeakingToOne, BaseModel):
 
     def send_action(self, type: str, **fields: Any) -> int:
         """Send ``{'type': type, **fields}`` to this connection; return 1, or 0 if its server took no message."""
-        return self.send_json({messages.TYPE: type, **fields})
+        return self.send_json(messages.action(type, fields))
 
     def send(self, text: Optional[str] = None, bytes: Optional[bytes] = None) -> int:
         """Send a frame of ``text`` or ``bytes`` as it is; return 1, or 0 if its server took no message."""

@@ -14,7 +14,7 @@ class Speaking:
 
     async def asend_action(self, type: str, **fields: Any) -> int:
         """``send_action`` for an ``async def``."""
-        return await self.asend_json({messages.TYPE: type, **fields})
+        return await self.asend_json(messages.action(type, fields))
 
     async def asend(self, text: Optional[str] = None, bytes: Optional[bytes] = None) -> int:
         """``send`` for an ``async def``."""

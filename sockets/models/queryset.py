@@ -81,7 +81,7 @@ class SocketQuerySet(SpeakingToMany, _QuerySet):
 
     def send_action(self, type: str, **fields: Any) -> int:
         """Send ``{'type': type, **fields}`` to every connection and return how many it was handed to."""
-        return self.send_json({messages.TYPE: type, **fields})
+        return self.send_json(messages.action(type, fields))
 
     def send(self, text: Optional[str] = None, bytes: Optional[bytes] = None) -> int:
         """Send a frame of ``text`` (``str``) or ``bytes`` as it is; return how many connections it was handed to."""

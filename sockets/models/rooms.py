@@ -26,10 +26,10 @@ class Membership(models.Model):
         return self.name
 
     @staticmethod
-    def key_of(name: str, what: str = 'room') -> str:
-        """Return the key of the room, or else ``what``, called ``name``; ``TypeError`` if that is no ``str``."""
+    def key_of(name: str) -> str:
+        """Return the key of the room called ``name``; ``TypeError`` if that is no ``str``."""
         if not isinstance(name, str):
-            raise TypeError(f'A {what} is called by a str, not {name!r:.40}.')
+            raise TypeError(f'A room is called by a str, not {name!r:.40}.')
         return hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()
 
     @staticmethod

@@ -1,14 +1,14 @@
 """Streams: named sequences of messages that are kept, so that a client which was away gets what it has missed."""
 
 from functools import partial
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 from django.db import connections, transaction
 
 from .. import engine, messages
 from ..models import Membership, Socket, SocketQuerySet, StreamMessage
 from . import numbering, replays, retention
-from .positions import Position, check_limit, position_of
+from .positions import UNCHANGED, Position, own_limit, position_of
 from .tables import database, heads, key_of, printable
 
 __all__ = ['Stream']
@@ -19,18 +19,23 @@ class Stream:
 
     A client gets the messages once ``socket.follow(name)`` was called for its connection: those that are sent from then
     on, and, when it comes back, those that were sent while it was away. ``max_messages`` and ``max_age``, in seconds, are
-    how many it keeps, and how long; they hold from the next message on. Without them it is as
-    ``SOCKETS['STREAM_MAX_MESSAGES']`` and ``['STREAM_MAX_AGE']`` say. ``TypeError`` if ``name`` is no ``str`` or those are
-    no positive numbers.
+    how many it keeps, and how long. They are stored with the next message that is sent through this object, and hold until
+    others are: ``None`` is what ``SOCKETS['STREAM_MAX_MESSAGES']`` and ``['STREAM_MAX_AGE']`` say, as for a stream that never
+    had any, and ``math.inf`` keeps all. ``TypeError`` if ``name`` is no ``str`` or those are no positive whole numbers.
     """
 
     __slots__ = ('name', 'key', 'max_messages', 'max_age')
 
-    def __init__(self, name: str, max_messages: Optional[int] = None, max_age: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        max_messages: Union[int, float, None] = UNCHANGED,
+        max_age: Union[int, float, None] = UNCHANGED,
+    ) -> None:
         self.key = key_of(name)
         self.name = printable(name)
-        self.max_messages = check_limit('max_messages', max_messages)
-        self.max_age = check_limit('max_age', max_age)
+        self.max_messages = own_limit('max_messages', max_messages)
+        self.max_age = own_limit('max_age', max_age)
 
     def __repr__(self) -> str:
         return f'Stream({self.name!r})'
@@ -51,7 +56,7 @@ class Stream:
 
     def send_action(self, type: str, **fields: Any) -> None:
         """Send ``{'type': type, **fields}``, as ``send_json`` does."""
-        self.send_json({messages.TYPE: type, **fields})
+        self.send_json(messages.action(type, fields))
 
     def position(self) -> Position:
         """Return where the stream stands: a ``dict`` of ``stream``, ``epoch`` and ``offset``.
@@ -62,11 +67,12 @@ class Stream:
         head = heads().filter(pk=self.key).first()
         return position_of(self.name, head)
 
-    def history(self, since: Optional[Position] = None, limit: int = 100) -> 'List[Dict[str, Any]]':
+    def history(self, since: Optional[Position] = None, limit: Optional[int] = 100) -> 'List[Dict[str, Any]]':
         """Return contents, each with its ``kept``, oldest first: the last ``limit``, or the first after ``since``.
 
         ``since`` is what ``position()`` has returned, or the ``kept`` of a message. If that is of another epoch, or beyond
-        the end, the last ``limit`` are returned. To send them to a client, put the list into a content of your own.
+        the end, the last ``limit`` are returned. With ``limit=None``, it is all that is kept. To send them to a client, put the
+        list into a content of your own.
         """
         return replays.history(self, since, limit)
 
@@ -90,13 +96,13 @@ class Stream:
 
     async def asend_action(self, type: str, **fields: Any) -> None:
         """``send_action`` for an ``async def``."""
-        await self.asend_json({messages.TYPE: type, **fields})
+        await self.asend_json(messages.action(type, fields))
 
     async def aposition(self) -> Position:
         """``position`` for an ``async def``."""
         return await engine.current().wait_for(self.position)
 
-    async def ahistory(self, since: Optional[Position] = None, limit: int = 100) -> 'List[Dict[str, Any]]':
+    async def ahistory(self, since: Optional[Position] = None, limit: Optional[int] = 100) -> 'List[Dict[str, Any]]':
         """``history`` for an ``async def``."""
         return await engine.current().wait_for(self.history, since, limit)
 

@@ -41,7 +41,7 @@ def follow(handler: Any, name: str, since: Any, last: Any) -> None:
         check_position(since, printable(name))
     check_limit('last', last)
     if row is None:
-        raise RuntimeError(f'Cannot follow {name!r:.40} before the connection is accepted.')
+        raise RuntimeError(f'Call accept() first: {name!r:.40} cannot be followed before the connection is accepted.')
     envelope = envelope_of(handler)
     membership = membership_key(name, envelope)
     if not row.enter(membership, name=printable(name), stream=key, envelope=envelope):

@@ -14,11 +14,13 @@ from datetime import timedelta
 from django.db import DatabaseError, connections, transaction
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.crypto import get_random_string
 
 from ..execution import background
 from ..models import StreamHead, StreamMessage
 from ..models.ends import in_seconds
 from . import pushes, replays, retention
+from .positions import UNCHANGED
 from .tables import database, lock, make_head, short_transaction
 
 logger = logging.getLogger('sockets')
@@ -79,7 +81,7 @@ def number_and_push(*streams):
 
 def _note(stream):
     """Have ``stream`` looked at. One that says its retention is not forgotten for one that does not."""
-    if stream.key not in _waiting or stream.max_messages is not None or stream.max_age is not None:
+    if stream.key not in _waiting or (stream.max_messages, stream.max_age) != (UNCHANGED, UNCHANGED):
         _waiting[stream.key] = stream
 
 
@@ -228,10 +230,22 @@ def _limits_of(stream, head):
     changes = {}
     for name in ('max_messages', 'max_age'):
         value = getattr(stream, name)
-        if value is not None and value != getattr(head, name):
+        if value is not UNCHANGED and value != getattr(head, name):
             changes[name] = value
             setattr(head, name, value)
     return changes
+
+
+def begin_epochs():
+    """Have all positions that anybody has be of another epoch than the streams are now; return how many these are.
+
+    The messages and numbers stay. Followers are told: who has had any is told that it has ``lost`` some.
+    """
+    count = StreamHead.objects.using(database()).update(
+        epoch=get_random_string(8), reminders=0, remind_at=in_seconds(REMIND_AFTER[0])
+    )
+    replays.cache.begin()
+    return count
 
 
 def unnumbered():

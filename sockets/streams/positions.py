@@ -1,5 +1,6 @@
 """Positions: how far somebody has read a stream."""
 
+import math
 from typing import Any, Dict, Optional
 
 # 'stream', 'epoch' and 'offset'.
@@ -7,6 +8,9 @@ Position = Dict[str, Any]
 
 # The epoch of a stream that has no message yet.
 NO_EPOCH = ''
+
+# The largest limit, and what is stored of a stream that has none.
+ALL = 2**31 - 1
 
 # The largest number that a database holds.
 _LARGEST = 2**63 - 1
@@ -38,11 +42,36 @@ def check_position(value: Any, stream: Optional[str] = None) -> Any:
     return value
 
 
-def check_limit(name: str, value: Any, unit: str = '') -> Any:
+def check_limit(name: str, value: Any) -> Any:
     """Return ``value``, a positive whole number or ``None``; else raise ``TypeError`` that names it."""
-    if value is not None and (type(value) is not int or not 0 < value < 2**31):
-        raise TypeError(f'{name} is a positive whole number{unit}, not {value!r:.60}.')
+    if value is not None and (type(value) is not int or not 0 < value <= ALL):
+        raise TypeError(f'{name} is a positive whole number, not {value!r:.60}.')
     return value
+
+
+class Unchanged:
+    """What a limit of a stream is that is not given."""
+
+    def __repr__(self) -> str:
+        return 'UNCHANGED'
+
+
+UNCHANGED: Any = Unchanged()
+
+
+def own_limit(name: str, value: Any) -> Any:
+    """Return what is stored of a limit of one stream; ``TypeError`` that names it for what is none."""
+    if value is UNCHANGED:
+        return value
+    if value == math.inf:
+        return ALL
+    try:
+        return check_limit(name, value)
+    except TypeError:
+        unit = ' of seconds' if name == 'max_age' else ''
+        raise TypeError(
+            f'{name} is a positive whole number{unit}, None for what SOCKETS say, or math.inf to keep all, not {value!r:.60}.'
+        ) from None
 
 
 def is_lost(head: Any, epoch: str, offset: int) -> bool:

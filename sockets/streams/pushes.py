@@ -2,10 +2,13 @@
 
 import json
 import logging
+import time
 
 from django.conf import settings
+from django.db.models.functions import Now
 
 from .. import callbacks, fanout, messages
+from ..engine import server_of
 from ..models import Socket
 from ..models.ends import in_seconds
 from ..models.queryset import check_declared
@@ -13,6 +16,9 @@ from .positions import position_of
 from .tables import database, heads, lock, short_transaction
 
 logger = logging.getLogger('sockets')
+
+# Streams whose followers are reminded together, and for how many seconds one look does so.
+STREAMS, SECONDS = 100, 0.5
 
 # The servers that have taken nothing for SEND_TIMEOUT. Who waits for them again delays the messages of all other streams.
 _stuck = set()
@@ -63,7 +69,7 @@ def send(names, text):
         _stuck.clear()
     for envelope, those in names.items():
         try:
-            fanout.send_many(those, {'text': wrapped(text, envelope)}, _stuck)
+            fanout.send_many(_reached(those), {'text': wrapped(text, envelope)}, _stuck)
         except Exception as error:
             is_sent = False
             logger.warning(
@@ -73,6 +79,15 @@ def send(names, text):
                 error,
             )
     return is_sent
+
+
+def _reached(names):
+    """Return those of ``names`` to which this process can send. The others get it when their own server reminds them."""
+    away = fanout.unreachable(names)
+    if not away:
+        return names
+    logger.info('Followers of another process get a message of a stream later, from it: %s', ', '.join(sorted(away)))
+    return [name for name in names if server_of(name) not in away]
 
 
 def following_text(name, head, since=None, is_again=False):
@@ -91,28 +106,63 @@ def following_text(name, head, since=None, is_again=False):
 def remind(remind_after):
     """Tell the followers of streams that have not moved lately where these stand: the last message may have been lost.
 
-    ``remind_after`` are the seconds between two times.
+    ``remind_after`` are the seconds between two times. It is done for ``STREAMS`` at once, and for as many as time allows.
     """
-    for head in heads().to_remind().order_by('remind_at')[:100]:
-        times = head.reminders + 1
-        due = in_seconds(remind_after[times]) if times < len(remind_after) else None
-        # One process does it.
-        if _note_reminders(head, head.reminders, times, due) and not send(
-            followers(head.key).get(head.key, {}), following_text(head.name, head, is_again=True)
-        ):
-            # The layer is away: this time does not count, however long that lasts.
-            _note_reminders(head, times, head.reminders, in_seconds(remind_after[-1]))
+    end = time.monotonic() + SECONDS
+    is_left = True
+    while is_left and time.monotonic() < end:
+        due = list(heads().to_remind().order_by('remind_at')[:STREAMS])
+        # Before it is noted: what fails here is tried again.
+        names = followers(*[head.key for head in due]) if due else {}
+        noted = _note_reminded(due, remind_after)
+        is_left = bool(noted) and len(due) == STREAMS
+        _remind(noted, names, remind_after, end)
 
 
-def _note_reminders(head, was, times, remind_at):
-    """Note that ``head`` was told of so many ``times``, unless it has moved, or others have, or one of them has locked it."""
-    using = database()
+def _remind(noted, names, remind_after, end):
+    unsent = []
+    for number, head in enumerate(noted):
+        if number and time.monotonic() > end:
+            _take_back(noted[number:], Now())
+            break
+        if not send(names.get(head.key, {}), following_text(head.name, head, is_again=True)):
+            unsent.append(head)
+    # The layer is away: this time does not count, however long that lasts.
+    _take_back(unsent, in_seconds(remind_after[-1]))
+
+
+def _note_reminded(due, remind_after):
+    """Note that ``due`` are told once more; return those that have not moved, and that no other has told or locked."""
+
+    def changes(times):
+        return times + 1, in_seconds(remind_after[times + 1]) if times + 1 < len(remind_after) else None
+
+    return _change_reminders(due, changes)
+
+
+def _take_back(noted, remind_at):
+    """Note that ``noted`` were not told after all, and are at ``remind_at``."""
+    for head in noted:
+        head.reminders += 1
+    _change_reminders(noted, lambda times: (times - 1, remind_at))
+
+
+def _change_reminders(those, changes):
+    """Set what ``changes`` returns for how often streams were told; return those that are as they are in ``those``."""
+    using, found, by_times = database(), [], {}
+    if not those:
+        return found
     with short_transaction(using):
-        found = lock([head.key], using).get(head.key)
-        if found is None or (found.epoch, found.offset, found.reminders) != (head.epoch, head.offset, was):
-            return False
-        heads().filter(pk=head.pk).update(reminders=times, remind_at=remind_at)
-        return True
+        locked = lock([head.key for head in those], using)
+        for head in those:
+            now = locked.get(head.key)
+            if now and (now.epoch, now.offset, now.reminders) == (head.epoch, head.offset, head.reminders):
+                found.append(head)
+                by_times.setdefault(head.reminders, []).append(head.key)
+        for was, keys in by_times.items():
+            times, remind_at = changes(was)
+            heads().filter(pk__in=keys).update(reminders=times, remind_at=remind_at)
+    return found
 
 
 def _check_declared(stream, numbered):

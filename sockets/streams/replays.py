@@ -149,7 +149,7 @@ def history(stream, since, limit):
         check_position(since, stream.name)
     using = database()
     head = heads().filter(pk=stream.key).first()
-    if head is None or limit is None:
+    if head is None:
         return []
     rows = StreamMessage.objects.using(using).filter(key=stream.key, offset__gt=head.trimmed)
     if since is None or is_lost(head, **_epoch_and_offset(since)):

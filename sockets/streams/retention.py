@@ -1,6 +1,8 @@
 """How long messages are kept: those beyond that are removed in parts, by whoever looks after the rows."""
 
 import logging
+import math
+import random
 import time
 from datetime import timedelta
 
@@ -13,6 +15,7 @@ from .. import conf
 from ..models import StreamMessage
 from ..models.ends import in_seconds
 from . import replays
+from .positions import ALL
 from .tables import database, heads, lock, make_head, short_transaction
 
 logger = logging.getLogger('sockets')
@@ -20,8 +23,8 @@ logger = logging.getLogger('sockets')
 # Messages that are removed in one transaction, which keeps the stream locked.
 PART = 500
 
-# Streams that one look trims a part of, if that takes no longer than so many seconds.
-STREAMS, SECONDS = 200, 0.5
+# Streams that are trimmed a part of in turn, and for how many seconds one look does so.
+STREAMS, SECONDS = 200, 0.3
 
 TRIES = 3
 
@@ -34,10 +37,8 @@ _next_look = [0.0]
 
 def limits(head):
     """Return how many messages the stream keeps, and for how many seconds; ``None`` for any number."""
-    return (
-        conf.STREAM_MAX_MESSAGES if head.max_messages is None else head.max_messages,
-        conf.STREAM_MAX_AGE if head.max_age is None else head.max_age,
-    )
+    both = (head.max_messages, conf.STREAM_MAX_MESSAGES), (head.max_age, conf.STREAM_MAX_AGE)
+    return tuple(setting if own is None else None if own == ALL else own for own, setting in both)
 
 
 def slack(count):
@@ -52,18 +53,40 @@ def trim_at(head, added):
         return Now()
     if age is None:
         return head.trim_at
-    due = added.created + timedelta(seconds=age)
-    # Another one may have been chosen since that was written.
-    return due if head.trim_at is None else min(head.trim_at, due)
+    seconds = seconds_left(added.created, age)
+    # Another age may have been chosen since that was written.
+    is_earlier = head.trim_at is None or head.trim_at > head.clock + timedelta(seconds=seconds + 1)
+    return in_seconds(seconds) if is_earlier else head.trim_at
+
+
+def seconds_left(created, age):
+    """Return in how many seconds what was ``created`` then is older than ``age``.
+
+    That is added to the clock of the database, with which it is compared: that may be in another time zone than what Python
+    writes.
+    """
+    return max(0, math.ceil((created + timedelta(seconds=age) - timezone.now()).total_seconds()))
 
 
 def trim():
-    """Remove a part of what is beyond the retention, of each of some streams. Who has more of it is due again."""
+    """Remove what is beyond the retention, a part of each stream in turn. What is left after some time is due again."""
     end = time.monotonic() + SECONDS
-    for key in list(heads().to_trim().order_by('trim_at').values_list('pk', flat=True)[:STREAMS]):
-        _trim_part(key)
-        if time.monotonic() > end:
-            break
+    tries_left = TRIES
+    while tries_left:
+        is_moving = is_held = False
+        for key in list(heads().to_trim().order_by('trim_at').values_list('pk', flat=True)[:STREAMS]):
+            removed = _trim_part(key)
+            is_moving, is_held = is_moving or bool(removed), is_held or removed is None
+            if time.monotonic() > end:
+                return
+        if is_moving:
+            tries_left = TRIES
+        elif is_held:
+            # A stream that is numbered all the time is locked most of it.
+            tries_left -= 1
+            time.sleep(random.random() * 0.02)
+        else:
+            return
 
 
 def look_at_settings():
@@ -116,7 +139,8 @@ def clear(key, last=None):
             with short_transaction(using):
                 _clear(key, last, using)
             replays.cache.forget(key)
-            return _trim_part(key)
+            _trim_part(key)
+            return
         except Exception as error:
             # SQLite is busy, two made the stream at once, or the database is away.
             if not tries_left or connections[using].in_atomic_block:
@@ -152,12 +176,15 @@ def _clear(key, last, using):
 
 
 def _trim_part(key):
-    """Remove a part of what is beyond the retention of the stream ``key``, unless another one has locked it."""
+    """Remove a part of what is beyond the retention of the stream ``key``, unless another one has locked it.
+
+    Return whether it has removed any, and ``None`` if that was so.
+    """
     using = database()
     with short_transaction(using):
         head = lock([key], using).get(key)
         if head is None:
-            return
+            return None
         rows = StreamMessage.objects.using(using).filter(key=key)
         # What was cleared.
         old = list(rows.filter(offset__lte=head.trimmed).order_by('offset').values_list('offset', flat=True)[:PART])
@@ -171,6 +198,7 @@ def _trim_part(key):
         heads().filter(pk=key).update(trimmed=max(last, head.trimmed), trim_at=again)
     if last > head.trimmed:
         replays.cache.forget(key)
+    return last > first
 
 
 def beyond_retention(head):
@@ -194,4 +222,4 @@ def beyond_retention(head):
     if oldest is None:
         return last, None
     too_many = count is not None and head.offset - last > count
-    return last, Now() if too_many else oldest + timedelta(seconds=age)
+    return last, Now() if too_many else in_seconds(seconds_left(oldest, age))

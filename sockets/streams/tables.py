@@ -5,6 +5,7 @@ import hashlib
 
 from django.db import connections, transaction
 from django.db.models import F
+from django.db.models.functions import Now
 from django.utils.crypto import get_random_string
 
 from ..models import Membership, Socket, StreamHead
@@ -17,7 +18,8 @@ def key_of(name):
 
     It is that of what a database can hold of the name: a client is told that, and asks by it.
     """
-    Membership.key_of(name, what='stream')
+    if not isinstance(name, str):
+        raise TypeError(f"A stream is called by a str, not {name!r:.40}: f'user:{{user.pk}}', or the name of a Stream.")
     return Membership.key_of(printable(name))
 
 
@@ -63,10 +65,11 @@ def make_head(key, name, using):
 def lock(keys, using):
     """Return the heads of the streams ``keys``, locked, by key, without those that another one has locked.
 
-    Where a database cannot tell which these are, they are waited for, by all in the same order.
+    Where a database cannot tell which these are, they are waited for, by all in the same order. Each head has as ``clock`` what
+    the clock of the database showed.
     """
     features = connections[using].features
-    rows = StreamHead.objects.using(using).filter(pk__in=keys).order_by('pk')
+    rows = StreamHead.objects.using(using).filter(pk__in=keys).order_by('pk').annotate(clock=Now())
     if features.has_select_for_update:
         rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
     elif not rows.order_by().update(reminders=F('reminders')):

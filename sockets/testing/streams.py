@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, ContextManager, Dict, Iterator, List, Tuple
 
 from .. import messages
 from .inbox import Inbox
@@ -21,6 +21,7 @@ class StreamReader:
     connect: Any
     send_json: Any
     _settle: Any
+    _state: Any
 
     def __init__(self) -> None:
         self._inbox = Inbox()
@@ -34,13 +35,21 @@ class StreamReader:
         """The names of the streams of which messages that this connection has missed were not kept any more."""
         return list(self._lost)
 
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """Lose the connection; after the block connect again, and ``resume()``."""
+    def away(self) -> ContextManager[None]:
+        """Lose the connection, now; after the block of a ``with``, connect again, and ``resume()``."""
+        self._need_connection()
         self.close(1006)
+        return self._back()
+
+    @contextlib.contextmanager
+    def _back(self) -> Iterator[None]:
         yield
         self.connect()
         self.resume()
+
+    def _need_connection(self) -> None:
+        if self._state.name == 'new':
+            raise RuntimeError(f'{self!r} has no connection: {self._state.reason()}.')
 
     def resume(self) -> None:
         """Ask for what was missed of the streams that the connection follows, as ``sockets.js`` does by itself.
@@ -48,6 +57,7 @@ class StreamReader:
         The messages are then received, each once and in order. Streams of which some are not kept any more are in ``lost``.
         """
         __tracebackhide__ = True
+        self._need_connection()
         self._settle()
         while True:
             behind = {key: at for key, at in self._positions.items() if self._ends.get(key, at) != at}
@@ -130,8 +140,12 @@ class StreamReader:
 def _unwrapped(content: Any) -> Tuple[Tuple[str, ...], Dict[str, Any]]:
     """Return the streams of demultiplexers around ``content``, and the content in the innermost."""
     within: Tuple[str, ...] = ()
+    # A message of a stream and an answer may have the keys of an envelope, too.
+    of_a_message = {messages.TYPE, messages.REF, messages.KEPT}
     while (
-        isinstance(content, dict) and messages.TYPE not in content and isinstance(content.get(messages.PAYLOAD), dict)
+        isinstance(content, dict)
+        and isinstance(content.get(messages.PAYLOAD), dict)
+        and of_a_message.isdisjoint(content)
     ):
         within = (*within, str(content.get(messages.STREAM)))
         content = content[messages.PAYLOAD]

@@ -58,3 +58,53 @@ def test_who_holds_the_row_of_a_stream_keeps_nobody_waiting():
     came = json.loads(printed.splitlines()[-1])
     assert [what for what, is_held, _ in came['done'] if not is_held] == []
     assert len(came['done']) == 5 and came['reminded'] and came['held'] == 5
+
+
+AGES = """
+import os
+import sys
+from datetime import timedelta
+import django
+os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'tests.settings')
+django.setup()
+from django.core.management import call_command
+from django.db import connection
+from django.utils import timezone
+from sockets.models import StreamHead, StreamMessage
+from sockets.models.ends import in_seconds
+from sockets.streams import Stream, retention
+
+connection.cursor().execute(f"SET GLOBAL time_zone = '{sys.argv[1]}'")
+connection.close()
+call_command('migrate', verbosity=0)
+stream = Stream('tea', max_age=7200)
+
+def due_within(low, high):
+    due = StreamHead.objects.filter(trim_at__gt=in_seconds(low - 10), trim_at__lte=in_seconds(high + 10))
+    assert due.count() == 1, (low, high, StreamHead.objects.values())
+
+stream.send_action('SAID')
+due_within(7200, 7200)
+StreamMessage.objects.update(created=timezone.now() - timedelta(seconds=5000))
+stream.send_action('SAID')
+due_within(7200, 7200)
+StreamHead.objects.update(trim_at=in_seconds(-5))
+retention.trim()
+assert StreamMessage.objects.count() == 2
+due_within(2200, 2200)
+# A lower one holds from the next message on.
+Stream('tea', max_age=600).send_action('SAID')
+due_within(600, 600)
+StreamHead.objects.update(trim_at=in_seconds(-5))
+retention.trim()
+assert StreamMessage.objects.count() == 2
+due_within(600, 600)
+"""
+
+
+@pytest.mark.parametrize('zone', ['+05:00', '-05:00'])
+def test_the_age_of_messages_does_not_depend_on_the_time_zone_of_mariadb(zone):
+    # They were removed hours too early, or too late.
+    pytest.importorskip('pymysql')
+    with programs.mariadb_server() as url:
+        programs.run_python('-W', 'ignore', '-c', AGES, zone, env={'TEST_DATABASE_URL': url})

@@ -17,6 +17,7 @@ from ...execution import thread_state
 from ...models import Socket
 from ...operations import description, doctor
 from ...operations.ages import age
+from ...streams import numbering
 
 LINES = 20
 
@@ -24,14 +25,18 @@ LINES = 20
 class Command(BaseCommand):
     help = (
         'Lists connections (list), removes the dead (purge), speaks to connections (send), ends them (close), '
-        'tries each part of the site (doctor), tells what its sockets answer (describe).'
+        'tries each part of the site (doctor), tells what its sockets answer (describe), '
+        'and says that the database was restored from a backup (restored).'
     )
     # The doctor says it in its own way. A list since Django 3.2, and before that an empty one is false.
     requires_system_checks, stealth_options = [], ('skip_checks',)
 
     def add_arguments(self, parser):
         parser.add_argument(
-            'action', nargs='?', default='list', choices=('list', 'purge', 'send', 'close', 'doctor', 'describe')
+            'action',
+            nargs='?',
+            default='list',
+            choices=('list', 'purge', 'send', 'close', 'doctor', 'describe', 'restored'),
         )
         parser.add_argument('content', nargs='?', help='send: a JSON object, such as \'{"type": "BACK_SOON"}\'')
         parser.add_argument('--path', help='only connections at this path')
@@ -56,6 +61,8 @@ class Command(BaseCommand):
             self.check()
         if action == 'describe':
             return self.describe(options)
+        if action == 'restored':
+            return self.restored()
         rows, is_filtered = self.chosen(options)
         if action in ('send', 'close') and not (is_filtered or options['all']):
             raise CommandError('Say whom: --path, --user, --server, --address, --inactive, or --all.')
@@ -97,19 +104,7 @@ class Command(BaseCommand):
             for name in ('path', 'user', 'server')
         }
         if options['json']:
-            listed = [dict(zip(names, values)) for values in rows.order_by('pk').values_list(*names)]
-            self.stdout.write(
-                messages.encode(
-                    {
-                        'connections': listed,
-                        'totals': {
-                            name: [{name: value, 'connections': n} for value, n in counts]
-                            for name, counts in totals.items()
-                        },
-                        'layer': engine.current().statistics(),
-                    }
-                )
-            )
+            self.stdout.write(as_json(rows, names, totals))
             return
         self.stdout.write(
             '{} connections, {} users, {} servers'.format(
@@ -212,6 +207,12 @@ class Command(BaseCommand):
         else:
             self.stdout.write(description.as_typescript(found) if options['typescript'] else description.as_text(found))
 
+    def restored(self):
+        count = numbering.begin_epochs()
+        self.stdout.write(
+            f'Began an epoch for {count} streams: clients that come back are told that messages are lost.'
+        )
+
     def table(self, title, heads, lines):
         """Write ``lines`` in columns, and nothing where there are none."""
         if not lines:
@@ -221,6 +222,16 @@ class Command(BaseCommand):
         self.stdout.write(f'\n{title}')
         for line in lines:
             self.stdout.write('  ' + '  '.join(value.ljust(width) for value, width in zip(line, widths)).rstrip())
+
+
+def as_json(rows, names, totals):
+    """Return all that ``list`` says of ``rows``, for scripts."""
+    content = {
+        'connections': [dict(zip(names, values)) for values in rows.order_by('pk').values_list(*names)],
+        'totals': {name: [{name: value, 'connections': n} for value, n in counts] for name, counts in totals.items()},
+        'layer': engine.current().statistics(),
+    }
+    return messages.encode(content)
 
 
 def printable(text):

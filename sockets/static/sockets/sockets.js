@@ -279,13 +279,15 @@ export class SocketRouter extends EventTarget {
 
   #dispatch(content, size) {
     const {type} = content;
-    if (type === 'RECONNECT') return this.#emit('reconnect', content);
     const [within, payload] = unpack(content);
     const {ref} = payload;
+    // A message of a stream is one whatever its type, as when it is sent again.
+    const isOfStream = this.#streams.take(within, payload, content, size);
+    if (type === 'RECONNECT' && !isOfStream) return this.#emit('reconnect', content);
     // The connection is good. (Who is refused gets an ERROR or RECONNECT first.)
-    if (type !== 'ERROR' || ref !== undefined) this.#failures = 0;
+    if (type !== 'ERROR' || ref !== undefined || isOfStream) this.#failures = 0;
+    if (isOfStream) return;
     if (type === 'PING') return this.#ws.send(encode('PING'));
-    if (this.#streams.take(within, payload, content, size)) return;
     const request = this.#waiting.get(ref);
     if (request) {
       if (payload.type === 'ERROR') request.fail(payload.code, payload.details, payload);
@@ -513,9 +515,9 @@ class Streams {
   /** Take `content`, in which `payload` came in `within`, if it is about a stream; return whether it is. */
   take(within, payload, content, size) {
     const {type, kept} = payload;
-    if (kept && isPosition(kept) && typeof kept.stream === 'string') {
+    if (isPlace(kept)) {
       this.#get(within, kept.stream).push(content, kept, size);
-    } else if (type === 'FOLLOWING' && isPosition(payload) && typeof payload.stream === 'string') {
+    } else if (type === 'FOLLOWING' && isPlace(payload)) {
       this.#get(within, payload.stream).follow(payload);
     } else {
       return false;
@@ -762,6 +764,7 @@ class Stream {
 }
 
 const isPosition = value => typeof value?.epoch === 'string' && Number.isInteger(value.offset) && value.offset >= 0;
+const isPlace = value => isPosition(value) && typeof value.stream === 'string';
 const isSame = (one, other) => one.epoch === other.epoch && one.offset === other.offset;
 const hasMessages = answer => Object.values(answer.streams).some(part => part.messages.length);
 
@@ -778,10 +781,12 @@ function printedPositions() {
   return found;
 }
 
-// Which streams of demultiplexers a frame has come through, the outermost first, and what is in it.
+// Which streams of demultiplexers a frame has come through, the outermost first, and what is in it. A message of a stream
+// and an answer may have the keys of an envelope, too; an envelope has none of theirs.
 function unpack(content) {
   const within = [];
-  while (content.type === undefined && typeof content.stream === 'string' && isObject(content.payload)) {
+  const isMessage = ({type, ref, kept}) => type !== undefined || ref !== undefined || isPlace(kept);
+  while (!isMessage(content) && typeof content.stream === 'string' && isObject(content.payload)) {
     within.push(content.stream);
     content = content.payload;
   }
