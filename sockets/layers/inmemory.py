@@ -56,6 +56,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def send(self, channel, message):
         """Send ``message``; ``ChannelFull`` if its connection, its server or its channel has too many waiting."""
         self._check(channel, message)
+        if len(message) == 1 and type(message.get('text')) is str and self._queues.write(channel, message['text']):
+            return
         self._queues.put(channel, _copy(message))
 
     def send_many(self, channel_names, message):
@@ -100,14 +102,15 @@ class InMemoryChannelLayer(BaseChannelLayer):
             deferred.callback((queued.channel, queued.message))
         return deferred
 
-    def deliver_to(self, server, function):
+    def deliver_to(self, server, function, write=None):
         """Call ``function(channel, message)`` on Twisted's reactor with what is sent to the connections of ``server``.
 
         What ``receive_twisted`` does for a daphne that does not know us, at a fraction of its cost: the reactor is
-        woken once for all messages that wait.
+        woken once for all messages that wait. While none does, ``write(channel, text)`` is called with a text by the
+        thread that sends it, and returns whether its connection has got it.
         """
         self._leases.hold(server)
-        self._queues.deliver_to(server, function)
+        self._queues.deliver_to(server, function, write)
 
     def wake_threads_after(self, patience):
         """Leave frames to the threads that are at work; wake another one when a frame has waited ``patience`` seconds.

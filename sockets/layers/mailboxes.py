@@ -14,7 +14,8 @@ from .mailbox import Claim, Limits, Mailbox, QueuedMessage, ReadyQueues, queue_o
 
 # The channels whose messages are the frames of a connection, named by their reply channel.
 CONNECT = 'websocket.connect'
-FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
+RECEIVE = 'websocket.receive'
+FRAMES = frozenset([CONNECT, RECEIVE, 'websocket.disconnect'])
 
 # Seconds that a close waits for its server: as long as daphne keeps a connection open.
 CLOSE_EXPIRY = 86400
