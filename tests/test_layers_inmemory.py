@@ -355,3 +355,91 @@ def test_a_listener_that_is_told_what_has_expired_may_use_the_layer(monkeypatch)
     threading.Thread(target=layer.receive, args=(['background'],), daemon=True).start()
     assert told.wait(5)
     assert layer.receive(['log']) == ('log', {'expired': {'background': 1}})
+
+
+# Texts that the thread which sends them writes.
+
+
+class Server:
+    """A server whose texts may be written at once. Its reactor stands still, and counts how often it is woken."""
+
+    def __init__(self, layer, monkeypatch, takes=True):
+        from twisted.internet import reactor
+
+        self.calls, self.written, self.delivered = [], [], []
+        monkeypatch.setattr(reactor, 'callFromThread', lambda *call: self.calls.append(call))
+
+        def write(channel, text):
+            if takes:
+                self.written.append(text)
+            return takes
+
+        layer.deliver_to('server!', lambda channel, message: self.delivered.append(message), write)
+        self.turn()
+
+    def turn(self):
+        calls, self.calls = self.calls, []
+        for function, *args in calls:
+            function(*args)
+        return len(calls)
+
+
+def test_a_text_is_written_by_its_thread_while_nothing_waits_and_nobody_is_woken(layer, monkeypatch):
+    server = Server(layer, monkeypatch)
+    for n in range(3):
+        layer.send('server!a', {'text': str(n)})
+    assert server.written == ['0', '1', '2'] and server.calls == []
+    assert layer.statistics()['waiting'] == {}
+
+
+@pytest.mark.parametrize(
+    'message', [{'text': 'a', 'close': True}, {'bytes': b'a'}, {'text': None}, {'accept': True, 'text': 'a'}, {}]
+)
+def test_what_is_no_text_alone_is_delivered_and_a_text_behind_it_as_well(layer, monkeypatch, message):
+    server = Server(layer, monkeypatch)
+    layer.send('server!a', message)
+    layer.send('server!a', {'text': 'behind'})
+    assert server.written == [] and server.turn() == 1
+    assert server.delivered == [message, {'text': 'behind'}]
+    layer.send('server!a', {'text': 'after'})
+    assert server.written == ['after']
+
+
+def test_a_text_that_is_sent_during_a_delivery_waits_for_its_end(layer, monkeypatch):
+    server = Server(layer, monkeypatch)
+    layer.deliver_to('server!', lambda channel, message: layer.send(channel, {'text': 'b'}), server.written.append)
+    server.turn()
+    layer.send_many(['server!a'], {'text': 'a'})
+    assert server.turn() == 1 and server.written == []
+
+
+def test_a_text_that_cannot_be_written_is_delivered(layer, monkeypatch):
+    server = Server(layer, monkeypatch, takes=False)
+    layer.send('server!a', {'text': 'a'})
+    layer.send('server!b', {'text': 'b'})
+    assert server.written == [] and server.turn() == 1
+    assert server.delivered == [{'text': 'a'}, {'text': 'b'}]
+
+
+def test_answers_to_many_frames_are_delivered_together(layer, monkeypatch):
+    server = Server(layer, monkeypatch)
+    for n in range(5):
+        layer.send('websocket.receive', frame(n, f'server!{n}'))
+    for _ in range(5):
+        channel, message = layer.receive(['websocket.receive'])
+        layer.send(message['reply_channel'], {'text': str(message['n'])})
+    assert server.turn() == 1 and server.written == []
+    assert [message['text'] for message in server.delivered] == list('01234')
+
+
+def test_nothing_overtakes_what_came_before_a_server_could_be_delivered_to(layer, monkeypatch):
+    from twisted.internet import reactor
+
+    written, calls = [], []
+    monkeypatch.setattr(reactor, 'callFromThread', lambda *call: calls.append(call))
+    layer.send('server!a', {'text': 'before'})
+    layer.deliver_to('server!', lambda channel, message: written.append(message['text']), lambda *args: 1 / 0)
+    layer.send('server!a', {'text': 'behind'})
+    for function, *args in calls:
+        function(*args)
+    assert written == ['before', 'behind']

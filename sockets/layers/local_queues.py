@@ -9,7 +9,8 @@ from asgiref.base_layer import BaseChannelLayer
 
 from . import dropped
 from .admission import Admission
-from .mailboxes import CONNECT, FRAMES, Full, end_of
+from .mailbox import queue_of
+from .mailboxes import CONNECT, FRAMES, RECEIVE, Full, end_of
 
 logger = logging.getLogger('sockets')
 
@@ -37,12 +38,17 @@ class _Waiter:
 
 
 class _Delivery:
-    """A server whose messages are delivered on the reactor. ``is_due``: the reactor has been woken for it."""
+    """A server whose messages are delivered on the reactor, and whose texts by ``write`` while none of them waits.
 
-    def __init__(self, server, function):
+    ``is_due``: the reactor has been woken for it; ``is_under_way``: it hands over what it has taken.
+    """
+
+    def __init__(self, server, function, write):
         self.server = server
         self.function = function
-        self.is_due = False
+        self.write = write
+        # From the start: something may be waiting.
+        self.is_due, self.is_under_way = False, True
 
 
 class LocalQueues:
@@ -99,10 +105,25 @@ class LocalQueues:
         self._tell_reactor()
         return queued
 
-    def deliver_to(self, server, function):
-        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``."""
+    def write(self, channel, text):
+        """Have this thread write ``text`` to the connection ``channel``; return whether it could be, and has been."""
+        delivery = self._deliveries.get(queue_of(channel))
+        if delivery is None or delivery.write is None:
+            return False
+        # It must not overtake what was sent before. In this order: a delivery is due until it is under way.
+        if delivery.is_due or delivery.is_under_way:
+            return False
+        # Answers to many frames are left to the reactor, which is woken once for all.
+        return not self.mailboxes.count_ready(RECEIVE) and delivery.write(channel, text)
+
+    def deliver_to(self, server, function, write=None):
+        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``.
+
+        While none of it waits, ``write(channel, text)`` is called by the thread that sends a text, and returns whether
+        its connection has got it.
+        """
         with self.lock:
-            self._deliveries[server] = _Delivery(server, function)
+            self._deliveries[server] = _Delivery(server, function, write)
             self._wake(server)
         self._tell_reactor()
 
@@ -236,6 +257,7 @@ class LocalQueues:
 
     def _deliver(self, delivery):
         with self.lock:
+            delivery.is_under_way = True
             delivery.is_due = False
             messages = self.mailboxes.take_all(delivery.server, time.monotonic())
         for queued in messages:
@@ -243,6 +265,7 @@ class LocalQueues:
                 delivery.function(queued.channel, queued.message)
             except Exception:
                 logger.exception('A message for %s could not be delivered', queued.channel)
+        delivery.is_under_way = False
 
     def _wait(self, waiter):
         try:

@@ -60,17 +60,17 @@ class Limits:
             return self.waiting[channel] >= self.capacity(channel) or len(box.messages) >= self.server_capacity
         return len(box.messages) >= self.capacity(channel) or box.keeps_order and _size(box) > FRAME_BYTES
 
-    def count_in(self, box, queued):
-        """Note that ``queued`` was put into ``box``."""
-        if box.is_shared:
-            self.waiting[queued.channel] += 1
+    def count_in(self, queued):
+        """Note that ``queued`` was put into the mailbox of its server."""
+        self.waiting[queued.channel] += 1
 
-    def count_out(self, box, queued):
-        """Note that ``queued`` was taken out of ``box``."""
-        if box.is_shared:
-            self.waiting[queued.channel] -= 1
-            if not self.waiting[queued.channel]:
-                del self.waiting[queued.channel]
+    def count_out(self, queued):
+        """Note that ``queued`` was taken out of the mailbox of its server."""
+        left = self.waiting[queued.channel] - 1
+        if left:
+            self.waiting[queued.channel] = left
+        else:
+            del self.waiting[queued.channel]
 
 
 class ReadyQueues:
@@ -101,6 +101,18 @@ class ReadyQueues:
         """Return a dict of the first mailbox in the queue of each of ``channels`` that has one."""
         queues = self._queues
         return {channel: next(iter(queues[channel].values())) for channel in channels if channel in queues}
+
+    def next_of(self, channels, last=None):
+        """Return the mailbox that has been longest in the queue of one of ``channels``, of ``last`` only if there is no
+        other; ``None`` if there is none.
+        """
+        found, queues = None, self._queues
+        for channel in channels:
+            if channel in queues:
+                box = next(iter(queues[channel].values()))
+                if found is None or found.queue == last or channel != last and box.position < found.position:
+                    found = box
+        return found
 
     def first(self, channel, count):
         """Return ``count`` of the mailboxes in the queue of ``channel``, as a list."""

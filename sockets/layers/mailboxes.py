@@ -7,14 +7,14 @@ is not handed out. All times are seconds of the caller's clock.
 
 import collections
 import math
-import operator
 
 from .admission import PATIENCE
 from .mailbox import Claim, Limits, Mailbox, QueuedMessage, ReadyQueues, queue_of
 
 # The channels whose messages are the frames of a connection, named by their reply channel.
 CONNECT = 'websocket.connect'
-FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
+RECEIVE = 'websocket.receive'
+FRAMES = frozenset([CONNECT, RECEIVE, 'websocket.disconnect'])
 
 # Seconds that a close waits for its server: as long as daphne keeps a connection open.
 CLOSE_EXPIRY = 86400
@@ -83,7 +83,8 @@ class Mailboxes:
         )
         queued = QueuedMessage(channel, message, now, expires)
         box.messages.append(queued)
-        self._limits.count_in(box, queued)
+        if box.is_shared:
+            self._limits.count_in(queued)
         return self._settle(box)
 
     def close(self, connection, now):
@@ -103,19 +104,18 @@ class Mailboxes:
         the claim is ``None`` where no order is kept.
         """
         while True:
-            heads = self._ready.heads(channels)
-            if not heads:
+            box = self._ready.next_of(channels, CONNECT if now - self._connected < PATIENCE else None)
+            if box is None:
                 return None, None
-            if len(heads) > 1 and CONNECT in heads and now - self._connected < PATIENCE:
-                del heads[CONNECT]
-            box = min(heads.values(), key=_position)
             self._ready.leave(box)
-            self._expire(box, now)
+            if box.messages[0].expires <= now:
+                self._expire(box, now)
             if not box.messages or box.queue_of_first() not in channels:
                 self._settle(box)
                 continue
             queued = box.messages.popleft()
-            self._limits.count_out(box, queued)
+            if box.is_shared:
+                self._limits.count_out(queued)
             if queued.channel == CONNECT:
                 self._connected = now
             claim = None
@@ -132,8 +132,8 @@ class Mailboxes:
         if box is None:
             return []
         self._ready.leave(box)
-        for queued in box.messages:
-            self._limits.count_out(box, queued)
+        for queued in box.messages if box.is_shared else ():
+            self._limits.count_out(queued)
         messages = [queued for queued in box.messages if queued.expires > now]
         if len(messages) < len(box.messages):
             self.expired[server] += len(box.messages) - len(messages)
@@ -228,7 +228,8 @@ class Mailboxes:
     def _expire(self, box, now):
         while box.messages and box.messages[0].expires <= now:
             queued = box.messages.popleft()
-            self._limits.count_out(box, queued)
+            if box.is_shared:
+                self._limits.count_out(queued)
             # The server that holds the client tells it.
             if queued.channel != CONNECT:
                 self.expired[queue_of(box.key[1])] += 1
@@ -242,6 +243,3 @@ def end_of(message):
         'code': 1013,
         'order': message.get('order'),
     }
-
-
-_position = operator.attrgetter('position')

@@ -154,10 +154,13 @@ class RedisChannelLayer(RedisHosts):
             self._inbox.read(server, self._outbox.frames.report_ends)
         return self._local.receive_twisted(channels)
 
-    def deliver_to(self, server, function):
-        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``."""
+    def deliver_to(self, server, function, write=None):
+        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``.
+
+        While nothing waits for them, ``write(channel, text)`` is called with a text by the thread that sends it.
+        """
         self._inbox.read(server, self._outbox.frames.report_ends)
-        self._local.deliver_to(server, function)
+        self._local.deliver_to(server, function, write)
 
     def release(self):
         """End the claim of this thread, which is done with the frame that it received before and asks for no more."""

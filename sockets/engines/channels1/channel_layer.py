@@ -87,9 +87,12 @@ class Adapter:
         """Say how long a client waits for the answer to its connect."""
         self._ask('expect_handshakes_within', lambda layer, seconds: None, seconds)
 
-    def deliver_to(self, server, deliver):
-        """Have ``deliver`` called in the reactor's thread with what is sent to ``server``; whether the layer can do that."""
-        return self._ask('deliver_to', lambda layer, server, deliver: False, server, deliver) is not False
+    def deliver_to(self, server, deliver, write):
+        """Have ``deliver`` called in the reactor's thread with what is sent to ``server``; whether the layer can do that.
+
+        ``write`` is called with a text by the thread that sends it, and returns whether the client can have it at once.
+        """
+        return self._ask('deliver_to', lambda layer, *args: False, server, deliver, write) is not False
 
     def release(self):
         """Say that this thread handles no more frames."""

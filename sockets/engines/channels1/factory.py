@@ -51,6 +51,11 @@ class SocketFactory(HTTPFactory):
         if message.get('close'):
             protocol.serverClose(message['close'])
 
+    def write_now(self, channel, text):
+        """Send ``text`` from any thread if its client can have it at once; return whether that was done."""
+        protocol = self.reply_protocols.get(channel)
+        return isinstance(protocol, SocketProtocol) and protocol.write_now(text)
+
 
 _REPLY = ('accept', 'subprotocol', 'text', 'bytes', 'close', 'retry')
 

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import ISSLTransport
 
 from ... import messages
 from ...access import credentials
-from . import audit, writing
+from . import audit, direct, writing
 from .handshake import BadRequest, Handshake
 
 logger = logging.getLogger('sockets')
@@ -182,6 +182,7 @@ class Opening:
         # It replaces the HTTP channel that this connection came through.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
+        self.is_direct = direct.open_to_threads(self.transport)
         if self.retry_after is not None:
             self.closeHandshakeTimeout = TURN_AWAY_TIMEOUT
             self.sendCloseFrame(1013, messages.retry_after(self.retry_after).encode())

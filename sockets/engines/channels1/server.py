@@ -84,7 +84,7 @@ class SocketServer(Server):
             )
 
     def backend_reader_twisted(self):
-        if not self.layer.deliver_to(self.send_channel, self.factory.dispatch_reply):
+        if not self.layer.deliver_to(self.send_channel, self.factory.dispatch_reply, self.factory.write_now):
             super().backend_reader_twisted()
 
     def on_listener_error(self, failure):

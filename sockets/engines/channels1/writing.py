@@ -5,6 +5,7 @@ import logging
 
 from ...backlog import Backlog
 from ...messages import close_code, refusal
+from . import direct
 
 logger = logging.getLogger('sockets')
 
@@ -21,6 +22,9 @@ class Writing:
 
     # A ``Backlog`` of what was sent since the transport is full; None while it is not.
     backlog = None
+
+    # Whether threads may write to the transport.
+    is_direct = False
 
     # How a connection is refused, if not with 403.
     refusal = None
@@ -42,20 +46,40 @@ class Writing:
     def sendData(self, data, sync=False, chopsize=None):
         if sync or chopsize or self.send_queue:
             if self.send_queue is NOTHING:
+                self.close_to_threads()
                 self.send_queue = collections.deque()
             return super().sendData(data, sync, chopsize)
         transport, sent = self.transport, 0
-        # The transport would ask the reactor to be called back, and then not to be, for each frame that it could have
-        # written at once. (TLS hands out the buffers of the transport beneath, which is not for us to write to.)
-        if hasattr(type(transport), 'writeSomeData') and transport.dataBuffer == b'' and not transport._tempDataBuffer:
-            sent = transport.writeSomeData(data)
-            if isinstance(sent, Exception):
-                # The reactor will meet the same error, and handle it.
-                sent = 0
-        if sent < len(data):
-            transport.write(data[sent:])
-            if self.backlog is not None:
-                self.check_backlog(len(data) - sent)
+        with direct.lock_of(transport):
+            # The transport would ask the reactor to be called back, and then not to be, for each frame that it could
+            # have written at once. (TLS hands out the buffers of the transport beneath, which is not for us to write to.)
+            if (
+                hasattr(type(transport), 'writeSomeData')
+                and transport.dataBuffer == b''
+                and not transport._tempDataBuffer
+            ):
+                sent = transport.writeSomeData(data)
+                if isinstance(sent, Exception):
+                    # The reactor will meet the same error, and handle it.
+                    sent = 0
+            if sent < len(data):
+                transport.write(data[sent:])
+        if sent < len(data) and self.backlog is not None:
+            self.check_backlog(len(data) - sent)
+
+    def write_now(self, text):
+        """Send ``text`` from any thread if nothing is to be sent before it; return whether that was done."""
+        if not self.is_direct or len(text) > direct.LONGEST:
+            return False
+        try:
+            frame = direct.framed(text)
+        except UnicodeEncodeError:
+            return False
+        return self.transport.write_now(frame)
+
+    def close_to_threads(self):
+        if self.is_direct:
+            self.transport.close_to_threads()
 
     def check_backlog(self, size):
         try:
@@ -116,4 +140,5 @@ class Writing:
         self.is_stopped = False
         if self.is_paused:
             self.handle_frames_later()
+        self.close_to_threads()
         super().sendCloseFrame(code, reasonUtf8, isReply)
