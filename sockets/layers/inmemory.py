@@ -11,6 +11,7 @@ from asgiref.base_layer import BaseChannelLayer
 
 from . import local_queues
 from .leases import FileLeases
+from .local_connects import LocalConnects
 from .local_groups import LocalGroups
 from .local_queues import LocalQueues
 from .mailboxes import CONNECT, FRAMES, Mailboxes
@@ -47,6 +48,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         super().__init__(expiry=expiry, group_expiry=group_expiry, capacity=capacity, channel_capacity=channel_capacity)
         self._mailboxes = Mailboxes(self.get_capacity, server_capacity, expiry, lease, _HANDSHAKE_TIMEOUT + _LATE)
         self._queues = LocalQueues(self._mailboxes)
+        # What a thread asks that handles several connects together.
+        self.connects = LocalConnects(self._queues)
         self._groups = LocalGroups(group_expiry)
         self._leases = FileLeases() if leases is None else leases
         self._asked = {}

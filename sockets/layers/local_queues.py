@@ -20,6 +20,8 @@ _PATIENCE = 5
 # Channels whose messages are left to the threads that are at work, if there are any.
 _BUSY_FIRST = FRAMES - {CONNECT}
 
+_CONNECTS = frozenset([CONNECT])
+
 
 class _Waiter:
     """A receiver that waits for a message of some channels. ``found`` is what a sender has handed over."""
@@ -87,6 +89,43 @@ class LocalQueues:
             queued, claim = self._wait(waiter)
         self._thread.claim = claim
         return queued
+
+    def hold(self):
+        """Return the claim of what this thread has taken last, which ends with ``done()`` and not with what it takes next."""
+        return vars(self._thread).pop('claim', None)
+
+    def take_connects(self, count):
+        """Return up to ``count`` pairs of a ``QueuedMessage`` and its claim, which ends with ``done()``, for who took one."""
+        thread, found = threading.current_thread(), []
+        with self.lock:
+            now = time.monotonic()
+            while len(found) < count:
+                queued, claim = self.mailboxes.take(_CONNECTS, now, thread)
+                if queued is None:
+                    break
+                found.append((queued, claim))
+            if found:
+                self._admission.taken_with(len(found), self.mailboxes.count_ready(CONNECT))
+        return found
+
+    def done(self, claim):
+        """End the handling of a frame, of which ``claim`` is the claim."""
+        with self.lock:
+            self._wake(self.mailboxes.done(claim))
+        self._tell_reactor()
+
+    def note_connects(self, seconds, count):
+        """Note that ``count`` connects, which were taken together, took some ``seconds``."""
+        with self.lock:
+            if not self.mailboxes.count_ready(CONNECT):
+                self._admission.served(seconds, count, time.monotonic())
+
+    def nudge(self, channel):
+        """Have a thread that waits for ``channel``, if there is one, get nothing, so that it looks for other work."""
+        with self.lock:
+            for waiter in [other for other in self._waiters if other.owner and channel in other.channels][:1]:
+                self._waiters.remove(waiter)
+                waiter.hand_over(None, None)
 
     def take_or_call(self, channels, function):
         """Return the ``QueuedMessage`` that is next, or have ``function(queued, claim)`` called when there is one."""

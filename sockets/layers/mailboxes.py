@@ -197,6 +197,11 @@ class Mailboxes:
             return (True, connection) in self._boxes
         return bool(self._claims) or any(box.keeps_order for box in self._boxes.values())
 
+    def has_end(self, connection):
+        """Whether the disconnect of ``connection`` waits."""
+        box = self._boxes.get((True, connection))
+        return box is not None and any(queued.channel == 'websocket.disconnect' for queued in box.messages)
+
     def waiting(self):
         """Return how many messages wait, by the channel that they wait for."""
         return dict(
