@@ -342,6 +342,53 @@ def test_what_may_be_connected_is_withdrawn_and_forgotten_in_time(layer):
     assert layer.receive(['websocket.connect']) == (None, None)
 
 
+def test_connects_that_are_taken_together_are_done_one_by_one(layer):
+    for name in 'abcd':
+        layer.send('websocket.connect', frame(0, 'server!' + name))
+        layer.send('websocket.receive', frame(1, 'server!' + name))
+    layer.receive(['websocket.connect'])
+    connects = layer.connects
+    claims = {'server!a': connects.hold()}
+    claims.update((message['reply_channel'], claim) for message, claim in connects.take(2))
+    assert list(claims) == ['server!a', 'server!b', 'server!c']
+    assert [message['reply_channel'] for message in layer.waiting_connects(9)] == ['server!d']
+    # None of them is done when this thread asks for more.
+    assert layer.receive(['websocket.receive']) == (None, None)
+    connects.done(claims['server!b'])
+    assert layer.receive(['websocket.receive'])[1]['reply_channel'] == 'server!b'
+    assert layer.receive(['websocket.receive']) == (None, None)
+
+
+def test_who_has_left_is_not_there_any_more(layer):
+    for name in 'ab':
+        layer.send('websocket.connect', frame(0, 'server!' + name))
+    layer.receive(['websocket.connect'])
+    claims = [layer.connects.hold(), *(claim for _, claim in layer.connects.take(9))]
+    layer.send('websocket.receive', frame(1, 'server!b'))
+    layer.send('websocket.disconnect', frame(2, 'server!b'))
+    assert layer.connects.still_there(['server!a', 'server!b']) == ['server!a']
+    # It is handled after what was taken before.
+    assert layer.receive(['websocket.disconnect']) == (None, None)
+    for claim in claims:
+        layer.connects.done(claim)
+    assert layer.receive(['websocket.receive', 'websocket.disconnect'])[0] == 'websocket.receive'
+
+
+def test_a_thread_that_is_nudged_gets_nothing_and_asks_again(layer):
+    receiver = Receiver(layer, ['websocket.connect'])
+    while not layer._queues._waiters:
+        time.sleep(0.01)
+    waiter = layer._queues._waiters[0]
+    layer.connects.nudge()
+    while waiter in layer._queues._waiters or not layer._queues._waiters:
+        time.sleep(0.01)
+    layer.send('websocket.connect', frame(0))
+    receiver.join(5)
+    assert receiver.received[0][2]['n'] == 0
+    # Nobody waits.
+    layer.connects.nudge()
+
+
 def test_a_listener_that_is_told_what_has_expired_may_use_the_layer(monkeypatch):
     layer, told = InMemoryChannelLayer(expiry=0.5), threading.Event()
 

@@ -238,6 +238,7 @@ def _copy(value):
         return {key: entry if type(entry) in _ATOMS else _copy(entry) for key, entry in value.items()}
     if kind is list:
         return [_copy(entry) for entry in value]
-    if kind is tuple:
-        return tuple(_copy(entry) for entry in value)
+    # Headers are pairs that nobody can change.
+    if kind is tuple and not _ATOMS.issuperset(map(type, value)):
+        return tuple([_copy(entry) for entry in value])
     return value

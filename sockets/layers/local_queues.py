@@ -20,8 +20,6 @@ _PATIENCE = 5
 # Channels whose messages are left to the threads that are at work, if there are any.
 _BUSY_FIRST = FRAMES - {CONNECT}
 
-_CONNECTS = frozenset([CONNECT])
-
 
 class _Waiter:
     """A receiver that waits for a message of some channels. ``found`` is what a sender has handed over."""
@@ -100,24 +98,26 @@ class LocalQueues:
         with self.lock:
             now = time.monotonic()
             while len(found) < count:
-                queued, claim = self.mailboxes.take(_CONNECTS, now, thread)
+                queued, claim = self.mailboxes.take({CONNECT}, now, thread)
                 if queued is None:
                     break
                 found.append((queued, claim))
             if found:
-                self._admission.taken_with(len(found), self.mailboxes.count_ready(CONNECT))
+                left = self.mailboxes.count_ready(CONNECT)
+                self._admission.taken_with(len(found), left)
+                self._thread.has_left_none = not left
         return found
 
     def done(self, claim):
-        """End the handling of a frame, of which ``claim`` is the claim."""
+        """End the handling of the frame that ``claim`` is of."""
         with self.lock:
             self._wake(self.mailboxes.done(claim))
         self._tell_reactor()
 
     def note_connects(self, seconds, count):
-        """Note that ``count`` connects, which were taken together, took some ``seconds``."""
-        with self.lock:
-            if not self.mailboxes.count_ready(CONNECT):
+        """Note that ``count`` connects, which this thread has taken together, took some ``seconds``."""
+        if vars(self._thread).pop('has_left_none', False):
+            with self.lock:
                 self._admission.served(seconds, count, time.monotonic())
 
     def nudge(self, channel):
