@@ -9,9 +9,8 @@ from typing import Any, Dict, Optional
 
 from asgiref.base_layer import BaseChannelLayer
 
-from . import local_queues
 from .leases import FileLeases
-from .local_connects import LocalConnects
+from .local_connects import LocalConnects, too_many_connects
 from .local_groups import LocalGroups
 from .local_queues import LocalQueues
 from .mailboxes import CONNECT, FRAMES, Mailboxes
@@ -131,7 +130,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def too_many_connects(self, seconds):
         """Return the ``ChannelFull`` of a connect whose client is to come back after ``seconds``."""
-        return local_queues.too_many_connects(seconds)
+        return too_many_connects(seconds)
 
     def withdraw(self, connection):
         """Forget a connection if nobody has taken its connect yet; return whether that was so."""

@@ -1,5 +1,7 @@
 """Connects of this process that one thread takes together, and whose handling it ends one after another."""
 
+from asgiref.base_layer import BaseChannelLayer
+
 from .mailboxes import CONNECT
 
 
@@ -39,3 +41,10 @@ class LocalConnects:
     def nudge(self):
         """Have a thread that waits for a connect receive nothing, and see what else there is to do."""
         self._queues.nudge(CONNECT)
+
+
+def too_many_connects(seconds):
+    """Return the ``ChannelFull`` of a connect whose client is to come back after ``seconds``."""
+    error = BaseChannelLayer.ChannelFull(f'Too many connects wait: come back in {seconds} s')
+    error.retry_after = seconds
+    return error

@@ -9,16 +9,14 @@ from asgiref.base_layer import BaseChannelLayer
 
 from . import dropped
 from .admission import Admission
-from .mailboxes import CONNECT, FRAMES, Full, end_of
+from .local_connects import too_many_connects
+from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, Full, end_of, group_of
 
 logger = logging.getLogger('sockets')
 
 # Seconds that a blocking receive() waits before it returns nothing: how often a worker checks whether it has been told
 # to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
 _PATIENCE = 5
-
-# Channels whose messages are left to the threads that are at work, if there are any.
-_BUSY_FIRST = FRAMES - {CONNECT}
 
 
 class _Waiter:
@@ -217,7 +215,7 @@ class LocalQueues:
                 delivery.is_due = True
                 self._calls.append((self._deliver, delivery))
             return
-        if self._patience is not None and queue in _BUSY_FIRST and self.mailboxes.at_work(_BUSY_FIRST):
+        if self._patience is not None and queue in BUSY_FIRST and self.mailboxes.at_work(BUSY_FIRST[queue]):
             self._relieve_later()
         else:
             self._hand_over([queue])
@@ -234,10 +232,11 @@ class LocalQueues:
 
     def _is_spare(self, channels):
         """Whether a thread that asks for ``channels`` is not needed beside those that are at work."""
-        if self._patience is None or channels.isdisjoint(_BUSY_FIRST) or not self.mailboxes.at_work(_BUSY_FIRST):
+        group = group_of(channels)
+        if self._patience is None or not self.mailboxes.at_work(group):
             return False
         # A thread is woken when a frame has waited for ``patience``. With half of that here, it is not spare at once.
-        if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()) >= self._patience / 2:
+        if self.mailboxes.waited(group, time.monotonic()) >= self._patience / 2:
             return False
         self._relieve_later()
         return True
@@ -267,10 +266,11 @@ class LocalQueues:
     def _relieve(self):
         with self.lock:
             self._relief_is_due = False
-            if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()) >= self._patience:
-                self._hand_over(_BUSY_FIRST)
-            if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()):
-                self._relieve_later()
+            for group in set(BUSY_FIRST.values()):
+                if self.mailboxes.waited(group, time.monotonic()) >= self._patience:
+                    self._hand_over(group)
+                if self.mailboxes.waited(group, time.monotonic()):
+                    self._relieve_later()
         self._tell_reactor()
 
     def _deliver(self, delivery):
@@ -291,10 +291,3 @@ class LocalQueues:
                 if waiter.found is None:
                     self._waiters.remove(waiter)
         return waiter.found or (None, None)
-
-
-def too_many_connects(seconds):
-    """Return the ``ChannelFull`` of a connect whose client is to come back after ``seconds``."""
-    error = BaseChannelLayer.ChannelFull(f'Too many connects wait: come back in {seconds} s')
-    error.retry_after = seconds
-    return error

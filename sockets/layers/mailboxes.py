@@ -6,6 +6,7 @@ is not handed out. All times are seconds of the caller's clock.
 """
 
 import collections
+import functools
 import math
 import operator
 
@@ -15,6 +16,9 @@ from .mailbox import Claim, Limits, Mailbox, QueuedMessage, ReadyQueues, queue_o
 # The channels whose messages are the frames of a connection, named by their reply channel.
 CONNECT = 'websocket.connect'
 FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
+
+# Channels whose messages are left to the threads that are at work on them, if there are any.
+BUSY_FIRST = {channel: group for group in (FRAMES - {CONNECT}, frozenset([CONNECT])) for channel in group}
 
 # Seconds that a close waits for its server: as long as daphne keeps a connection open.
 CLOSE_EXPIRY = 86400
@@ -247,6 +251,13 @@ def end_of(message):
         'code': 1013,
         'order': message.get('order'),
     }
+
+
+@functools.lru_cache(maxsize=None)
+def group_of(channels):
+    """Return the channels of ``BUSY_FIRST`` that a thread which takes from ``channels`` is there for."""
+    # Of who takes both, the frames.
+    return BUSY_FIRST.get(max(BUSY_FIRST.keys() & channels, default=None), frozenset())
 
 
 _position = operator.attrgetter('position')
