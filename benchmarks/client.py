@@ -175,8 +175,8 @@ def check(connections):
         raise Failure(f'{len(failures)} of {len(connections)} connections failed, the first: {failures[0]}')
 
 
-async def connect(url, count, keys=()):
-    """Return ``count`` open connections, made twenty at a time, each with the next session key of ``keys``."""
+async def connect(url, count, keys=(), at_once=20):
+    """Return ``count`` open connections, made ``at_once`` at a time, each with the next session key of ``keys``."""
     url, loop, connections = urlsplit(url), asyncio.get_running_loop(), []
     cookies = itertools.cycle(keys or [None])
 
@@ -185,8 +185,8 @@ async def connect(url, count, keys=()):
         connections.append(connection)
         await asyncio.wait_for(connection.opened, PATIENCE)
 
-    for start in range(0, count, 20):
-        await asyncio.gather(*(open_one() for _ in range(min(20, count - start))))
+    for start in range(0, count, at_once):
+        await asyncio.gather(*(open_one() for _ in range(min(at_once, count - start))))
     return connections
 
 
@@ -357,7 +357,7 @@ async def run(args):
             tell(answer=await knock(args.url, keys))
         return
     started = time.perf_counter()
-    connections = await connect(args.url, args.clients, keys)
+    connections = await connect(args.url, args.clients, keys, args.at_once)
     connect_seconds = time.perf_counter() - started
     if args.work == 'talk':
         # What is read once, with the first frame of a connection, is no matter of those that follow.
@@ -388,6 +388,7 @@ def main():
     parser.add_argument('--url')
     parser.add_argument('--port', type=int)
     parser.add_argument('--clients', type=int, default=1)
+    parser.add_argument('--at-once', type=int, default=20, help='how many connections are opened at a time')
     parser.add_argument('--seconds', type=float, default=2)
     parser.add_argument('--visitors', metavar='FILE', help='session keys, one a line: connect with these cookies')
     args = parser.parse_args()

@@ -207,12 +207,12 @@ class Door:
         self.contender, self.database, self.port = contender, database, port
         self.is_checked = False
 
-    def client(self, work, clients, seconds, path=None, asks=None):
+    def client(self, work, clients, seconds, path=None, asks=None, at_once=20):
         """Return a ``Client``; ``path`` and ``asks`` are those of another handler on the same server."""
         if not self.is_checked:
             self.check_that_it_refuses()
         asks = self.contender.asks if asks is None else asks
-        return Client(work, self.url(path), clients, seconds, self.database.visitors if asks else None)
+        return Client(work, self.url(path), clients, seconds, self.database.visitors if asks else None, at_once)
 
     def url(self, path=None):
         return f'ws://127.0.0.1:{self.port}{path or self.contender.path}'
@@ -247,7 +247,7 @@ def site(virtualenvs, roots=None):
 class Client:
     """The client process, connected to ``url``; each connection has a session key of the file ``visitors``, if given."""
 
-    def __init__(self, work, url, clients, seconds, visitors=None):
+    def __init__(self, work, url, clients, seconds, visitors=None, at_once=20):
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -259,6 +259,8 @@ class Client:
                 str(clients),
                 '--seconds',
                 str(seconds),
+                '--at-once',
+                str(at_once),
                 *(['--visitors', str(visitors)] if visitors else []),
             ],
             stdin=subprocess.PIPE,

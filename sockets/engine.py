@@ -41,7 +41,7 @@ Endpoint.__doc__ = """A handler class, the regular expression of its path, and i
 class Connection:
     """One connection as the process that handles its event knows it, and the one way out to its client."""
 
-    __slots__ = ('name', 'path', 'accepted', 'closed', 'opening', 'subprotocol')
+    __slots__ = ('name', 'path', 'accepted', 'closed', 'opening', 'subprotocol', 'gathered')
 
     # Whether frames of this connection are handled one after another, and all of them by this process.
     keeps_order = False
@@ -54,8 +54,8 @@ class Connection:
         self.closed = False
         # Called once, just before the connection is accepted.
         self.opening = None
-        # Of those that the client offers, the one that the accept names.
-        self.subprotocol = None
+        # The one that the accept names; each ``Insertion`` that goes with its own, where the engine makes several together.
+        self.subprotocol = self.gathered = None
 
     def accept(self):
         """Accept the connection, unless that has been done. ``RuntimeError`` after a close."""

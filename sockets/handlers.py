@@ -166,6 +166,9 @@ class RoutedSocketHandler(AsyncMethods, StreamMethods, _Base):
         """Accept the connection."""
         self.accept()
 
+    # Before what was overridden accepts a connection, it has no row.
+    _default_connect = connect
+
     def decode(self, text: Optional[str], data: Optional[bytes]) -> Dict[str, Any]:
         """Return the content of a frame, which is ``text`` or the ``bytes`` ``data``; the other one is ``None``.
 

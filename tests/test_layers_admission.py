@@ -16,7 +16,8 @@ TIMEOUT = 5
 class Storm:
     """Clients that want to connect, ``threads`` that take ``seconds`` for each, and an ``Admission`` between them."""
 
-    def __init__(self, threads, seconds):
+    def __init__(self, threads, seconds, together=1):
+        self.together = together
         self.admission = Admission()
         self.threads, self.seconds = threads, seconds
         self.random = random.Random(1)
@@ -51,10 +52,18 @@ class Storm:
             self.waits.append(self.now - self.queue.pop(0))
             self.admission.taken(self.now, len(self.queue))
             self.at_work += 1
-            self.at(self.now + self.seconds(), self.done)
+            more = min(self.together - 1, len(self.queue))
+            for _ in range(more):
+                self.waits.append(self.now - self.queue.pop(0))
+            if more:
+                self.admission.taken_with(more, len(self.queue))
+            seconds = sum(self.seconds() for _ in range(1 + more))
+            self.at(self.now + seconds, self.done, seconds, 1 + more, bool(more) and not self.queue)
 
-    def done(self):
+    def done(self, seconds, count, is_measured):
         self.at_work -= 1
+        if is_measured:
+            self.admission.served(seconds, count, self.now)
         self.ended = self.now
         self.serve()
 
@@ -64,9 +73,9 @@ class Storm:
             function(*args)
 
 
-def storm(count, threads, seconds, within=5):
+def storm(count, threads, seconds, within=5, together=1):
     """Return a storm of ``count`` clients that come back ``within`` seconds, when it is over."""
-    found = Storm(threads, seconds)
+    found = Storm(threads, seconds, together)
     for _ in range(count):
         # What is left of a delay that had begun before.
         found.at(within * found.random.random() * found.random.random(), found.come)
@@ -95,6 +104,30 @@ def test_all_are_in_as_soon_as_the_threads_can_serve_them(count, threads, second
     assert ended.lost <= 30
     # Each attempt costs the server something.
     assert ended.asked <= 3 * count
+
+
+@pytest.mark.parametrize(
+    'count, threads, seconds, together',
+    [(5000, 2, 0.001, 50), (5000, 1, 0.001, 50), (5000, 2, 0.01, 5), (1500, 2, 0.02, 2)],
+)
+def test_so_they_are_when_several_are_served_together(count, threads, seconds, together):
+    ended = storm(count, threads, lambda: seconds, together=together)
+    assert len(ended.waits) == count
+    assert ended.ended <= max(1.2 * count * seconds / threads, 5.2)
+    assert ended.lost <= 30 and ended.asked <= 3 * count
+
+
+def test_the_time_of_those_that_are_served_together_is_measured_also_where_none_are_left():
+    found = Admission()
+    for n in range(100):
+        found.taken(n, 19)
+        found.taken_with(19, 0)
+        found.served(0.02, 20, n + 0.02)
+    assert found.gap == pytest.approx(0.001, rel=0.1)
+    for n in range(100):
+        found.taken(100 + n * 0.1, 100)
+        found.taken_with(19, 81)
+    assert found.gap == pytest.approx(0.005, rel=0.1)
 
 
 @pytest.mark.parametrize('count, threads, seconds', [(300, 1, 0.2), (100, 2, 1)])

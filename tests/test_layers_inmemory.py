@@ -218,42 +218,44 @@ def test_messages_are_brought_to_a_server_in_order_though_one_cannot_be_delivere
     assert layer.receive(['other!']) == ('other!a', {'n': 2})
 
 
-def test_a_thread_that_others_can_do_without_leaves_them_the_frames_that_have_just_come(layer, reactor, monkeypatch):
+@pytest.mark.parametrize('channel', ['websocket.receive', 'websocket.connect'])
+def test_a_thread_that_others_can_do_without_leaves_them_what_has_just_come(layer, reactor, monkeypatch, channel):
     # Two that do nothing but compute are slower than one: with four threads there were 0.85 of the echoes.
     monkeypatch.setattr(local_queues, '_PATIENCE', 0.05)
     layer.wake_threads_after(0.4)
     release, taken = threading.Event(), threading.Event()
 
     def work():
-        layer.receive(['websocket.receive'], block=True)
+        layer.receive([channel], block=True)
         taken.set()
         release.wait(10)
-        layer.receive(['websocket.receive'])
+        layer.receive([channel])
 
     worker = threading.Thread(target=work, daemon=True)
-    layer.send('websocket.receive', frame(0, 'server!a'))
+    layer.send(channel, frame(0, 'server!a'))
     worker.start()
     assert taken.wait(5)
     for n in range(1, 4):
-        layer.send('websocket.receive', frame(n, f'server!{n}'))
-    assert layer.receive(['websocket.receive'], block=True) == (None, None)
-    # Frames only, and not for long.
+        layer.send(channel, frame(n, f'server!{n}'))
+    assert layer.receive([channel], block=True) == (None, None)
+    # These only, and not for long.
     layer.send('plain', {})
     assert layer.receive(['plain'], block=True) == ('plain', {})
     time.sleep(0.25)
-    assert layer.receive(['websocket.receive'], block=True)[1]['n'] == 1
+    assert layer.receive([channel], block=True)[1]['n'] == 1
     release.set()
     worker.join(5)
 
 
-def test_another_thread_is_woken_when_those_at_work_let_a_frame_wait(layer, reactor):
+@pytest.mark.parametrize('channel', ['websocket.receive', 'websocket.connect'])
+def test_another_thread_is_woken_when_those_at_work_let_something_wait(layer, reactor, channel):
     layer.wake_threads_after(0.05)
     handled = []
 
     def work():
         while len(handled) < 4:
-            channel, message = layer.receive(['websocket.receive'], block=True)
-            if channel is not None:
+            found, message = layer.receive([channel], block=True)
+            if found is not None:
                 handled.append((message['n'], threading.get_ident()))
                 time.sleep(message.get('seconds', 0))
 
@@ -262,15 +264,15 @@ def test_another_thread_is_woken_when_those_at_work_let_a_frame_wait(layer, reac
         thread.start()
     time.sleep(0.1)
     started = time.monotonic()
-    layer.send('websocket.receive', dict(frame(0, 'server!slow'), seconds=0.6))
-    layer.send('websocket.receive', frame(1, 'server!a'))
-    layer.send('websocket.receive', frame(2, 'server!b'))
+    layer.send(channel, dict(frame(0, 'server!slow'), seconds=0.6))
+    layer.send(channel, frame(1, 'server!a'))
+    layer.send(channel, frame(2, 'server!b'))
     assert wait_for(lambda: len(handled) == 3)
     assert 0.04 < time.monotonic() - started < 0.5
     assert [n for n, _ in handled] == [0, 1, 2]
     (_, slow), (_, first), (_, second) = handled
     assert slow != first == second
-    layer.send('websocket.receive', frame(3, 'server!a'))
+    layer.send(channel, frame(3, 'server!d'))
     for thread in threads:
         thread.join(10)
 
@@ -340,6 +342,53 @@ def test_what_may_be_connected_is_withdrawn_and_forgotten_in_time(layer):
     layer.send('websocket.connect', frame(1))
     time.sleep(0.15)
     assert layer.receive(['websocket.connect']) == (None, None)
+
+
+def test_connects_that_are_taken_together_are_done_one_by_one(layer):
+    for name in 'abcd':
+        layer.send('websocket.connect', frame(0, 'server!' + name))
+        layer.send('websocket.receive', frame(1, 'server!' + name))
+    layer.receive(['websocket.connect'])
+    connects = layer.connects
+    claims = {'server!a': connects.hold()}
+    claims.update((message['reply_channel'], claim) for message, claim in connects.take(2))
+    assert list(claims) == ['server!a', 'server!b', 'server!c']
+    assert [message['reply_channel'] for message in layer.waiting_connects(9)] == ['server!d']
+    # None of them is done when this thread asks for more.
+    assert layer.receive(['websocket.receive']) == (None, None)
+    connects.done(claims['server!b'])
+    assert layer.receive(['websocket.receive'])[1]['reply_channel'] == 'server!b'
+    assert layer.receive(['websocket.receive']) == (None, None)
+
+
+def test_who_has_left_is_not_there_any_more(layer):
+    for name in 'ab':
+        layer.send('websocket.connect', frame(0, 'server!' + name))
+    layer.receive(['websocket.connect'])
+    claims = [layer.connects.hold(), *(claim for _, claim in layer.connects.take(9))]
+    layer.send('websocket.receive', frame(1, 'server!b'))
+    layer.send('websocket.disconnect', frame(2, 'server!b'))
+    assert layer.connects.still_there(['server!a', 'server!b']) == ['server!a']
+    # It is handled after what was taken before.
+    assert layer.receive(['websocket.disconnect']) == (None, None)
+    for claim in claims:
+        layer.connects.done(claim)
+    assert layer.receive(['websocket.receive', 'websocket.disconnect'])[0] == 'websocket.receive'
+
+
+def test_a_thread_that_is_nudged_gets_nothing_and_asks_again(layer):
+    receiver = Receiver(layer, ['websocket.connect'])
+    while not layer._queues._waiters:
+        time.sleep(0.01)
+    waiter = layer._queues._waiters[0]
+    layer.connects.nudge()
+    while waiter in layer._queues._waiters or not layer._queues._waiters:
+        time.sleep(0.01)
+    layer.send('websocket.connect', frame(0))
+    receiver.join(5)
+    assert receiver.received[0][2]['n'] == 0
+    # Nobody waits.
+    layer.connects.nudge()
 
 
 def test_a_listener_that_is_told_what_has_expired_may_use_the_layer(monkeypatch):

@@ -79,6 +79,10 @@ class Grouped(AsyncJsonWebsocketConsumer):
         await self.send_json(event['content'])
 
 
+class GroupedUser(AsyncUser):
+    groups = ['everyone']
+
+
 async def bare(scope, receive, send):
     """Echo JSON: what a server leaves to its applications."""
     await receive()
@@ -118,6 +122,7 @@ application = ProtocolTypeRouter(
                 path('async/permission/', AuthMiddlewareStack(AsyncPermission.as_asgi())),
                 path('async/ahas_perm/', AuthMiddlewareStack(AsyncPermissionOfDjango5.as_asgi())),
                 path('grouped/', Grouped.as_asgi()),
+                path('grouped/user/', AuthMiddlewareStack(GroupedUser.as_asgi())),
                 path('bare/', bare),
                 *(path(name, handler.as_asgi()) for name, handler in handlers.paths.items()),
             ]

@@ -88,3 +88,12 @@ def check_connections(user, user_ip):
             continue
         if Socket.objects.on_primary().filter(**who).count() >= limit:
             raise TooManyConnections(f'You have {limit} connections; close one first.')
+
+
+def count(rows, user, user_ip):
+    """Return whether a limit counts some of ``rows``, which may not be in the table yet, for ``user`` or ``user_ip``."""
+    return any(
+        (conf.MAX_CONNECTIONS_PER_USER is not None and row.user_id is not None and row.user_id == user.pk)
+        or (conf.MAX_CONNECTIONS_PER_ADDRESS is not None and row.user_ip is not None and row.user_ip == user_ip)
+        for row in rows
+    )

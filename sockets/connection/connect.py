@@ -15,7 +15,7 @@ from ..exceptions import ConnectionRevoked, FrameError, MailboxFull, PermissionM
 from ..execution import steps
 from . import replies, visits
 from .attempts import attempt
-from .calls import pass_on
+from .calls import is_plain, pass_on
 from .disconnect import remove_row
 from .identity import Identity
 from .memory import memories
@@ -27,12 +27,21 @@ _CONTROLS = re.compile('[\0-\x1f\x7f-\x9f]')
 
 
 def connect(handler):
-    """Yield the steps in which the connection of ``handler`` is opened, or turned away. The first one may wait."""
+    """Yield the steps in which the connection of ``handler`` is opened, or turned away. The first one may wait.
+
+    Where rows are ``gathered``, one of them is the ``Insertion`` of its row: it goes on when that is done.
+    """
+    from ..models.insertion import Insertion
+
+    connection, insertion = handler._connection, None
     try:
-        connection = handler._connection
         user_ip, found = yield from _identify(handler, connection)
-        connection.opening = functools.partial(_write_row, handler, connection, user_ip, found)
         connection.identified(handler)
+        make_row = functools.partial(_new_row, handler, connection, user_ip, found)
+        if connection.gathered is not None and may_gather(type(handler)):
+            insertion = Insertion(make_row())
+            yield insertion
+        connection.opening = functools.partial(_write_row, handler, make_row, insertion)
         yield from pass_on(handler, 'connect', None)
         yield None
         if not (connection.accepted or connection.closed):
@@ -50,8 +59,22 @@ def connect(handler):
         attempt(handler, _refuse, handler, error)
     finally:
         # It knows the handler, which knows the connection.
-        handler._connection.opening = None
+        connection.opening = None
+        if insertion is not None and (handler._identity is None or handler._identity.row is None):
+            attempt(handler, insertion.withdraw)
     callbacks.purge_if_due()
+
+
+def may_gather(cls):
+    """Return whether nothing of the project's runs before the handler class ``cls`` accepts a connection and has a row."""
+    from ..models import insertion
+
+    return (
+        cls.connect is cls._default_connect
+        and is_plain(cls)
+        and not (cls._guards or authentications.of_class(cls) or engine.current().has_groups(cls))
+        and insertion.is_plain()
+    )
 
 
 def _identify(handler, connection):
@@ -59,6 +82,8 @@ def _identify(handler, connection):
 
     That is ``None`` for a session, or nothing. Raise if it may not connect.
     """
+    from ..models import insertion
+
     request = handler._request = connection.handshake()
     _check_path(connection.path)
     is_own = _check_origin(handler, connection, request)
@@ -67,6 +92,8 @@ def _identify(handler, connection):
     auth.introduce(request, identity.session, identity.user)
     user_ip = origins.client_ip(connection.peer(request), connection.header(origins.address_header()))
     demands.check(handler, demands.of_connection(type(handler)))
+    if connection.gathered and limits.count([other.row for other in connection.gathered], identity.user, user_ip):
+        yield insertion.OTHERS
     limits.check_connections(identity.user, user_ip)
     return user_ip, found
 
@@ -123,14 +150,11 @@ def _check_path(path):
     raise engine.Denied()
 
 
-def _write_row(handler, connection, user_ip, found):
-    # The row comes before the accept: the client's first frame may reach another worker right after it.
-    from django.db import DataError, IntegrityError
-
+def _new_row(handler, connection, user_ip, found):
     from ..models import Socket
 
     identity = handler._identity
-    row = Socket(
+    return Socket(
         channel_name=connection.name,
         path=connection.path,
         user_ip=user_ip,
@@ -141,12 +165,23 @@ def _write_row(handler, connection, user_ip, found):
         # Whoever reads the database, or a copy of it, is not to be anybody's session.
         handshake=connection.handshake_text(secret_cookie=settings.SESSION_COOKIE_NAME),
     )
+
+
+def _write_row(handler, make_row, insertion):
+    # The row comes before the accept: the client's first frame may reach another worker right after it.
+    from django.db import DataError, IntegrityError
+
     try:
-        row.save(force_insert=True)
+        if insertion is None:
+            row = make_row()
+            row.save(force_insert=True)
+        else:
+            row = insertion.finish()
     except (DataError, IntegrityError) as error:
         # The session or the user went between our look and our insert, or the connect came twice.
-        logger.warning('Refused a websocket to %.100r: %s', connection.path, error)
+        logger.warning('Refused a websocket to %.100r: %s', handler._connection.path, error)
         raise engine.current().denied() from error
+    identity = handler._identity
     identity.row = row
     identity.memory.until = row.authenticated_until and row.authenticated_until.timestamp()
     identity.memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION)

@@ -16,19 +16,44 @@ class Abandoned(BaseException):
 def run(work):
     """Take all steps of the generator ``work`` on this thread, and return what it returns."""
     try:
-        step = next(work)
-        while True:
-            if step is None:
-                step = work.send(None)
-                continue
+        _take(work, ())
+    except StopIteration as end:
+        return end.value
+
+
+def advance(work, until):
+    """Take steps of the generator ``work`` on this thread; return the first that is an instance of the class ``until``,
+    which somebody else takes. ``None`` after the last one.
+    """
+    try:
+        return _take(work, until)
+    except StopIteration:
+        return None
+
+
+def _take(work, until):
+    step = work.send(None)
+    while True:
+        if step is None:
+            step = work.send(None)
+        elif isinstance(step, until):
+            return step
+        else:
             try:
                 result = coroutines.run(step)
             except BaseException as error:
                 step = work.throw(throwable(error))
             else:
                 step = work.send(result)
-    except StopIteration as end:
-        return end.value
+
+
+def abandon(work):
+    """Take no more steps of the generator ``work``."""
+    try:
+        work.throw(Abandoned())
+    except (Abandoned, StopIteration, ValueError):
+        # Or a thread is in the middle of it.
+        pass
 
 
 def throwable(error):

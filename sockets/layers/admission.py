@@ -34,7 +34,7 @@ LATEST = 300
 
 
 class Admission:
-    """A queue of connects: ``ask`` for each that comes, ``taken`` for each that is being served."""
+    """A queue of connects: ``ask`` for each that comes, ``taken`` for each that is being served, alone or with others."""
 
     def __init__(self):
         self.gap = GAP
@@ -42,6 +42,8 @@ class Admission:
         self._samples = ASSUMED
         # When the last one was taken while others waited.
         self._taken = None
+        # How many were taken together with it, itself included.
+        self._together = 1
         # How many have been told to come back and are not due yet.
         self._promised = 0
         self._promised_at = 0
@@ -71,9 +73,23 @@ class Admission:
     def taken(self, now, waiting):
         """Note that one was taken from the queue, in which ``waiting`` are left."""
         if self._taken is not None:
+            self._note((now - self._taken) / self._together, self._together, now)
+        self._taken, self._together = (now if waiting else None), 1
+
+    def taken_with(self, count, waiting):
+        """Note that ``count`` more were taken together with the last one, and that ``waiting`` are left."""
+        self._together += count
+        if not waiting:
+            self._taken = None
+
+    def served(self, seconds, count, now):
+        """Note that ``count`` which were taken together, and left none, took some ``seconds``."""
+        self._note(seconds / count, count, now)
+
+    def _note(self, each, count, now):
+        for _ in range(count):
             # The very first connects take long, and one may hang.
-            took = min(now - self._taken, self.gap * max(self._samples * PART, MOST))
+            took = min(each, self.gap * max(self._samples * PART, MOST))
             self._samples = min(self._samples + 1, MEASURED)
             self.gap = max(self.gap + (took - self.gap) / self._samples, LEAST_GAP)
-            self._measured = now
-        self._taken = now if waiting else None
+        self._measured = now

@@ -10,8 +10,8 @@ from typing import Any, Dict, Optional
 
 from asgiref.base_layer import BaseChannelLayer
 
-from . import local_queues
 from .leases import FileLeases
+from .local_connects import LocalConnects, too_many_connects
 from .local_groups import LocalGroups
 from .local_queues import LocalQueues
 from .mailboxes import CONNECT, FRAMES, Mailboxes
@@ -51,6 +51,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         super().__init__(expiry=expiry, group_expiry=group_expiry, capacity=capacity, channel_capacity=channel_capacity)
         self._mailboxes = Mailboxes(self.get_capacity, server_capacity, expiry, lease, _HANDSHAKE_TIMEOUT + _LATE)
         self._queues = LocalQueues(self._mailboxes)
+        # What a thread asks that handles several connects together.
+        self.connects = LocalConnects(self._queues)
         self._groups = LocalGroups(group_expiry)
         self._leases = FileLeases() if leases is None else leases
         self._asked = {}
@@ -135,7 +137,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def too_many_connects(self, seconds):
         """Return the ``ChannelFull`` of a connect whose client is to come back after ``seconds``."""
-        return local_queues.too_many_connects(seconds)
+        return too_many_connects(seconds)
 
     def withdraw(self, connection):
         """Forget a connection if nobody has taken its connect yet; return whether that was so."""
@@ -247,6 +249,7 @@ def _copy(value):
         return {key: entry if type(entry) in _ATOMS else _copy(entry) for key, entry in value.items()}
     if kind is list:
         return [_copy(entry) for entry in value]
-    if kind is tuple:
-        return tuple(_copy(entry) for entry in value)
+    # Headers are pairs that nobody can change.
+    if kind is tuple and not _ATOMS.issuperset(map(type, value)):
+        return tuple([_copy(entry) for entry in value])
     return value

@@ -9,17 +9,15 @@ from asgiref.base_layer import BaseChannelLayer
 
 from . import dropped
 from .admission import Admission
+from .local_connects import too_many_connects
 from .mailbox import queue_of
-from .mailboxes import CONNECT, FRAMES, RECEIVE, Full, end_of
+from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, RECEIVE, Full, end_of, group_of
 
 logger = logging.getLogger('sockets')
 
 # Seconds that a blocking receive() waits before it returns nothing: how often a worker checks whether it has been told
 # to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
 _PATIENCE = 5
-
-# Channels whose messages are left to the threads that are at work, if there are any.
-_BUSY_FIRST = FRAMES - {CONNECT}
 
 
 class _Waiter:
@@ -93,6 +91,45 @@ class LocalQueues:
             queued, claim = self._wait(waiter)
         self._thread.claim = claim
         return queued
+
+    def hold(self):
+        """Return the claim of what this thread has taken last, which ends with ``done()`` and not with what it takes next."""
+        return vars(self._thread).pop('claim', None)
+
+    def take_connects(self, count):
+        """Return up to ``count`` pairs of a ``QueuedMessage`` and its claim, which ends with ``done()``, for who took one."""
+        thread, found = threading.current_thread(), []
+        with self.lock:
+            now = time.monotonic()
+            while len(found) < count:
+                queued, claim = self.mailboxes.take({CONNECT}, now, thread)
+                if queued is None:
+                    break
+                found.append((queued, claim))
+            if found:
+                left = self.mailboxes.count_ready(CONNECT)
+                self._admission.taken_with(len(found), left)
+                self._thread.has_left_none = not left
+        return found
+
+    def done(self, claim):
+        """End the handling of the frame that ``claim`` is of."""
+        with self.lock:
+            self._wake(self.mailboxes.done(claim))
+        self._tell_reactor()
+
+    def note_connects(self, seconds, count):
+        """Note that ``count`` connects, which this thread has taken together, took some ``seconds``."""
+        if vars(self._thread).pop('has_left_none', False):
+            with self.lock:
+                self._admission.served(seconds, count, time.monotonic())
+
+    def nudge(self, channel):
+        """Have a thread that waits for ``channel``, if there is one, get nothing, so that it looks for other work."""
+        with self.lock:
+            for waiter in [other for other in self._waiters if other.owner and channel in other.channels][:1]:
+                self._waiters.remove(waiter)
+                waiter.hand_over(None, None)
 
     def take_or_call(self, channels, function):
         """Return the ``QueuedMessage`` that is next, or have ``function(queued, claim)`` called when there is one."""
@@ -199,7 +236,7 @@ class LocalQueues:
                 delivery.is_due = True
                 self._calls.append((self._deliver, delivery))
             return
-        if self._patience is not None and queue in _BUSY_FIRST and self.mailboxes.at_work(_BUSY_FIRST):
+        if self._patience is not None and queue in BUSY_FIRST and self.mailboxes.at_work(BUSY_FIRST[queue]):
             self._relieve_later()
         else:
             self._hand_over([queue])
@@ -216,10 +253,11 @@ class LocalQueues:
 
     def _is_spare(self, channels):
         """Whether a thread that asks for ``channels`` is not needed beside those that are at work."""
-        if self._patience is None or channels.isdisjoint(_BUSY_FIRST) or not self.mailboxes.at_work(_BUSY_FIRST):
+        group = group_of(channels)
+        if self._patience is None or not self.mailboxes.at_work(group):
             return False
         # A thread is woken when a frame has waited for ``patience``. With half of that here, it is not spare at once.
-        if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()) >= self._patience / 2:
+        if self.mailboxes.waited(group, time.monotonic()) >= self._patience / 2:
             return False
         self._relieve_later()
         return True
@@ -249,10 +287,11 @@ class LocalQueues:
     def _relieve(self):
         with self.lock:
             self._relief_is_due = False
-            if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()) >= self._patience:
-                self._hand_over(_BUSY_FIRST)
-            if self.mailboxes.waited(_BUSY_FIRST, time.monotonic()):
-                self._relieve_later()
+            for group in set(BUSY_FIRST.values()):
+                if self.mailboxes.waited(group, time.monotonic()) >= self._patience:
+                    self._hand_over(group)
+                if self.mailboxes.waited(group, time.monotonic()):
+                    self._relieve_later()
         self._tell_reactor()
 
     def _deliver(self, delivery):
@@ -275,10 +314,3 @@ class LocalQueues:
                 if waiter.found is None:
                     self._waiters.remove(waiter)
         return waiter.found or (None, None)
-
-
-def too_many_connects(seconds):
-    """Return the ``ChannelFull`` of a connect whose client is to come back after ``seconds``."""
-    error = BaseChannelLayer.ChannelFull(f'Too many connects wait: come back in {seconds} s')
-    error.retry_after = seconds
-    return error

@@ -6,6 +6,7 @@ is not handed out. All times are seconds of the caller's clock.
 """
 
 import collections
+import functools
 import math
 
 from .admission import PATIENCE
@@ -15,6 +16,9 @@ from .mailbox import Claim, Limits, Mailbox, QueuedMessage, ReadyQueues, queue_o
 CONNECT = 'websocket.connect'
 RECEIVE = 'websocket.receive'
 FRAMES = frozenset([CONNECT, RECEIVE, 'websocket.disconnect'])
+
+# Channels whose messages are left to the threads that are at work on them, if there are any.
+BUSY_FIRST = {channel: group for group in (FRAMES - {CONNECT}, frozenset([CONNECT])) for channel in group}
 
 # Seconds that a close waits for its server: as long as daphne keeps a connection open.
 CLOSE_EXPIRY = 86400
@@ -197,6 +201,11 @@ class Mailboxes:
             return (True, connection) in self._boxes
         return bool(self._claims) or any(box.keeps_order for box in self._boxes.values())
 
+    def has_end(self, connection):
+        """Whether the disconnect of ``connection`` waits."""
+        box = self._boxes.get((True, connection))
+        return box is not None and any(queued.channel == 'websocket.disconnect' for queued in box.messages)
+
     def waiting(self):
         """Return how many messages wait, by the channel that they wait for."""
         return dict(
@@ -243,3 +252,10 @@ def end_of(message):
         'code': 1013,
         'order': message.get('order'),
     }
+
+
+@functools.lru_cache(maxsize=None)
+def group_of(channels):
+    """Return the channels of ``BUSY_FIRST`` that a thread which takes from ``channels`` is there for."""
+    # Of who takes both, the frames.
+    return BUSY_FIRST.get(max(BUSY_FIRST.keys() & channels, default=None), frozenset())

@@ -73,6 +73,9 @@ class RedisChannelLayer(RedisHosts):
             leases=self._leases,
         )
         self._servers = LocalServers(self._local, self._leases)
+        # Those of this process.
+        self.connects = self._local.connects
+        self.connects.checked = self._servers.checked
         self._claims = Claims(ring, lease, self.group_expiry)
         self._outbox = Outbox(ring, entries, self._servers, self._claims)
         self._upkeep = Upkeep(

@@ -122,13 +122,19 @@ class Socket(SpeakingToOne, BaseModel):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the row; ``server`` follows from the channel name, ``layer`` from who makes it."""
+        self._complete()
+        super().save(*args, **kwargs)
+
+    # Whoever inserts several rows together does what this one does, and asks whether a project has put another here.
+    _own_save = save
+
+    def _complete(self) -> None:
         self.server = engine.server_of(self.channel_name)
         if self._state.adding:
             if self.layer is None:
                 self.layer = engine.current().layer_name()
             if fanout.local_servers is not None:
                 fanout.local_servers.add(self.server)
-        super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         """Delete the row, close its connection, and return what Django does: how many rows that were, and of what."""

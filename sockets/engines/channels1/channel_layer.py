@@ -4,6 +4,7 @@ from channels import channel_layers
 
 from ... import conf
 from ...engine import server_of
+from .line import Line
 
 
 def channel_layer():
@@ -31,6 +32,9 @@ class Adapter:
         self.name = getattr(layer, 'name', '')
         # Has a message sent with what its thread asks next; None if the layer cannot do that. This is each frame.
         self.send_later = getattr(layer, 'send_later', None)
+        # Takes several connects at a time; None if the layer cannot do that. And those that this process opens together.
+        self.connects = getattr(layer, 'connects', None)
+        self.line = Line(self)
 
     def hand_over(self, names, message):
         """Hand ``message`` to many channels; return those that were full, as ``Engine.hand_over``."""

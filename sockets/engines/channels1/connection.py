@@ -56,7 +56,7 @@ class Connection(engine.Connection):
         request_state.set_root_path(json.loads(handshake_text or '{}').get('root_path'))
 
     def waiting(self, count):
-        return [(content['reply_channel'], content) for content in adapted(self.layer).waiting_connects(count)]
+        return [(content['reply_channel'], content) for content in adapted(self.layer).line.waiting(count)]
 
     def header(self, name):
         return handshakes.header(self.content, name)

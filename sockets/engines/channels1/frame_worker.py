@@ -1,5 +1,6 @@
 """Channels' worker, with a shorter way for the frames of our connections: nearly all that it gets."""
 
+import functools
 import logging
 import time
 
@@ -14,8 +15,10 @@ from django.dispatch.dispatcher import _make_id
 
 from ...connection import frame, timing
 from ...execution import steps, thread_state
+from .channel_layer import adapted
 from .connection import Connection
 from .consumer import Consumer
+from .line import AT_ONCE, CONNECT
 from .routing import is_consumer_of_ours
 
 logger = logging.getLogger('django.channels')
@@ -26,7 +29,8 @@ RECEIVE = 'websocket.receive'
 MOST_PATHS, LONGEST_PATH = 1000, 200
 
 # What a class does not override if its frames take the shorter way, and what it does not ask for.
-_METHODS = '__init__', '__new__', 'dispatch', 'get_handler', 'raw_receive', 'method_mapping'
+_METHODS = '__init__', '__new__', 'dispatch', 'get_handler', 'method_mapping'
+_METHOD = {RECEIVE: 'raw_receive', CONNECT: 'raw_connect'}
 _REQUESTS = 'channel_session', 'channel_session_user', 'http_user', 'http_user_and_session', 'strict_ordering'
 
 # The receivers of Channels' signals around each message that are there anyway. Django's way to call them takes longer
@@ -55,42 +59,62 @@ class FrameWorker(Worker):
         layer = self.channel_layer
         channels = self.apply_channel_filters(layer.router.channels)
         logger.info('Listening on channels %s', ', '.join(sorted(channels)))
-        routes, receive = Routes(layer), layer.receive_many
-        around = Around(consumer_started, environ={}), Around(consumer_finished)
+        routes, receive = Routes(layer, RECEIVE), layer.receive_many
+        self._around = Around(consumer_started, environ={}), Around(consumer_finished)
+        # Frames that have come meanwhile would wait for all of a line.
+        opens = set(self.only_channels or ()) == {CONNECT}
+        line, connects = adapted(layer).line, Routes(layer, CONNECT)
         while not self.termed:
+            if opens and line:
+                # Somebody else's, whose functions take long, or whose thread hangs.
+                line.work_off(self)
             self.in_job = False
             channel, content = receive(channels, block=True)
             self.in_job = True
             if channel is None:
-                # Not to be busy with nothing.
-                time.sleep(0.01)
+                # Not to be busy with nothing, nor to hinder who opens a line.
+                time.sleep(AT_ONCE if opens and line else 0.01)
                 continue
-            found = None
-            if channel == RECEIVE and self.callback is None and not logger.isEnabledFor(logging.DEBUG):
+            found, is_quick = None, self.callback is None and not logger.isEnabledFor(logging.DEBUG)
+            if channel == RECEIVE and is_quick:
                 found = routes.find(content)
-            if found is None:
-                self._handle(channel, content)
+            if found is not None:
+                handler = self._handler(*found, channel, content)
+                self.serve(handler, channel, content, _receive, handler, content)
+            elif opens and channel == CONNECT and is_quick:
+                line.open(self, content, functools.partial(self._find, connects))
             else:
-                self._serve(*found, content, *around)
+                self.handle(channel, content)
 
-    def _serve(self, cls, kwargs, content, started, finished):
-        """Handle a frame of ours, whose handling raises nothing but what the engine wants to see."""
+    def _find(self, routes, content):
+        found = routes.find(content)
+        return None if found is None else self._handler(*found, routes.channel, content)
+
+    def _handler(self, cls, kwargs, channel, content):
+        handler = cls.__new__(cls)
+        handler._connection = Connection(self.channel_layer, content, channel)
+        handler.path, handler.kwargs = content['path'], kwargs.copy()
+        return handler
+
+    def serve(self, handler, channel, content, function, *args):
+        """Return what ``function(*args)`` returns, which handles a message of ours, or a part of that.
+
+        It raises nothing but what the engine wants to see.
+        """
+        started, finished = self._around
         try:
             started.send()
-            handler = cls.__new__(cls)
-            handler._connection = Connection(self.channel_layer, content, RECEIVE)
-            handler.path, handler.kwargs = content['path'], kwargs.copy()
-            timing.timed(
-                handler, RECEIVE, thread_state.serve, _receive, content.get('root_path'), cls, handler, content
+            return timing.timed(
+                handler, channel, thread_state.serve, function, content.get('root_path'), type(handler), *args
             )
         except ConsumeLater:
-            self._put_back(RECEIVE, content)
+            self._put_back(channel, content)
         except BaseException:
-            logger.exception('Error processing message with consumer %s:', name_that_thing(cls))
+            logger.exception('Error processing message with consumer %s:', name_that_thing(type(handler)))
         finally:
             finished.send()
 
-    def _handle(self, channel, content):
+    def handle(self, channel, content):
         """Handle any message, as Channels does."""
         logger.debug('Got message on %s (reply %s)', channel, content.get('reply_channel', 'none'))
         message = Message(content=content, channel_name=channel, channel_layer=self.channel_layer)
@@ -163,10 +187,10 @@ class Around:
 
 
 class Routes:
-    """Where the frames of our connections go, by their paths."""
+    """Where the messages of ``channel`` of our connections go, by their paths."""
 
-    def __init__(self, layer):
-        self.layer = layer
+    def __init__(self, layer, channel):
+        self.layer, self.channel = layer, channel
         # What the router had for channels. It makes them anew with each change.
         self.channels = None
 
@@ -175,7 +199,9 @@ class Routes:
         router = self.layer.router
         if router.channels is not self.channels:
             self.channels, self.paths = router.channels, {}
-            self.is_by_path = type(router.root) is Include and all(map(_is_by_path, router.root.routing))
+            self.is_by_path = type(router.root) is Include and all(
+                _is_by_path(entry, self.channel) for entry in router.root.routing
+            )
         path = content.get('path')
         try:
             found = self.paths[path]
@@ -190,19 +216,21 @@ class Routes:
     def _look(self, content):
         if not self.is_by_path:
             return None
-        found = self.layer.router.match(Message(content, RECEIVE, self.layer))
-        return found if found is not None and is_consumer_of_ours(found[0]) and _is_plain(found[0]) else None
+        found = self.layer.router.match(Message(content, self.channel, self.layer))
+        return (
+            found if found is not None and is_consumer_of_ours(found[0]) and _is_plain(found[0], self.channel) else None
+        )
 
 
-def _is_by_path(entry):
-    """Whether the path of a frame says whether it matches ``entry`` of a routing, and what is in there."""
+def _is_by_path(entry, channel):
+    """Whether the path of a message of ``channel`` says whether it matches ``entry`` of a routing, and what is in there."""
     if type(entry) is Include:
-        return entry.prefixes.keys() <= {'path'} and all(map(_is_by_path, entry.routing))
-    return type(entry) in (Route, RouteClass) and (RECEIVE not in entry.channels or entry.filters.keys() <= {'path'})
+        return entry.prefixes.keys() <= {'path'} and all(_is_by_path(child, channel) for child in entry.routing)
+    return type(entry) in (Route, RouteClass) and (channel not in entry.channels or entry.filters.keys() <= {'path'})
 
 
-def _is_plain(cls):
-    """Whether Channels would do nothing for a frame of ``cls`` that is not done here."""
-    return all(getattr(cls, name) is getattr(Consumer, name) for name in _METHODS) and not any(
+def _is_plain(cls, channel):
+    """Whether Channels would do nothing for a message of ``channel`` of ``cls`` that is not done here."""
+    return all(getattr(cls, name) is getattr(Consumer, name) for name in (*_METHODS, _METHOD[channel])) and not any(
         getattr(cls, name) for name in _REQUESTS
     )

@@ -57,7 +57,7 @@ async def take(work, handler, connection, pool, left=None):
     finally:
         connection.coroutine = None
         if step is not DONE:
-            _abandon(work)
+            steps.abandon(work)
 
 
 def _begin(connection, handler, root_path, work):
@@ -89,7 +89,7 @@ def begin(work, connection):
             else:
                 return Begun(step, step.__await__(), waits_for, context.run), context
     except BaseException:
-        _abandon(work)
+        steps.abandon(work)
         raise
     return step, context
 
@@ -113,14 +113,6 @@ def _fail(work, error, connection):
 def on_thread(handler, root_path, function, *args):
     """Call ``function(*args)`` as a request of its own, which is watched; return what it returns."""
     return timing.timed(handler, handler.message.channel, thread_state.serve, function, root_path, type(handler), *args)
-
-
-def _abandon(work):
-    try:
-        work.throw(steps.Abandoned())
-    except (steps.Abandoned, StopIteration, ValueError):
-        # Or a thread is in the middle of it.
-        pass
 
 
 def _advance(work, result=None, error=None):
