@@ -11,42 +11,14 @@ from . import dropped
 from .admission import Admission
 from .local_connects import too_many_connects
 from .mailbox import queue_of
-from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, RECEIVE, Full, end_of, group_of
+from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, Full, end_of, group_of
+from .receivers import Delivery, Waiter
 
 logger = logging.getLogger('sockets')
 
 # Seconds that a blocking receive() waits before it returns nothing: how often a worker checks whether it has been told
 # to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
 _PATIENCE = 5
-
-
-class _Waiter:
-    """A receiver that waits for a message of some channels. ``found`` is what a sender has handed over."""
-
-    def __init__(self, channels, owner):
-        self.channels = channels
-        self.owner = owner
-        self.found = None
-        self.arrived = threading.Lock()
-        self.arrived.acquire()
-
-    def hand_over(self, queued, claim):
-        self.found = queued, claim
-        self.arrived.release()
-
-
-class _Delivery:
-    """A server whose messages are delivered on the reactor, and whose texts by ``write`` while none of them waits.
-
-    ``is_due``: the reactor has been woken for it; ``is_under_way``: it hands over what it has taken.
-    """
-
-    def __init__(self, server, function, write):
-        self.server = server
-        self.function = function
-        self.write = write
-        # From the start: something may be waiting.
-        self.is_due, self.is_under_way = False, True
 
 
 class LocalQueues:
@@ -84,7 +56,7 @@ class LocalQueues:
             # This thread takes first, so that few threads are kept busy.
             self._wake(queue)
             if queued is None and block:
-                waiter = _Waiter(channels, thread)
+                waiter = Waiter(channels, thread)
                 self._waiters.append(waiter)
         self._tell_reactor()
         if queued is None and block:
@@ -136,7 +108,7 @@ class LocalQueues:
         with self.lock:
             queued, _ = self._take(channels, None)
             if queued is None:
-                waiter = _Waiter(channels, None)
+                waiter = Waiter(channels, None)
                 waiter.hand_over = function
                 self._waiters.append(waiter)
         self._tell_reactor()
@@ -150,8 +122,7 @@ class LocalQueues:
         # It must not overtake what was sent before. In this order: a delivery is due until it is under way.
         if delivery.is_due or delivery.is_under_way:
             return False
-        # Answers to many frames are left to the reactor, which is woken once for all.
-        return not self.mailboxes.count_ready(RECEIVE) and delivery.write(channel, text)
+        return delivery.write(channel, text)
 
     def deliver_to(self, server, function, write=None):
         """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``.
@@ -160,7 +131,7 @@ class LocalQueues:
         its connection has got it.
         """
         with self.lock:
-            self._deliveries[server] = _Delivery(server, function, write)
+            self._deliveries[server] = Delivery(server, function, write)
             self._wake(server)
         self._tell_reactor()
 
