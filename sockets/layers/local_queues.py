@@ -1,7 +1,6 @@
 """The messages within one process, for many threads: a sender puts one, a receiver takes one or waits for it."""
 
 import collections
-import logging
 import threading
 import time
 
@@ -13,8 +12,6 @@ from .local_connects import too_many_connects
 from .mailbox import queue_of
 from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, Full, end_of, group_of
 from .receivers import Delivery, Waiter
-
-logger = logging.getLogger('sockets')
 
 # Seconds that a blocking receive() waits before it returns nothing: how often a worker checks whether it has been told
 # to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
@@ -117,19 +114,10 @@ class LocalQueues:
     def write(self, channel, text):
         """Have this thread write ``text`` to the connection ``channel``; return whether it could be, and has been."""
         delivery = self._deliveries.get(queue_of(channel))
-        if delivery is None or delivery.write is None:
-            return False
-        # It must not overtake what was sent before. In this order: a delivery is due until it is under way.
-        if delivery.is_due or delivery.is_under_way:
-            return False
-        return delivery.write(channel, text)
+        return delivery is not None and delivery.send_now(channel, text)
 
     def deliver_to(self, server, function, write=None):
-        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``.
-
-        While none of it waits, ``write(channel, text)`` is called by the thread that sends a text, and returns whether
-        its connection has got it.
-        """
+        """Hand what is sent to connections of ``server`` to a ``Delivery``, on Twisted's reactor."""
         with self.lock:
             self._deliveries[server] = Delivery(server, function, write)
             self._wake(server)
@@ -267,15 +255,9 @@ class LocalQueues:
 
     def _deliver(self, delivery):
         with self.lock:
-            delivery.is_under_way = True
-            delivery.is_due = False
+            delivery.begin()
             messages = self.mailboxes.take_all(delivery.server, time.monotonic())
-        for queued in messages:
-            try:
-                delivery.function(queued.channel, queued.message)
-            except Exception:
-                logger.exception('A message for %s could not be delivered', queued.channel)
-        delivery.is_under_way = False
+        delivery.deliver(messages)
 
     def _wait(self, waiter):
         try:
