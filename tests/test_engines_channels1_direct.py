@@ -15,13 +15,9 @@ from twisted.internet import tcp, threads
 from sockets.engines.channels1 import audit, direct
 from sockets.layers import InMemoryChannelLayer
 
-from .wire import REQUEST, Transport, Wire, frame, frames
+from .wire import REQUEST, DirectTransport, Transport, Wire, frame, frames
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
-
-
-class DirectTransport(direct.Direct, Transport):
-    pass
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from sockets.engines.channels1 import direct
+
 REQUEST = (
     b'GET /page/?a=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
     b'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n'
@@ -52,6 +54,9 @@ class Reactor:
         self.addReader, self.removeReader = self.reading.add, self.reading.discard
         self.addWriter, self.removeWriter = self.writing.add, self.writing.discard
 
+    def callFromThread(self, function, *args):
+        function(*args)
+
 
 class Transport(FileDescriptor):
     """Twisted's own buffers and producers before a network that takes ``room`` bytes more."""
@@ -94,6 +99,10 @@ class Transport(FileDescriptor):
 
     def getHost(self):
         return IPv4Address('TCP', '127.0.0.1', 8000)
+
+
+class DirectTransport(direct.Direct, Transport):
+    """What an open ``Transport`` becomes where ``direct._DIRECT`` says so, as one of TCP does: threads write to it."""
 
 
 class Layer:

@@ -1,7 +1,6 @@
 """The messages within one process, for many threads: a sender puts one, a receiver takes one or waits for it."""
 
 import collections
-import logging
 import threading
 import time
 
@@ -11,42 +10,12 @@ from . import dropped
 from .admission import Admission
 from .local_connects import too_many_connects
 from .mailbox import queue_of
-from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, RECEIVE, Full, end_of, group_of
-
-logger = logging.getLogger('sockets')
+from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, Full, end_of, group_of
+from .receivers import Delivery, Waiter
 
 # Seconds that a blocking receive() waits before it returns nothing: how often a worker checks whether it has been told
 # to stop. asgi_redis waits as long (BaseRedisChannelLayer.blpop_timeout).
 _PATIENCE = 5
-
-
-class _Waiter:
-    """A receiver that waits for a message of some channels. ``found`` is what a sender has handed over."""
-
-    def __init__(self, channels, owner):
-        self.channels = channels
-        self.owner = owner
-        self.found = None
-        self.arrived = threading.Lock()
-        self.arrived.acquire()
-
-    def hand_over(self, queued, claim):
-        self.found = queued, claim
-        self.arrived.release()
-
-
-class _Delivery:
-    """A server whose messages are delivered on the reactor, and whose texts by ``write`` while none of them waits.
-
-    ``is_due``: the reactor has been woken for it; ``is_under_way``: it hands over what it has taken.
-    """
-
-    def __init__(self, server, function, write):
-        self.server = server
-        self.function = function
-        self.write = write
-        # From the start: something may be waiting.
-        self.is_due, self.is_under_way = False, True
 
 
 class LocalQueues:
@@ -84,7 +53,7 @@ class LocalQueues:
             # This thread takes first, so that few threads are kept busy.
             self._wake(queue)
             if queued is None and block:
-                waiter = _Waiter(channels, thread)
+                waiter = Waiter(channels, thread)
                 self._waiters.append(waiter)
         self._tell_reactor()
         if queued is None and block:
@@ -136,7 +105,7 @@ class LocalQueues:
         with self.lock:
             queued, _ = self._take(channels, None)
             if queued is None:
-                waiter = _Waiter(channels, None)
+                waiter = Waiter(channels, None)
                 waiter.hand_over = function
                 self._waiters.append(waiter)
         self._tell_reactor()
@@ -145,22 +114,12 @@ class LocalQueues:
     def write(self, channel, text):
         """Have this thread write ``text`` to the connection ``channel``; return whether it could be, and has been."""
         delivery = self._deliveries.get(queue_of(channel))
-        if delivery is None or delivery.write is None:
-            return False
-        # It must not overtake what was sent before. In this order: a delivery is due until it is under way.
-        if delivery.is_due or delivery.is_under_way:
-            return False
-        # Answers to many frames are left to the reactor, which is woken once for all.
-        return not self.mailboxes.count_ready(RECEIVE) and delivery.write(channel, text)
+        return delivery is not None and delivery.send_now(channel, text)
 
     def deliver_to(self, server, function, write=None):
-        """Call ``function(channel, message)`` on Twisted's reactor with what is sent to connections of ``server``.
-
-        While none of it waits, ``write(channel, text)`` is called by the thread that sends a text, and returns whether
-        its connection has got it.
-        """
+        """Hand what is sent to connections of ``server`` to a ``Delivery``, on Twisted's reactor."""
         with self.lock:
-            self._deliveries[server] = _Delivery(server, function, write)
+            self._deliveries[server] = Delivery(server, function, write)
             self._wake(server)
         self._tell_reactor()
 
@@ -296,15 +255,9 @@ class LocalQueues:
 
     def _deliver(self, delivery):
         with self.lock:
-            delivery.is_under_way = True
-            delivery.is_due = False
+            delivery.begin()
             messages = self.mailboxes.take_all(delivery.server, time.monotonic())
-        for queued in messages:
-            try:
-                delivery.function(queued.channel, queued.message)
-            except Exception:
-                logger.exception('A message for %s could not be delivered', queued.channel)
-        delivery.is_under_way = False
+        delivery.deliver(messages)
 
     def _wait(self, waiter):
         try:

@@ -14,8 +14,7 @@ from .mailbox import Claim, Limits, Mailbox, QueuedMessage, ReadyQueues, queue_o
 
 # The channels whose messages are the frames of a connection, named by their reply channel.
 CONNECT = 'websocket.connect'
-RECEIVE = 'websocket.receive'
-FRAMES = frozenset([CONNECT, RECEIVE, 'websocket.disconnect'])
+FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
 
 # Channels whose messages are left to the threads that are at work on them, if there are any.
 BUSY_FIRST = {channel: group for group in (FRAMES - {CONNECT}, frozenset([CONNECT])) for channel in group}

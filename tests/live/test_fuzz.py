@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from twisted.python import log
 
 from sockets.backlog import BACKLOG
+from sockets.engines.channels1 import direct
 from sockets.engines.channels1.opening import MAX_REQUEST
 
-from ..wire import MASK, REQUEST, Wire, frame
+from ..wire import MASK, REQUEST, DirectTransport, Transport, Wire, frame
 
 CORPUS = {path.name: path.read_bytes() for path in (Path(__file__).parent.parent / 'corpus').iterdir()}
 SECONDS = int(os.environ.get('SOCKETS_FUZZ_SECONDS') or (60 if os.environ.get('SOCKETS_REQUIRE_LIVE') else 5))
@@ -182,6 +183,8 @@ words = st.one_of(
             lambda wire: wire.turns(3),
             lambda wire: wire.turns(40),
             lambda wire: wire.factory.check_timeouts(),
+            # As a worker's thread does.
+            lambda wire: [wire.factory.write_now(name, 'x' * 9000) for name in list(wire.factory.reply_protocols)],
         ]
     ),
 )
@@ -201,9 +204,10 @@ def fuzz(data, draw, said, room, through_http):
 
 
 @pytest.fixture(autouse=True)
-def errors(settings):
+def errors(settings, monkeypatch):
     """A list of what went wrong and was only logged, which must stay empty."""
     settings.SOCKETS = {'MAX_MESSAGE_SIZE': LIMIT}
+    monkeypatch.setitem(direct._DIRECT, Transport, DirectTransport)
     found = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: found.append(record.getMessage())

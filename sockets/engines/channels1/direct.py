@@ -1,7 +1,7 @@
 """Transports of open websockets to which a worker's thread may write by itself.
 
-To wake the reactor for one answer takes two system calls and two switches between threads, and while it is idle, nobody
-else has anything to say to its connections. Whatever cannot be written at once goes the way of all messages.
+To have the reactor write an answer, it must be woken, which takes two system calls and two switches between threads. What
+cannot be written at once goes the way of all messages.
 """
 
 import threading
