@@ -244,6 +244,28 @@ def test_answers_that_are_refused_together_come_back_each_with_the_reason(make_l
     assert [type(error) for error in errors] == [worker.ChannelFull] * 4
 
 
+def test_an_answer_that_cannot_be_encoded_costs_no_other_one(make_layer, worker):
+    # The worker died of it, the answers beside it were lost, and its next frame with the answer of Redis to another command.
+    errors, server = [], make_layer()
+    names = put(make_layer(), 6)
+    for text in 'one', '\ud800', 'three':
+        worker.send_later(take(worker, 1)[0], {'text': text}, errors.append)
+    assert take(worker, 3) == names[3:]
+    assert [type(error) for error in errors] == [UnicodeEncodeError]
+    assert [server.receive(['server!']) for _ in range(2)] == [
+        (names[0], {'text': 'one'}),
+        (names[2], {'text': 'three'}),
+    ]
+    put(make_layer(), 6, n=1)
+    worker.send_later(names[-1], {'text': object()}, errors.append)
+    assert len(take(worker, 6)) == 6
+    # Also where another thread sends it.
+    worker.send_later(names[-1], {'text': object()}, errors.append)
+    worker._ring.send_held(time.monotonic() + 1)
+    assert worker.receive(CHANNELS) == (None, None)
+    assert [type(error) for error in errors[1:]] == [TypeError] * 2
+
+
 def test_an_echo_costs_at_most_twelve_commands_when_many_clients_speak(make_layer, worker, redis_url):
     # 31 and more.
     client, server, server_layer = redis.Redis.from_url(redis_url), make_layer(), make_layer()
