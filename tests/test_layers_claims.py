@@ -193,6 +193,43 @@ def test_what_was_taken_too_long_ago_is_not_begun(make_layer, caplog):
     assert 'stood still for too long' in caplog.text
 
 
+def test_what_redis_cannot_take_back_now_is_given_back_later(make_layer, worker, monkeypatch, caplog):
+    # All of it was lost when Redis hung behind a slow frame.
+    names, working = put(make_layer(), 6), worker._ring.run
+    take(worker, 1)
+
+    def fail(*args):
+        raise redis.exceptions.TimeoutError('It hangs')
+
+    monkeypatch.setattr(worker._ring, 'run', fail)
+    worker._claims.give_back(worker._claims.hand)
+    worker._claims.clean_up()
+    assert [record.getMessage() for record in caplog.records] == ['3 frames wait to be given back to Redis: It hangs']
+    monkeypatch.setattr(worker._ring, 'run', working)
+    assert not worker._claims.hand.taken
+    worker._claims.clean_up()
+    assert sorted(take(make_layer(), 5)) == names[1:]
+    worker._claims.clean_up()
+    assert worker.receive(CHANNELS) == (None, None) and not worker._claims.held
+    assert len(caplog.records) == 1
+
+
+def test_a_child_that_ends_leaves_what_its_parent_has_taken(make_layer, worker):
+    # It gave it back, and others handled it as well.
+    names = put(make_layer(), 6)
+    take(worker, 1)
+    child = os.fork()
+    if not child:
+        worker._claims.end_all()
+        # Nor does it when it has asked for frames of its own.
+        worker._claims.hand
+        worker._claims.end_all()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert take(make_layer(), 2) == names[4:]
+    assert worker.receive(CHANNELS)[1]['reply_channel'] == names[1]
+
+
 def test_a_child_of_a_worker_does_not_handle_what_its_parent_has_taken(make_layer, worker):
     put(make_layer(), 6)
     take(worker, 1)

@@ -27,6 +27,8 @@ class Claim:
         self.token = token
         self.entry = entry
         self.is_done = False
+        # Whether it could not be given back, and is not begun either.
+        self.is_stranded = False
         self.thread = threading.current_thread()
 
 
@@ -64,6 +66,7 @@ class Claims:
         self.lease = lease
         self.kept = kept
         self.held = set()
+        self._pid = os.getpid()
         # Claims that are done and that Redis has yet to be told of.
         self._unended = collections.deque()
         self._renewed = 0
@@ -75,6 +78,8 @@ class Claims:
         hand = getattr(self._thread, 'hand', None)
         if hand is None or hand.pid != os.getpid():
             # A process that was forked has nothing of its parent's.
+            if self._pid != os.getpid():
+                self._pid, self.held, self._unended = os.getpid(), set(), collections.deque()
             hand = self._thread.hand = Hand()
         return hand
 
@@ -156,17 +161,19 @@ class Claims:
         self._give_back(claims)
 
     def _give_back(self, claims):
-        self.held.difference_update(claims)
         for index, here in _by_shard(claims):
             parts = [part for claim in here for part in (claim.connection, claim.token, claim.entry)]
             try:
                 lost = self.ring.run('give_back', index, [self.kept, *parts])
             except redis.exceptions.RedisError as error:
-                logger.error('Lost %d frames that could not be given back to Redis: %s', len(here), error)
-                self.end_later(here)
+                if not here[0].is_stranded:
+                    logger.error('%d frames wait to be given back to Redis: %s', len(here), error)
+                for claim in here:
+                    claim.is_stranded = True
             else:
+                self.held.difference_update(here)
                 if lost:
-                    logger.error('Lost %d frames: this process stood still for too long', lost)
+                    logger.error('Lost %d frames: this process stood still for too long, or Redis was away', lost)
 
     def renew(self):
         """Renew, each third of a lease, the claims of the threads of this process."""
@@ -183,8 +190,8 @@ class Claims:
                     self.ring.run('renew', index, [int(self.lease * 1000), *at_work])
 
     def clean_up(self):
-        """End the claims of threads that died, and those that Redis could not be told of."""
-        left = [claim for claim in list(self.held) if not claim.thread.is_alive()]
+        """End the claims of threads that died, and give back and end what Redis could not be told of."""
+        left = [claim for claim in list(self.held) if claim.is_stranded or not claim.thread.is_alive()]
         self._give_back([claim for claim in left if claim.entry is not None])
         for claim in left:
             if claim.entry is None and not claim.is_done:
@@ -199,6 +206,9 @@ class Claims:
     def end_all(self):
         """End the claims of a process that ends cleanly and asks for no more."""
         self.ring.let_go()
+        if self._pid != os.getpid():
+            # They are of the process that this one was forked from.
+            return
         held = list(self.held)
         self._give_back([claim for claim in held if claim.entry is not None])
         self.end([claim for claim in held if claim.entry is None] + list(self._unended))
