@@ -130,6 +130,26 @@ def test_frames_behind_a_slow_one_are_given_back_and_answers_before_it_are_sent(
     assert quick.idle(names[1:2]) == names[1:2]
 
 
+def test_nobody_looks_after_a_slow_frame_for_which_nothing_waits(make_layer, quick):
+    # A helper woke up two hundred times a second for as long as a function took.
+    looks, helper = [], quick._receiver.relief
+    relieve = helper.relieve
+    helper.relieve = lambda: (looks.append(1), relieve())
+    put(make_layer(), 6)
+    take(quick, 1)
+    deadline = time.monotonic() + 5
+    while quick._claims.hand.has_several and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not quick._claims.hand.taken and not quick._claims.hand.has_several
+    looks.clear()
+    time.sleep(0.5)
+    assert len(looks) <= 3
+    # It does for the next ones.
+    assert len(take(quick, 1)) == 1
+    assert quick._claims.hand.taken and quick._claims.hand.has_several
+    assert len(begun_elsewhere(make_layer(), 4)) == 4
+
+
 def test_a_worker_that_ends_gives_back_what_it_has_not_begun(make_layer, worker):
     names = put(make_layer(), 6)
     take(worker, 1)

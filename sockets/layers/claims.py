@@ -47,8 +47,14 @@ class Hand:
         # When it took its last ones, when it began the one that it handles, and what a frame takes, in seconds.
         self.since = self.began = 0
         self.mean = START
-        # Whether it has had several since it last asked Redis.
+        # Whether it has had several since it last asked Redis, of which one may still wait for another.
         self.has_several = False
+
+    def rest(self, since):
+        """Note that nothing waits for the frame that it handles, if that has begun before ``since`` and was the last."""
+        with self.lock:
+            if not self.taken and self.began < since:
+                self.has_several = False
 
 
 def _by_shard(claims):
@@ -96,9 +102,10 @@ class Claims:
         hand = self.hand
         claims = [Claim(index, connection, token, entry) for entry, connection in zip(reply[::2], reply[1::2])]
         self.held.update(claims)
-        hand.since = time.monotonic()
-        hand.has_several = len(claims) > 1
-        hand.taken.extend(claims)
+        with hand.lock:
+            hand.since = hand.began = time.monotonic()
+            hand.has_several = len(claims) > 1
+            hand.taken.extend(claims)
         return self.begin()
 
     def begin(self):
