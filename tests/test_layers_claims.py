@@ -8,7 +8,7 @@ import time
 import pytest
 import redis
 
-from sockets.layers import RedisChannelLayer, claims, relief
+from sockets.layers import RedisChannelLayer, claims, relief, upkeep
 from sockets.layers.scripts import VERSION
 
 CHANNELS = ['websocket.receive', 'websocket.disconnect']
@@ -358,3 +358,30 @@ def test_what_looks_after_waiting_frames_ends_with_its_layer(make_layer):
     gc.collect()
     runner.join(5)
     assert not runner.is_alive()
+
+
+def test_a_redis_that_is_full_ends_no_claim_on_the_others(redis_url, monkeypatch):
+    # Its error was raised, and nothing behind it was done: others were handed the next frame while a function still ran.
+    layer, asked = RedisChannelLayer(hosts=[redis_url] * 3, prefix='claims:'), []
+
+    def run(name, index, args):
+        asked.append((name, index))
+        if index == 0:
+            raise redis.exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'")
+
+    monkeypatch.setattr(layer._ring, 'run', run)
+    layer._claims.held.update(claims.Claim(index, b'server!a', f'token{index}', None) for index in range(3))
+    layer._claims.renew()
+    assert asked == [('renew', 0), ('renew', 1), ('renew', 2)]
+
+
+def test_what_fails_regularly_keeps_nothing_else_from_being_done(caplog):
+    done = threading.Event()
+
+    def fail():
+        raise ValueError('as told')
+
+    regularly = upkeep.Upkeep(0.03, [fail, done.set], at_exit=lambda: None)
+    regularly.start()
+    assert done.wait(5)
+    assert 'Could not renew the leases' in caplog.text

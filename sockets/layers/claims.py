@@ -1,7 +1,6 @@
 """The frames that this process has: until one is done, no worker gets the next one of its connection."""
 
 import collections
-import contextlib
 import logging
 import os
 import threading
@@ -192,9 +191,13 @@ class Claims:
             at_work = [
                 part for claim in list(self.held) if claim.index == index for part in (claim.connection, claim.token)
             ]
-            with contextlib.suppress(*AWAY):
+            try:
                 if at_work:
                     self.ring.run('renew', index, [int(self.lease * 1000), *at_work])
+            except redis.exceptions.RedisError as error:
+                # One that is away or full must not end the claims on the others.
+                if not isinstance(error, AWAY):
+                    self.ring.shards[index].refused(error)
 
     def clean_up(self):
         """End the claims of threads that died, and give back and end what Redis could not be told of."""
