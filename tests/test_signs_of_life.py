@@ -193,6 +193,25 @@ def test_a_row_that_somebody_else_has_told_is_left_alone(connect):
     assert row(client).last_ping == before
 
 
+def test_the_next_frame_is_noted_by_what_the_row_says_of_the_one_that_another_process_had(connect, settings):
+    # A row that another worker had told ten seconds ago was told of no frame for ten seconds more.
+    settings.SOCKETS = {'LAST_PING_RESOLUTION': 15}
+    client = connect(Page)
+    silent(client), client.send({'type': 'NONSENSE'})
+    Socket.objects.update(last_ping=ago(seconds=9))
+    signs.write()
+    assert ago(seconds=10) < row(client).last_ping < ago(seconds=8)
+    memory = memories.get(client.name)
+    now = signs_of_life.time.monotonic()
+    assert not memory.is_due(now + 0.1, signs.resolution())
+    assert memory.is_due(now + 1.5, signs.resolution())
+    # Nor does one whose clock is ahead have it told late.
+    silent(client), client.send({'type': 'NONSENSE'})
+    Socket.objects.update(last_ping=ago(seconds=-60))
+    signs.write()
+    assert memory.is_due(signs_of_life.time.monotonic() + 10.1, signs.resolution())
+
+
 def test_signs_wait_while_the_database_is_away(connect, monkeypatch, caplog):
     client = connect(Page)
     silent(client), client.send({'type': 'NONSENSE'})

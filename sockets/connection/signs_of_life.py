@@ -135,6 +135,11 @@ def _time_of(moment):
     return timezone.now() - timedelta(seconds=time.monotonic() - moment)
 
 
+def _moment_of(moment):
+    """Return what ``time.monotonic()`` was at the time ``moment``."""
+    return time.monotonic() - (timezone.now() - moment).total_seconds()
+
+
 class _Sign(collections.namedtuple('_Sign', 'heard memory name must_be')):
     """A connection that was heard at ``heard``; whether its row ``must_be`` there."""
 
@@ -158,10 +163,16 @@ def _write(part):
     # One time for all. None was heard before it, nor a third of the resolution after it.
     first, last = part[0].heard, part[-1].heard
     since = _time_of(last) - timedelta(seconds=conf.LAST_PING_RESOLUTION * 2 / 3)
-    keys = dict(rows.filter(channel_name__in=[sign.name for sign in part]).values_list('channel_name', 'pk'))
+    found = {
+        name: (key, said)
+        for name, key, said in rows.filter(channel_name__in=[sign.name for sign in part]).values_list(
+            'channel_name', 'pk', 'last_ping'
+        )
+    }
+    keys = sorted(key for key, _ in found.values())
     for tries in range(1, _TRIES + 1):
         try:
-            written = _update(rows, sorted(keys.values()), _time_of(first), since)
+            written = _update(rows, keys, _time_of(first), since)
             break
         except OperationalError as error:
             # The other one of two that wait for each other goes on. Or the database was restarted.
@@ -171,15 +182,17 @@ def _write(part):
             logger.info('Writing %d signs of life again: %s', len(part), error)
             time.sleep(random.random() * 0.02 * tries)
     # What is kept of a row does not say so.
-    identity_cache.cache.drop({(model._meta.label, key) for model in tables(Socket) for key in keys.values()})
+    identity_cache.cache.drop({(model._meta.label, key) for model in tables(Socket) for key in keys})
     held = []
     for sign in part:
-        if sign.name not in keys:
+        key, said = found.get(sign.name, (None, None))
+        if key is None:
             sign.memory.is_in_doubt |= sign.must_be
-        elif keys[sign.name] not in written:
+        elif key not in written:
             held.append(sign)
             continue
-        sign.memory.noted = first
+        # Another process may have told the row of a frame before, and it is left alone.
+        sign.memory.noted = first if said is None or said <= since else min(first, _moment_of(said))
     return held
 
 
