@@ -8,7 +8,7 @@ import time
 import pytest
 import redis
 
-from sockets.layers import RedisChannelLayer, claims, relief
+from sockets.layers import RedisChannelLayer, claims, relief, upkeep
 from sockets.layers.scripts import VERSION
 
 CHANNELS = ['websocket.receive', 'websocket.disconnect']
@@ -130,6 +130,26 @@ def test_frames_behind_a_slow_one_are_given_back_and_answers_before_it_are_sent(
     assert quick.idle(names[1:2]) == names[1:2]
 
 
+def test_nobody_looks_after_a_slow_frame_for_which_nothing_waits(make_layer, quick):
+    # A helper woke up two hundred times a second for as long as a function took.
+    looks, helper = [], quick._receiver.relief
+    relieve = helper.relieve
+    helper.relieve = lambda: (looks.append(1), relieve())
+    put(make_layer(), 6)
+    take(quick, 1)
+    deadline = time.monotonic() + 5
+    while quick._claims.hand.has_several and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not quick._claims.hand.taken and not quick._claims.hand.has_several
+    looks.clear()
+    time.sleep(0.5)
+    assert len(looks) <= 3
+    # It does for the next ones.
+    assert len(take(quick, 1)) == 1
+    assert quick._claims.hand.taken and quick._claims.hand.has_several
+    assert len(begun_elsewhere(make_layer(), 4)) == 4
+
+
 def test_a_worker_that_ends_gives_back_what_it_has_not_begun(make_layer, worker):
     names = put(make_layer(), 6)
     take(worker, 1)
@@ -193,6 +213,43 @@ def test_what_was_taken_too_long_ago_is_not_begun(make_layer, caplog):
     assert 'stood still for too long' in caplog.text
 
 
+def test_what_redis_cannot_take_back_now_is_given_back_later(make_layer, worker, monkeypatch, caplog):
+    # All of it was lost when Redis hung behind a slow frame.
+    names, working = put(make_layer(), 6), worker._ring.run
+    take(worker, 1)
+
+    def fail(*args):
+        raise redis.exceptions.TimeoutError('It hangs')
+
+    monkeypatch.setattr(worker._ring, 'run', fail)
+    worker._claims.give_back(worker._claims.hand)
+    worker._claims.clean_up()
+    assert [record.getMessage() for record in caplog.records] == ['3 frames wait to be given back to Redis: It hangs']
+    monkeypatch.setattr(worker._ring, 'run', working)
+    assert not worker._claims.hand.taken
+    worker._claims.clean_up()
+    assert sorted(take(make_layer(), 5)) == names[1:]
+    worker._claims.clean_up()
+    assert worker.receive(CHANNELS) == (None, None) and not worker._claims.held
+    assert len(caplog.records) == 1
+
+
+def test_a_child_that_ends_leaves_what_its_parent_has_taken(make_layer, worker):
+    # It gave it back, and others handled it as well.
+    names = put(make_layer(), 6)
+    take(worker, 1)
+    child = os.fork()
+    if not child:
+        worker._claims.end_all()
+        # Nor does it when it has asked for frames of its own.
+        worker._claims.hand
+        worker._claims.end_all()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert take(make_layer(), 2) == names[4:]
+    assert worker.receive(CHANNELS)[1]['reply_channel'] == names[1]
+
+
 def test_a_child_of_a_worker_does_not_handle_what_its_parent_has_taken(make_layer, worker):
     put(make_layer(), 6)
     take(worker, 1)
@@ -244,6 +301,28 @@ def test_answers_that_are_refused_together_come_back_each_with_the_reason(make_l
     assert [type(error) for error in errors] == [worker.ChannelFull] * 4
 
 
+def test_an_answer_that_cannot_be_encoded_costs_no_other_one(make_layer, worker):
+    # The worker died of it, the answers beside it were lost, and its next frame with the answer of Redis to another command.
+    errors, server = [], make_layer()
+    names = put(make_layer(), 6)
+    for text in 'one', '\ud800', 'three':
+        worker.send_later(take(worker, 1)[0], {'text': text}, errors.append)
+    assert take(worker, 3) == names[3:]
+    assert [type(error) for error in errors] == [UnicodeEncodeError]
+    assert [server.receive(['server!']) for _ in range(2)] == [
+        (names[0], {'text': 'one'}),
+        (names[2], {'text': 'three'}),
+    ]
+    put(make_layer(), 6, n=1)
+    worker.send_later(names[-1], {'text': object()}, errors.append)
+    assert len(take(worker, 6)) == 6
+    # Also where another thread sends it.
+    worker.send_later(names[-1], {'text': object()}, errors.append)
+    worker._ring.send_held(time.monotonic() + 1)
+    assert worker.receive(CHANNELS) == (None, None)
+    assert [type(error) for error in errors[1:]] == [TypeError] * 2
+
+
 def test_an_echo_costs_at_most_twelve_commands_when_many_clients_speak(make_layer, worker, redis_url):
     # 31 and more.
     client, server, server_layer = redis.Redis.from_url(redis_url), make_layer(), make_layer()
@@ -279,3 +358,30 @@ def test_what_looks_after_waiting_frames_ends_with_its_layer(make_layer):
     gc.collect()
     runner.join(5)
     assert not runner.is_alive()
+
+
+def test_a_redis_that_is_full_ends_no_claim_on_the_others(redis_url, monkeypatch):
+    # Its error was raised, and nothing behind it was done: others were handed the next frame while a function still ran.
+    layer, asked = RedisChannelLayer(hosts=[redis_url] * 3, prefix='claims:'), []
+
+    def run(name, index, args):
+        asked.append((name, index))
+        if index == 0:
+            raise redis.exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'")
+
+    monkeypatch.setattr(layer._ring, 'run', run)
+    layer._claims.held.update(claims.Claim(index, b'server!a', f'token{index}', None) for index in range(3))
+    layer._claims.renew()
+    assert asked == [('renew', 0), ('renew', 1), ('renew', 2)]
+
+
+def test_what_fails_regularly_keeps_nothing_else_from_being_done(caplog):
+    done = threading.Event()
+
+    def fail():
+        raise ValueError('as told')
+
+    regularly = upkeep.Upkeep(0.03, [fail, done.set], at_exit=lambda: None)
+    regularly.start()
+    assert done.wait(5)
+    assert 'Could not renew the leases' in caplog.text

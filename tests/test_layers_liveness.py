@@ -68,9 +68,10 @@ def test_a_redis_that_does_not_know_us_matters_only_to_a_process_that_was_stoppe
 
 
 def test_a_frame_waits_for_the_answer():
-    process = Liveness(0.2)
-    process.note_work()
-    time.sleep(0.3)
+    process = at_work()
+    # It was stopped, and then not again: on a machine that is slow, that would wait for ever.
+    process.lease = 60
+    process.at_work -= 75
     process.note_work()
     threading.Timer(0.1, process.take_answer, [FINE, 1]).start()
     began = time.monotonic()

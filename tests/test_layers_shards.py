@@ -462,6 +462,44 @@ def test_what_waits_for_a_redis_that_hangs_is_not_copied_with_each_frame(redis_u
     wait_for(lambda: len(answers) == 20001)
 
 
+@pytest.mark.parametrize('reply', [1, 2, Late('LATE'), redis.exceptions.ResponseError('OOM')])
+def test_a_frame_that_waits_behind_one_that_redis_has_not_taken_is_not_put(reactor, reply):
+    # It was handled, and the one before it was not.
+    poster, posted, told = posting.Poster(None), [], []
+    poster.post = lambda name, args, on_reply: posted.append((args, on_reply))
+
+    def post(connection, channel='websocket.receive'):
+        n = len(told)
+        told.append(None)
+        poster.post_frame(
+            ['behind:', 1], [connection, channel, 1, 1, b'', b''], lambda reply: told.__setitem__(n, reply)
+        )
+
+    for connection in 'aabab':
+        post(connection)
+    post('a', 'websocket.disconnect')
+    posted[0][1](reply if isinstance(reply, Exception) else [reply])
+    assert told == [reply, reply, None, reply, None, None]
+    args, on_replies = posted[1]
+    assert [args[start : start + 2] for start in range(2, len(args), 6)] == [
+        ['b', 'websocket.receive'],
+        ['b', 'websocket.receive'],
+        ['a', 'websocket.disconnect'],
+    ]
+    on_replies([0, 0, 0])
+    assert told == [reply, reply, 0, reply, 0, 0] and not poster.frames and not poster.in_flight
+
+
+def test_all_that_wait_for_a_redis_that_is_away_are_told(reactor):
+    poster, posted, told = posting.Poster(None), [], []
+    poster.post = lambda name, args, on_reply: posted.append(on_reply)
+    for connection in 'abc':
+        poster.post_frame(['behind:', 1], [connection, 'websocket.receive', 1, 1, b'', b''], told.append)
+    error = redis.exceptions.ConnectionError()
+    posted[0](error)
+    assert told == [error] * 3 and len(posted) == 1
+
+
 @pytest.mark.parametrize('is_clock_due', [False, True])
 def test_a_connection_to_redis_that_is_lost_while_a_server_writes_costs_one_frame(redis_url, reactor, is_clock_due):
     layer = RedisChannelLayer(hosts=[redis_url], prefix='writes:')

@@ -77,6 +77,8 @@ def test_the_signs_of_all_connections_are_one_update(connect):
             client.send({'type': 'NONSENSE'}), client.send('no JSON at all')
         assert not [query for query in context.captured_queries if 'UPDATE' in query['sql']]
     locks = connection.features.has_select_for_update
+    # MySQL is asked for its version, once.
+    connection.features.has_select_for_update_skip_locked
     assert statements() == ['SELECT'] + ['SELECT'] * locks + ['UPDATE']
     assert all(row(client).active and ago(seconds=5) < row(client).last_ping < timezone.now() for client in clients)
     assert statements() == []
@@ -191,6 +193,25 @@ def test_a_row_that_somebody_else_has_told_is_left_alone(connect):
     assert row(client).last_ping == before
 
 
+def test_the_next_frame_is_noted_by_what_the_row_says_of_the_one_that_another_process_had(connect, settings):
+    # A row that another worker had told ten seconds ago was told of no frame for ten seconds more.
+    settings.SOCKETS = {'LAST_PING_RESOLUTION': 15}
+    client = connect(Page)
+    silent(client), client.send({'type': 'NONSENSE'})
+    Socket.objects.update(last_ping=ago(seconds=9))
+    signs.write()
+    assert ago(seconds=10) < row(client).last_ping < ago(seconds=8)
+    memory = memories.get(client.name)
+    now = signs_of_life.time.monotonic()
+    assert not memory.is_due(now + 0.1, signs.resolution())
+    assert memory.is_due(now + 1.5, signs.resolution())
+    # Nor does one whose clock is ahead have it told late.
+    silent(client), client.send({'type': 'NONSENSE'})
+    Socket.objects.update(last_ping=ago(seconds=-60))
+    signs.write()
+    assert memory.is_due(signs_of_life.time.monotonic() + 10.1, signs.resolution())
+
+
 def test_signs_wait_while_the_database_is_away(connect, monkeypatch, caplog):
     client = connect(Page)
     silent(client), client.send({'type': 'NONSENSE'})
@@ -219,12 +240,73 @@ def test_a_deadlock_is_tried_again(connect, monkeypatch):
         tries.append(args)
         if len(tries) < 3:
             raise OperationalError('deadlock detected')
-        working(*args)
+        return working(*args)
 
     monkeypatch.setattr(signs_of_life, '_update', fail)
     silent(client), client.send({'type': 'NONSENSE'})
     signs.write()
     assert len(tries) == 3 and row(client).last_ping > ago(seconds=5)
+
+
+def test_those_who_spoke_at_different_times_are_not_written_as_if_at_the_first_of_them(connect):
+    # The database was away for a minute: who had spoken last was said to have been silent for all of it.
+    before, lately = connect(Page), connect(Page)
+    for client, seconds in (before, 60), (lately, 1):
+        silent(client), client.send({'type': 'NONSENSE'})
+        memories.get(client.name).heard -= seconds
+    signs.write()
+    assert ago(seconds=65) < row(before).last_ping < ago(seconds=59)
+    assert ago(seconds=5) < row(lately).last_ping < ago(seconds=1)
+
+
+def test_no_row_is_told_of_a_frame_that_another_connection_sends_while_they_are_written(connect, monkeypatch):
+    # The time of all was read when their turn came; by then the first of them might have spoken again.
+    monkeypatch.setattr(signs_of_life.databases, 'IN_ONE_QUERY', 2)
+    clients, working = [connect(Page) for _ in range(4)], signs_of_life._update
+    for place, client in enumerate(clients):
+        silent(client), client.send({'type': 'NONSENSE'})
+        memories.get(client.name).heard -= 4 - place / 10
+
+    def update(*args):
+        for client in clients[::2]:
+            memories.get(client.name).heard = signs_of_life.time.monotonic()
+        return working(*args)
+
+    monkeypatch.setattr(signs_of_life, '_update', update)
+    signs.write()
+    assert [row(client).last_ping < ago(seconds=3) for client in clients] == [True] * 4
+    assert Socket.objects.filter(last_ping__gt=ago(seconds=10)).count() == 4
+
+
+@pytest.mark.skipif(
+    'not connection.features.has_select_for_update_skip_locked', reason='This database cannot skip what is locked.'
+)
+def test_a_row_that_somebody_keeps_locked_holds_up_no_other(connect):
+    # All signs of a process waited for the end of one transaction, and their connections looked dead meanwhile.
+    clients, is_locked, over = [connect(Page) for _ in range(3)], threading.Event(), threading.Event()
+    for client in clients:
+        silent(client), client.send({'type': 'NONSENSE'})
+
+    def hold():
+        with transaction.atomic():
+            Socket.objects.filter(channel_name=clients[0].name).update(user_ip='203.0.113.9')
+            is_locked.set()
+            over.wait(20)
+        connections.close_all()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert is_locked.wait(5)
+    writer = threading.Thread(target=lambda: (signs.write(), connections.close_all()))
+    writer.start()
+    writer.join(5)
+    was_held_up = writer.is_alive()
+    waits = len(signs), signs._has_held, memories.get(clients[0].name).is_unwritten
+    over.set(), thread.join(), writer.join()
+    assert not was_held_up and waits == (1, True, True)
+    assert all(row(client).last_ping > ago(seconds=5) for client in clients[1:])
+    signs.write()
+    assert row(clients[0]).last_ping > ago(seconds=5) and len(signs) == 0 and not signs._has_held
 
 
 def test_without_a_resolution_each_frame_is_written_at_once(connect, settings):
@@ -234,9 +316,14 @@ def test_without_a_resolution_each_frame_is_written_at_once(connect, settings):
     assert row(client).last_ping > ago(seconds=5) and len(signs) == 0
 
 
-def test_what_waits_is_written_when_the_process_ends(connect):
+def test_what_waits_is_written_when_the_process_ends(connect, monkeypatch):
     client = connect(Page)
     silent(client), client.send({'type': 'NONSENSE'})
+    # A child that was forked has them as well, and its parent's connection to the database.
+    with monkeypatch.context() as child:
+        child.setattr(signs_of_life.os, 'getpid', lambda: 1)
+        signs._write_last()
+    assert len(signs) == 1
     signs._write_last()
     assert row(client).last_ping > ago(seconds=5)
 
@@ -284,11 +371,12 @@ def test_rows_that_others_write_in_another_order_are_all_written(connect):
         for _ in range(5):
             for client in clients:
                 silent_memory(client)
-            # Those that have lost five times wait for the next time.
-            for _ in range(10):
+            # Those that are locked, or have lost five times, wait for the next time.
+            for _ in range(100):
                 signs._try_to_write()
                 if not len(signs):
                     break
+                over.wait(0.01)
             assert len(signs) == 0
     finally:
         over.set()

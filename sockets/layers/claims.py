@@ -1,7 +1,6 @@
 """The frames that this process has: until one is done, no worker gets the next one of its connection."""
 
 import collections
-import contextlib
 import logging
 import os
 import threading
@@ -27,6 +26,8 @@ class Claim:
         self.token = token
         self.entry = entry
         self.is_done = False
+        # Whether it could not be given back, and is not begun either.
+        self.is_stranded = False
         self.thread = threading.current_thread()
 
 
@@ -45,8 +46,14 @@ class Hand:
         # When it took its last ones, when it began the one that it handles, and what a frame takes, in seconds.
         self.since = self.began = 0
         self.mean = START
-        # Whether it has had several since it last asked Redis.
+        # Whether it has had several since it last asked Redis, of which one may still wait for another.
         self.has_several = False
+
+    def rest(self, since):
+        """Note that nothing waits for the frame that it handles, if that has begun before ``since`` and was the last."""
+        with self.lock:
+            if not self.taken and self.began < since:
+                self.has_several = False
 
 
 def _by_shard(claims):
@@ -64,6 +71,7 @@ class Claims:
         self.lease = lease
         self.kept = kept
         self.held = set()
+        self._pid = os.getpid()
         # Claims that are done and that Redis has yet to be told of.
         self._unended = collections.deque()
         self._renewed = 0
@@ -75,6 +83,8 @@ class Claims:
         hand = getattr(self._thread, 'hand', None)
         if hand is None or hand.pid != os.getpid():
             # A process that was forked has nothing of its parent's.
+            if self._pid != os.getpid():
+                self._pid, self.held, self._unended = os.getpid(), set(), collections.deque()
             hand = self._thread.hand = Hand()
         return hand
 
@@ -91,9 +101,10 @@ class Claims:
         hand = self.hand
         claims = [Claim(index, connection, token, entry) for entry, connection in zip(reply[::2], reply[1::2])]
         self.held.update(claims)
-        hand.since = time.monotonic()
-        hand.has_several = len(claims) > 1
-        hand.taken.extend(claims)
+        with hand.lock:
+            hand.since = hand.began = time.monotonic()
+            hand.has_several = len(claims) > 1
+            hand.taken.extend(claims)
         return self.begin()
 
     def begin(self):
@@ -156,17 +167,19 @@ class Claims:
         self._give_back(claims)
 
     def _give_back(self, claims):
-        self.held.difference_update(claims)
         for index, here in _by_shard(claims):
             parts = [part for claim in here for part in (claim.connection, claim.token, claim.entry)]
             try:
                 lost = self.ring.run('give_back', index, [self.kept, *parts])
             except redis.exceptions.RedisError as error:
-                logger.error('Lost %d frames that could not be given back to Redis: %s', len(here), error)
-                self.end_later(here)
+                if not here[0].is_stranded:
+                    logger.error('%d frames wait to be given back to Redis: %s', len(here), error)
+                for claim in here:
+                    claim.is_stranded = True
             else:
+                self.held.difference_update(here)
                 if lost:
-                    logger.error('Lost %d frames: this process stood still for too long', lost)
+                    logger.error('Lost %d frames: this process stood still for too long, or Redis was away', lost)
 
     def renew(self):
         """Renew, each third of a lease, the claims of the threads of this process."""
@@ -178,13 +191,17 @@ class Claims:
             at_work = [
                 part for claim in list(self.held) if claim.index == index for part in (claim.connection, claim.token)
             ]
-            with contextlib.suppress(*AWAY):
+            try:
                 if at_work:
                     self.ring.run('renew', index, [int(self.lease * 1000), *at_work])
+            except redis.exceptions.RedisError as error:
+                # One that is away or full must not end the claims on the others.
+                if not isinstance(error, AWAY):
+                    self.ring.shards[index].refused(error)
 
     def clean_up(self):
-        """End the claims of threads that died, and those that Redis could not be told of."""
-        left = [claim for claim in list(self.held) if not claim.thread.is_alive()]
+        """End the claims of threads that died, and give back and end what Redis could not be told of."""
+        left = [claim for claim in list(self.held) if claim.is_stranded or not claim.thread.is_alive()]
         self._give_back([claim for claim in left if claim.entry is not None])
         for claim in left:
             if claim.entry is None and not claim.is_done:
@@ -199,6 +216,9 @@ class Claims:
     def end_all(self):
         """End the claims of a process that ends cleanly and asks for no more."""
         self.ring.let_go()
+        if self._pid != os.getpid():
+            # They are of the process that this one was forked from.
+            return
         held = list(self.held)
         self._give_back([claim for claim in held if claim.entry is not None])
         self.end([claim for claim in held if claim.entry is None] + list(self._unended))

@@ -27,8 +27,8 @@ class Pipe:
         self.shard = shard
         self.connection = shard.connect()
         self.waiting = collections.deque()
-        # Scripts that go out with the next command: names, functions that make their arguments, and deadlines; and since
-        # when the first of them waits.
+        # Scripts that go out with the next command: names, functions that make their arguments, deadlines, and callbacks;
+        # and since when the first of them waits.
         self.held = []
         self.held_since = 0
         # Another thread may send what is held.
@@ -53,15 +53,14 @@ class Pipe:
 
     def hold(self, name, make_args, on_reply):
         """Run a script together with the next command; ``on_reply`` gets its reply, or an exception. ``make_args()`` is
-        called when it is sent.
+        called when it is sent; if it raises, the script is not run.
         """
         with self.lock:
             if not self.shard.clock.is_known():
                 self.shard.clock.set(self._ask('TIME'))
-            self.waiting.append(on_reply)
             if not self.held:
                 self.held_since = time.monotonic()
-            self.held.append((name, make_args, self.shard.deadline()))
+            self.held.append((name, make_args, self.shard.deadline(), on_reply))
 
     def let_go(self):
         """Send what is held without another command."""
@@ -92,11 +91,14 @@ class Pipe:
     def _let_go(self):
         if self.held:
             # With their texts: nobody reads the answer that Redis does not know the script.
-            self.connection.send_packed_command([b''.join(self._take_held('EVAL', 1))])
+            held = self._take_held('EVAL', 1)
+            if held:
+                self.connection.send_packed_command([b''.join(held)])
 
     def _fail(self, error):
         self.connection.disconnect()
-        self.held = []
+        held, self.held = self.held, []
+        self.waiting.extend(on_reply for *_, on_reply in held)
         while self.waiting:
             self.waiting.popleft()(error)
 
@@ -123,11 +125,16 @@ class Pipe:
     def _take_held(self, command, part):
         """Return what is held, packed, and hold it no more; ``part`` of a script is its digest (0) or its text (1)."""
         held, self.held = self.held, []
-        return [
-            packed
-            for name, make_args, deadline in held
-            for packed in self.connection.pack_command(command, SCRIPTS[name][part], 0, *make_args(), deadline)
-        ]
+        packed = []
+        for name, make_args, deadline, on_reply in held:
+            try:
+                packed += self.connection.pack_command(command, SCRIPTS[name][part], 0, *make_args(), deadline)
+            except Exception as error:
+                # It is that of a message which cannot be encoded, and none of whoever sends something behind it.
+                on_reply(error)
+            else:
+                self.waiting.append(on_reply)
+        return packed
 
     def _reply(self):
         try:

@@ -11,6 +11,8 @@ from .errors import AWAY, Late, explained
 
 logger = logging.getLogger('sockets')
 
+_WORTH_ANOTHER_TRY = (*AWAY, Late, redis.exceptions.NoScriptError)
+
 
 class _Answers:
     """Last messages for connections of one server that go to Redis in one entry."""
@@ -81,8 +83,9 @@ class LastMessages:
             try:
                 if not isinstance(reply, Exception):
                     raise BaseChannelLayer.ChannelFull(channel)
-                if not isinstance(reply, (*AWAY, Late, redis.exceptions.NoScriptError)):
+                if isinstance(reply, redis.exceptions.RedisError) and not isinstance(reply, _WORTH_ANOTHER_TRY):
                     raise explained(reply)
+                # One that cannot be encoded has cost those that were to go with it.
                 self.send(channel, message)
             except Exception as error:
                 try:

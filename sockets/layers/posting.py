@@ -78,19 +78,33 @@ class Poster:
 
         def on_replies(replies):
             self.in_flight = 0
-            failed = isinstance(replies, AWAY)
-            if failed:
-                # What came after a frame that is lost must not be handled.
-                frames.extend(self.frames)
-                self.frames = []
-            elif self.frames:
-                self._post_frames(first)
             if isinstance(replies, Exception):
                 replies = [replies] * len(frames)
+            lost = {
+                args[0]: reply for (args, _), reply in zip(frames, replies) if reply and not isinstance(reply, bytes)
+            }
+            behind = self._take_behind(lost, isinstance(replies[0], AWAY)) if lost else ()
+            if self.frames:
+                self._post_frames(first)
             for (_, on_reply), reply in zip(frames, replies):
                 self._tell(on_reply, reply)
+            for args, on_reply in behind:
+                self._tell(on_reply, lost.get(args[0], replies[0]))
 
         self.post('put_frames', [*first, *(part for args, _ in frames for part in args)], on_replies)
+
+    def _take_behind(self, lost, is_away):
+        """Return the frames that wait behind one of their connection that is ``lost``, or all, and wait for them no more.
+
+        They must not be handled, though there may be room for them by now.
+        """
+        behind, waiting = [], []
+        for frame in self.frames:
+            args, _ = frame
+            is_behind = is_away or args[0] in lost and args[1] == 'websocket.receive'
+            (behind if is_behind else waiting).append(frame)
+        self.frames = waiting
+        return behind
 
     def fail(self, error):
         """Call all that wait for a reply with ``error``. It is not known whether Redis has run their scripts."""

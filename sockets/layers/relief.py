@@ -51,6 +51,8 @@ class Relief:
             if hand.taken and hand.since < since:
                 self.claims.give_back(hand)
         self.ring.send_held(since)
+        for hand in hands:
+            hand.rest(since)
 
 
 def _run(relief, is_needed):

@@ -51,12 +51,12 @@ def _run(upkeep):
         if alive is None:
             return
         wait = min(HEARTBEAT_EVERY, alive.lease / 3)
-        try:
-            for job in alive.jobs:
+        for job in alive.jobs:
+            try:
                 job()
-        except Exception:
-            # Go on: without heartbeats, this process would be found dead.
-            logger.exception('Could not renew the leases')
+            except Exception:
+                # Go on: without heartbeats, this process would be found dead, and without the others, its frames lost.
+                logger.exception('Could not renew the leases')
         # A local name keeps its object alive.
         del alive
         job = None
