@@ -35,19 +35,20 @@ def count_queries():
 
 def __getattr__(name):
     if name == 'routing':
-        from sockets import RoutedSocketHandler
+        from sockets import SocketRouter
         from sockets.routing import route_class
 
         if 'COUNT' in os.environ:
             count_queries()
 
-        class Following(RoutedSocketHandler):
-            routes = (
-                *RoutedSocketHandler.routes,
-                ('FOLLOW', lambda socket, content: [socket.follow(each) for each in content['names']] and None),
-            )
+        socket = SocketRouter()
+
+        @socket.connect
+        def on_open(socket, names):
+            for each in names.split('.'):
+                socket.follow(each)
 
         # Asked for more than once.
-        globals()[name] = [route_class(Following, path=r'^/streams/$')]
+        globals()[name] = [route_class(socket.Handler, path=r'^/streams/(?P<names>[\w.]+)/$')]
         return globals()[name]
     raise AttributeError(name)

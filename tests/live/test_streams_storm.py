@@ -10,11 +10,11 @@ import pytest
 
 from .. import servers as programs
 from . import fleet
-from .stream_clients import Client
+from .stream_follower import Follower
 
 pytestmark = pytest.mark.timed
 
-NAME = 'stream:5'
+NAME = 'stream5'
 # For manage.py shell, in which a comprehension does not see what was imported.
 SEND = """
 from sockets.streams import Stream
@@ -64,23 +64,36 @@ async def until(condition, seconds):
         await asyncio.sleep(0.1)
 
 
+async def stay(site, client):
+    """Have ``client`` be connected, and come back whenever its connection ends."""
+    await asyncio.sleep(client.dice.random() * 2)
+    while True:
+        try:
+            await client.stay(site.port, lambda: False)
+        except (fleet.Refused, OSError, asyncio.TimeoutError):
+            pass
+        for following in client.streams.values():
+            following.is_greeted = False
+        await asyncio.sleep(0.3 + client.dice.random() * 0.5)
+
+
 async def storm(site, count):
     """Have the server die under so many clients, twice: they miss nothing, and then 50 messages."""
     loop = asyncio.get_event_loop()
     await loop.run_in_executor(None, site.send, 3, 100)
-    clients = [Client(n, [NAME]) for n in range(count)]
-    tasks = [asyncio.ensure_future(client.run([site.port], lambda: True)) for client in clients]
+    clients = [Follower(n, [NAME]) for n in range(count)]
+    tasks = [asyncio.ensure_future(stay(site, client)) for client in clients]
     streams = [client.streams[NAME] for client in clients]
     found = []
     try:
-        await until(lambda: all(stream.is_told for stream in streams), 60)
+        await until(lambda: all(stream.is_greeted for stream in streams), 60)
         for missed in (0, 50):
             site.server.stop(signal.SIGKILL)
             if missed:
                 await loop.run_in_executor(None, site.send, missed, 100)
             start = time.monotonic()
             await loop.run_in_executor(None, site.start)
-            await until(lambda: all(each.is_told and each.offset == 3 + missed for each in streams), 60)
+            await until(lambda: all(each.is_greeted and each.offset == 3 + missed for each in streams), 60)
             seconds = time.monotonic() - start
             await asyncio.sleep(0.5)
             found.append((seconds, *site.queries(start)))
@@ -88,8 +101,8 @@ async def storm(site, count):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    assert not any(client.faults or client.lost for client in clients)
-    assert all([at for at, _ in stream.parts[-1][1]] == list(range(4, 54)) for stream in streams)
+    assert not any(client.errors for client in clients) and not any(stream.lost for stream in streams)
+    assert all([offset for _, offset, _ in stream.given] == list(range(4, 54)) for stream in streams)
     return found
 
 
@@ -118,21 +131,21 @@ def test_a_storm_of_a_thousand_costs_no_more(make_site):
 @pytest.mark.parametrize('has_redis', [False, True])
 def test_who_has_missed_300_messages_of_a_megabyte_gets_them_part_by_part(make_site, request, has_redis):
     site = make_site(request.getfixturevalue('redis') if has_redis else None)
-    client = Client(1, [NAME])
+    client = Follower(1, [NAME])
     stream = client.streams[NAME]
 
     async def come_back():
         site.send(300, 1024 * 1024)
         begun = time.monotonic()
         stream.begin('', 0)
-        task = asyncio.ensure_future(client.run([site.port], lambda: True))
+        task = asyncio.ensure_future(stay(site, client))
         await until(lambda: stream.offset == 300, 100)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return time.monotonic() - begun
 
     seconds = asyncio.run(come_back())
-    print(f'\n300 MiB in {client.counts["gaps filled"]} parts, in {seconds:.1f} s')
-    assert stream.parts == [(0, [(n + 1, str(n)) for n in range(300)])]
-    assert client.counts['connections'] == 1 and not client.lost and not client.faults
-    assert client.counts['gaps filled'] == 300
+    print(f'\n300 MiB in {client.counts["resumed"]} parts, in {seconds:.1f} s')
+    assert [(offset, content['id']) for _, offset, content in stream.given] == [(n + 1, str(n)) for n in range(300)]
+    assert client.counts['connects'] == 1 and not stream.lost and not client.errors
+    assert client.counts['resumed'] == 300
