@@ -63,11 +63,11 @@ class FrameWorker(Worker):
         self._around = Around(consumer_started, environ={}), Around(consumer_finished)
         # Frames that have come meanwhile would wait for all of a line.
         opens = set(self.only_channels or ()) == {CONNECT}
-        line, connects = adapted(layer).line, Routes(layer, CONNECT)
+        line, find = adapted(layer).line, functools.partial(self._find, Routes(layer, CONNECT))
         while not self.termed:
             if opens and line:
                 # Somebody else's, whose functions take long, or whose thread hangs.
-                line.work_off(self)
+                line.work_off(self, find)
             self.in_job = False
             channel, content = receive(channels, block=True)
             self.in_job = True
@@ -82,7 +82,7 @@ class FrameWorker(Worker):
                 handler = self._handler(*found, channel, content)
                 self.serve(handler, channel, content, _receive, handler, content)
             elif opens and channel == CONNECT and is_quick:
-                line.open(self, content, functools.partial(self._find, connects))
+                line.open(self, content, find)
             else:
                 self.handle(channel, content)
 
