@@ -19,14 +19,17 @@ logger = logging.getLogger('sockets')
 _LOOKS = 3
 
 
-def disconnect(handler, code):
-    """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there."""
+def disconnect(handler, code, is_discarded=False):
+    """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there.
+
+    Of a handler that ``is_discarded`` after that, nobody asks what the row was.
+    """
     from django.db import Error
 
     handler._identity = Identity(handler._connection, memories.get(handler.channel_name))
     attempt(handler, handler._connection.left, handler)
     try:
-        if not _end_quietly(handler, code):
+        if not (is_discarded and _end_quietly(handler, code)):
             _find_and_end(handler, code)
     except Error as error:
         logger.error(
