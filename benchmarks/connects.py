@@ -26,7 +26,10 @@ PARTICIPANTS = [
 
 
 def measure(site, door, programs, postgres, args):
-    """Return what a round of one server was: connects a second, and the processor time of each, in microseconds."""
+    """Return what a round of one server was: connects a second, and the processor time of each, in microseconds.
+
+    ``visit`` is what PostgreSQL needs for a connection that comes and goes.
+    """
     site.programs = programs
     server, database = site.cpu_seconds(), postgres()
     with door.client('echo', args.connections, 1, at_once=args.at_once) as client:
@@ -37,7 +40,7 @@ def measure(site, door, programs, postgres, args):
         }
     # They leave.
     site.settle()
-    return result
+    return dict(result, visit=(postgres() - database) / args.connections * 1e6)
 
 
 def postgres_seconds(site):
@@ -87,7 +90,7 @@ def main():
             for name in list(doors)[:: 1 if number % 2 else -1]:
                 results.setdefault(name, []).append(measure(site, *doors[name], postgres, args))
     figures.print_table(
-        ['', 'connects/s', 'interval', 'of the peer', 'interval', 'CPU, us', 'of PostgreSQL, us'],
+        ['', 'connects/s', 'interval', 'of the peer', 'interval', 'CPU, us', 'of PostgreSQL, us', 'until it has left'],
         [row(name, rounds, results.get(PEER)) for name, rounds in results.items()],
     )
     figures.save(args, results, draw)
@@ -103,6 +106,7 @@ def row(name, rounds, peer):
         *(_ratio([result['rate'] for result in peer], rates) if peer else '--'),
         f'{figures.median(rounds, "server"):.0f}',
         f'{figures.median(rounds, "database"):.0f}',
+        f'{figures.median(rounds, "visit"):.0f}',
     ]
 
 

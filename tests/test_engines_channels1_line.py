@@ -70,8 +70,9 @@ def people(names, django_user_model):
 def worker(layer):
     """Return a function that has a worker for connects open those that wait, and returns what it has asked the database."""
 
+    until_empty = UntilEmpty(channel_layers[conf.CHANNEL_LAYER])
+
     def work(pace=0.0001):
-        until_empty = UntilEmpty(channel_layers[conf.CHANNEL_LAYER])
         adapted(until_empty).line.pace = pace
         frame_worker = FrameWorker(until_empty, signal_handlers=False, only_channels=[CONNECT])
         with CaptureQueriesContext(connection) as context, pytest.raises(Empty):
@@ -320,6 +321,28 @@ def test_the_more_time_they_take_the_fewer_are_taken_together(layer, worker, peo
     # After three, it is known that they are quick.
     assert 2 <= count(queries, 'INSERT') <= 4
     assert Socket.objects.count() == len(clients)
+
+
+@pytest.mark.parametrize('number', range(3))
+def test_whatever_raises_in_the_middle_ends_the_claim_of_its_own_connection(
+    layer, worker, people, names, monkeypatch, number
+):
+    find, calls = FrameWorker._find, []
+
+    def failing(*args):
+        calls.append(args)
+        if len(calls) == number + 1:
+            raise ValueError('a routing that nobody can match')
+        return find(*args)
+
+    monkeypatch.setattr(FrameWorker, '_find', failing)
+    clients = [asks(key) for key in people[:3]]
+    with pytest.raises(ValueError):
+        worker()
+    # The thread starts again.
+    worker()
+    left = [name for n, name in enumerate(names[:3]) if n != number]
+    assert View.ran == left and [layer.is_idle(client.name) for client in clients] == [True] * 3
 
 
 def test_in_a_transaction_of_a_test_a_failure_leaves_it_usable(layer, worker, people, monkeypatch):

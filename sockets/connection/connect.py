@@ -182,7 +182,7 @@ def _write_row(handler, make_row, insertion):
         logger.warning('Refused a websocket to %.100r: %s', handler._connection.path, error)
         raise engine.current().denied() from error
     identity = handler._identity
-    identity.row = row
+    identity.row, identity.memory.row = row, row.pk
     identity.memory.until = row.authenticated_until and row.authenticated_until.timestamp()
     identity.memory.is_due(time.monotonic(), conf.LAST_PING_RESOLUTION)
     signals.announce(signals.socket_connected, sender=type(handler), socket=row)

@@ -7,9 +7,9 @@ from django.utils import timezone
 
 from .. import callbacks, engine, messages, signals
 from ..execution import thread_state
-from . import signs_of_life, timing
+from . import identity_cache, signs_of_life, timing
 from .attempts import attempt
-from .calls import call
+from .calls import call, runs_at_the_end
 from .identity import Identity
 from .memory import memories
 
@@ -19,14 +19,18 @@ logger = logging.getLogger('sockets')
 _LOOKS = 3
 
 
-def disconnect(handler, code):
-    """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there."""
+def disconnect(handler, code, is_discarded=False):
+    """Handle the end of the connection of ``handler``, of which the client or the server has said that it is there.
+
+    Of a handler that ``is_discarded`` after that, nobody asks what the row was.
+    """
     from django.db import Error
 
     handler._identity = Identity(handler._connection, memories.get(handler.channel_name))
     attempt(handler, handler._connection.left, handler)
     try:
-        _find_and_end(handler, code)
+        if not (is_discarded and _end_quietly(handler, code)):
+            _find_and_end(handler, code)
     except Error as error:
         logger.error(
             'The database could not be told that %s has ended, and will be told again: %s', handler.channel_name, error
@@ -71,6 +75,33 @@ def remove_row(handler, row, code):
     """Delete the ``row`` of a connection that is not to be, if nobody else has."""
     if row.remove():
         _announce_end(handler, row, code, None)
+
+
+def _end_quietly(handler, code):
+    """Remove the row of ``handler`` without reading it, if nothing is to run or to be told at its end; return whether that
+    was done.
+    """
+    memory, cls = memories.get(handler.channel_name), type(handler)
+    if (
+        memory.row is None
+        or code not in messages.ORDINARY_ENDS
+        or runs_at_the_end(cls)
+        or cls.arrived_functions
+        or cls.left_functions
+        or signals.socket_disconnected.has_listeners(cls)
+    ):
+        return False
+    from ..models import Membership, Socket
+
+    rows = Socket.objects.on_primary().filter(pk=memory.row, channel_name=handler.channel_name, has_arrived=None)
+    if not rows._raw_delete(rows.db):
+        # Its functions were others when it was opened, or it has gone.
+        return False
+    identity_cache.cache.drop_written([(Socket._meta.label, memory.row)], rows.db)
+    memories.forget(handler.channel_name)
+    rooms = Membership.objects.using(rows.db).filter(socket=memory.row)
+    rooms._raw_delete(rooms.db)
+    return True
 
 
 def _find_and_end(handler, code, looks=0):

@@ -18,6 +18,7 @@ class Memory:
         'user',
         'identity',
         'session_key',
+        'row',
         'until',
         'follows',
         'is_served_here',
@@ -42,6 +43,8 @@ class Memory:
         # row says it.
         self.identity = None
         self.session_key = None
+        # The primary key of its row, where this process has made it.
+        self.row = None
         # Until when its authentication holds, a time of time.time(), as far as is known here.
         self.until = None
         # The keys of memberships of streams that it surely follows, where this process handles all of its frames. The table

@@ -13,7 +13,7 @@ from channels.worker import Worker
 from django.db import close_old_connections
 from django.dispatch.dispatcher import _make_id
 
-from ...connection import frame, timing
+from ...connection import disconnect, frame, timing
 from ...execution import steps, thread_state
 from .channel_layer import adapted
 from .connection import Connection
@@ -24,13 +24,14 @@ from .routing import is_consumer_of_ours
 logger = logging.getLogger('django.channels')
 
 RECEIVE = 'websocket.receive'
+DISCONNECT = 'websocket.disconnect'
 
 # How many paths a worker remembers the consumers of, and how long one may be.
 MOST_PATHS, LONGEST_PATH = 1000, 200
 
 # What a class does not override if its frames take the shorter way, and what it does not ask for.
 _METHODS = '__init__', '__new__', 'dispatch', 'get_handler', 'method_mapping'
-_METHOD = {RECEIVE: 'raw_receive', CONNECT: 'raw_connect'}
+_METHOD = {RECEIVE: 'raw_receive', CONNECT: 'raw_connect', DISCONNECT: 'raw_disconnect'}
 _REQUESTS = 'channel_session', 'channel_session_user', 'http_user', 'http_user_and_session', 'strict_ordering'
 
 # The receivers of Channels' signals around each message that are there anyway. Django's way to call them takes longer
@@ -59,15 +60,16 @@ class FrameWorker(Worker):
         layer = self.channel_layer
         channels = self.apply_channel_filters(layer.router.channels)
         logger.info('Listening on channels %s', ', '.join(sorted(channels)))
-        routes, receive = Routes(layer, RECEIVE), layer.receive_many
+        ways = {RECEIVE: (Routes(layer, RECEIVE), _receive), DISCONNECT: (Routes(layer, DISCONNECT), _disconnect)}
+        receive = layer.receive_many
         self._around = Around(consumer_started, environ={}), Around(consumer_finished)
         # Frames that have come meanwhile would wait for all of a line.
         opens = set(self.only_channels or ()) == {CONNECT}
-        line, connects = adapted(layer).line, Routes(layer, CONNECT)
+        line, find = adapted(layer).line, functools.partial(self._find, Routes(layer, CONNECT))
         while not self.termed:
             if opens and line:
                 # Somebody else's, whose functions take long, or whose thread hangs.
-                line.work_off(self)
+                line.work_off(self, find)
             self.in_job = False
             channel, content = receive(channels, block=True)
             self.in_job = True
@@ -76,13 +78,14 @@ class FrameWorker(Worker):
                 time.sleep(AT_ONCE if opens and line else 0.01)
                 continue
             found, is_quick = None, self.callback is None and not logger.isEnabledFor(logging.DEBUG)
-            if channel == RECEIVE and is_quick:
+            if is_quick and channel in ways:
+                routes, function = ways[channel]
                 found = routes.find(content)
             if found is not None:
                 handler = self._handler(*found, channel, content)
-                self.serve(handler, channel, content, _receive, handler, content)
+                self.serve(handler, channel, content, function, handler, content)
             elif opens and channel == CONNECT and is_quick:
-                line.open(self, content, functools.partial(self._find, connects))
+                line.open(self, content, find)
             else:
                 self.handle(channel, content)
 
@@ -161,6 +164,10 @@ class FrameWorker(Worker):
 
 def _receive(handler, content):
     steps.run(frame.receive(handler, content.get('text'), content.get('bytes')))
+
+
+def _disconnect(handler, content):
+    disconnect.disconnect(handler, content.get('code'), is_discarded=True)
 
 
 class Around:

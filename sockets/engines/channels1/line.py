@@ -17,9 +17,7 @@ AT_ONCE = 0.05
 
 
 class Arrival:
-    """One of them: the message, the claim on it, the handler, and the steps that are left. No ``handler`` leaves it to
-    Channels.
-    """
+    """One of them: the message, the claim on it, the handler, which is found when its turn comes, and the steps that are left."""
 
     __slots__ = ('content', 'claim', 'handler', 'work', 'insertion')
 
@@ -55,10 +53,10 @@ class Line:
         others = self.connects.take(share - 1) if self.connects and share > 1 and handler is not None else ()
         if others:
             self.taken.append(Arrival(content, self.connects.hold(), handler))
-            self.taken.extend([Arrival(content, claim, find(content)) for content, claim in others])
+            self.taken.extend([Arrival(content, claim, None) for content, claim in others])
             # Should their functions be slow.
             self.connects.nudge()
-            self.work_off(worker)
+            self.work_off(worker, find)
         elif handler is None:
             worker.handle(CONNECT, content)
         else:
@@ -68,12 +66,12 @@ class Line:
         if others:
             self.connects.note(seconds, count)
 
-    def work_off(self, worker):
+    def work_off(self, worker, find):
         """Open, on the thread of ``worker``, what is in this line, until nothing is left."""
         while True:
             arrival = _first(self.taken)
             if arrival is not None:
-                self._begin(worker, arrival)
+                self._begin(worker, arrival, find)
             elif self.identified:
                 self._insert(worker)
             else:
@@ -87,45 +85,50 @@ class Line:
         found = [arrival.content for arrival in list(self.taken)[:count]]
         return found + list(self.adapter.waiting_connects(count - len(found)) if len(found) < count else ())
 
-    def _begin(self, worker, arrival):
-        if arrival.handler is None:
-            worker.handle(CONNECT, arrival.content)
-            return self._end(arrival)
-        arrival.handler._connection.gathered = self.gathered
-        arrival.work = connect.connect(arrival.handler)
-        self._advance(worker, arrival)
+    def _begin(self, worker, arrival, find):
+        try:
+            arrival.handler = arrival.handler or find(arrival.content)
+            if arrival.handler is None:
+                worker.handle(CONNECT, arrival.content)
+        finally:
+            if arrival.handler is None:
+                self._end(arrival)
+        if arrival.handler is not None:
+            arrival.handler._connection.gathered = self.gathered
+            arrival.work = connect.connect(arrival.handler)
+            self._advance(worker, arrival)
 
     def _advance(self, worker, arrival):
         """Take the steps of ``arrival`` until its row is to be inserted, or to the end."""
-        step = worker.serve(arrival.handler, CONNECT, arrival.content, steps.advance, arrival.work, insertion.Insertion)
-        while step is insertion.OTHERS:
-            self._insert(worker)
-            step = worker.serve(
-                arrival.handler, CONNECT, arrival.content, steps.advance, arrival.work, insertion.Insertion
-            )
-        if step is None:
-            return self._end(arrival)
-        arrival.insertion = step
-        self.gathered.append(step)
-        self.identified.append(arrival)
+        args = arrival.handler, CONNECT, arrival.content, steps.advance, arrival.work, insertion.Insertion
+        step = None
+        try:
+            step = worker.serve(*args)
+            while step is insertion.OTHERS:
+                self._insert(worker)
+                step = worker.serve(*args)
+        finally:
+            if step is None:
+                self._end(arrival)
+        if step is not None:
+            arrival.insertion = step
+            self.gathered.append(step)
+            self.identified.append(arrival)
 
     def _insert(self, worker):
         """Insert the rows of those that are identified, and are still there."""
-        self.gathered, arrivals = [], []
-        for arrival in iter(lambda: _first(self.identified), None):
-            arrivals.append(arrival)
-        there = set(self.connects.still_there([arrival.content['reply_channel'] for arrival in arrivals]))
+        self.gathered, arrivals = [], list(iter(lambda: _first(self.identified), None))
+        try:
+            there = set(self.connects.still_there([arrival.content['reply_channel'] for arrival in arrivals]))
+        except BaseException:
+            self.identified.extend(arrivals)
+            raise
         gone = [arrival for arrival in arrivals if arrival.content['reply_channel'] not in there]
         arrivals = [arrival for arrival in arrivals if arrival.content['reply_channel'] in there]
         try:
             if arrivals:
-                worker.serve(
-                    arrivals[0].handler,
-                    CONNECT,
-                    arrivals[0].content,
-                    insertion.insert,
-                    [arrival.insertion for arrival in arrivals],
-                )
+                first, insertions = arrivals[0], [arrival.insertion for arrival in arrivals]
+                worker.serve(first.handler, CONNECT, first.content, insertion.insert, insertions)
         finally:
             self.ready.extend(arrivals)
             for arrival in gone:

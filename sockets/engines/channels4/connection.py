@@ -164,7 +164,7 @@ class Connection(Ended):
 
     def _end(self):
         handler = self.handler(self, Message('websocket.disconnect', {'code': self.code}, self))
-        steps.on_thread(handler, self.scope.get('root_path'), disconnect.disconnect, handler, self.code)
+        steps.on_thread(handler, self.scope.get('root_path'), disconnect.disconnect, handler, self.code, True)
 
     def waiting(self, count):
         return self.server.connects.first(count)

@@ -201,7 +201,7 @@ class Served(Ended):
     def end(self, code):
         """Handle the end of the connection."""
         handler = self.handler(self, Message('websocket.disconnect', {'code': code}, self))
-        on_thread(handler, self.scope.get('root_path'), disconnect.disconnect, handler, code)
+        on_thread(handler, self.scope.get('root_path'), disconnect.disconnect, handler, code, True)
 
 
 def _run(coroutine):
