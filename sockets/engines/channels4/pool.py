@@ -47,13 +47,22 @@ class Pool:
     def submit(self, function, *args):
         """Have a thread call ``function``; return a future of its result. On the loop's thread."""
         future = self.loop.create_future()
-        self._jobs.append((time.monotonic(), future, function, args))
+        self._add(future, None, function, args)
+        return future
+
+    def call(self, then, function, *args):
+        """Have a thread call ``function(*args)``, and the loop call ``then`` with what it returns, or the exception that it
+        raises, and ``args``. On the loop's thread.
+        """
+        self._add(None, then, function, args)
+
+    def _add(self, future, then, function, args):
+        self._jobs.append((time.monotonic(), future, then, function, args))
         if len(self._idle) == len(self.threads) - self._lent:
             self._wake()
         elif not self._is_relief_due:
             self._is_relief_due = True
             self.loop.call_later(PATIENCE, self._relieve)
-        return future
 
     @property
     def waiting(self):
@@ -150,7 +159,7 @@ class Pool:
         coroutines.run_by(self._await)
         while not thread.is_replaced:
             try:
-                _, future, function, args = jobs.popleft()
+                _, future, then, function, args = jobs.popleft()
             except IndexError:
                 if self._is_stopped:
                     return
@@ -173,9 +182,9 @@ class Pool:
             except BaseException as error:
                 outcome = error
             thread_state.end_transactions()
-            done.append((future, outcome, None))
+            done.append((future, outcome, None) if then is None else (None, then, (outcome, *args)))
             # What the job held is not held until the next one.
-            function = args = outcome = future = None
+            function = args = outcome = future = then = None
             try:
                 self._drain_soon()
             except RuntimeError:
