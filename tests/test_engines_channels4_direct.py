@@ -1,9 +1,11 @@
 """Frames on Channels 4 that are handled where a server lays them down, without the task of their connection."""
 
 import asyncio
+import gc
 import json
 import sys
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -17,11 +19,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 class Handler(RoutedSocketHandler):
     released = None
+    held = []
     tasks = []
     cancelled = []
     ended = []
 
     async def answer(self, content):
+        self.held.append(weakref.ref(self))
         self.tasks.append(asyncio.current_task())
         return {'type': 'DONE', 'n': content['n']}
 
@@ -47,6 +51,7 @@ class Handler(RoutedSocketHandler):
         raise KeyError(content['n'])
 
     def block(self, content):
+        self.held.append(weakref.ref(self))
         if self.released is not None:
             self.released.wait(10)
         return {'type': 'DONE', 'n': content['n']}
@@ -152,7 +157,7 @@ def run(request):
         await client.open()
         await scenario(client)
 
-    for kept in (Handler.tasks, Handler.cancelled, Handler.ended):
+    for kept in (Handler.held, Handler.tasks, Handler.cancelled, Handler.ended):
         kept.clear()
     Handler.released = None
     return lambda scenario: asyncio.run(asyncio.wait_for(talk(scenario), 30))
@@ -211,6 +216,23 @@ def test_frames_behind_one_on_a_thread_wake_no_task(run, woken):
         Handler.released.set()
         assert await client.answers(4) == [0, 1, 2, 3]
         assert not woken
+        await client.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize('type', ['ASYNC', 'SYNC'])
+def test_nothing_of_a_frame_is_held_once_it_has_been_handled(run, type):
+    async def scenario(client):
+        gc.disable()
+        try:
+            client.frames(type)
+            await client.answers(1)
+            await client.until(lambda: client.incoming.is_free)
+            await asyncio.sleep(0.05)
+            assert [handler() for handler in Handler.held] == [None]
+        finally:
+            gc.enable()
         await client.close()
 
     run(scenario)
