@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from sockets.engines.channels4 import admission, connection, server
+from sockets.engines.channels4 import admission, connection, frames, server
 from sockets.engines.channels4.outgoing import Outgoing
 
 from .loops import run
@@ -72,9 +72,9 @@ def test_nothing_of_a_frame_is_held_while_its_connection_is_idle(monkeypatch):
     async def take(work, handler, connection, pool, left):
         pass
 
-    monkeypatch.setattr(connection.steps, 'take', take)
+    monkeypatch.setattr(frames.steps, 'take', take)
     monkeypatch.setattr(admission.connect, 'connect', lambda handler: None)
-    monkeypatch.setattr(connection.frame, 'receive', lambda handler, text, data: None)
+    monkeypatch.setattr(frames.frame, 'receive', lambda handler, text, data: None)
 
     async def serve(found):
         events = asyncio.Queue()

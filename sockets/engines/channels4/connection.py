@@ -3,22 +3,20 @@
 import asyncio
 import logging
 import time
+import types
 
 from django.core.exceptions import SynchronousOnlyOperation
 
 from ... import messages
 from ...backlog import BACKLOG
-from ...connection import disconnect, frame
-from . import admission, steps
+from ...connection import disconnect
+from . import admission, direct, frames, steps
 from .ended import Ended
-from .incoming import CAPACITY, Incoming
+from .incoming import CAPACITY
 from .message import Message
 from .outgoing import AT_ONCE, Outgoing, size_of
 
 logger = logging.getLogger('sockets')
-
-# Characters of the longest frame that is decoded on the loop.
-_SHORT = 65536
 
 IN_A_COROUTINE = (
     'A coroutine cannot accept a connection with accept(), which writes its row. Write "await self.aaccept()", or leave it '
@@ -52,7 +50,7 @@ class Connection(Ended):
     def __init__(self, server, handler, scope, path, kwargs, receive, send):
         super().__init__(server.new_name(), path, kwargs, scope)
         self.server, self.handler, self.accepted = server, handler, False
-        self.incoming = Incoming(receive, self.refuse_more)
+        self.incoming = direct.incoming(self, receive)
         self.outgoing = Outgoing(send, server.begin_task, self.cut_off, False, admission.can_answer(scope))
         # Whether no frame reaches a route any more.
         self.has_ended = self.is_cancelled = False
@@ -112,17 +110,13 @@ class Connection(Ended):
             await self._connect()
             while not self.is_cancelled:
                 event = await self.incoming.next()
-                if event['type'] == 'websocket.disconnect':
+                if type(event) is types.CoroutineType:
+                    await event
+                elif event['type'] == 'websocket.disconnect':
                     self.code = event.get('code')
                     break
-                if self.frames_left is not None:
-                    if self.frames_left <= 0:
-                        self.has_ended = True
-                    self.frames_left -= 1
-                if not self.server.may_serve():
-                    await self.server.certainty()
-                if not (self.has_ended or self.closed):
-                    left = self._receive(event)
+                else:
+                    left = frames.take(self, event)
                     if left is not None:
                         await left
                 # Nothing of a frame is held until the next one.
@@ -138,29 +132,7 @@ class Connection(Ended):
 
     def _connect(self):
         handler = self.handler(self, Message('websocket.connect', self.scope, self))
-        return self._handle(handler, admission.opened(self, handler), self.server.connect_pool)
-
-    def _receive(self, event):
-        """Handle a frame; return what is to be awaited for that, ``None`` if it has been handled."""
-        handler = self.handler(self, Message('websocket.receive', event, self))
-        text = event.get('text')
-        data = event.get('bytes') if text is None else None
-        work, left = frame.receive(handler, text, data), None
-        if handler._is_quick and len(text or data or '') < _SHORT:
-            left = steps.begin(work, self)
-            if left[0] is steps.DONE:
-                return self.outgoing.conclude()
-        return self._handle(handler, work, self.server.pool, left)
-
-    async def _handle(self, handler, work, pool, left=None):
-        self.busy_since = self.server.loop.time()
-        try:
-            await steps.take(work, handler, self, pool, left)
-        finally:
-            self.busy_since, self.is_on_thread = None, False
-        sending = self.outgoing.conclude()
-        if sending is not None:
-            await sending
+        return frames.handle(self, handler, admission.opened(self, handler), self.server.connect_pool)
 
     def _end(self):
         handler = self.handler(self, Message('websocket.disconnect', {'code': self.code}, self))

@@ -42,7 +42,7 @@ class Incoming:
             self.wake_up = asyncio.get_running_loop().create_future()
             await self.wake_up
         event = self.ahead.popleft()
-        self.size -= _size_of(event)
+        self.size -= size_of(event)
         return event
 
     def waiting(self):
@@ -98,15 +98,20 @@ class Incoming:
         while True:
             event = await self.receive()
             self.ahead.append(event)
-            self.size += _size_of(event)
+            self.size += size_of(event)
             if self.wake_up is not None and not self.wake_up.done():
                 self.wake_up.set_result(None)
             if event['type'] == 'websocket.disconnect':
                 self.is_over = True
                 return
-            if len(self.ahead) > CAPACITY or (len(self.ahead) > 1 and self.size > MAX_WAITING):
+            if self.is_too_much(len(self.ahead)):
                 self.refuse_more()
 
+    def is_too_much(self, count):
+        """Return whether ``count`` events, which wait, are too many or too long."""
+        return count > CAPACITY or (count > 1 and self.size > MAX_WAITING)
 
-def _size_of(event):
+
+def size_of(event):
+    """Return about how many bytes the frame in ``event`` has."""
     return len(event.get('text') or event.get('bytes') or '')

@@ -21,6 +21,9 @@ MOST_HUNG = 10
 # Seconds for which the loop handles what comes back from threads before it does anything else.
 AT_ONCE = 0.005
 
+# Frames that may come one by one, each handled at once, before it is looked again whether they do.
+LOOK_AGAIN = 16
+
 
 class Pool:
     """Threads of the event loop ``loop``, at most ``size``, woken when what they are given has to wait.
@@ -41,19 +44,33 @@ class Pool:
         self._is_drain_due = False
         if beside is not None:
             self._done, self._drain_soon = beside._done, beside._drain_soon
-        self._is_relief_due = False
+        self._is_relief_due = self._is_wake_due = False
+        # Jobs that came since the last wake-up was asked for, and how many more are taken to come alone.
+        self._came = self._alone = 0
         self._is_stopped = False
 
     def submit(self, function, *args):
         """Have a thread call ``function``; return a future of its result. On the loop's thread."""
         future = self.loop.create_future()
-        self._jobs.append((time.monotonic(), future, function, args))
-        if len(self._idle) == len(self.threads) - self._lent:
-            self._wake()
-        elif not self._is_relief_due:
-            self._is_relief_due = True
-            self.loop.call_later(PATIENCE, self._relieve)
+        self._jobs.append((time.monotonic(), future, None, function, args))
+        self._wake_if_idle()
         return future
+
+    def call(self, then, function, *args):
+        """Have a thread call ``function(*args)``, and the loop call ``then`` with what it returns, or the exception that it
+        raises, and ``args``. On the loop's thread.
+        """
+        self._jobs.append((time.monotonic(), None, then, function, args))
+        self._came += 1
+        if self._is_wake_due:
+            return
+        if self._alone and len(self._jobs) == 1:
+            self._alone -= 1
+            return self._wake_if_idle()
+        # A thread that is woken for the first of many frames is done with that before the loop has read the next one, and
+        # would be woken for each.
+        self._is_wake_due, self._came = True, 1
+        self.loop.call_soon(self._wake_for_all)
 
     @property
     def waiting(self):
@@ -93,6 +110,19 @@ class Pool:
             self.threads.remove(thread)
             thread.is_replaced = True
             self.loop.call_soon_threadsafe(self._wake)
+
+    def _wake_for_all(self):
+        self._is_wake_due = False
+        self._alone = LOOK_AGAIN if self._came == 1 else 0
+        if self._jobs:
+            self._wake_if_idle()
+
+    def _wake_if_idle(self):
+        if len(self._idle) == len(self.threads) - self._lent:
+            self._wake()
+        elif not self._is_relief_due:
+            self._is_relief_due = True
+            self.loop.call_later(PATIENCE, self._relieve)
 
     def _wake(self):
         try:
@@ -150,7 +180,7 @@ class Pool:
         coroutines.run_by(self._await)
         while not thread.is_replaced:
             try:
-                _, future, function, args = jobs.popleft()
+                _, future, then, function, args = jobs.popleft()
             except IndexError:
                 if self._is_stopped:
                     return
@@ -173,9 +203,9 @@ class Pool:
             except BaseException as error:
                 outcome = error
             thread_state.end_transactions()
-            done.append((future, outcome, None))
+            done.append((future, outcome, None) if then is None else (None, then, (outcome, *args)))
             # What the job held is not held until the next one.
-            function = args = outcome = future = None
+            function = args = outcome = future = then = None
             try:
                 self._drain_soon()
             except RuntimeError:

@@ -24,9 +24,7 @@ async def take(work, handler, connection, pool, left=None):
     """
     root_path = connection.scope.get('root_path')
     step, context = left or (None, None)
-    may_drop = pool is connection.server.pool
-    if left is not None:
-        may_drop = may_drop and handler._frame is not None and not handler._frame.is_admitted
+    may_drop = pool is connection.server.pool and (left is None or _may_drop(handler))
     try:
         while step is not DONE:
             if step is None:
@@ -36,14 +34,16 @@ async def take(work, handler, connection, pool, left=None):
                 connection.is_on_thread = False
                 if connection.is_cancelled and step is not DONE:
                     raise asyncio.CancelledError()
-                if step is _IN_DOUBT:
-                    await connection.server.certainty()
-                    if connection.has_ended:
-                        return
-                    step = None
-                else:
-                    may_drop = False
+                may_drop = False
                 continue
+            if step is _IN_DOUBT:
+                await connection.server.certainty()
+                if connection.has_ended:
+                    return
+                step, may_drop = None, True
+                continue
+            if isinstance(step, BaseException):
+                raise step
             try:
                 if type(step) is not Begun:
                     context = context or request_state.fresh_context(root_path)
@@ -58,6 +58,20 @@ async def take(work, handler, connection, pool, left=None):
         connection.coroutine = None
         if step is not DONE:
             steps.abandon(work)
+
+
+def on_pool(work, handler, connection, then):
+    """Have a thread take the first steps of a frame, ``work``, and the loop call ``then`` with what it returns: a step for
+    ``take()`` or an exception, followed by the connection, ``handler``, root path and ``work``.
+    """
+    begins = handler._frame is None or _may_drop(handler)
+    pool = connection.server.pool
+    pool.call(then, _begin if begins else _go_on, connection, handler, connection.scope.get('root_path'), work)
+
+
+def _may_drop(handler):
+    """Return whether no function has been called with the frame of ``handler``, which has been begun."""
+    return handler._frame is not None and not handler._frame.is_admitted
 
 
 def _begin(connection, handler, root_path, work):
