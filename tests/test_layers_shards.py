@@ -399,7 +399,8 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
             server.send('websocket.connect', frame(0, 'reactor!d'))
         with pytest.raises(layer.ChannelFull):
             server.send('http.request', {'reply_channel': 'reactor!page2', 'path': '/'})
-    assert answers['reactor!b'] == {'close': True} and answers['reactor!a'] == {'close': 1013}
+    # To who is not accepted yet, it is a 503, and was a 403, which is final.
+    assert answers['reactor!b'] == {'close': 1013} and answers['reactor!a'] == {'close': 1013}
     assert answers['reactor!page']['status'] == 503
     assert server.longest < 0.3
     wait_for(lambda: not layer._ring.shards[0].is_down)
