@@ -399,7 +399,8 @@ def test_the_reactor_of_a_server_never_waits_for_a_redis_that_hangs(redis_url, h
             server.send('websocket.connect', frame(0, 'reactor!d'))
         with pytest.raises(layer.ChannelFull):
             server.send('http.request', {'reply_channel': 'reactor!page2', 'path': '/'})
-    assert answers['reactor!b'] == {'close': True} and answers['reactor!a'] == {'close': 1013}
+    # To who is not accepted yet, it is a 503, and was a 403, which is final.
+    assert answers['reactor!b'] == {'close': 1013} and answers['reactor!a'] == {'close': 1013}
     assert answers['reactor!page']['status'] == 503
     assert server.longest < 0.3
     wait_for(lambda: not layer._ring.shards[0].is_down)
@@ -498,6 +499,33 @@ def test_all_that_wait_for_a_redis_that_is_away_are_told(reactor):
     error = redis.exceptions.ConnectionError()
     posted[0](error)
     assert told == [error] * 3 and len(posted) == 1
+
+
+def test_a_redis_that_becomes_a_replica_is_away_and_its_name_is_looked_up_anew(redis_url, reactor, caplog):
+    # Whoever was connected to the old one after a fail-over was refused by it until he was started again.
+    layer, worker = (RedisChannelLayer(hosts=[redis_url], prefix='replica:') for _ in range(2))
+    layer.flush()
+    server, client = Server(reactor, layer, 'replica!'), redis.Redis.from_url(redis_url)
+    wait_for(lambda: 'replica!' in layer._servers.names)
+    server.send('websocket.receive', frame(0, 'replica!a'))
+    wait_for(lambda: worker.receive(EVERYTHING)[1])
+    client.slaveof('127.0.0.1', 1)
+    try:
+        assert worker.receive(EVERYTHING, block=True) == (None, None)
+        with pytest.raises(redis.exceptions.ConnectionError):
+            worker.send('replica!a', {'text': 'x'})
+        server.send('websocket.receive', frame(1, 'replica!a'))
+        assert server.has(1) == [('replica!a', {'close': 1013})]
+        time.sleep(0.6)
+        assert layer._ring.shards[0].is_down and worker._ring.shards[0].is_down
+    finally:
+        client.slaveof()
+    wait_for(lambda: not (layer._ring.shards[0].is_down or worker._ring.shards[0].is_down))
+    server.send('websocket.receive', frame(2, 'replica!b'))
+    wait_for(lambda: worker.receive(EVERYTHING, block=True)[1] == frame(2, 'replica!b'))
+    worker.send('replica!b', {'text': 'x'})
+    assert server.has(2)[1:] == [('replica!b', {'text': 'x'})]
+    assert 'read only' in caplog.text and 'Redis is back' in caplog.text
 
 
 @pytest.mark.parametrize('is_clock_due', [False, True])

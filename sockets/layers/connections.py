@@ -10,7 +10,7 @@ import time
 
 import redis
 
-from .errors import AWAY, Late
+from .errors import AWAY, Late, is_read_only
 from .scripts import SCRIPTS
 
 
@@ -140,6 +140,8 @@ class Pipe:
         try:
             return self.connection.read_response()
         except redis.exceptions.ResponseError as error:
+            if is_read_only(error):
+                raise redis.exceptions.ConnectionError(str(error))
             return Late(str(error)) if 'LATE' in str(error) else error
 
 

@@ -18,6 +18,11 @@ class OutOfMemory(redis.exceptions.ResponseError):
     """Redis has reached its ``maxmemory`` and takes no messages: give it more, or find out what fills it."""
 
 
+def is_read_only(error):
+    """Whether ``error`` is the reply of a Redis that has become a replica. Its name may be that of another one by now."""
+    return isinstance(error, redis.exceptions.ReadOnlyError) or 'READONLY' in str(error)
+
+
 def explained(error):
     """Return ``error``, an error reply of Redis, or the exception of ours that explains it."""
     if 'OOM' in str(error):

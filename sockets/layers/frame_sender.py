@@ -101,7 +101,7 @@ class FrameSender:
         if reply == 2:
             # Another process has found this server dead.
             self.stopped.add(connection)
-            self.local.send(connection, {'close': True} if is_new else self.servers.close_message)
+            self.local.send(connection, {'close': 1013} if is_new else self.servers.close_message)
         elif connection not in self.stopped:
             logger.warning(
                 '%s %s: %s',
@@ -110,4 +110,5 @@ class FrameSender:
                 explained(reply) if isinstance(reply, Exception) else 'too many of its frames wait',
             )
             self.stopped.add(connection)
-            self.local.send(connection, {'close': True if is_new else 1013})
+            # To who is not accepted yet, this is a 503: he comes back.
+            self.local.send(connection, {'close': 1013})

@@ -7,7 +7,7 @@ import time
 
 import redis
 
-from .errors import AWAY, Late
+from .errors import AWAY, Late, is_read_only
 from .scripts import SCRIPTS
 
 logger = logging.getLogger('sockets')
@@ -214,6 +214,10 @@ class Poster:
             if found is None:
                 break
             reply, start = found
+            if isinstance(reply, Exception) and is_read_only(reply):
+                error = redis.exceptions.ConnectionError(str(reply))
+                self.shard.failed(error)
+                return self.fail(error)
             on_reply, _ = self.waiting.popleft()
             if isinstance(reply, Late):
                 # Redis's clock was set, or Redis was stopped for a while: measured again with the next command.

@@ -5,6 +5,8 @@ Their keys are ``bell:<channel>`` (see scripts.py).
 
 import select
 
+import redis
+
 from .errors import AWAY
 
 
@@ -35,8 +37,8 @@ class _Listener:
         self.is_waiting = False
         try:
             self.connection.read_response()
-        except AWAY:
-            # The next command finds out whether only this connection was lost.
+        except redis.exceptions.RedisError:
+            # The next command finds out whether only this connection was lost, or Redis has become a replica.
             self.disconnect()
 
     def disconnect(self):

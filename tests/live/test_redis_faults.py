@@ -168,7 +168,7 @@ def test_a_redis_without_memory_ends_nobody_and_is_used_again_when_it_has_some(r
             while not isinstance(frame, int):
                 frame = await distant.receive()
             assert frame == 1013
-            with pytest.raises(fleet.Refused, match='403'):
+            with pytest.raises(fleet.Refused, match='503'):
                 await fleet.Connection.open(running.daphne_.port)
         finally:
             redis.client().config_set('maxmemory', 0)
