@@ -4,8 +4,9 @@
 It first plays what ``storm.py`` and ``fanout.py`` have measured with one server and with two, and ends with 1 if a
 figure differs from the measured one by more than a fifth.
 
-The unit costs are those of docs/explanation/scaling.md. The queue of connects is the real one (layers/admission.py), and
-clients do what ``sockets.js`` does. A server, a Redis and a core of PostgreSQL are queues, first come, first served.
+The unit costs are those of docs/explanation/scaling.md, and of a connection those from before rows were inserted together. The
+queue of connects is the real one (layers/admission.py), and clients do what ``sockets.js`` does. A server, a Redis and a core of
+PostgreSQL are queues, first come, first served.
 """
 
 import argparse
