@@ -4,6 +4,7 @@ import json
 import threading
 import time
 
+import django
 import pytest
 from channels import channel_layers
 from django.contrib.sessions.models import Session
@@ -123,11 +124,10 @@ def test_a_lone_connect_is_opened_as_before(layer, worker, people, names):
     asks(people[0])
     together = count(worker(), 'INSERT')
     asks(people[1])
-    # BEGIN and COMMIT would be trips of their own.
     queries = worker()
-    assert together == count(queries, 'INSERT') == 1 and not any(
-        'BEGIN' in sql or 'SAVEPOINT' in sql for sql in queries
-    )
+    assert together == count(queries, 'INSERT') == 1
+    # BEGIN and COMMIT would be trips of their own. Before 2.2, Django's save() makes them.
+    assert django.VERSION < (2, 2) or not any('BEGIN' in sql or 'SAVEPOINT' in sql for sql in queries)
     assert View.ran == names[:2]
 
 
@@ -230,6 +230,7 @@ def test_after_a_failure_rows_are_inserted_one_by_one(layer, worker, people, nam
     assert len(sent) == 3
 
 
+@pytest.mark.skipif(django.VERSION < (2,), reason='with Django 1.11, SQLite does not look at foreign keys')
 def test_who_logs_out_meanwhile_is_refused_and_the_others_are_not(layer, worker, people, names, monkeypatch):
     clients = [asks(key) for key in people[:3]]
     begin = module.Line._begin
