@@ -144,16 +144,21 @@ def test_frames_and_ends_that_came_meanwhile_follow_each_connect(layer, worker, 
     socket_disconnected.disconnect(dispatch_uid=1)
 
 
-def test_who_has_left_while_the_others_were_identified_gets_no_row(layer, worker, people, names, monkeypatch):
-    clients = [asks(key) for key in people[:3]]
+def once_identified(monkeypatch, count, function):
+    """Have ``function`` called when so many are identified, before their rows are inserted."""
     begin = module.Line._begin
 
-    def leave(line, *args):
+    def begin_and_call(line, *args):
         begin(line, *args)
-        if len(line.identified) == 3:
-            clients[1]._connection.close(1000)
+        if len(line.identified) == count:
+            function()
 
-    monkeypatch.setattr(module.Line, '_begin', leave)
+    monkeypatch.setattr(module.Line, '_begin', begin_and_call)
+
+
+def test_who_has_left_while_the_others_were_identified_gets_no_row(layer, worker, people, names, monkeypatch):
+    clients = [asks(key) for key in people[:3]]
+    once_identified(monkeypatch, 3, lambda: clients[1]._connection.close(1000))
     worker()
     assert View.ran == [names[0], names[2]] and Socket.objects.count() == 2
     # Its end finds nothing to do.
@@ -233,14 +238,7 @@ def test_after_a_failure_rows_are_inserted_one_by_one(layer, worker, people, nam
 @pytest.mark.skipif(django.VERSION < (2,), reason='with Django 1.11, SQLite does not look at foreign keys')
 def test_who_logs_out_meanwhile_is_refused_and_the_others_are_not(layer, worker, people, names, monkeypatch):
     clients = [asks(key) for key in people[:3]]
-    begin = module.Line._begin
-
-    def log_out(line, *args):
-        begin(line, *args)
-        if len(line.identified) == 3:
-            Session.objects.filter(pk=people[1]).delete()
-
-    monkeypatch.setattr(module.Line, '_begin', log_out)
+    once_identified(monkeypatch, 3, Session.objects.filter(pk=people[1]).delete)
     # SQLite looks at keys of others at the end of a transaction.
     worker()
     assert View.ran == [names[0], names[2]]
