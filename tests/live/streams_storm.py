@@ -126,7 +126,10 @@ class Writer:
 
 
 def write_and_die(name, isolation):
-    """Write, and print what was committed, until a process dies between its commit and its numbering."""
+    """Write, and print what was committed, until a process dies between its commit and its numbering.
+
+    However long that takes: a busy SQLite let three processes wait for four seconds, and nobody was killed.
+    """
     set_up(isolation)
     from sockets.streams import numbering
 
@@ -139,7 +142,7 @@ def write_and_die(name, isolation):
         return look(*args, **kwargs)
 
     numbering._look = die
-    Writer(name, lambda sent: sent and print(json.dumps(sent), flush=True)).work(time.monotonic() + SECONDS)
+    Writer(name, lambda sent: sent and print(json.dumps(sent), flush=True)).work(time.monotonic() + 60)
 
 
 class Watcher:

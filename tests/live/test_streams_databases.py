@@ -15,7 +15,7 @@ def storm(url, isolation, **environment):
     )
     came = json.loads(printed.splitlines()[-1])
     print(isolation, came)
-    assert came['messages'] > 100 and came['killed'] and came['looks'] > 10
+    assert came['messages'] > 50 and came['killed'] == 3 and came['looks'] > 10
     assert came['missing'] == came['gaps'] == came['raised'] == came['not_noted_by_threads'] == []
     assert came['cleared']
     assert came['twice'] == came['disorder'] == 0
