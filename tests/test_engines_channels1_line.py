@@ -413,6 +413,43 @@ def test_another_thread_goes_on_where_a_function_hangs(layer, threads, gate):
     eventually(layer.is_idle)
 
 
+def test_a_row_that_the_database_keeps_waiting_keeps_no_other_one(layer, threads, gate, monkeypatch):
+    # The row of one user was held in a transaction with select_for_update(), and sixty others could not connect.
+    clients, began = [asks(None, path='/page/') for _ in range(5)], []
+
+    def fails(rows):
+        if len(rows) == 1 and rows[0].channel_name == clients[1].name:
+            began.append(threading.current_thread())
+            gate.wait(10)
+        return len(rows) > 1
+
+    fail_together(monkeypatch, DatabaseError('canceling statement due to lock timeout'), fails)
+    threads(), threads()
+    # The other thread had nothing to do while they were inserted, and was to wait five seconds before it looked again.
+    eventually(lambda: began and sum(layer.is_idle(client.name) for client in clients) == 4, 3)
+    gate.set()
+    eventually(layer.is_idle)
+    assert len(began) == 1 and Socket.objects.count() == 5
+
+
+def test_one_whose_limit_cannot_be_counted_ends_without_the_others(layer, worker, people, names, settings, monkeypatch):
+    # It was lost: its claim was kept, so that its end would never have been handled.
+    settings.SOCKETS = {'MAX_CONNECTIONS_PER_USER': 3}
+    clients, still_there = [asks(people[0]) for _ in range(3)], layer.connects.still_there
+
+    def fail(names):
+        monkeypatch.setattr(layer.connects, 'still_there', still_there)
+        raise OSError('not now')
+
+    monkeypatch.setattr(layer.connects, 'still_there', fail)
+    with pytest.raises(OSError):
+        worker()
+    # The thread starts again.
+    worker()
+    assert all(layer.is_idle(client.name) for client in clients)
+    assert View.ran == names[:1] * 2 and Socket.objects.count() == 2
+
+
 def test_so_does_the_thread_that_replaces_a_lone_one(layer, threads, gate):
     for _ in range(5):
         asks(None, Slow.socket.Handler, '/slow/')

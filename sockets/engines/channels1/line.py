@@ -108,6 +108,10 @@ class Line:
                 self._insert(worker)
                 step = worker.serve(*args)
         finally:
+            if step is insertion.OTHERS:
+                # Those could not be inserted.
+                steps.abandon(arrival.work)
+                step = None
             if step is None:
                 self._end(arrival)
         if step is not None:
@@ -131,6 +135,9 @@ class Line:
                 worker.serve(first.handler, CONNECT, first.content, insertion.insert, insertions)
         finally:
             self.ready.extend(arrivals)
+            if len(arrivals) > 1:
+                # Should their functions be slow. While they were inserted, there was nothing for others to do.
+                self.connects.nudge()
             for arrival in gone:
                 steps.abandon(arrival.work)
                 self._end(arrival)
