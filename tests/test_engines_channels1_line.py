@@ -378,6 +378,8 @@ def threads(layer):
 class Slow:
     socket = SocketRouter()
     gate = threading.Event()
+    # Of those after the first one.
+    gates = []
     ran = []
 
     @socket.connect
@@ -385,6 +387,8 @@ class Slow:
         Slow.ran.append(threading.current_thread())
         if len(Slow.ran) == 1:
             Slow.gate.wait(10)
+        elif len(Slow.ran) - 2 < len(Slow.gates):
+            Slow.gates[len(Slow.ran) - 2].wait(10)
 
 
 @pytest.fixture
@@ -458,6 +462,24 @@ def test_so_does_the_thread_that_replaces_a_lone_one(layer, threads, gate):
     thread.replace()
     eventually(lambda: len(Slow.ran) == 5)
     assert thread not in Slow.ran[1:]
+
+
+def test_what_another_thread_opens_stays_claimed_when_the_one_that_took_it_has_ended(layer, threads, gate, monkeypatch):
+    # A thread that was replaced had taken it. Five seconds after its end, frames were handled while a function still ran.
+    for _ in range(2):
+        asks(None, Slow.socket.Handler, '/slow/')
+    first = threads()
+    eventually(lambda: len(Slow.ran) == 1)
+    second_gate = threading.Event()
+    monkeypatch.setattr(Slow, 'gates', [second_gate])
+    first.replace()
+    eventually(lambda: len(Slow.ran) == 2)
+    gate.set()
+    first.join(8)
+    assert not first.is_alive() and not layer.is_idle()
+    assert all(claim.owner.is_alive() for claim in layer._mailboxes.overdue(float('inf')))
+    second_gate.set()
+    eventually(layer.is_idle)
 
 
 def test_a_thread_that_is_to_stop_opens_what_it_has_taken(layer, threads, gate):

@@ -102,6 +102,9 @@ class Line:
         """Take the steps of ``arrival`` until its row is to be inserted, or to the end."""
         args = arrival.handler, CONNECT, arrival.content, steps.advance, arrival.work, insertion.Insertion
         step = None
+        if arrival.claim is not None:
+            # Who has taken it may end before this function does.
+            self.connects.take_over(arrival.claim)
         try:
             step = worker.serve(*args)
             while step is insertion.OTHERS:
