@@ -265,6 +265,15 @@ def test_limits_count_those_that_are_opened_together(layer, worker, people, sett
     assert closed == [4429, 4429]
 
 
+def test_limits_count_those_that_could_not_be_inserted_together(layer, worker, people, settings, monkeypatch):
+    settings.SOCKETS = {'MAX_CONNECTIONS_PER_USER': 1}
+    fail_together(monkeypatch, IntegrityError('somebody has logged out'))
+    for number in (0, 1, 0, 2, 1, 0):
+        asks(people[number])
+    worker()
+    assert Socket.objects.count() == 3
+
+
 def test_limits_keep_nobody_from_being_inserted_with_others(layer, worker, people, settings):
     settings.SOCKETS = {'MAX_CONNECTIONS_PER_USER': 2}
     for key in people:

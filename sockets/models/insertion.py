@@ -37,8 +37,9 @@ class Insertion:
         return self.row
 
     def withdraw(self) -> None:
-        """Remove the row, which nobody has heard of, if it has been inserted."""
-        if self.is_done and self.error is None:
+        """Remove the row, which nobody has heard of, if it has been inserted; else it will not be."""
+        is_done, self.is_done = self.is_done, True
+        if is_done and self.error is None:
             self.row.remove()
 
 

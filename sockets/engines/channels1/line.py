@@ -124,11 +124,13 @@ class Line:
 
     def _insert(self, worker):
         """Insert the rows of those that are identified, and are still there."""
-        self.gathered, arrivals = [], list(iter(lambda: _first(self.identified), None))
+        gathered, self.gathered = self.gathered, []
+        arrivals = list(iter(lambda: _first(self.identified), None))
         try:
             there = set(self.connects.still_there([arrival.content['reply_channel'] for arrival in arrivals]))
         except BaseException:
             self.identified.extend(arrivals)
+            self.gathered.extend(gathered)
             raise
         gone = [arrival for arrival in arrivals if arrival.content['reply_channel'] not in there]
         arrivals = [arrival for arrival in arrivals if arrival.content['reply_channel'] in there]
@@ -144,6 +146,8 @@ class Line:
             for arrival in gone:
                 steps.abandon(arrival.work)
                 self._end(arrival)
+            # Limits count those that could not be inserted until they are.
+            self.gathered.extend([other for other in gathered if not other.is_done])
 
     def _end(self, arrival):
         if arrival.claim is not None:
