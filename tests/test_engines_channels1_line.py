@@ -265,6 +265,15 @@ def test_limits_count_those_that_are_opened_together(layer, worker, people, sett
     assert closed == [4429, 4429]
 
 
+def test_limits_count_those_that_could_not_be_inserted_together(layer, worker, people, settings, monkeypatch):
+    settings.SOCKETS = {'MAX_CONNECTIONS_PER_USER': 1}
+    fail_together(monkeypatch, IntegrityError('somebody has logged out'))
+    for number in (0, 1, 0, 2, 1, 0):
+        asks(people[number])
+    worker()
+    assert Socket.objects.count() == 3
+
+
 def test_limits_keep_nobody_from_being_inserted_with_others(layer, worker, people, settings):
     settings.SOCKETS = {'MAX_CONNECTIONS_PER_USER': 2}
     for key in people:
@@ -378,6 +387,8 @@ def threads(layer):
 class Slow:
     socket = SocketRouter()
     gate = threading.Event()
+    # Of those after the first one.
+    gates = []
     ran = []
 
     @socket.connect
@@ -385,6 +396,8 @@ class Slow:
         Slow.ran.append(threading.current_thread())
         if len(Slow.ran) == 1:
             Slow.gate.wait(10)
+        elif len(Slow.ran) - 2 < len(Slow.gates):
+            Slow.gates[len(Slow.ran) - 2].wait(10)
 
 
 @pytest.fixture
@@ -413,6 +426,43 @@ def test_another_thread_goes_on_where_a_function_hangs(layer, threads, gate):
     eventually(layer.is_idle)
 
 
+def test_a_row_that_the_database_keeps_waiting_keeps_no_other_one(layer, threads, gate, monkeypatch):
+    # The row of one user was held in a transaction with select_for_update(), and sixty others could not connect.
+    clients, began = [asks(None, path='/page/') for _ in range(5)], []
+
+    def fails(rows):
+        if len(rows) == 1 and rows[0].channel_name == clients[1].name:
+            began.append(threading.current_thread())
+            gate.wait(10)
+        return len(rows) > 1
+
+    fail_together(monkeypatch, DatabaseError('canceling statement due to lock timeout'), fails)
+    threads(), threads()
+    # The other thread had nothing to do while they were inserted, and was to wait five seconds before it looked again.
+    eventually(lambda: began and sum(layer.is_idle(client.name) for client in clients) == 4, 3)
+    gate.set()
+    eventually(layer.is_idle)
+    assert len(began) == 1 and Socket.objects.count() == 5
+
+
+def test_one_whose_limit_cannot_be_counted_ends_without_the_others(layer, worker, people, names, settings, monkeypatch):
+    # It was lost: its claim was kept, so that its end would never have been handled.
+    settings.SOCKETS = {'MAX_CONNECTIONS_PER_USER': 3}
+    clients, still_there = [asks(people[0]) for _ in range(3)], layer.connects.still_there
+
+    def fail(names):
+        monkeypatch.setattr(layer.connects, 'still_there', still_there)
+        raise OSError('not now')
+
+    monkeypatch.setattr(layer.connects, 'still_there', fail)
+    with pytest.raises(OSError):
+        worker()
+    # The thread starts again.
+    worker()
+    assert all(layer.is_idle(client.name) for client in clients)
+    assert View.ran == names[:1] * 2 and Socket.objects.count() == 2
+
+
 def test_so_does_the_thread_that_replaces_a_lone_one(layer, threads, gate):
     for _ in range(5):
         asks(None, Slow.socket.Handler, '/slow/')
@@ -421,6 +471,24 @@ def test_so_does_the_thread_that_replaces_a_lone_one(layer, threads, gate):
     thread.replace()
     eventually(lambda: len(Slow.ran) == 5)
     assert thread not in Slow.ran[1:]
+
+
+def test_what_another_thread_opens_stays_claimed_when_the_one_that_took_it_has_ended(layer, threads, gate, monkeypatch):
+    # A thread that was replaced had taken it. Five seconds after its end, frames were handled while a function still ran.
+    for _ in range(2):
+        asks(None, Slow.socket.Handler, '/slow/')
+    first = threads()
+    eventually(lambda: len(Slow.ran) == 1)
+    second_gate = threading.Event()
+    monkeypatch.setattr(Slow, 'gates', [second_gate])
+    first.replace()
+    eventually(lambda: len(Slow.ran) == 2)
+    gate.set()
+    first.join(8)
+    assert not first.is_alive() and not layer.is_idle()
+    assert all(claim.owner.is_alive() for claim in layer._mailboxes.overdue(float('inf')))
+    second_gate.set()
+    eventually(layer.is_idle)
 
 
 def test_a_thread_that_is_to_stop_opens_what_it_has_taken(layer, threads, gate):

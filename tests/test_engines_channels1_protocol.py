@@ -264,6 +264,56 @@ def test_a_message_accepts_and_a_close_refuses():
         assert wire.status == status
 
 
+def asking(is_ours=True):
+    wire = Wire()
+    wire.receive(REQUEST + b'Sec-WebSocket-Protocol: v2, v1\r\n\r\n')
+    wire.protocol.is_ours = is_ours
+    return wire
+
+
+def told(wire):
+    """Return the frames behind the answer to the handshake."""
+    return frames(wire.transport.sent.partition(b'\r\n\r\n')[2])
+
+
+def test_what_is_sent_before_a_handler_of_ours_accepts_waits_for_that():
+    # A message to many accepted those whose rows had just been inserted, without their subprotocol: browsers give up then.
+    wire = asking()
+    wire.reply(text='early')
+    wire.reply(bytes=b'too')
+    assert wire.transport.sent == b''
+    wire.reply(accept=True, subprotocol='v1')
+    wire.reply(text='opened')
+    assert wire.status == 101 and b'Sec-WebSocket-Protocol: v1\r\n' in wire.transport.sent
+    assert told(wire) == [(TEXT, b'early'), (BINARY, b'too'), (TEXT, b'opened')]
+
+
+def test_who_is_told_to_come_back_is_told_at_once():
+    wire = asking()
+    wire.reply(text='early')
+    wire.reply(text='{"type": "RECONNECT"}', close=4401)
+    assert wire.status == 101
+    assert told(wire) == [(TEXT, b'early'), (TEXT, b'{"type": "RECONNECT"}'), (CLOSE, b'\x11\x31')]
+
+
+def test_what_waits_for_an_accept_that_does_not_come_is_dropped():
+    for refusal in ({'accept': False}, {'close': 4403}):
+        wire = asking()
+        wire.reply(text='early')
+        wire.reply(**refusal)
+        assert wire.status == 403 and b'early' not in wire.transport.sent
+    wire = asking()
+    wire.reply(text='early')
+    wire.reply(retry=3)
+    assert wire.status == 101 and b'early' not in wire.transport.sent
+
+
+def test_a_consumer_of_others_accepts_with_its_first_message():
+    wire = asking(is_ours=False)
+    wire.reply(text='first')
+    assert wire.status == 101 and told(wire) == [(TEXT, b'first')]
+
+
 # A client that does not read, and one that sends without end.
 
 

@@ -60,6 +60,26 @@ def test_what_comes_while_the_server_takes_nothing_is_sent_after_it_in_order():
     assert sent == ['a', 'b', 'c']
 
 
+def test_who_waits_behind_the_answer_to_a_frame_goes_on_when_its_connection_is_cancelled():
+    # A task of the project's that was sending waited for ever, and was kept with all that it held.
+    async def push(found):
+        async def send(event):
+            await asyncio.Event().wait()
+
+        outgoing = Outgoing(send, found.begin_task, None)
+        outgoing.last = {'text': 'the answer'}
+        answering = asyncio.ensure_future(outgoing.conclude())
+        await asyncio.sleep(0)
+        outgoing.push({'text': 'something else'})
+        waiting = asyncio.ensure_future(outgoing.sent())
+        await asyncio.sleep(0)
+        answering.cancel()
+        await asyncio.wait([answering, waiting], timeout=5)
+        return answering.cancelled(), waiting.done()
+
+    assert run(push) == (True, True)
+
+
 def test_nothing_of_a_frame_is_held_while_its_connection_is_idle(monkeypatch):
     held = []
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sockets.execution.garbage import PAUSE, SHORT, Spacing
+from sockets.execution.garbage import INTERVAL, PAUSE, SHORT, Spacing
 
 
 @pytest.fixture
@@ -22,8 +22,14 @@ def clock():
 
 
 @pytest.fixture
-def spacing(thresholds, clock):
-    return Spacing(lambda: clock[0])
+def blocks():
+    """How much there is."""
+    return [1000]
+
+
+@pytest.fixture
+def spacing(thresholds, clock, blocks):
+    return Spacing(lambda: clock[0], lambda: blocks[0])
 
 
 def collect(spacing, clock, generation, took):
@@ -78,6 +84,38 @@ def test_who_sets_other_thresholds_has_them(spacing, clock, thresholds):
     clock[0] += PAUSE
     collect(spacing, clock, 0, 0.001)
     assert gc.get_threshold() == (1000, 20, 30)
+
+
+def test_who_sets_again_what_was_there_while_one_was_put_off_does_not_put_it_off_for_ever(spacing, clock, thresholds):
+    # As one who wants no collections for a while: full ones never came again, and nothing was collected that had grown old.
+    collect(spacing, clock, 2, 0.5)
+    found = gc.get_threshold()
+    gc.set_threshold(0)
+    collect(spacing, clock, 2, 0.001)
+    gc.set_threshold(*found)
+    clock[0] += PAUSE
+    collect(spacing, clock, 0, 0.001)
+    assert gc.get_threshold() == thresholds
+
+
+def test_what_makes_garbage_fast_is_not_put_off(spacing, clock, blocks, thresholds):
+    # A process grew without end whose functions made circles faster than a hundredth of its time collects.
+    collect(spacing, clock, 2, 0.5)
+    for count, is_put_off in ((1900, True), (2001, False)):
+        clock[0] += INTERVAL
+        blocks[0] = count
+        collect(spacing, clock, 0, 0.001)
+        assert (gc.get_threshold() != thresholds) is is_put_off
+    # What has come to stay does not bring a collection each second.
+    collect(spacing, clock, 2, 0.5)
+    clock[0] += INTERVAL
+    collect(spacing, clock, 0, 0.001)
+    assert gc.get_threshold() != thresholds
+
+
+def test_one_that_had_begun_before_anybody_looked_is_no_trouble(spacing, clock, thresholds):
+    spacing('stop', {'generation': 2})
+    assert gc.get_threshold() == thresholds
 
 
 # Makes garbage in circles that grow old, beside so many objects that a full collection takes its time.

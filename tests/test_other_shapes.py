@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import time
 
 import pytest
 from django import forms
@@ -270,4 +271,13 @@ def test_a_transaction_that_is_left_open_ends_the_use_of_its_connection_only(db,
     thread_state.close_stale()
     assert known['default'].cursor().execute('select 1').fetchone() == (1,)
     assert 'left a transaction open' in caplog.text
+    # Once more, right after a look: all that came to this thread within a tenth of a second failed, as sixty connects do.
+    thread_state.close_stale()
+    database = known['default']
+    database.set_autocommit(False)
+    database.in_atomic_block = True
+    database.close_if_unusable_or_obsolete()
+    monkeypatch.setattr(thread_state._thread, 'next_look', time.monotonic() + 60, raising=False)
+    thread_state.begin()
+    assert known['default'].cursor().execute('select 1').fetchone() == (1,)
     known.close_all()

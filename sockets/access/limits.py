@@ -76,17 +76,20 @@ def code_after(memory, outcome):
     return messages.CLOSE_RATE_LIMITED if outcome == messages.RATE_LIMITED else messages.CLOSE_BAD_FRAMES
 
 
-def check_connections(user, user_ip):
-    """Raise ``TooManyConnections`` if ``user`` or the address ``user_ip`` has as many as it may."""
+def check_connections(user, user_ip, others=()):
+    """Raise ``TooManyConnections`` if ``user`` or the address ``user_ip`` has as many as it may, with ``others``, rows that are
+    not in the table yet.
+    """
     from ..models import Socket
 
     for limit, who in (
-        (conf.MAX_CONNECTIONS_PER_USER, {'user': user.pk}),
-        (conf.MAX_CONNECTIONS_PER_ADDRESS, {'user_ip': user_ip}),
+        (conf.MAX_CONNECTIONS_PER_USER, ('user_id', user.pk)),
+        (conf.MAX_CONNECTIONS_PER_ADDRESS, ('user_ip', user_ip)),
     ):
-        if limit is None or None in who.values():
+        if limit is None or None in who:
             continue
-        if Socket.objects.on_primary().filter(**who).count() >= limit:
+        waiting = sum(getattr(row, who[0]) == who[1] for row in others)
+        if Socket.objects.on_primary().filter(**dict([who])).count() + waiting >= limit:
             raise TooManyConnections(f'You have {limit} connections; close one first.')
 
 

@@ -94,7 +94,9 @@ def _identify(handler, connection):
     demands.check(handler, demands.of_connection(type(handler)))
     if connection.gathered and limits.count([other.row for other in connection.gathered], identity.user, user_ip):
         yield insertion.OTHERS
-    limits.check_connections(identity.user, user_ip)
+    # One of which could not be inserted, so that each has its turn.
+    left = [other.row for other in connection.gathered or () if not other.is_done]
+    limits.check_connections(identity.user, user_ip, left)
     return user_ip, found
 
 

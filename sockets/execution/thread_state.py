@@ -87,10 +87,15 @@ def begin(**kwargs):
     """Prepare this thread for new work, whatever it has done before and however long ago that was."""
     now = time.monotonic()
     # To look takes a tenth of the time of a small frame.
-    if now >= _thread.__dict__.get('next_look', 0):
+    if now >= _thread.__dict__.get('next_look', 0) or _is_any_lost():
         _thread.next_look = now + _INTERVAL
         close_stale()
     request_state.forget()
+
+
+def _is_any_lost():
+    """Whether a function has left a transaction open on a connection of this thread, which Channels has closed since."""
+    return any(getattr(connection, 'closed_in_transaction', False) for connection in _thread.__dict__.get('known', ()))
 
 
 def script_name_of(content):

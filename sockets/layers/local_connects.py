@@ -1,5 +1,7 @@
 """Connects of this process that one thread takes together, and whose handling it ends one after another."""
 
+import threading
+
 from asgiref.base_layer import BaseChannelLayer
 
 from .mailboxes import CONNECT
@@ -23,6 +25,10 @@ class LocalConnects:
     def hold(self):
         """Return the claim of what this thread has received last: it ends with ``done()``, and not when it asks for more."""
         return self._queues.hold()
+
+    def take_over(self, claim):
+        """Have this thread be the one that holds ``claim``: it lasts while that lives."""
+        claim.owner = threading.current_thread()
 
     def done(self, claim):
         """End ``claim``: the next frame of its connection can be received."""

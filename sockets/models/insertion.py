@@ -1,11 +1,17 @@
 """Rows of new connections, inserted together: by one statement, with the signals of each."""
 
-from typing import List, Optional, Sequence
+import contextlib
+from typing import Any, Iterator, List, Optional, Sequence
 
 from django.db import connections, models, router, transaction
 from django.db.models.signals import post_save, pre_save
 
 from .connections import Socket
+
+# Seconds for which several rows wait for one that somebody holds, as in a long transaction with select_for_update() on the
+# user of one of them; then each waits for its own. MySQL knows whole seconds.
+PATIENCE = 0.1
+_MYSQL_PATIENCE = 1
 
 
 class Insertion:
@@ -31,8 +37,9 @@ class Insertion:
         return self.row
 
     def withdraw(self) -> None:
-        """Remove the row, which nobody has heard of, if it has been inserted."""
-        if self.is_done and self.error is None:
+        """Remove the row, which nobody has heard of, if it has been inserted; else it will not be."""
+        is_done, self.is_done = self.is_done, True
+        if is_done and self.error is None:
             self.row.remove()
 
 
@@ -58,7 +65,9 @@ def is_plain() -> bool:
 
 
 def insert(insertions: Sequence[Insertion]) -> None:
-    """Insert the rows of those of ``insertions`` that were not inserted yet, together; after a failure one by one."""
+    """Insert the rows of those of ``insertions`` that were not inserted yet, together; after a failure, ``finish()`` inserts
+    each alone.
+    """
     waiting = [insertion for insertion in insertions if not insertion.is_done]
     try:
         for using in dict.fromkeys(insertion.using for insertion in waiting):
@@ -77,12 +86,9 @@ def _insert(insertions: List[Insertion], using: str) -> None:
     except Exception as error:
         if len(insertions) == 1:
             insertions[0].is_done, insertions[0].error = True, error
-            return
-        if not connections[using].in_atomic_block:
+        elif not connections[using].in_atomic_block:
             # The database may have ended it.
             connections[using].close_if_unusable_or_obsolete()
-        for insertion in insertions:
-            _insert([insertion], using)
     else:
         for insertion in insertions:
             insertion.is_done = True
@@ -92,7 +98,7 @@ def _create(rows: List[Socket], using: str) -> None:
     manager, keys = Socket._base_manager.using(using), [row.pk for row in rows]
     try:
         # A failure in a transaction of others, such as a test's, is to leave that usable.
-        with transaction.atomic(using=using):
+        with _transaction(using, is_patient=len(rows) == 1):
             manager.bulk_create(rows)
             if any(row.pk is None for row in rows):
                 # The database does not return them.
@@ -106,3 +112,30 @@ def _create(rows: List[Socket], using: str) -> None:
         raise
     for row in rows:
         row._state.adding, row._state.db = False, using
+
+
+@contextlib.contextmanager
+def _transaction(using: str, is_patient: bool) -> Iterator[None]:
+    """A transaction. Unless it ``is_patient``, it fails where it would wait for long for rows that others hold."""
+    database = connections[using]
+    # A transaction of others would be impatient to its end.
+    vendor = None if is_patient or database.in_atomic_block else database.vendor
+    if vendor == 'mysql':
+        _execute(
+            database,
+            'SET @sockets_patience = @@SESSION.innodb_lock_wait_timeout, '
+            f'SESSION innodb_lock_wait_timeout = {_MYSQL_PATIENCE}',
+        )
+    try:
+        with transaction.atomic(using=using):
+            if vendor == 'postgresql':
+                _execute(database, f'SET LOCAL lock_timeout = {round(PATIENCE * 1000)}')
+            yield
+    finally:
+        if vendor == 'mysql':
+            _execute(database, 'SET SESSION innodb_lock_wait_timeout = @sockets_patience')
+
+
+def _execute(database: Any, sql: str) -> None:
+    with database.cursor() as cursor:
+        cursor.execute(sql)

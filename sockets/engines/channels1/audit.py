@@ -48,6 +48,13 @@ def begin(factory):
             Auditor(factory).start()
 
 
+def is_ours(protocol):
+    """Return whether the frames of ``protocol`` go to a handler of ours."""
+    if not hasattr(protocol, 'is_ours'):
+        protocol.is_ours = routing.handler_at(protocol.request_info['path']) is not None
+    return protocol.is_ours
+
+
 class Auditor(threading.Thread):
     """Looks every two seconds: one count, and names only where it differs."""
 
@@ -113,11 +120,7 @@ class Auditor(threading.Thread):
     @staticmethod
     def needs_row(protocol):
         """Whether ``protocol`` is open and its frames go to a handler of ours."""
-        if protocol.state != protocol.STATE_OPEN:
-            return False
-        if not hasattr(protocol, 'is_ours'):
-            protocol.is_ours = routing.handler_at(protocol.request_info['path']) is not None
-        return protocol.is_ours
+        return protocol.state == protocol.STATE_OPEN and is_ours(protocol)
 
     @staticmethod
     def due(since, now):

@@ -39,6 +39,8 @@ class SocketFactory(HTTPFactory):
             raise ValueError(f'A message for {channel} has both text and bytes; send two.')
         if message.get('retry') is not None:
             return protocol.turn_away(message['retry'])
+        if protocol.state == protocol.STATE_CONNECTING and protocol.holds(message):
+            return
         if message.get('accept'):
             protocol.choose(message.get('subprotocol'))
             protocol.serverAccept()

@@ -102,12 +102,19 @@ class Line:
         """Take the steps of ``arrival`` until its row is to be inserted, or to the end."""
         args = arrival.handler, CONNECT, arrival.content, steps.advance, arrival.work, insertion.Insertion
         step = None
+        if arrival.claim is not None:
+            # Who has taken it may end before this function does.
+            self.connects.take_over(arrival.claim)
         try:
             step = worker.serve(*args)
             while step is insertion.OTHERS:
                 self._insert(worker)
                 step = worker.serve(*args)
         finally:
+            if step is insertion.OTHERS:
+                # Those could not be inserted.
+                steps.abandon(arrival.work)
+                step = None
             if step is None:
                 self._end(arrival)
         if step is not None:
@@ -117,11 +124,13 @@ class Line:
 
     def _insert(self, worker):
         """Insert the rows of those that are identified, and are still there."""
-        self.gathered, arrivals = [], list(iter(lambda: _first(self.identified), None))
+        gathered, self.gathered = self.gathered, []
+        arrivals = list(iter(lambda: _first(self.identified), None))
         try:
             there = set(self.connects.still_there([arrival.content['reply_channel'] for arrival in arrivals]))
         except BaseException:
             self.identified.extend(arrivals)
+            self.gathered.extend(gathered)
             raise
         gone = [arrival for arrival in arrivals if arrival.content['reply_channel'] not in there]
         arrivals = [arrival for arrival in arrivals if arrival.content['reply_channel'] in there]
@@ -131,9 +140,14 @@ class Line:
                 worker.serve(first.handler, CONNECT, first.content, insertion.insert, insertions)
         finally:
             self.ready.extend(arrivals)
+            if len(arrivals) > 1:
+                # Should their functions be slow. While they were inserted, there was nothing for others to do.
+                self.connects.nudge()
             for arrival in gone:
                 steps.abandon(arrival.work)
                 self._end(arrival)
+            # Limits count those that could not be inserted until they are.
+            self.gathered.extend([other for other in gathered if not other.is_done])
 
     def _end(self, arrival):
         if arrival.claim is not None:

@@ -37,6 +37,9 @@ class Opening:
     # Seconds after which a client that was turned away may come back.
     retry_after = None
 
+    # Messages that wait until it is open.
+    held = ()
+
     def read_request(self, data):
         self.data += data
         head, end, rest = self.data.partition(b'\r\n\r\n')
@@ -132,6 +135,18 @@ class Opening:
         if subprotocol in self.websocket_protocols:
             self.protocol_to_accept = subprotocol
 
+    def holds(self, message):
+        """Return whether ``message`` does not accept, and is held until the connection is accepted.
+
+        A handler of ours accepts before it sends. Others find the row before that, and what they send is not to accept the
+        connection without its subprotocol.
+        """
+        if message.get('accept') is not None or message.get('close') or not audit.is_ours(self):
+            return False
+        self.held = self.held or []
+        self.held.append(message)
+        return True
+
     def note_root_path(self, message):
         # Most sites have none.
         if self.root_path:
@@ -188,5 +203,8 @@ class Opening:
             self.sendCloseFrame(1013, messages.retry_after(self.retry_after).encode())
         else:
             super().onOpen()
+            held, self.held = self.held, ()
+            for message in held:
+                self.main_factory.dispatch_reply(self.reply_channel, message)
         if len(self.reader):
             self.handle_frames_later()

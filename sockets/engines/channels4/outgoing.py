@@ -122,7 +122,8 @@ class Outgoing:
         except Exception as error:
             self._give_up(error)
         except BaseException:
-            self.is_flushing, self.sending = False, None
+            # The connection is cancelled.
+            self._end_flush()
             raise
         await self.flush()
 
@@ -158,11 +159,14 @@ class Outgoing:
         except Exception as error:
             self._give_up(error)
         finally:
-            self.is_flushing, self.sending = False, None
-            watchers, self.watchers = self.watchers, None
-            for watcher in watchers or ():
-                if not watcher.done():
-                    watcher.set_result(None)
+            self._end_flush()
+
+    def _end_flush(self):
+        self.is_flushing, self.sending = False, None
+        watchers, self.watchers = self.watchers, None
+        for watcher in watchers or ():
+            if not watcher.done():
+                watcher.set_result(None)
 
     async def sent(self):
         """Return when what was given so far has been sent, or nothing is any more."""
