@@ -9,6 +9,7 @@ from asgiref.base_layer import BaseChannelLayer
 from . import dropped
 from .admission import Admission
 from .local_connects import too_many_connects
+from .local_polling import LocalPolling
 from .mailbox import queue_of
 from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, Full, end_of, group_of
 from .receivers import Delivery, Waiter
@@ -28,13 +29,14 @@ class LocalQueues:
         self.dropped = collections.Counter()
         self._admission = Admission()
         self._next_sweep = 0
-        self._waiters = []
+        self.waiters = []
         self._deliveries = {}
         self._patience = None
         self._relief_is_due = False
         # What the reactor is to be told to call, for _tell_reactor().
         self._calls = []
         self._thread = threading.local()
+        self.polling = LocalPolling(self)
 
     def put(self, channel, message):
         """Put ``message`` where a receiver of ``channel`` finds it; ``ChannelFull`` if there is no room."""
@@ -46,18 +48,41 @@ class LocalQueues:
 
     def take(self, channels, block):
         """Return the next ``QueuedMessage`` for this thread, or ``None``; the frame that it took before is done."""
-        thread = threading.current_thread()
-        with self.lock:
-            queue = self._finish()
-            queued, claim = (None, None) if block and self._is_spare(channels) else self._take(channels, thread)
-            # This thread takes first, so that few threads are kept busy.
-            self._wake(queue)
-            if queued is None and block:
-                waiter = Waiter(channels, thread)
-                self._waiters.append(waiter)
-        self._tell_reactor()
-        if queued is None and block:
-            queued, claim = self._wait(waiter)
+        thread, polling = threading.current_thread(), self.polling
+        until = None
+        while True:
+            waiter = polls = None
+            with self.lock:
+                queue = self._finish()
+                is_spare = block and self._is_spare(channels)
+                queued, claim = (None, None) if is_spare else self._take(channels, thread)
+                # This thread takes first, so that few threads are kept busy.
+                self.wake(queue)
+                may_poll = polling.is_for(channels)
+                if queued is None and block:
+                    polls = may_poll and not is_spare and polling.take_turn()
+                    if not polls or not polling.poll.has_ready():
+                        waiter = Waiter(channels, thread)
+                        self.waiters.append(waiter)
+                        if polls:
+                            polling.waiter = waiter
+            self._tell_reactor()
+            if polls:
+                queued, claim = polling.read(waiter)
+            elif waiter is not None:
+                queued, claim = self._wait(waiter)
+            elif may_poll:
+                polling.poll.watch()
+            until = until or time.monotonic() + _PATIENCE
+            # It goes on if it was woken to poll, or what it polled had nothing for it.
+            if (
+                queued is not None
+                or not block
+                or not polls
+                and not (waiter.found and polling.is_for(channels))
+                or time.monotonic() >= until
+            ):
+                break
         self._thread.claim = claim
         return queued
 
@@ -84,7 +109,7 @@ class LocalQueues:
     def done(self, claim):
         """End the handling of the frame that ``claim`` is of."""
         with self.lock:
-            self._wake(self.mailboxes.done(claim))
+            self.wake(self.mailboxes.done(claim))
         self._tell_reactor()
 
     def note_connects(self, seconds, count):
@@ -96,8 +121,8 @@ class LocalQueues:
     def nudge(self, channel):
         """Have a thread that waits for ``channel``, if there is one, get nothing, so that it looks for other work."""
         with self.lock:
-            for waiter in [other for other in self._waiters if other.owner and channel in other.channels][:1]:
-                self._waiters.remove(waiter)
+            for waiter in [other for other in self.waiters if other.owner and channel in other.channels][:1]:
+                self.waiters.remove(waiter)
                 waiter.hand_over(None, None)
 
     def take_or_call(self, channels, function):
@@ -107,7 +132,7 @@ class LocalQueues:
             if queued is None:
                 waiter = Waiter(channels, None)
                 waiter.hand_over = function
-                self._waiters.append(waiter)
+                self.waiters.append(waiter)
         self._tell_reactor()
         return queued
 
@@ -120,7 +145,13 @@ class LocalQueues:
         """Hand what is sent to connections of ``server`` to a ``Delivery``, on Twisted's reactor."""
         with self.lock:
             self._deliveries[server] = Delivery(server, function, write)
-            self._wake(server)
+            self.wake(server)
+        self._tell_reactor()
+
+    def hand_over(self, channel):
+        """Have a thread that waits for ``channel``, if there is one, get what is next for it, though others are at work."""
+        with self.lock:
+            self._hand_over([channel])
         self._tell_reactor()
 
     def wake_threads_after(self, patience):
@@ -142,13 +173,13 @@ class LocalQueues:
             queue = self.mailboxes.put(channel, message, now, reply_channel, is_control)
         except Full:
             if reply_channel is not None:
-                self._wake(
+                self.wake(
                     self.mailboxes.put('websocket.disconnect', end_of(message), now, reply_channel, is_control=True)
                 )
             raise BaseChannelLayer.ChannelFull(channel)
         if message.get('close'):
             self.mailboxes.close(channel, now)
-        self._wake(queue)
+        self.wake(queue)
 
     def _admit(self, now):
         seconds = self._admission.ask(now, self.mailboxes.count_ready(CONNECT), self.mailboxes.waited([CONNECT], now))
@@ -172,7 +203,7 @@ class LocalQueues:
             if claim.owner.is_alive():
                 self.mailboxes.renew(claim, now)
             else:
-                self._wake(self.mailboxes.done(claim))
+                self.wake(self.mailboxes.done(claim))
         return self._take_one(channels, now, owner)
 
     def _take_one(self, channels, now, owner):
@@ -185,7 +216,7 @@ class LocalQueues:
         claim, self._thread.claim = getattr(self._thread, 'claim', None), None
         return None if claim is None else self.mailboxes.done(claim)
 
-    def _wake(self, queue):
+    def wake(self, queue):
         """Hand what is ready in ``queue`` to the receiver that began to wait for it last."""
         if queue is None:
             return
@@ -201,13 +232,14 @@ class LocalQueues:
             self._hand_over([queue])
 
     def _hand_over(self, channels):
-        for index in range(len(self._waiters) - 1, -1, -1):
-            waiter = self._waiters[index]
+        for index in range(len(self.waiters) - 1, -1, -1):
+            waiter = self.waiters[index]
             if not waiter.channels.isdisjoint(channels):
                 queued, claim = self._take_one(channels, time.monotonic(), waiter.owner)
                 if queued is not None:
-                    del self._waiters[index]
+                    del self.waiters[index]
                     waiter.hand_over(queued, claim)
+                    self.polling.note(waiter)
                 return
 
     def _is_spare(self, channels):
@@ -235,6 +267,7 @@ class LocalQueues:
 
         To wake it takes a system call, in which other threads run: under the lock, they would meet it and wait.
         """
+        self.polling.wake()
         if self._calls:
             from twisted.internet import reactor
 
@@ -265,5 +298,5 @@ class LocalQueues:
         finally:
             with self.lock:
                 if waiter.found is None:
-                    self._waiters.remove(waiter)
+                    self.waiters.remove(waiter)
         return waiter.found or (None, None)

@@ -188,5 +188,11 @@ class Opening:
             self.sendCloseFrame(1013, messages.retry_after(self.retry_after).encode())
         else:
             super().onOpen()
-        if len(self.reader):
+        poll = self.main_factory.poll
+        if poll is not None and self.is_direct:
+            # What has been read already is the reactor's.
+            self.set_paused(True)
+            self.transport.poll = poll
+            self.handle_frames_later()
+        elif len(self.reader):
             self.handle_frames_later()
