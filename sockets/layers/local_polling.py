@@ -6,6 +6,7 @@ import time
 
 from .mailbox import QueuedMessage
 from .mailboxes import RECEIVE, Full, end_of
+from .receivers import Waiter
 
 # Seconds after which a thread that polls returns without a message, to look whether it has been told to stop.
 _PATIENCE = 60
@@ -37,9 +38,19 @@ class LocalPolling:
         """Whether a thread that takes from ``channels`` may poll."""
         return self.poll is not None and self.poll.is_open and RECEIVE in channels
 
-    def take_turn(self):
-        """Whether this thread is the one to poll. It has to call ``read()`` then."""
-        return self._turn.acquire(blocking=False)
+    def begin_to_wait(self, channels, may_poll):
+        """Return the ``Waiter`` of this thread, and whether it is its turn to poll, by ``read()``. Under the lock.
+
+        It gets no ``Waiter`` if it has something to read at once.
+        """
+        polls = may_poll and self.is_for(channels) and self._turn.acquire(blocking=False)
+        if polls and self.poll.has_ready():
+            return None, True
+        waiter = Waiter(channels, threading.current_thread())
+        self.queues.waiters.append(waiter)
+        if polls:
+            self.waiter = waiter
+        return waiter, polls
 
     def read(self, waiter):
         """Return the next frame and its claim, or what has been handed over to ``waiter``, who waits in ``queues``.
@@ -100,10 +111,11 @@ class LocalPolling:
                 if claim is not None:
                     return QueuedMessage(RECEIVE, message, now, now), claim
             try:
-                queues.mailboxes.put(RECEIVE, message, now, connection)
+                queues.wake(queues.mailboxes.put(RECEIVE, message, now, connection))
                 return None
             except Full:
-                queues.mailboxes.put('websocket.disconnect', end_of(message), now, connection, is_control=True)
+                end = end_of(message)
+                queues.wake(queues.mailboxes.put('websocket.disconnect', end, now, connection, is_control=True))
         refuse()
         return None
 

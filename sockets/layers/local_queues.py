@@ -27,7 +27,7 @@ class LocalQueues:
         self.lock = threading.Lock()
         # How many messages have expired or were dropped by their senders, by server or channel.
         self.dropped = collections.Counter()
-        self._admission = Admission()
+        self.admission = Admission()
         self._next_sweep = 0
         self.waiters = []
         self._deliveries = {}
@@ -48,41 +48,13 @@ class LocalQueues:
 
     def take(self, channels, block):
         """Return the next ``QueuedMessage`` for this thread, or ``None``; the frame that it took before is done."""
-        thread, polling = threading.current_thread(), self.polling
-        until = None
+        until = time.monotonic() + _PATIENCE
         while True:
-            waiter = polls = None
-            with self.lock:
-                queue = self._finish()
-                is_spare = block and self._is_spare(channels)
-                queued, claim = (None, None) if is_spare else self._take(channels, thread)
-                # This thread takes first, so that few threads are kept busy.
-                self.wake(queue)
-                may_poll = polling.is_for(channels)
-                if queued is None and block:
-                    polls = may_poll and not is_spare and polling.take_turn()
-                    if not polls or not polling.poll.has_ready():
-                        waiter = Waiter(channels, thread)
-                        self.waiters.append(waiter)
-                        if polls:
-                            polling.waiter = waiter
-            self._tell_reactor()
-            if polls:
-                queued, claim = polling.read(waiter)
-            elif waiter is not None:
-                queued, claim = self._wait(waiter)
-            elif may_poll:
-                polling.poll.watch()
-            until = until or time.monotonic() + _PATIENCE
-            # It goes on if it was woken to poll, or what it polled had nothing for it.
-            if (
-                queued is not None
-                or not block
-                or not polls
-                and not (waiter.found and polling.is_for(channels))
-                or time.monotonic() >= until
-            ):
+            queued, claim, is_all = self._take_or_wait(channels, block)
+            if queued is not None or is_all or time.monotonic() >= until:
                 break
+        if queued is not None and self.polling.is_for(channels):
+            self.polling.poll.watch()
         self._thread.claim = claim
         return queued
 
@@ -90,33 +62,11 @@ class LocalQueues:
         """Return the claim of what this thread has taken last, which ends with ``done()`` and not with what it takes next."""
         return vars(self._thread).pop('claim', None)
 
-    def take_connects(self, count):
-        """Return up to ``count`` pairs of a ``QueuedMessage`` and its claim, which ends with ``done()``, for who took one."""
-        thread, found = threading.current_thread(), []
-        with self.lock:
-            now = time.monotonic()
-            while len(found) < count:
-                queued, claim = self.mailboxes.take({CONNECT}, now, thread)
-                if queued is None:
-                    break
-                found.append((queued, claim))
-            if found:
-                left = self.mailboxes.count_ready(CONNECT)
-                self._admission.taken_with(len(found), left)
-                self._thread.has_left_none = not left
-        return found
-
     def done(self, claim):
         """End the handling of the frame that ``claim`` is of."""
         with self.lock:
             self.wake(self.mailboxes.done(claim))
         self._tell_reactor()
-
-    def note_connects(self, seconds, count):
-        """Note that ``count`` connects, which this thread has taken together, took some ``seconds``."""
-        if vars(self._thread).pop('has_left_none', False):
-            with self.lock:
-                self._admission.served(seconds, count, time.monotonic())
 
     def nudge(self, channel):
         """Have a thread that waits for ``channel``, if there is one, get nothing, so that it looks for other work."""
@@ -182,7 +132,7 @@ class LocalQueues:
         self.wake(queue)
 
     def _admit(self, now):
-        seconds = self._admission.ask(now, self.mailboxes.count_ready(CONNECT), self.mailboxes.waited([CONNECT], now))
+        seconds = self.admission.ask(now, self.mailboxes.count_ready(CONNECT), self.mailboxes.waited([CONNECT], now))
         if seconds is not None:
             raise too_many_connects(seconds)
 
@@ -209,7 +159,7 @@ class LocalQueues:
     def _take_one(self, channels, now, owner):
         queued, claim = self.mailboxes.take(channels, now, owner)
         if queued is not None and queued.channel == CONNECT:
-            self._admission.taken(now, self.mailboxes.count_ready(CONNECT))
+            self.admission.taken(now, self.mailboxes.count_ready(CONNECT))
         return queued, claim
 
     def _finish(self):
@@ -291,6 +241,27 @@ class LocalQueues:
             delivery.begin()
             messages = self.mailboxes.take_all(delivery.server, time.monotonic())
         delivery.deliver(messages)
+
+    def _take_or_wait(self, channels, block):
+        """Return what is next for this thread and its claim, and whether there is no more to try if that is nothing."""
+        thread, polling = threading.current_thread(), self.polling
+        waiter = polls = None
+        with self.lock:
+            queue = self._finish()
+            is_spare = block and self._is_spare(channels)
+            queued, claim = (None, None) if is_spare else self._take(channels, thread)
+            # This thread takes first, so that few threads are kept busy.
+            self.wake(queue)
+            if queued is None and block:
+                waiter, polls = polling.begin_to_wait(channels, not is_spare)
+        self._tell_reactor()
+        if polls:
+            return (*polling.read(waiter), False)
+        if waiter is None:
+            return queued, claim, True
+        queued, claim = self._wait(waiter)
+        # Somebody may have been needed to poll.
+        return queued, claim, waiter.found is None or not polling.is_for(channels)
 
     def _wait(self, waiter):
         try:

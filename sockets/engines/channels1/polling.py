@@ -92,7 +92,6 @@ class Poll:
                 while self.is_open and self._ready:
                     message, refuse = self._read(self._ready.popleft())
                     if message is not None:
-                        self.watch()
                         # Under the lock: the reactor must not read the next frame of this connection before.
                         return take(message, refuse)
                 left = 0 if deadline is None else deadline - time.monotonic()
