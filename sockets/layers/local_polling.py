@@ -86,16 +86,14 @@ class LocalPolling:
 
     def find_thread(self):
         """Have a thread that waits for messages poll, if there is one."""
-        with self.queues.lock:
-            waiters = self.queues.waiters
-            for waiter in [other for other in waiters if other.owner and RECEIVE in other.channels][-1:]:
-                if waiter is not self.waiter:
-                    waiters.remove(waiter)
-                    waiter.hand_over(None, None)
+        if self.waiter is None:
+            self.queues.nudge(RECEIVE)
 
     def relieve(self):
         """Have a thread that waits take a frame that another one would not take soon."""
-        self.queues.hand_over(RECEIVE)
+        with self.queues.lock:
+            self.queues.hand_over([RECEIVE])
+        self.queues.tell_reactor()
 
     def longest_at_work(self):
         """Return for how many seconds the oldest frame that is being handled has been; 0 if there is none."""

@@ -33,7 +33,7 @@ class LocalQueues:
         self._deliveries = {}
         self._patience = None
         self._relief_is_due = False
-        # What the reactor is to be told to call, for _tell_reactor().
+        # What the reactor is to be told to call, for tell_reactor().
         self._calls = []
         self._thread = threading.local()
         self.polling = LocalPolling(self)
@@ -44,7 +44,7 @@ class LocalQueues:
             with self.lock:
                 self._put(channel, message)
         finally:
-            self._tell_reactor()
+            self.tell_reactor()
 
     def take(self, channels, block):
         """Return the next ``QueuedMessage`` for this thread, or ``None``; the frame that it took before is done."""
@@ -66,7 +66,7 @@ class LocalQueues:
         """End the handling of the frame that ``claim`` is of."""
         with self.lock:
             self.wake(self.mailboxes.done(claim))
-        self._tell_reactor()
+        self.tell_reactor()
 
     def nudge(self, channel):
         """Have a thread that waits for ``channel``, if there is one, get nothing, so that it looks for other work."""
@@ -83,7 +83,7 @@ class LocalQueues:
                 waiter = Waiter(channels, None)
                 waiter.hand_over = function
                 self.waiters.append(waiter)
-        self._tell_reactor()
+        self.tell_reactor()
         return queued
 
     def write(self, channel, text):
@@ -96,13 +96,7 @@ class LocalQueues:
         with self.lock:
             self._deliveries[server] = Delivery(server, function, write)
             self.wake(server)
-        self._tell_reactor()
-
-    def hand_over(self, channel):
-        """Have a thread that waits for ``channel``, if there is one, get what is next for it, though others are at work."""
-        with self.lock:
-            self._hand_over([channel])
-        self._tell_reactor()
+        self.tell_reactor()
 
     def wake_threads_after(self, patience):
         """Leave frames to the threads that are at work; wake another one for a frame that has waited ``patience`` s."""
@@ -179,9 +173,9 @@ class LocalQueues:
         if self._patience is not None and queue in BUSY_FIRST and self.mailboxes.at_work(BUSY_FIRST[queue]):
             self._relieve_later()
         else:
-            self._hand_over([queue])
+            self.hand_over([queue])
 
-    def _hand_over(self, channels):
+    def hand_over(self, channels):
         for index in range(len(self.waiters) - 1, -1, -1):
             waiter = self.waiters[index]
             if not waiter.channels.isdisjoint(channels):
@@ -212,7 +206,7 @@ class LocalQueues:
 
     # To be called without it
 
-    def _tell_reactor(self):
+    def tell_reactor(self):
         """Have the reactor call what it is to call.
 
         To wake it takes a system call, in which other threads run: under the lock, they would meet it and wait.
@@ -231,10 +225,10 @@ class LocalQueues:
             self._relief_is_due = False
             for group in set(BUSY_FIRST.values()):
                 if self.mailboxes.waited(group, time.monotonic()) >= self._patience:
-                    self._hand_over(group)
+                    self.hand_over(group)
                 if self.mailboxes.waited(group, time.monotonic()):
                     self._relieve_later()
-        self._tell_reactor()
+        self.tell_reactor()
 
     def _deliver(self, delivery):
         with self.lock:
@@ -254,7 +248,7 @@ class LocalQueues:
             self.wake(queue)
             if queued is None and block:
                 waiter, polls = polling.begin_to_wait(channels, not is_spare)
-        self._tell_reactor()
+        self.tell_reactor()
         if polls:
             return (*polling.read(waiter), False)
         if waiter is None:

@@ -119,7 +119,7 @@ class Poll:
         """Have the reactor look now and then whether the thread that polls gets on. A thread has something to do."""
         if not self._is_watched:
             self._is_watched = True
-            self.reactor.callFromThread(self._look, self._turns, _IDLE)
+            self.reactor.callFromThread(self.reactor.callLater, _INTERVAL, self._look, self._turns, _IDLE)
 
     def _read(self, descriptor):
         transport = self.transports.get(descriptor)
