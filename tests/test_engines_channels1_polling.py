@@ -308,6 +308,21 @@ def test_another_thread_takes_what_the_reactor_has_read_and_no_second_frame_of_t
     assert [text for taker in takers for _, text in taker.taken if text == 'next'] == ['next']
 
 
+@pytest.mark.parametrize('frames, is_behind', [(7, True), (8, False)])
+def test_the_reactor_reads_when_a_thread_gets_on_slowly_and_more_is_there(clients, frames, is_behind):
+    # With functions that wait for a database, one thread would have done what several can do at a time.
+    wires = [clients.open() for _ in range(10)]
+    for wire in wires:
+        wire.client.sendall(frame(b'query'))
+    assert clients.receive() == (wires[0].name, 'query')
+    clients.reactor.run()
+    for wire in wires[1 : frames + 1]:
+        assert clients.receive() == (wire.name, 'query')
+    clients.reactor.look()
+    assert clients.poll.is_open is not is_behind
+    assert {clients.receive() for wire in wires[frames + 1 :]} == {(wire.name, 'query') for wire in wires[frames + 1 :]}
+
+
 def test_looks_end_when_nobody_sends_and_begin_with_the_next_frame(clients, monkeypatch):
     monkeypatch.setattr(polling, '_IDLE', 10)
     wire = clients.open()

@@ -15,11 +15,13 @@ import time
 
 logger = logging.getLogger('sockets')
 
-# Seconds between two looks at the thread that polls. If it was at work on one frame at both, the reactor takes over.
-_INTERVAL = 0.01
+# Seconds between two looks at the thread that polls, and looks without a frame until they end.
+_INTERVAL, _IDLE = 0.01, 100
 
-# Looks without a frame until they end, and looks after which threads poll again.
-_IDLE, _REST = 100, 3
+# The reactor takes over if that thread was at work on one frame at two looks, or has taken so few between them though more were
+# there: its functions wait for something, and several threads get on better. Then so many looks pass before threads poll again.
+_FEW = 8
+_REST, _LONG_REST = 3, 30
 
 # Sockets that are asked for at a time.
 _AT_ONCE = 64
@@ -42,8 +44,10 @@ class Poll:
         self._epoll = select.epoll()
         # The descriptors that have something to read, as the thread that polls was told.
         self._ready = collections.deque()
-        # Whether a thread waits for more, how often one has begun or ended to wait or to read, and whether that is looked at.
-        self._is_waiting, self._turns, self._is_watched = False, 0, False
+        # Whether a thread waits for more, how often one has begun or ended to wait or to read, and how many frames were read.
+        self._is_waiting, self._turns, self._frames = False, 0, 0
+        # Whether the reactor looks, and what of these it saw last.
+        self._is_watched, self._seen = False, (0, 0)
         self._wake_up, self._waker = os.pipe()
         for descriptor in (self._wake_up, self._waker):
             os.set_blocking(descriptor, False)
@@ -92,6 +96,7 @@ class Poll:
                 while self.is_open and self._ready:
                     message, refuse = self._read(self._ready.popleft())
                     if message is not None:
+                        self._frames += 1
                         # Under the lock: the reactor must not read the next frame of this connection before.
                         return take(message, refuse)
                 left = 0 if deadline is None else deadline - time.monotonic()
@@ -119,7 +124,7 @@ class Poll:
         """Have the reactor look now and then whether the thread that polls gets on. A thread has something to do."""
         if not self._is_watched:
             self._is_watched = True
-            self.reactor.callFromThread(self.reactor.callLater, _INTERVAL, self._look, self._turns, _IDLE)
+            self.reactor.callFromThread(self._look_later, _IDLE)
 
     def _read(self, descriptor):
         transport = self.transports.get(descriptor)
@@ -137,27 +142,29 @@ class Poll:
 
     # Of the reactor
 
-    def _look(self, turns, left):
+    def _look_later(self, left):
+        self._seen = self._turns, self._frames
+        self.reactor.callLater(_INTERVAL, self._look, left)
+
+    def _look(self, left):
+        """Look how the thread that polls gets on. So many looks are left until they end, or until threads poll again."""
         if self.is_over:
             return
-        with self._lock:
-            is_same, turns = self._turns == turns, self._turns
-            takes_over = self.is_open and is_same and not self._is_waiting
-            if takes_over:
-                self.is_open = False
-                self._ready.clear()
-        if takes_over:
-            left = _REST
-            self.reactor.addReader(self)
-            self.doRead()
-            self._relieve()
-        elif not self.is_open:
+        turns, frames = self._seen
+        is_same = self._turns == turns
+        if not self.is_open:
             left -= 1
             if left <= 0 and self._longest_at_work() < _INTERVAL:
                 left = _IDLE
                 self.reactor.removeReader(self)
                 self.is_open = True
                 self._find_thread()
+        elif is_same and not self._is_waiting:
+            left = _REST
+            self._take_over()
+        elif self._ready and self._frames - frames < _FEW:
+            left = _LONG_REST
+            self._take_over()
         elif not is_same:
             left = _IDLE
         else:
@@ -165,7 +172,15 @@ class Poll:
             if left <= 0:
                 self._is_watched = False
                 return
-        self.reactor.callLater(_INTERVAL, self._look, turns, left)
+        self._look_later(left)
+
+    def _take_over(self):
+        with self._lock:
+            self.is_open = False
+            self._ready.clear()
+        self.reactor.addReader(self)
+        self.doRead()
+        self._relieve()
 
     def fileno(self):
         return self._epoll.fileno()
