@@ -21,7 +21,7 @@ _INTERVAL, _IDLE = 0.01, 100
 # The reactor takes over if that thread was at work on one frame at two looks, or has taken so few between them though more were
 # there: its functions wait for something, and several threads get on better. Then so many looks pass before threads poll again.
 _FEW = 8
-_REST, _LONG_REST = 3, 30
+_REST, _LONG_REST = 3, 60
 
 # Sockets that are asked for at a time.
 _AT_ONCE = 64
