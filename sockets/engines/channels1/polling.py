@@ -63,7 +63,8 @@ class Poll:
         try:
             self._epoll.register(descriptor, select.EPOLLIN)
         except OSError as error:
-            logger.warning('A websocket is read by the reactor: %s', error)
+            # Later: nothing is logged under the lock of a transport.
+            self.reactor.callFromThread(logger.warning, 'A websocket is read by the reactor: %s', error)
             return False
         self.transports[descriptor] = transport
         return True
@@ -108,9 +109,12 @@ class Poll:
             finally:
                 self._is_waiting = False
                 self._turns += 1
+            # Before the reactor sees them, which may forget them at any time.
+            is_woken = self._wake_up in ready
+            if is_woken:
+                ready.remove(self._wake_up)
             self._ready.extend(ready)
-            if self._wake_up in ready:
-                self._ready.remove(self._wake_up)
+            if is_woken:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_up, 4096)
                 return None
@@ -157,6 +161,7 @@ class Poll:
             if left <= 0 and self._longest_at_work() < _INTERVAL:
                 left = _IDLE
                 self.reactor.removeReader(self)
+                self._epoll.register(self._wake_up, select.EPOLLIN)
                 self.is_open = True
                 self._find_thread()
         elif is_same and not self._is_waiting:
@@ -171,13 +176,21 @@ class Poll:
             left -= 1
             if left <= 0:
                 self._is_watched = False
-                return
+                if self._turns == turns:
+                    return
+                # A thread has begun meanwhile, and may have found that we look.
+                self._is_watched = True
         self._look_later(left)
 
     def _take_over(self):
         with self._lock:
+            if self._is_waiting:
+                # It has just come back.
+                return
             self.is_open = False
             self._ready.clear()
+            # Nobody waits now. The reactor would be told again and again that somebody was woken who did not wait any more.
+            self._epoll.unregister(self._wake_up)
         self.reactor.addReader(self)
         self.doRead()
         self._relieve()
