@@ -490,6 +490,24 @@ def test_frames_that_the_reactor_has_a_reason_to_handle_do_not_overtake_what_is_
     assert clients.receive()[1] == '3'
 
 
+def test_a_frame_comes_before_the_disconnect_of_a_connection_that_ends_while_it_is_read(clients):
+    # It was handled after that, for a row that was gone.
+    wire = clients.open()
+    read, reactor = wire.protocol.read_now, threading.Thread(target=wire.transport.end)
+
+    def read_now():
+        message = read()
+        reactor.start()
+        time.sleep(0.1)
+        return message
+
+    wire.protocol.read_now = read_now
+    wire.client.sendall(frame(b'last'))
+    assert clients.receive() == (wire.name, 'last')
+    reactor.join(5)
+    assert clients.receive() == (wire.name, None)
+
+
 def test_a_socket_that_cannot_be_polled_is_read_by_the_reactor(clients, caplog, monkeypatch):
     def register(*args):
         raise OSError('no more watches')

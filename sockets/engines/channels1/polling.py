@@ -13,6 +13,8 @@ import select
 import threading
 import time
 
+from . import direct
+
 logger = logging.getLogger('sockets')
 
 # Seconds between two looks at the thread that polls, and looks without a frame until they end.
@@ -25,6 +27,26 @@ _REST, _LONG_REST = 3, 30
 
 # Sockets that are asked for at a time.
 _AT_ONCE = 64
+
+
+class WakeUp:
+    """Something to read from ``set()`` to ``clear()``."""
+
+    def __init__(self):
+        self._end, self._other_end = os.pipe()
+        for descriptor in (self._end, self._other_end):
+            os.set_blocking(descriptor, False)
+
+    def fileno(self):
+        return self._end
+
+    def set(self):
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._other_end, b'.')
+
+    def clear(self):
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._end, 4096)
 
 
 class Poll:
@@ -48,9 +70,7 @@ class Poll:
         self._is_waiting, self._turns, self._frames = False, 0, 0
         # Whether the reactor looks, and what of these it saw last.
         self._is_watched, self._seen = False, (0, 0)
-        self._wake_up, self._waker = os.pipe()
-        for descriptor in (self._wake_up, self._waker):
-            os.set_blocking(descriptor, False)
+        self._wake_up = WakeUp()
         self._epoll.register(self._wake_up, select.EPOLLIN)
 
     # Which transports are in it: called under their locks
@@ -95,11 +115,10 @@ class Poll:
             with self._lock:
                 self._turns += 1
                 while self.is_open and self._ready:
-                    message, refuse = self._read(self._ready.popleft())
-                    if message is not None:
-                        self._frames += 1
-                        # Under the lock: the reactor must not read the next frame of this connection before.
-                        return take(message, refuse)
+                    # Under the lock: the reactor must not read the next frame of this connection before it is taken.
+                    is_frame, found = self._read(self._ready.popleft(), take)
+                    if is_frame:
+                        return found
                 left = 0 if deadline is None else deadline - time.monotonic()
                 if not self.is_open or left <= 0:
                     return None
@@ -109,20 +128,15 @@ class Poll:
             finally:
                 self._is_waiting = False
                 self._turns += 1
-            # Before the reactor sees them, which may forget them at any time.
-            is_woken = self._wake_up in ready
-            if is_woken:
-                ready.remove(self._wake_up)
-            self._ready.extend(ready)
-            if is_woken:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_up, 4096)
+            # Never the wake-up: the reactor may forget them at any time.
+            self._ready.extend([descriptor for descriptor in ready if descriptor != self._wake_up.fileno()])
+            if self._wake_up.fileno() in ready:
+                self._wake_up.clear()
                 return None
 
     def wake(self):
         """Have ``next()`` return, also if it is called only after this."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._waker, b'.')
+        self._wake_up.set()
 
     def watch(self):
         """Have the reactor look now and then whether the thread that polls gets on. A thread has something to do."""
@@ -130,19 +144,26 @@ class Poll:
             self._is_watched = True
             self.reactor.callFromThread(self._look_later, _IDLE)
 
-    def _read(self, descriptor):
+    def _read(self, descriptor, take):
+        """Return whether there was a frame, and what ``take`` returned for it."""
         transport = self.transports.get(descriptor)
         # A transport that has just ended has none.
         protocol = getattr(transport, 'protocol', None)
         if protocol is None:
-            return None, None
+            return False, None
         try:
-            return protocol.read_now(), protocol.refuse_later
+            # The end of the connection waits for it, too: its disconnect must not come before the frame.
+            with direct.lock_of(transport):
+                message = protocol.read_now()
+                if message is None:
+                    return False, None
+                self._frames += 1
+                return True, take(message, protocol.refuse_later)
         except Exception:
             logger.exception('Cutting off a websocket that could not be read')
             transport.stopReading()
             self.reactor.callFromThread(transport.abortConnection)
-            return None, None
+            return False, None
 
     # Of the reactor
 
