@@ -1,5 +1,7 @@
 """Frames that are read by the threads that handle them: who reads what, and when the reactor does."""
 
+import collections
+import logging
 import select
 import socket
 import threading
@@ -105,6 +107,15 @@ class Clients:
         """Return what one more frame says, and is of, taken by this thread."""
         _, message = self.layer.receive(FRAMES, block=True)
         return message and (message['reply_channel'], message.get('text', message.get('bytes')))
+
+    def give_back(self):
+        """Look until threads poll again."""
+        for _ in range(500):
+            time.sleep(0.01)
+            self.reactor.look()
+            if self.poll.is_open:
+                return
+        raise AssertionError('The reactor polls for ever.')
 
 
 @pytest.fixture(autouse=True)
@@ -272,9 +283,8 @@ def test_the_reactor_reads_while_the_thread_is_at_work_for_long_and_gives_it_bac
     clients.reactor.look(20)
     assert not clients.poll.is_open
     hold.set()
-    time.sleep(0.1)
-    clients.reactor.look(10)
-    assert clients.poll.is_open and clients.poll not in clients.reactor.reading
+    clients.give_back()
+    assert clients.poll not in clients.reactor.reading
     wire.client.sendall(frame(b'last'))
     end(taker)
     assert [text for name, text in taker.taken if name == wire.name] == ['long', 'next', 'last']
@@ -365,6 +375,153 @@ def test_too_many_frames_close_a_connection_with_1013():
     clients.reactor.run()
     assert frames(wire.transport.sent)[0][1][:2] == (1013).to_bytes(2, 'big')
     assert [clients.receive()[1] for _ in range(3)] == ['1', '2', '3']
+
+
+# What meets what: the thread that polls, the reactor, and who hands something over.
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Have threads that poll wait for longer than a test does."""
+    monkeypatch.setattr('sockets.layers.local_polling._PATIENCE', 60)
+
+
+def test_the_thread_that_polls_is_not_taken_for_one_that_could(clients, patient):
+    # It had begun to poll while the reactor looked for a thread: it got nothing, did not notice, and was handed nothing
+    # any more until a frame came. Disconnects waited for a minute.
+    taker = Taker(clients)
+    time.sleep(0.1)
+    clients.layer._queues.nudge('websocket.receive')
+    clients.layer.send('websocket.disconnect', {'reply_channel': 'server!other', 'text': 'end'})
+    time.sleep(0.2)
+    assert taker.taken == [('server!other', 'end')]
+
+
+def test_a_frame_that_is_left_to_others_is_told_to_the_reactor_at_once(clients, patient, monkeypatch):
+    # The thread went to work on what had been handed over to it, and nobody was woken for the frame.
+    clients.layer.wake_threads_after(60)
+    told, queues = [], clients.layer._queues
+    wire = clients.open()
+    read = wire.protocol.read_now
+
+    def read_now():
+        clients.layer.send('websocket.disconnect', {'reply_channel': 'server!other', 'text': 'end'})
+        monkeypatch.setattr(queues, 'tell_reactor', lambda: told.append(list(queues._calls)))
+        return read()
+
+    wire.protocol.read_now = read_now
+    wire.client.sendall(frame(b'frame'))
+    assert clients.receive() == ('server!other', 'end')
+    assert len(told) == 1 and [call[-1] for call in told[0]] == [queues._relieve]
+
+
+def test_the_reactor_is_not_busy_with_a_wake_up_that_came_too_late(clients):
+    # It took all of a processor until the function ended.
+    wire = clients.open()
+    hold, at_work = threading.Event(), threading.Event()
+    taker = Taker(clients, lambda text: (at_work.set(), hold.wait(5)), least=1)
+    wire.client.sendall(frame(b'long'))
+    at_work.wait(5)
+    clients.reactor.run()
+    clients.poll.wake()
+    clients.reactor.look(2)
+    assert not clients.poll.is_open and select.select([clients.poll], [], [], 0)[0] == []
+    hold.set()
+    end(taker)
+    clients.give_back()
+    # It is not lost.
+    assert select.select([clients.poll], [], [], 0)[0] == [clients.poll]
+
+
+def test_the_reactor_takes_over_while_a_thread_is_woken(clients):
+    # The thread failed, and what it had been handed over was lost.
+    class Ready(collections.deque):
+        def extend(self, descriptors):
+            super().extend(descriptors)
+            clients.poll._take_over()
+
+    clients.poll._ready = Ready()
+    clients.poll.wake()
+    assert clients.poll.next(1, None) is None and not clients.poll.is_open
+
+
+def test_the_reactor_does_not_take_over_from_a_thread_that_waits_again(clients):
+    taker = Taker(clients, least=0)
+    time.sleep(0.1)
+    clients.poll._take_over()
+    assert clients.poll.is_open and clients.poll not in clients.reactor.reading
+    end(taker)
+
+
+def test_a_thread_that_begins_while_the_reactor_ends_to_look_is_looked_at(clients, monkeypatch):
+    # A function that hung would have kept the sockets of all from being read.
+    class Poll(polling.Poll):
+        is_watched = False
+
+        @property
+        def _is_watched(self):
+            return self.is_watched
+
+        @_is_watched.setter
+        def _is_watched(self, value):
+            if self.is_watched and not value:
+                self._turns += 1
+                self.watch()
+            self.is_watched = value
+
+    monkeypatch.setattr(polling, '_IDLE', 1)
+    clients.poll.__class__ = Poll
+    clients.poll.is_watched = clients.poll._is_waiting = True
+    clients.poll._look_later(1)
+    clients.reactor.look()
+    assert clients.reactor.later and clients.poll.is_watched
+
+
+def test_frames_that_the_reactor_has_a_reason_to_handle_do_not_overtake_what_is_on_its_way_to_it(clients):
+    wire = clients.open()
+    wire.client.sendall(frame(b'1') + frame(b'2'))
+    assert clients.receive() is None
+    wire.protocol.resumeProducing()
+    wire.clock.advance(0)
+    assert not wire.transport.is_polled
+    clients.reactor.run()
+    assert [clients.receive()[1] for _ in range(2)] == ['1', '2']
+    wire.client.sendall(frame(b'3'))
+    assert clients.receive()[1] == '3'
+
+
+def test_a_frame_comes_before_the_disconnect_of_a_connection_that_ends_while_it_is_read(clients):
+    # It was handled after that, for a row that was gone.
+    wire = clients.open()
+    read, reactor = wire.protocol.read_now, threading.Thread(target=wire.transport.end)
+
+    def read_now():
+        message = read()
+        reactor.start()
+        time.sleep(0.1)
+        return message
+
+    wire.protocol.read_now = read_now
+    wire.client.sendall(frame(b'last'))
+    assert clients.receive() == (wire.name, 'last')
+    reactor.join(5)
+    assert clients.receive() == (wire.name, None)
+
+
+def test_a_socket_that_cannot_be_polled_is_read_by_the_reactor(clients, caplog, monkeypatch):
+    def register(*args):
+        raise OSError('no more watches')
+
+    wire = clients.open()
+    wire.transport.stopReading()
+    monkeypatch.setattr(clients.poll, '_epoll', type('', (), {'register': register}))
+    wire.transport.startReading()
+    assert wire.transport.is_reading and not wire.transport.is_polled
+    # Not under the lock of the transport: a log handler may send something.
+    assert caplog.text == ''
+    with caplog.at_level(logging.WARNING):
+        clients.reactor.run()
+    assert 'no more watches' in caplog.text
 
 
 # The end of a server.

@@ -69,6 +69,8 @@ class LocalPolling:
                     self.waiter = None
                     self._withdraw(waiter)
             self._turn.release()
+        # What it has read may have been left to others.
+        self.queues.tell_reactor()
         return found or waiter is not None and waiter.found or (None, None)
 
     def note(self, waiter):

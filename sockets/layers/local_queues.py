@@ -71,7 +71,9 @@ class LocalQueues:
     def nudge(self, channel):
         """Have a thread that waits for ``channel``, if there is one, get nothing, so that it looks for other work."""
         with self.lock:
-            for waiter in [other for other in self.waiters if other.owner and channel in other.channels][:1]:
+            # Not the one that polls: it would not notice, and get nothing any more until it has read a frame.
+            others = [other for other in self.waiters if other.owner and other is not self.polling.waiter]
+            for waiter in [other for other in others if channel in other.channels][:1]:
                 self.waiters.remove(waiter)
                 waiter.hand_over(None, None)
 

@@ -11,7 +11,8 @@ from twisted.python.runtime import platformType
 
 # Held by who writes to a connection, and by who is about to close it: a descriptor that was closed may be the next
 # client's. One for each connection would take memory, one for all would keep threads waiting for each other. Nothing is
-# logged under them, and no other lock is taken: a handler of the log may send something to a connection.
+# logged under them, and no other lock is taken than the one of the layer's queues, under which none of them is: a handler of
+# the log may send something to a connection.
 _LOCKS = [threading.RLock() for _ in range(61)]
 
 # Characters of a text that is written this way: with its head, it is no more than a transport holds before it is full.

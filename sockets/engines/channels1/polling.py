@@ -13,6 +13,8 @@ import select
 import threading
 import time
 
+from . import direct
+
 logger = logging.getLogger('sockets')
 
 # Seconds between two looks at the thread that polls, and looks without a frame until they end.
@@ -25,6 +27,26 @@ _REST, _LONG_REST = 3, 60
 
 # Sockets that are asked for at a time.
 _AT_ONCE = 64
+
+
+class WakeUp:
+    """Something to read from ``set()`` to ``clear()``."""
+
+    def __init__(self):
+        self._end, self._other_end = os.pipe()
+        for descriptor in (self._end, self._other_end):
+            os.set_blocking(descriptor, False)
+
+    def fileno(self):
+        return self._end
+
+    def set(self):
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._other_end, b'.')
+
+    def clear(self):
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._end, 4096)
 
 
 class Poll:
@@ -48,9 +70,7 @@ class Poll:
         self._is_waiting, self._turns, self._frames = False, 0, 0
         # Whether the reactor looks, and what of these it saw last.
         self._is_watched, self._seen = False, (0, 0)
-        self._wake_up, self._waker = os.pipe()
-        for descriptor in (self._wake_up, self._waker):
-            os.set_blocking(descriptor, False)
+        self._wake_up = WakeUp()
         self._epoll.register(self._wake_up, select.EPOLLIN)
 
     # Which transports are in it: called under their locks
@@ -63,7 +83,8 @@ class Poll:
         try:
             self._epoll.register(descriptor, select.EPOLLIN)
         except OSError as error:
-            logger.warning('A websocket is read by the reactor: %s', error)
+            # Later: nothing is logged under the lock of a transport.
+            self.reactor.callFromThread(logger.warning, 'A websocket is read by the reactor: %s', error)
             return False
         self.transports[descriptor] = transport
         return True
@@ -94,11 +115,10 @@ class Poll:
             with self._lock:
                 self._turns += 1
                 while self.is_open and self._ready:
-                    message, refuse = self._read(self._ready.popleft())
-                    if message is not None:
-                        self._frames += 1
-                        # Under the lock: the reactor must not read the next frame of this connection before.
-                        return take(message, refuse)
+                    # Under the lock: the reactor must not read the next frame of this connection before it is taken.
+                    is_frame, found = self._read(self._ready.popleft(), take)
+                    if is_frame:
+                        return found
                 left = 0 if deadline is None else deadline - time.monotonic()
                 if not self.is_open or left <= 0:
                     return None
@@ -108,17 +128,15 @@ class Poll:
             finally:
                 self._is_waiting = False
                 self._turns += 1
-            self._ready.extend(ready)
-            if self._wake_up in ready:
-                self._ready.remove(self._wake_up)
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_up, 4096)
+            # Never the wake-up: the reactor may forget them at any time.
+            self._ready.extend([descriptor for descriptor in ready if descriptor != self._wake_up.fileno()])
+            if self._wake_up.fileno() in ready:
+                self._wake_up.clear()
                 return None
 
     def wake(self):
         """Have ``next()`` return, also if it is called only after this."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._waker, b'.')
+        self._wake_up.set()
 
     def watch(self):
         """Have the reactor look now and then whether the thread that polls gets on. A thread has something to do."""
@@ -126,19 +144,26 @@ class Poll:
             self._is_watched = True
             self.reactor.callFromThread(self._look_later, _IDLE)
 
-    def _read(self, descriptor):
+    def _read(self, descriptor, take):
+        """Return whether there was a frame, and what ``take`` returned for it."""
         transport = self.transports.get(descriptor)
         # A transport that has just ended has none.
         protocol = getattr(transport, 'protocol', None)
         if protocol is None:
-            return None, None
+            return False, None
         try:
-            return protocol.read_now(), protocol.refuse_later
+            # The end of the connection waits for it, too: its disconnect must not come before the frame.
+            with direct.lock_of(transport):
+                message = protocol.read_now()
+                if message is None:
+                    return False, None
+                self._frames += 1
+                return True, take(message, protocol.refuse_later)
         except Exception:
             logger.exception('Cutting off a websocket that could not be read')
             transport.stopReading()
             self.reactor.callFromThread(transport.abortConnection)
-            return None, None
+            return False, None
 
     # Of the reactor
 
@@ -157,6 +182,7 @@ class Poll:
             if left <= 0 and self._longest_at_work() < _INTERVAL:
                 left = _IDLE
                 self.reactor.removeReader(self)
+                self._epoll.register(self._wake_up, select.EPOLLIN)
                 self.is_open = True
                 self._find_thread()
         elif is_same and not self._is_waiting:
@@ -171,13 +197,21 @@ class Poll:
             left -= 1
             if left <= 0:
                 self._is_watched = False
-                return
+                if self._turns == turns:
+                    return
+                # A thread has begun meanwhile, and may have found that we look.
+                self._is_watched = True
         self._look_later(left)
 
     def _take_over(self):
         with self._lock:
+            if self._is_waiting:
+                # It has just come back.
+                return
             self.is_open = False
             self._ready.clear()
+            # Nobody waits now. The reactor would be told again and again that somebody was woken who did not wait any more.
+            self._epoll.unregister(self._wake_up)
         self.reactor.addReader(self)
         self.doRead()
         self._relieve()

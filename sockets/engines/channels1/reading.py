@@ -18,6 +18,9 @@ class Reading:
     # The transport has been told to read nothing for now.
     is_paused = False
 
+    # A thread has read something, and told the reactor to go on with it.
+    is_on_its_way = False
+
     # The reactor's call that handles the frames which have been read.
     next_call = None
 
@@ -61,13 +64,14 @@ class Reading:
                     opcode, payload = frame
                     if opcode in (TEXT, BINARY) and payload is not None and not len(self.reader):
                         return None if self.muted else self.message_of(payload, opcode == BINARY)
-            self.is_paused = True
+            self.is_on_its_way = self.is_paused = True
             transport.stopReading()
         self.factory.reactor.callFromThread(self.go_on, data, frame)
         return None
 
     def go_on(self, data, frame):
         """Handle what a thread has read."""
+        self.is_on_its_way = False
         if self.state == self.STATE_CLOSED:
             return
         if data:
@@ -79,6 +83,9 @@ class Reading:
     def handle_frames(self, first=None):
         """Handle some of the frames that have been read, and ``first`` before them; pause reading while there are more."""
         self.next_call, ping, frame = None, None, ()
+        if self.is_on_its_way:
+            # It comes before what is in the buffer.
+            return
         try:
             for _ in range(FRAMES_A_TURN):
                 if self.state == self.STATE_CLOSED or first is None and self.must_wait():
