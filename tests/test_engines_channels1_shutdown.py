@@ -48,6 +48,7 @@ class Server:
 
     def __init__(self):
         self.factory = self.channel_layer = self
+        self.poll = None
         self.listeners, self.reply_protocols, self.said, self.busy = [], {}, [], set()
 
     def drained_connections(self, server, names):

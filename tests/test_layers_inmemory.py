@@ -182,7 +182,7 @@ def test_runworker_is_refused_a_layer_that_it_cannot_share():
 def test_a_receiver_that_stops_waiting_leaves_nothing_behind(layer, monkeypatch):
     monkeypatch.setattr('sockets.layers.local_queues._PATIENCE', 0.05)
     assert layer.receive(['nothing'], block=True) == (None, None)
-    assert layer._queues._waiters == []
+    assert layer._queues.waiters == []
     layer.send('nothing', {'n': 1})
     assert layer.receive(['nothing'])[1] == {'n': 1}
 
@@ -378,11 +378,11 @@ def test_who_has_left_is_not_there_any_more(layer):
 
 def test_a_thread_that_is_nudged_gets_nothing_and_asks_again(layer):
     receiver = Receiver(layer, ['websocket.connect'])
-    while not layer._queues._waiters:
+    while not layer._queues.waiters:
         time.sleep(0.01)
-    waiter = layer._queues._waiters[0]
+    waiter = layer._queues.waiters[0]
     layer.connects.nudge()
-    while waiter in layer._queues._waiters or not layer._queues._waiters:
+    while waiter in layer._queues.waiters or not layer._queues.waiters:
         time.sleep(0.01)
     layer.send('websocket.connect', frame(0))
     receiver.join(5)

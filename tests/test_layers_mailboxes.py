@@ -350,3 +350,19 @@ def test_long_frames_of_a_connection_are_fewer_that_may_wait(kind, part):
         boxes.put('server!a', frame, 0)
     boxes.take(['websocket.receive'], 0)
     boxes.put('websocket.receive', frame, 0, 'server!a')
+
+
+def test_a_frame_that_need_not_wait_is_claimed_at_once_and_holds_back_the_next_one():
+    boxes = mailboxes()
+    claim = boxes.claim('websocket.receive', 'server!a', 10, 'thread')
+    assert boxes.has_frames('server!a') and boxes.at_work(['websocket.receive']) == 1
+    assert boxes.longest_at_work('websocket.receive', 12.5) == 2.5
+    assert boxes.claim('websocket.receive', 'server!a', 11, 'other') is None
+    assert boxes.put('websocket.receive', {}, 11, 'server!a') is None
+    assert boxes.done(claim) == 'websocket.receive'
+    # That one comes first.
+    assert boxes.claim('websocket.receive', 'server!a', 12, 'thread') is None
+    boxes.take({'websocket.receive'}, 12)
+    boxes.close('server!b', 12)
+    assert boxes.claim('websocket.receive', 'server!b', 12, 'thread') is None
+    assert boxes.longest_at_work('websocket.disconnect', 99) == 0

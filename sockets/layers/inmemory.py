@@ -132,6 +132,14 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """
         self._queues.wake_threads_after(patience)
 
+    def poll_with_threads(self, poll):
+        """Have a thread that waits for frames ask ``poll`` for some meanwhile: ``runsockets`` reads its sockets so.
+
+        ``poll`` has ``begin(find_thread, relieve, longest_at_work)``, ``is_open``, ``has_ready()``, ``next(seconds, take)``,
+        ``watch()`` and ``wake()``.
+        """
+        self._queues.polling.begin(poll)
+
     def expect_handshakes_within(self, seconds):
         """Drop connects that have waited ``seconds``: their clients are gone by then. The default is 5."""
         self._mailboxes.connect_expiry = seconds + _LATE

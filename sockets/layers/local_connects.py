@@ -1,6 +1,7 @@
 """Connects of this process that one thread takes together, and whose handling it ends one after another."""
 
 import threading
+import time
 
 from asgiref.base_layer import BaseChannelLayer
 
@@ -14,13 +15,26 @@ class LocalConnects:
 
     def __init__(self, queues):
         self._queues = queues
+        self._thread = threading.local()
         self.checked = lambda channel, message: (channel, message)
 
     def take(self, count):
         """Return up to ``count`` pairs of a connect and its claim, which ends with ``done()``. This thread has just received
         one.
         """
-        return [(queued.message, claim) for queued, claim in self._queues.take_connects(count)]
+        queues, thread, found = self._queues, threading.current_thread(), []
+        with queues.lock:
+            now = time.monotonic()
+            while len(found) < count:
+                queued, claim = queues.mailboxes.take({CONNECT}, now, thread)
+                if queued is None:
+                    break
+                found.append((queued.message, claim))
+            if found:
+                left = queues.mailboxes.count_ready(CONNECT)
+                queues.admission.taken_with(len(found), left)
+                self._thread.has_left_none = not left
+        return found
 
     def hold(self):
         """Return the claim of what this thread has received last: it ends with ``done()``, and not when it asks for more."""
@@ -42,7 +56,9 @@ class LocalConnects:
 
     def note(self, seconds, count):
         """Say that ``count`` connects, which were taken together, took some ``seconds``."""
-        self._queues.note_connects(seconds, count)
+        if vars(self._thread).pop('has_left_none', False):
+            with self._queues.lock:
+                self._queues.admission.served(seconds, count, time.monotonic())
 
     def nudge(self):
         """Have a thread that waits for a connect receive nothing, and see what else there is to do."""

@@ -9,6 +9,7 @@ from asgiref.base_layer import BaseChannelLayer
 from . import dropped
 from .admission import Admission
 from .local_connects import too_many_connects
+from .local_polling import LocalPolling
 from .mailbox import queue_of
 from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, Full, end_of, group_of
 from .receivers import Delivery, Waiter
@@ -26,15 +27,16 @@ class LocalQueues:
         self.lock = threading.Lock()
         # How many messages have expired or were dropped by their senders, by server or channel.
         self.dropped = collections.Counter()
-        self._admission = Admission()
+        self.admission = Admission()
         self._next_sweep = 0
-        self._waiters = []
+        self.waiters = []
         self._deliveries = {}
         self._patience = None
         self._relief_is_due = False
-        # What the reactor is to be told to call, for _tell_reactor().
+        # What the reactor is to be told to call, for tell_reactor().
         self._calls = []
         self._thread = threading.local()
+        self.polling = LocalPolling(self)
 
     def put(self, channel, message):
         """Put ``message`` where a receiver of ``channel`` finds it; ``ChannelFull`` if there is no room."""
@@ -42,22 +44,17 @@ class LocalQueues:
             with self.lock:
                 self._put(channel, message)
         finally:
-            self._tell_reactor()
+            self.tell_reactor()
 
     def take(self, channels, block):
         """Return the next ``QueuedMessage`` for this thread, or ``None``; the frame that it took before is done."""
-        thread = threading.current_thread()
-        with self.lock:
-            queue = self._finish()
-            queued, claim = (None, None) if block and self._is_spare(channels) else self._take(channels, thread)
-            # This thread takes first, so that few threads are kept busy.
-            self._wake(queue)
-            if queued is None and block:
-                waiter = Waiter(channels, thread)
-                self._waiters.append(waiter)
-        self._tell_reactor()
-        if queued is None and block:
-            queued, claim = self._wait(waiter)
+        until = time.monotonic() + _PATIENCE
+        while True:
+            queued, claim, is_all = self._take_or_wait(channels, block)
+            if queued is not None or is_all or time.monotonic() >= until:
+                break
+        if queued is not None and self.polling.is_for(channels):
+            self.polling.poll.watch()
         self._thread.claim = claim
         return queued
 
@@ -65,39 +62,19 @@ class LocalQueues:
         """Return the claim of what this thread has taken last, which ends with ``done()`` and not with what it takes next."""
         return vars(self._thread).pop('claim', None)
 
-    def take_connects(self, count):
-        """Return up to ``count`` pairs of a ``QueuedMessage`` and its claim, which ends with ``done()``, for who took one."""
-        thread, found = threading.current_thread(), []
-        with self.lock:
-            now = time.monotonic()
-            while len(found) < count:
-                queued, claim = self.mailboxes.take({CONNECT}, now, thread)
-                if queued is None:
-                    break
-                found.append((queued, claim))
-            if found:
-                left = self.mailboxes.count_ready(CONNECT)
-                self._admission.taken_with(len(found), left)
-                self._thread.has_left_none = not left
-        return found
-
     def done(self, claim):
         """End the handling of the frame that ``claim`` is of."""
         with self.lock:
-            self._wake(self.mailboxes.done(claim))
-        self._tell_reactor()
-
-    def note_connects(self, seconds, count):
-        """Note that ``count`` connects, which this thread has taken together, took some ``seconds``."""
-        if vars(self._thread).pop('has_left_none', False):
-            with self.lock:
-                self._admission.served(seconds, count, time.monotonic())
+            self.wake(self.mailboxes.done(claim))
+        self.tell_reactor()
 
     def nudge(self, channel):
         """Have a thread that waits for ``channel``, if there is one, get nothing, so that it looks for other work."""
         with self.lock:
-            for waiter in [other for other in self._waiters if other.owner and channel in other.channels][:1]:
-                self._waiters.remove(waiter)
+            # Not the one that polls: it would not notice, and get nothing any more until it has read a frame.
+            others = [other for other in self.waiters if other.owner and other is not self.polling.waiter]
+            for waiter in [other for other in others if channel in other.channels][:1]:
+                self.waiters.remove(waiter)
                 waiter.hand_over(None, None)
 
     def take_or_call(self, channels, function):
@@ -107,8 +84,8 @@ class LocalQueues:
             if queued is None:
                 waiter = Waiter(channels, None)
                 waiter.hand_over = function
-                self._waiters.append(waiter)
-        self._tell_reactor()
+                self.waiters.append(waiter)
+        self.tell_reactor()
         return queued
 
     def write(self, channel, text):
@@ -120,8 +97,8 @@ class LocalQueues:
         """Hand what is sent to connections of ``server`` to a ``Delivery``, on Twisted's reactor."""
         with self.lock:
             self._deliveries[server] = Delivery(server, function, write)
-            self._wake(server)
-        self._tell_reactor()
+            self.wake(server)
+        self.tell_reactor()
 
     def wake_threads_after(self, patience):
         """Leave frames to the threads that are at work; wake another one for a frame that has waited ``patience`` s."""
@@ -142,16 +119,16 @@ class LocalQueues:
             queue = self.mailboxes.put(channel, message, now, reply_channel, is_control)
         except Full:
             if reply_channel is not None:
-                self._wake(
+                self.wake(
                     self.mailboxes.put('websocket.disconnect', end_of(message), now, reply_channel, is_control=True)
                 )
             raise BaseChannelLayer.ChannelFull(channel)
         if message.get('close'):
             self.mailboxes.close(channel, now)
-        self._wake(queue)
+        self.wake(queue)
 
     def _admit(self, now):
-        seconds = self._admission.ask(now, self.mailboxes.count_ready(CONNECT), self.mailboxes.waited([CONNECT], now))
+        seconds = self.admission.ask(now, self.mailboxes.count_ready(CONNECT), self.mailboxes.waited([CONNECT], now))
         if seconds is not None:
             raise too_many_connects(seconds)
 
@@ -172,20 +149,20 @@ class LocalQueues:
             if claim.owner.is_alive():
                 self.mailboxes.renew(claim, now)
             else:
-                self._wake(self.mailboxes.done(claim))
+                self.wake(self.mailboxes.done(claim))
         return self._take_one(channels, now, owner)
 
     def _take_one(self, channels, now, owner):
         queued, claim = self.mailboxes.take(channels, now, owner)
         if queued is not None and queued.channel == CONNECT:
-            self._admission.taken(now, self.mailboxes.count_ready(CONNECT))
+            self.admission.taken(now, self.mailboxes.count_ready(CONNECT))
         return queued, claim
 
     def _finish(self):
         claim, self._thread.claim = getattr(self._thread, 'claim', None), None
         return None if claim is None else self.mailboxes.done(claim)
 
-    def _wake(self, queue):
+    def wake(self, queue):
         """Hand what is ready in ``queue`` to the receiver that began to wait for it last."""
         if queue is None:
             return
@@ -198,16 +175,17 @@ class LocalQueues:
         if self._patience is not None and queue in BUSY_FIRST and self.mailboxes.at_work(BUSY_FIRST[queue]):
             self._relieve_later()
         else:
-            self._hand_over([queue])
+            self.hand_over([queue])
 
-    def _hand_over(self, channels):
-        for index in range(len(self._waiters) - 1, -1, -1):
-            waiter = self._waiters[index]
+    def hand_over(self, channels):
+        for index in range(len(self.waiters) - 1, -1, -1):
+            waiter = self.waiters[index]
             if not waiter.channels.isdisjoint(channels):
                 queued, claim = self._take_one(channels, time.monotonic(), waiter.owner)
                 if queued is not None:
-                    del self._waiters[index]
+                    del self.waiters[index]
                     waiter.hand_over(queued, claim)
+                    self.polling.note(waiter)
                 return
 
     def _is_spare(self, channels):
@@ -230,11 +208,12 @@ class LocalQueues:
 
     # To be called without it
 
-    def _tell_reactor(self):
+    def tell_reactor(self):
         """Have the reactor call what it is to call.
 
         To wake it takes a system call, in which other threads run: under the lock, they would meet it and wait.
         """
+        self.polling.wake()
         if self._calls:
             from twisted.internet import reactor
 
@@ -248,10 +227,10 @@ class LocalQueues:
             self._relief_is_due = False
             for group in set(BUSY_FIRST.values()):
                 if self.mailboxes.waited(group, time.monotonic()) >= self._patience:
-                    self._hand_over(group)
+                    self.hand_over(group)
                 if self.mailboxes.waited(group, time.monotonic()):
                     self._relieve_later()
-        self._tell_reactor()
+        self.tell_reactor()
 
     def _deliver(self, delivery):
         with self.lock:
@@ -259,11 +238,32 @@ class LocalQueues:
             messages = self.mailboxes.take_all(delivery.server, time.monotonic())
         delivery.deliver(messages)
 
+    def _take_or_wait(self, channels, block):
+        """Return what is next for this thread and its claim, and whether there is no more to try if that is nothing."""
+        thread, polling = threading.current_thread(), self.polling
+        waiter = polls = None
+        with self.lock:
+            queue = self._finish()
+            is_spare = block and self._is_spare(channels)
+            queued, claim = (None, None) if is_spare else self._take(channels, thread)
+            # This thread takes first, so that few threads are kept busy.
+            self.wake(queue)
+            if queued is None and block:
+                waiter, polls = polling.begin_to_wait(channels, not is_spare)
+        self.tell_reactor()
+        if polls:
+            return (*polling.read(waiter), False)
+        if waiter is None:
+            return queued, claim, True
+        queued, claim = self._wait(waiter)
+        # Somebody may have been needed to poll.
+        return queued, claim, waiter.found is None or not polling.is_for(channels)
+
     def _wait(self, waiter):
         try:
             waiter.arrived.acquire(timeout=_PATIENCE)
         finally:
             with self.lock:
                 if waiter.found is None:
-                    self._waiters.remove(waiter)
+                    self.waiters.remove(waiter)
         return waiter.found or (None, None)

@@ -14,7 +14,8 @@ from .mailbox import Claim, Limits, Mailbox, QueuedMessage, ReadyQueues, queue_o
 
 # The channels whose messages are the frames of a connection, named by their reply channel.
 CONNECT = 'websocket.connect'
-FRAMES = frozenset([CONNECT, 'websocket.receive', 'websocket.disconnect'])
+RECEIVE = 'websocket.receive'
+FRAMES = frozenset([CONNECT, RECEIVE, 'websocket.disconnect'])
 
 # Channels whose messages are left to the threads that are at work on them, if there are any.
 BUSY_FIRST = {channel: group for group in (FRAMES - {CONNECT}, frozenset([CONNECT])) for channel in group}
@@ -142,6 +143,17 @@ class Mailboxes:
             self.expired[server] += len(box.messages) - len(messages)
         return messages
 
+    def claim(self, channel, connection, now, owner):
+        """Return the ``Claim`` of a frame that need not wait; ``None`` if another one of ``connection`` comes first."""
+        key = True, connection
+        if key in self._boxes or connection in self._closed:
+            return None
+        box = self._boxes[key] = Mailbox(key, True)
+        claim = box.claim = Claim(box, channel, owner, now + self.lease)
+        self._claims[claim] = None
+        self._at_work[channel] += 1
+        return claim
+
     def done(self, claim):
         """End the handling of a frame; return the channel of the connection's next one, if it can be taken now.
 
@@ -152,6 +164,10 @@ class Mailboxes:
         self._at_work[claim.channel] -= 1
         claim.mailbox.claim = None
         return self._settle(claim.mailbox)
+
+    def longest_at_work(self, channel, now):
+        """Return for how many seconds the oldest frame of ``channel`` that is being handled has been; 0 if there is none."""
+        return max([now - claim.until + self.lease for claim in self._claims if claim.channel == channel], default=0)
 
     def overdue(self, now):
         """Return the claims whose lease has ended, for ``done`` or ``renew``."""

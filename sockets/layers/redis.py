@@ -189,6 +189,10 @@ class RedisChannelLayer(RedisHosts):
         """Wake another thread for frames of this process only when one has waited ``patience`` seconds."""
         self._local.wake_threads_after(patience)
 
+    def poll_with_threads(self, poll):
+        """Have a thread of this process that waits for frames ask ``poll`` for some meanwhile."""
+        self._local.poll_with_threads(poll)
+
     def expect_handshakes_within(self, seconds):
         """Drop connects that have waited ``seconds``: their clients are gone by then. The default is 5."""
         self._local.expect_handshakes_within(seconds)

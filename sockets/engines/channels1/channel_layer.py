@@ -98,6 +98,10 @@ class Adapter:
         """
         return self._ask('deliver_to', lambda layer, *args: False, server, deliver, write) is not False
 
+    def poll_with_threads(self, poll):
+        """Have the threads that wait for frames ask ``poll`` for some; return whether the layer can do that."""
+        return self._ask('poll_with_threads', lambda layer, poll: False, poll) is not False
+
     def release(self):
         """Say that this thread handles no more frames."""
         self._ask('release', lambda layer: None)

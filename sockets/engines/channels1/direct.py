@@ -11,7 +11,8 @@ from twisted.python.runtime import platformType
 
 # Held by who writes to a connection, and by who is about to close it: a descriptor that was closed may be the next
 # client's. One for each connection would take memory, one for all would keep threads waiting for each other. Nothing is
-# logged under them, and no other lock is taken: a handler of the log may send something to a connection.
+# logged under them, and no other lock is taken than the one of the layer's queues, under which none of them is: a handler of
+# the log may send something to a connection.
 _LOCKS = [threading.RLock() for _ in range(61)]
 
 # Characters of a text that is written this way: with its head, it is no more than a transport holds before it is full.
@@ -28,6 +29,9 @@ class Direct:
 
     # Until a close is on its way, or the connection has ended.
     is_open_to_threads = True
+
+    # The ``Poll`` by which threads read it, and whether it is in there.
+    poll, is_polled = None, False
 
     def write_now(self, data):
         """Write ``data`` from any thread unless something waits to be written before it; return whether that was done."""
@@ -60,6 +64,30 @@ class Direct:
         """Let no thread begin to write, and wait for the one that does: it never waits itself."""
         with lock_of(self):
             self.is_open_to_threads = False
+
+    def startReading(self):
+        with lock_of(self):
+            if self.poll is None or self.is_polled:
+                is_polled = self.is_polled
+            else:
+                is_polled = self.is_polled = self.poll.enter(self)
+        if not is_polled:
+            super().startReading()
+
+    def stopReading(self):
+        with lock_of(self):
+            if self.is_polled:
+                self.is_polled = False
+                return self.poll.leave(self)
+        super().stopReading()
+
+    def leave_poll(self):
+        """Be read by the reactor from now on."""
+        if self.connected:
+            self.stopReading()
+            self.poll = None
+            if not self.protocol.is_paused:
+                self.startReading()
 
     def write(self, data):
         with lock_of(self):

@@ -14,6 +14,9 @@ from .protocol import SocketProtocol
 class SocketFactory(HTTPFactory):
     """daphne's factory, which loses no empty message and knows the message that turns a client away (``retry``)."""
 
+    # The ``Poll`` of the connections whose frames are read by threads, if there is one.
+    poll = None
+
     # How many clients have been told to come back later and are still connected.
     turned_away = 0
 

@@ -206,5 +206,11 @@ class Opening:
             held, self.held = self.held, ()
             for message in held:
                 self.main_factory.dispatch_reply(self.reply_channel, message)
-        if len(self.reader):
+        poll = self.main_factory.poll
+        if poll is not None and self.is_direct:
+            # What has been read already is the reactor's.
+            self.set_paused(True)
+            self.transport.poll = poll
+            self.handle_frames_later()
+        elif len(self.reader):
             self.handle_frames_later()

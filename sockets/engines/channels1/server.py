@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 
 from channels.worker import Worker
 from daphne.server import Server
@@ -12,6 +13,7 @@ from ...layers.mailboxes import CONNECT, FRAMES
 from ...presence import start_housekeeper
 from . import shutdown
 from .channel_layer import adapted
+from .polling import Poll
 from .workers import WorkerThread, at_work, finish
 
 logger = logging.getLogger('sockets')
@@ -86,6 +88,11 @@ class SocketServer(Server):
     def backend_reader_twisted(self):
         if not self.layer.deliver_to(self.send_channel, self.factory.dispatch_reply, self.factory.write_now):
             super().backend_reader_twisted()
+        # Of Linux.
+        elif hasattr(select, 'epoll'):
+            poll = Poll(self.factory.reactor)
+            if self.layer.poll_with_threads(poll):
+                self.factory.poll = poll
 
     def on_listener_error(self, failure):
         from twisted.internet import reactor

@@ -48,6 +48,8 @@ class Shutdown:
         from twisted.internet import defer, reactor
 
         self.protocols = self.server.factory.reply_protocols
+        if self.server.factory.poll is not None:
+            self.server.factory.poll.end()
         self.over = defer.Deferred()
         self.began = time.monotonic()
         self.server.deadline = self.began + DRAIN_TIMEOUT

@@ -136,7 +136,9 @@ class Writing:
 
     def sendCloseFrame(self, code=None, reasonUtf8=None, isReply=False):
         # What was read and not handled yet is dropped as well: a client that reconnects sends it again.
-        self.reader.close()
+        with direct.lock_of(self.transport):
+            # Not while a thread reads.
+            self.reader.close()
         self.is_stopped = False
         if self.is_paused:
             self.handle_frames_later()
