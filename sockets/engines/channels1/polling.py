@@ -21,8 +21,9 @@ logger = logging.getLogger('sockets')
 _INTERVAL, _IDLE = 0.01, 100
 
 # The reactor takes over if that thread was at work on one frame at two looks, or has taken so few between them though more were
-# there: its functions wait for something, and several threads get on better. Then so many looks pass before threads poll again.
-_FEW = 8
+# there, so many times in a row (once may be a query for all): its functions wait for something, and several threads get on
+# better. Then so many looks pass before threads poll again.
+_FEW, _IN_A_ROW = 8, 3
 _REST, _LONG_REST = 3, 60
 
 # Sockets that are asked for at a time.
@@ -69,7 +70,7 @@ class Poll:
         # Whether a thread waits for more, how often one has begun or ended to wait or to read, and how many frames were read.
         self._is_waiting, self._turns, self._frames = False, 0, 0
         # Whether the reactor looks, and what of these it saw last.
-        self._is_watched, self._seen = False, (0, 0)
+        self._is_watched, self._seen, self._slow_looks = False, (0, 0), 0
         self._wake_up = WakeUp()
         self._epoll.register(self._wake_up, select.EPOLLIN)
 
@@ -177,6 +178,7 @@ class Poll:
             return
         turns, frames = self._seen
         is_same = self._turns == turns
+        self._slow_looks = self._slow_looks + 1 if self._ready and self._frames - frames < _FEW else 0
         if not self.is_open:
             left -= 1
             if left <= 0 and self._longest_at_work() < _INTERVAL:
@@ -188,7 +190,7 @@ class Poll:
         elif is_same and not self._is_waiting:
             left = _REST
             self._take_over()
-        elif self._ready and self._frames - frames < _FEW:
+        elif self._slow_looks >= _IN_A_ROW:
             left = _LONG_REST
             self._take_over()
         elif not is_same:
