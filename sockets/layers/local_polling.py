@@ -5,7 +5,7 @@ import threading
 import time
 
 from .mailbox import QueuedMessage
-from .mailboxes import RECEIVE, Full, end_of
+from .mailboxes import RECEIVE, Full
 from .receivers import Waiter
 
 # Seconds after which a thread that polls returns without a message, to look whether it has been told to stop.
@@ -114,8 +114,7 @@ class LocalPolling:
                 queues.wake(queues.mailboxes.put(RECEIVE, message, now, connection))
                 return None
             except Full:
-                end = end_of(message)
-                queues.wake(queues.mailboxes.put('websocket.disconnect', end, now, connection, is_control=True))
+                queues.wake(queues.mailboxes.put_end(message, now))
         refuse()
         return None
 

@@ -11,7 +11,7 @@ from .admission import Admission
 from .local_connects import too_many_connects
 from .local_polling import LocalPolling
 from .mailbox import queue_of
-from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, Full, end_of, group_of
+from .mailboxes import BUSY_FIRST, CONNECT, FRAMES, Full, group_of
 from .receivers import Delivery, Waiter
 
 # Seconds that a blocking receive() waits before it returns nothing: how often a worker checks whether it has been told
@@ -119,9 +119,7 @@ class LocalQueues:
             queue = self.mailboxes.put(channel, message, now, reply_channel, is_control)
         except Full:
             if reply_channel is not None:
-                self.wake(
-                    self.mailboxes.put('websocket.disconnect', end_of(message), now, reply_channel, is_control=True)
-                )
+                self.wake(self.mailboxes.put_end(message, now))
             raise BaseChannelLayer.ChannelFull(channel)
         if message.get('close'):
             self.mailboxes.close(channel, now)

@@ -91,6 +91,10 @@ class Mailboxes:
             self._limits.count_in(queued)
         return self._settle(box)
 
+    def put_end(self, message, now):
+        """Put the disconnect of a connection whose frame ``message`` is one too many; return what ``put`` does."""
+        return self.put('websocket.disconnect', end_of(message), now, message['reply_channel'], is_control=True)
+
     def close(self, connection, now):
         """Take no more frames of ``connection`` but its disconnect, and drop its frames that wait."""
         self._closed[connection] = now + self.expiry

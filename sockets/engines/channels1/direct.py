@@ -67,10 +67,9 @@ class Direct:
 
     def startReading(self):
         with lock_of(self):
-            if self.poll is None or self.is_polled:
-                is_polled = self.is_polled
-            else:
-                is_polled = self.is_polled = self.poll.enter(self)
+            if self.poll is not None and not self.is_polled:
+                self.is_polled = self.poll.enter(self)
+            is_polled = self.is_polled
         if not is_polled:
             super().startReading()
 

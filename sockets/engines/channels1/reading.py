@@ -3,7 +3,6 @@
 import logging
 import time
 
-from . import direct
 from .frames import BINARY, CLOSE, PING, PONG, TEXT, Violation
 
 logger = logging.getLogger('sockets')
@@ -28,44 +27,43 @@ class Reading:
     is_stopped = False
 
     def read_now(self):
-        """Read in the thread that is to handle it: return the message of a frame, or ``None``.
+        """Read in the thread that is to handle it: return the message of a frame, or ``None``. Under the transport's lock.
 
         What is no whole message, and nothing but that, is left to the reactor, which reads on when it has handled it.
         """
         transport = self.transport
-        with direct.lock_of(transport):
-            if not transport.is_polled:
-                return None
-            if self.is_paused:
-                transport.stopReading()
-                return None
-            try:
-                data = transport.socket.recv(transport.bufferSize)
-            except BlockingIOError:
-                return None
-            except OSError:
-                data = b''
-            if not data:
-                # It has ended. The reactor meets the same.
-                transport.stopReading()
-                self.factory.reactor.callFromThread(transport.leave_poll)
-                return None
-            frame = None
-            if self.state == self.STATE_OPEN and self.autoPingTimeoutCall is None and not self.must_wait():
-                self.reader.feed(data)
-                data = b''
-                try:
-                    frame = self.reader.read()
-                except Violation as violation:
-                    frame = violation
-                else:
-                    if frame is None:
-                        return None
-                    opcode, payload = frame
-                    if opcode in (TEXT, BINARY) and payload is not None and not len(self.reader):
-                        return None if self.muted else self.message_of(payload, opcode == BINARY)
-            self.is_on_its_way = self.is_paused = True
+        if not transport.is_polled:
+            return None
+        if self.is_paused:
             transport.stopReading()
+            return None
+        try:
+            data = transport.socket.recv(transport.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            data = b''
+        if not data:
+            # It has ended. The reactor meets the same.
+            transport.stopReading()
+            self.factory.reactor.callFromThread(transport.leave_poll)
+            return None
+        frame = None
+        if self.state == self.STATE_OPEN and self.autoPingTimeoutCall is None and not self.must_wait():
+            self.reader.feed(data)
+            data = b''
+            try:
+                frame = self.reader.read()
+            except Violation as violation:
+                frame = violation
+            else:
+                if frame is None:
+                    return None
+                opcode, payload = frame
+                if opcode in (TEXT, BINARY) and payload is not None and not len(self.reader):
+                    return None if self.muted else self.message_of(payload, opcode == BINARY)
+        self.is_on_its_way = self.is_paused = True
+        transport.stopReading()
         self.factory.reactor.callFromThread(self.go_on, data, frame)
         return None
 
