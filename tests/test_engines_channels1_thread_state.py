@@ -172,6 +172,8 @@ def test_background_threads_look_before_each_round(monkeypatch, capsys):
     assert looked == ['close_stale']
 
 
+# They have Channels close the database.
+@pytest.mark.django_db(transaction=True)
 def test_who_listens_to_the_signals_of_a_consumer_later_is_heard_and_may_leave():
     # Who receives them is not found out anew for each frame.
     signals, heard = (consumer_started, consumer_finished), []
