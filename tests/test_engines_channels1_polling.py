@@ -291,6 +291,30 @@ def test_the_reactor_reads_while_the_thread_is_at_work_for_long_and_gives_it_bac
     assert (other.name, 'meanwhile') in taker.taken
 
 
+def test_a_thread_that_does_what_is_left_in_the_layer_gets_on(clients):
+    # After one function of 10 ms, frames of 128 clients waited in the layer. While a thread did one after the other, the
+    # reactor took it to be at work on one and the same, took over again, and read frames for three quarters of the time.
+    wires = [clients.open() for _ in range(20)]
+    clients.poll.watch()
+    clients.reactor.run()
+    clients.poll._take_over()
+    for wire in wires:
+        wire.client.sendall(frame(b'short'))
+    clients.poll.doRead()
+    clients.receive()
+    # None of them took long.
+    clients.poll._longest_at_work = lambda: 0
+    clients.give_back()
+    for _ in range(18):
+        clients.receive()
+        clients.reactor.look()
+        assert clients.poll.is_open
+    # On this one it is.
+    clients.receive()
+    clients.reactor.look(2)
+    assert not clients.poll.is_open
+
+
 def test_another_thread_takes_what_the_reactor_has_read_and_no_second_frame_of_that_connection(clients):
     clients.layer.wake_threads_after(60)
     wire, other = clients.open(), clients.open()

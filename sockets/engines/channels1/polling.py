@@ -67,8 +67,9 @@ class Poll:
         self._epoll = select.epoll()
         # The descriptors that have something to read, as the thread that polls was told.
         self._ready = collections.deque()
-        # Whether a thread waits for more, how often one has begun or ended to wait or to read, and how many frames were read.
-        self._is_waiting, self._turns, self._frames = False, 0, 0
+        # Whether a thread waits for more, how often one has begun or ended to wait or to read, and how many messages were taken,
+        # which were read or found in the layer.
+        self._is_waiting, self._turns, self._taken = False, 0, 0
         # Whether the reactor looks, and what of these it saw last.
         self._is_watched, self._seen, self._slow_looks = False, (0, 0), 0
         self._wake_up = WakeUp()
@@ -140,10 +141,13 @@ class Poll:
         self._wake_up.set()
 
     def watch(self):
-        """Have the reactor look now and then whether the thread that polls gets on. A thread has something to do."""
+        """Have the reactor look now and then whether threads get on. One has taken something."""
+        self._taken += 1
         if not self._is_watched:
-            self._is_watched = True
-            self.reactor.callFromThread(self._look_later, _IDLE)
+            with self._lock:
+                begins, self._is_watched = not self._is_watched, True
+            if begins:
+                self.reactor.callFromThread(self._look_later, _IDLE)
 
     def _read(self, descriptor, take):
         """Return whether there was a frame, and what ``take`` returned for it."""
@@ -158,7 +162,6 @@ class Poll:
                 message = protocol.read_now()
                 if message is None:
                     return False, None
-                self._frames += 1
                 return True, take(message, protocol.refuse_later)
         except Exception:
             logger.exception('Cutting off a websocket that could not be read')
@@ -169,16 +172,16 @@ class Poll:
     # Of the reactor
 
     def _look_later(self, left):
-        self._seen = self._turns, self._frames
+        self._seen = self._turns, self._taken
         self.reactor.callLater(_INTERVAL, self._look, left)
 
     def _look(self, left):
         """Look how the thread that polls gets on. So many looks are left until they end, or until threads poll again."""
         if self.is_over:
             return
-        turns, frames = self._seen
-        is_same = self._turns == turns
-        self._slow_looks = self._slow_looks + 1 if self._ready and self._frames - frames < _FEW else 0
+        # Threads that do what is left in the layer get on, too.
+        is_same = self._seen == (self._turns, self._taken)
+        self._slow_looks = self._slow_looks + 1 if self._ready and self._taken - self._seen[1] < _FEW else 0
         if not self.is_open:
             left -= 1
             if left <= 0 and self._longest_at_work() < _INTERVAL:
@@ -198,11 +201,12 @@ class Poll:
         else:
             left -= 1
             if left <= 0:
-                self._is_watched = False
-                if self._turns == turns:
+                with self._lock:
+                    self._is_watched = False
+                    # A thread may have begun meanwhile, and have found that we look.
+                    self._is_watched = self._seen != (self._turns, self._taken)
+                if not self._is_watched:
                     return
-                # A thread has begun meanwhile, and may have found that we look.
-                self._is_watched = True
         self._look_later(left)
 
     def _take_over(self):
