@@ -70,6 +70,7 @@ def test_nothing_is_written_before_what_waits_to_be_written():
     wire = opened(room=3)
     wire.reply(text='first')
     assert not wire.factory.write_now(wire.name, 'second')
+    wire.wakeups.run()
     wire.transport.drain()
     assert wire.factory.write_now(wire.name, 'third')
     assert wire.frames() == [(TEXT, b'first'), (TEXT, b'third')]

@@ -1,11 +1,13 @@
 """daphne's factory of connections, and how its server comes to use it."""
 
+import functools
 import sys
 
 from daphne.http_protocol import HTTPFactory, WebRequest
 from twisted.web import http
 
 from ... import conf
+from . import direct
 from .channel_layer import adapted
 from .handshake import join_cookies
 from .protocol import SocketProtocol
@@ -30,6 +32,9 @@ class SocketFactory(HTTPFactory):
         protocol = self.reply_protocols.get(channel)
         if not isinstance(protocol, SocketProtocol):
             return super().dispatch_reply(channel, message)
+        # Nearly every message.
+        if len(message) == 1 and isinstance(message.get('text'), str) and protocol.write_now(message['text'], _framed):
+            return
         unknown = set(message).difference(_REPLY)
         if unknown:
             raise ValueError(
@@ -61,6 +66,9 @@ class SocketFactory(HTTPFactory):
         protocol = self.reply_protocols.get(channel)
         return isinstance(protocol, SocketProtocol) and protocol.write_now(text)
 
+
+# A fan-out's connections share one text.
+_framed = functools.lru_cache(maxsize=1)(direct.framed)
 
 _REPLY = ('accept', 'subprotocol', 'text', 'bytes', 'close', 'retry')
 

@@ -67,12 +67,12 @@ class Writing:
         if sent < len(data) and self.backlog is not None:
             self.check_backlog(len(data) - sent)
 
-    def write_now(self, text):
-        """Send ``text`` from any thread if nothing is to be sent before it; return whether that was done."""
+    def write_now(self, text, framed=direct.framed):
+        """Send ``framed(text)`` from any thread if nothing is to be sent before it; return whether that was done."""
         if not self.is_direct or len(text) > direct.LONGEST:
             return False
         try:
-            frame = direct.framed(text)
+            frame = framed(text)
         except UnicodeEncodeError:
             return False
         return self.transport.write_now(frame)
