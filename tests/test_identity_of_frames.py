@@ -133,12 +133,34 @@ def test_a_stranger_is_kept_as_well(connect, clock):
 def test_connections_that_speak_are_read_together_before_they_are_too_old(connect, login, alice, clock):
     mine = [connect(Page, cookies=login(alice)) for _ in range(5)]
     silent = connect(Page, cookies=login(alice))
-    for client in (*mine, *mine, silent):
+    for client in (*mine, *mine):
         client.send({'type': 'WHO'})
     clock(1.1)
     # The rows with user and session; what the user may and what its groups may.
     assert sum(queries_of(client, 'WHO', 'BET') for client in mine) == 3
     assert queries_of(silent, 'HELLO') == 1
+
+
+def test_new_connections_are_read_together_with_the_first_that_asks(connect, login, alice, clock, monkeypatch):
+    # In a storm, the first frame of each read its own: 128 clients waited for a quarter of a second.
+    monkeypatch.setattr(identity_cache, 'BATCH', 4)
+    mine = [connect(Page, cookies=login(alice)) for _ in range(5)]
+    mine[1].disconnect()
+    found = [queries_of(client, 'HELLO') for client in (mine[0], *mine[2:])]
+    assert found == [1, 0, 0, 1]
+
+
+def test_a_new_connection_that_says_nothing_is_read_once(connect, login, alice, clock):
+    mine, speaks, silent = (connect(Page, cookies=login(alice)) for _ in range(3))
+    assert [queries_of(client, 'HELLO') for client in (mine, speaks)] == [1, 0]
+    clock(1.1)
+    assert [queries_of(client, 'HELLO') for client in (mine, speaks, silent)] == [1, 0, 1]
+
+
+def test_of_so_many_new_connections_only_the_last_are_known(connect, login, alice, monkeypatch):
+    monkeypatch.setattr(identity_cache, 'NEW', 2)
+    mine = [connect(Page, cookies=login(alice)) for _ in range(4)]
+    assert [queries_of(client, 'HELLO') for client in reversed(mine)] == [1, 0, 1, 1]
 
 
 def test_more_than_one_query_takes_are_read_by_several(connect, login, alice, clock, monkeypatch):

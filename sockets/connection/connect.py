@@ -18,6 +18,7 @@ from .attempts import attempt
 from .calls import is_plain, pass_on
 from .disconnect import remove_row
 from .identity import Identity
+from .identity_cache import cache
 from .memory import memories
 
 logger = logging.getLogger('sockets')
@@ -50,6 +51,9 @@ def connect(handler):
         yield from visits.arrive(handler)
         yield None
         handler._identity.save()
+        # Not before: what functions have written is to be seen by the first frame.
+        if handler._identity.memory.is_kept and conf.IDENTITY_MAX_AGE and not connection.closed:
+            cache.expect(handler._identity.memory, connection.name)
     except BaseException as error:
         if isinstance(error, (steps.Abandoned, engine.current().escaping)):
             raise

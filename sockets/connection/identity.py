@@ -180,7 +180,7 @@ class Identity:
         if self.memory.is_kept and conf.IDENTITY_MAX_AGE and not identity_cache.is_in_transaction(rows.db):
             reading = cache.begin()
         try:
-            others = {} if reading is None else cache.ageing(self.memory, self.deferred)
+            others = {} if reading is None else cache.companions(self.memory, self.deferred)
             found = {row.channel_name: row for row in rows.filter(channel_name__in=[self.name, *others])}
             row = found.get(self.name)
             self._take(row)

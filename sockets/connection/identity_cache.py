@@ -19,6 +19,9 @@ from .identity_entries import PERMISSIONS, Entry, keys_of, tables
 # How many identities are read by one query, and how many are looked at to find them.
 BATCH, LOOKS = 32, 64
 
+# Of how many new connections it is known that nobody has read theirs, so that their first frames do not read each its own.
+NEW = 256
+
 # Seconds between two looks for identities that nobody has asked for lately.
 SWEEP_EVERY = 2
 
@@ -44,6 +47,8 @@ class IdentityCache:
         # In the order in which they were read: the oldest comes first.
         self._kept = {}
         self._by_key = {}
+        # The channel names of connections whose identities were never read, in the order in which they were opened.
+        self._new = {}
         self._next_sweep = 0
         # Whether there was ever anything to drop: most processes only write.
         self.is_used = False
@@ -59,10 +64,19 @@ class IdentityCache:
         identity.is_used = True
         return identity
 
-    def ageing(self, memory, deferred):
-        """Return other memories whose identities may be read together with that of ``memory``, by their channel names.
+    def expect(self, memory, channel_name):
+        """Note that the connection of that name, whose ``memory`` is given, is open, and that its frames are to come."""
+        with self._lock:
+            self._new[memory] = channel_name
+            if len(self._new) > NEW:
+                del self._new[next(iter(self._new))]
 
-        They were asked for since they were read, without the columns ``deferred``, and are at half of their age.
+    def companions(self, memory, deferred):
+        """Return other memories whose identities may be read together with that of ``memory``: by their channel names, each
+        with what is kept there.
+
+        They were asked for since they were read, without the columns ``deferred``, and are at half of their age; or they are of
+        new connections and were never read.
         """
         until = time.monotonic() - conf.IDENTITY_MAX_AGE / 2
         found = {}
@@ -73,6 +87,10 @@ class IdentityCache:
                     break
                 if identity.is_used and identity.deferred == deferred and other is not memory:
                     found[identity.channel_name] = other, identity
+            self._new.pop(memory, None)
+            for other in list(itertools.islice(self._new, BATCH - 1 - len(found))):
+                # Once: most of them may never be asked for.
+                found[self._new.pop(other)] = other, None
         return found
 
     def begin(self):
@@ -91,7 +109,8 @@ class IdentityCache:
     def keep(self, memory, row, reading, deferred=(), others=()):
         """Keep ``row`` and return its ``Entry``; ``None`` if it was written while it was read, or cannot be copied.
 
-        ``others`` are triples of a memory, what was kept there before the query, and the row, ``None`` to drop that.
+        ``others`` are triples of a memory, what was kept there before the query, ``None`` for nothing, and the row, ``None`` to
+        drop that.
         """
         users = {}
         made = [(memory, None, _entry(row, reading, deferred, users))]
@@ -99,7 +118,7 @@ class IdentityCache:
         with self._lock:
             self._readings.discard(reading)
             for other, before, identity in made:
-                if before is not None and other.identity is not before:
+                if other is not memory and other.identity is not before:
                     # It was forgotten meanwhile, or read again.
                     continue
                 self._drop(other)
@@ -140,6 +159,7 @@ class IdentityCache:
         """Drop what is kept in ``memory``, and keep nothing of ``reading``."""
         with self._lock:
             self._readings.discard(reading)
+            self._new.pop(memory, None)
             self._drop(memory)
 
     def sweep(self):

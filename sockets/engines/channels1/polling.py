@@ -67,8 +67,7 @@ class Poll:
         self._epoll = select.epoll()
         # The descriptors that have something to read, as the thread that polls was told.
         self._ready = collections.deque()
-        # Whether a thread waits for more, how often one has begun or ended to wait or to read, and how many messages were taken,
-        # which were read or found in the layer.
+        # Whether a thread waits for more, how often one has begun or ended to wait or to read, and how many have taken anything.
         self._is_waiting, self._turns, self._taken = False, 0, 0
         # Whether the reactor looks, and what of these it saw last.
         self._is_watched, self._seen, self._slow_looks = False, (0, 0), 0
@@ -145,9 +144,9 @@ class Poll:
         self._taken += 1
         if not self._is_watched:
             with self._lock:
-                begins, self._is_watched = not self._is_watched, True
-            if begins:
-                self.reactor.callFromThread(self._look_later, _IDLE)
+                if not self._is_watched:
+                    self.reactor.callFromThread(self._look_later, _IDLE)
+                self._is_watched = True
 
     def _read(self, descriptor, take):
         """Return whether there was a frame, and what ``take`` returned for it."""
@@ -203,7 +202,7 @@ class Poll:
             if left <= 0:
                 with self._lock:
                     self._is_watched = False
-                    # A thread may have begun meanwhile, and have found that we look.
+                    # A thread may have begun before that, and have found that we look.
                     self._is_watched = self._seen != (self._turns, self._taken)
                 if not self._is_watched:
                     return
@@ -216,7 +215,7 @@ class Poll:
                 return
             self.is_open = False
             self._ready.clear()
-            # Nobody waits now. The reactor would be told again and again that somebody was woken who did not wait any more.
+            # Nobody waits now, and the reactor would be told of each that was woken.
             self._epoll.unregister(self._wake_up)
         self.reactor.addReader(self)
         self.doRead()
@@ -232,16 +231,13 @@ class Poll:
         """Read what is there as the reactor reads, while threads do not."""
         for descriptor, _ in self._epoll.poll(0, _AT_ONCE):
             transport = self.transports.get(descriptor)
-            if transport is None:
-                continue
             try:
-                is_over = transport.doRead() is not None
+                if transport is not None and transport.doRead() is not None:
+                    # It is over.
+                    transport.leave_poll()
             except Exception:
                 logger.exception('Cutting off a websocket that could not be read')
                 transport.abortConnection()
-            else:
-                if is_over:
-                    transport.leave_poll()
 
     def connectionLost(self, reason):
         """The reactor has ended."""
