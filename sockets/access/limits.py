@@ -76,6 +76,11 @@ def code_after(memory, outcome):
     return messages.CLOSE_RATE_LIMITED if outcome == messages.RATE_LIMITED else messages.CLOSE_BAD_FRAMES
 
 
+def limits_connections():
+    """Whether a user or an address may have so many connections only."""
+    return conf.MAX_CONNECTIONS_PER_USER is not None or conf.MAX_CONNECTIONS_PER_ADDRESS is not None
+
+
 def check_connections(user, user_ip, others=()):
     """Raise ``TooManyConnections`` if ``user`` or the address ``user_ip`` has as many as it may, with ``others``, rows that are
     not in the table yet.

@@ -45,6 +45,11 @@ class Connects:
         with self._lock:
             self._admission.taken(time.monotonic(), self.pool.waiting)
 
+    def taken_with(self):
+        """Note that a thread has taken another one together with that."""
+        with self._lock:
+            self._admission.taken_with(1, self.pool.waiting)
+
     def first(self, count):
         """Return the names and scopes of the first ``count`` that wait. On any thread."""
         found = []
@@ -88,7 +93,8 @@ def opened(connection, handler):
 
 def _opened(connection, handler):
     connects = connection.server.connects
-    connects.taken()
+    if connection.gathered is None:
+        connects.taken()
     connects.line.pop(connection.name, None)
     if take_ticket(connection) and not (connection.has_ended or connection.incoming.has_left()):
         yield from connect.connect(handler)

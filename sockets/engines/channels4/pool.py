@@ -109,7 +109,7 @@ class Pool:
         elif thread in self.threads:
             self.threads.remove(thread)
             thread.is_replaced = True
-            self.loop.call_soon_threadsafe(self._wake)
+            self.wake_another()
 
     def _wake_for_all(self):
         self._is_wake_due = False
@@ -175,12 +175,12 @@ class Pool:
 
     def work(self, thread):
         """What ``thread`` does: job after job."""
-        jobs, done, lock = self._jobs, self._done, threading.Lock()
+        lock = threading.Lock()
         lock.acquire()
         coroutines.run_by(self._await)
         while not thread.is_replaced:
             try:
-                _, future, then, function, args = jobs.popleft()
+                job = self.next()
             except IndexError:
                 if self._is_stopped:
                     return
@@ -188,7 +188,7 @@ class Pool:
                     self.threads.remove(thread)
                     return
                 self._idle.append(lock)
-                if jobs or self._is_stopped:
+                if self.has_jobs() or self._is_stopped:
                     # It came in between: take it, unless somebody has woken us for it.
                     try:
                         self._idle.remove(lock)
@@ -198,19 +198,45 @@ class Pool:
                 lock.acquire()
                 continue
             try:
-                thread_state.begin()
-                outcome = function(*args)
-            except BaseException as error:
-                outcome = error
-            thread_state.end_transactions()
-            done.append((future, outcome, None) if then is None else (None, then, (outcome, *args)))
-            # What the job held is not held until the next one.
-            function = args = outcome = future = then = None
-            try:
-                self._drain_soon()
+                self.do(job)
             except RuntimeError:
                 # The loop is closed.
                 return
+            # What the job held is not held until the next one.
+            job = None
+
+    def next(self):
+        """Take the next job and return it; ``IndexError`` if there is none."""
+        return self._jobs.popleft()
+
+    def has_jobs(self):
+        """Whether there is one."""
+        return bool(self._jobs)
+
+    def do(self, job):
+        """Do ``job``, and have the loop told. ``RuntimeError`` once that is closed."""
+        self.report(job, self.outcome_of(job))
+
+    def outcome_of(self, job):
+        """Call the function of ``job``; return what it returns, or the exception that it raises."""
+        _, _, _, function, args = job
+        try:
+            thread_state.begin()
+            outcome = function(*args)
+        except BaseException as error:
+            outcome = error
+        thread_state.end_transactions()
+        return outcome
+
+    def report(self, job, outcome):
+        """Have the loop told what became of ``job``. ``RuntimeError`` once it is closed."""
+        _, future, then, _, args = job
+        self._done.append((future, outcome, None) if then is None else (None, then, (outcome, *args)))
+        self._drain_soon()
+
+    def wake_another(self):
+        """Wake a thread, if one waits. On any thread; ``RuntimeError`` once the loop is closed."""
+        self.loop.call_soon_threadsafe(self._wake)
 
     def _await(self, awaitable):
         """Return the result of ``awaitable``, which the loop awaits."""

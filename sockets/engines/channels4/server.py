@@ -16,6 +16,7 @@ from ... import conf, messages, presence
 from ...execution import background, garbage
 from . import answers, audit, django_thread, overtime
 from .admission import Connects
+from .arrivals import Arrivals
 from .heartbeats import heartbeats
 from .layer import channel_layer, unpack
 from .pool import Pool
@@ -53,7 +54,7 @@ class Server:
         self.connections = {}
         self.pool = Pool(loop, threads or conf.THREADS)
         # A thousand connects are not to delay a frame.
-        self.connect_pool = Pool(loop, connect_threads, beside=self.pool)
+        self.connect_pool = Arrivals(loop, connect_threads, beside=self.pool)
         self.connects = Connects(self.connect_pool)
         self.pool.start()
         self.connect_pool.start()

@@ -29,7 +29,7 @@ async def take(work, handler, connection, pool, left=None):
         while step is not DONE:
             if step is None:
                 connection.is_on_thread = True
-                advance = _begin if may_drop else _go_on
+                advance = _begin if may_drop else go_on
                 step = await pool.submit(advance, connection, handler, root_path, work)
                 connection.is_on_thread = False
                 if connection.is_cancelled and step is not DONE:
@@ -66,7 +66,7 @@ def on_pool(work, handler, connection, then):
     """
     begins = handler._frame is None or _may_drop(handler)
     pool = connection.server.pool
-    pool.call(then, _begin if begins else _go_on, connection, handler, connection.scope.get('root_path'), work)
+    pool.call(then, _begin if begins else go_on, connection, handler, connection.scope.get('root_path'), work)
 
 
 def _may_drop(handler):
@@ -77,10 +77,11 @@ def _may_drop(handler):
 def _begin(connection, handler, root_path, work):
     if connection.has_ended or not connection.server.may_serve():
         return _IN_DOUBT
-    return _go_on(connection, handler, root_path, work)
+    return go_on(connection, handler, root_path, work)
 
 
-def _go_on(connection, handler, root_path, work):
+def go_on(connection, handler, root_path, work):
+    """Take steps of ``work`` on this thread; return the next one that is not to be taken on a thread."""
     return on_thread(handler, root_path, _advance_far, work)
 
 

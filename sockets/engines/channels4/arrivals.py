@@ -1,0 +1,103 @@
+"""The threads that open connections: of those that wait, several at a time, whose rows one statement inserts."""
+
+import collections
+import inspect
+import time
+
+from ...access import limits
+from ...connection import connect
+from ...execution import steps as work_steps
+from ...execution import thread_state
+from ...models import insertion
+from . import steps
+from .pool import Pool
+
+# How many are opened together at most, and seconds after which no more are taken.
+BATCH = 64
+AT_ONCE = 0.05
+
+
+class Arrivals(Pool):
+    """A pool whose threads find the users of connections that wait, one after another, and insert their rows together. Then any
+    thread goes on with each of them.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Those that have their rows.
+        self._inserted = collections.deque()
+
+    def next(self):
+        try:
+            return self._inserted.popleft()
+        except IndexError:
+            return super().next()
+
+    def has_jobs(self):
+        return bool(self._inserted or self._jobs)
+
+    def do(self, job):
+        # Where there are limits, each has to count the rows of those before it.
+        if not self._jobs or limits.limits_connections() or not _can_wait(job):
+            return super().do(job)
+        until, waiting = time.monotonic() + AT_ONCE, []
+        connects = job[-1][0].server.connects
+        note = connects.taken
+        while job is not None:
+            note()
+            job[-1][0].gathered = ()
+            outcome = self.outcome_of(job)
+            if type(outcome) is insertion.Insertion:
+                waiting.append((job, outcome))
+            else:
+                self.report(job, outcome)
+            note = connects.taken_with
+            job = self._next_that_can_wait() if len(waiting) < BATCH and time.monotonic() < until else None
+        # Nothing else is held while this goes on.
+        outcome = None
+        self._insert(waiting)
+
+    def _next_that_can_wait(self):
+        try:
+            job = self._jobs.popleft()
+        except IndexError:
+            return None
+        if _can_wait(job):
+            return job
+        self._jobs.appendleft(job)
+        return None
+
+    def _insert(self, waiting):
+        """Insert the rows of those jobs of ``waiting`` whose clients are still there, and have threads go on with these."""
+        here = []
+        for job, row in waiting:
+            connection, work = job[-1][0], job[-1][-1]
+            if connection.has_ended or connection.incoming.has_left():
+                work_steps.abandon(work)
+                self.report(job, steps.DONE)
+            else:
+                here.append((job, row))
+        if not here:
+            return
+        connection, handler, root_path, _ = here[0][0][-1]
+        try:
+            thread_state.begin()
+            steps.on_thread(handler, root_path, insertion.insert, [row for _, row in here])
+        except BaseException:
+            # Each is told of it when it goes on.
+            pass
+        thread_state.end_transactions()
+        self._inserted.extend([job for job, _ in here])
+        if len(here) > 1:
+            # Should their functions be slow.
+            self.wake_another()
+
+
+def _can_wait(job):
+    """Whether ``job`` is a connect with which nobody has begun, and before whose row nothing of the project's runs."""
+    function, args = job[-2:]
+    return (
+        function is steps.go_on
+        and inspect.getgeneratorstate(args[-1]) == inspect.GEN_CREATED
+        and connect.may_gather(type(args[1]))
+    )
