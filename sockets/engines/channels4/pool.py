@@ -7,6 +7,7 @@ import threading
 import time
 
 from ...execution import coroutines, thread_state
+from .outcomes import Outcomes
 
 logger = logging.getLogger('sockets')
 
@@ -17,9 +18,6 @@ PATIENCE = 0.01
 # Threads of a process that may hang and be replaced. Whatever makes them hang would make the next ones hang as well, and
 # each keeps its memory and its database connection.
 MOST_HUNG = 10
-
-# Seconds for which the loop handles what comes back from threads before it does anything else.
-AT_ONCE = 0.005
 
 # Frames that may come one by one, each handled at once, before it is looked again whether they do.
 LOOK_AGAIN = 16
@@ -40,10 +38,7 @@ class Pool:
         self._lent = 0
         self._jobs = collections.deque()
         self._idle = []
-        self._done = collections.deque()
-        self._is_drain_due = False
-        if beside is not None:
-            self._done, self._drain_soon = beside._done, beside._drain_soon
+        self._outcomes = Outcomes(loop) if beside is None else beside._outcomes
         self._is_relief_due = self._is_wake_due = False
         # Jobs that came since the last wake-up was asked for, and how many more are taken to come alone.
         self._came = self._alone = 0
@@ -86,8 +81,7 @@ class Pool:
 
     def call_on_loop(self, function, *args):
         """Have the loop call ``function`` soon, in the order of calls. On any thread; ``RuntimeError`` once it is closed."""
-        self._done.append((None, function, args))
-        self._drain_soon()
+        self._outcomes.put((None, function, args))
 
     def start(self):
         """Start a thread now: when the interpreter ends, none can be started any more."""
@@ -144,34 +138,6 @@ class Pool:
                 self._wake()
             self._is_relief_due = True
             self.loop.call_later(PATIENCE, self._relieve)
-
-    def _drain_soon(self):
-        if not self._is_drain_due:
-            self._is_drain_due = True
-            self.loop.call_soon_threadsafe(self._drain)
-
-    def _drain(self):
-        # Set first: what is appended from here on is either seen below or asks for another call.
-        self._is_drain_due = False
-        done = self._done
-        until = time.monotonic() + AT_ONCE
-        while done:
-            future, outcome, args = done.popleft()
-            if future is None:
-                try:
-                    outcome(*args)
-                except Exception:
-                    logger.exception('%r failed', outcome)
-            elif not future.done():
-                if isinstance(outcome, BaseException):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
-            if done and time.monotonic() > until:
-                # A function that sends without end would keep all others from being served.
-                self._is_drain_due = True
-                self.loop.call_soon(self._drain)
-                return
 
     def work(self, thread):
         """What ``thread`` does: job after job."""
@@ -231,8 +197,7 @@ class Pool:
     def report(self, job, outcome):
         """Have the loop told what became of ``job``. ``RuntimeError`` once it is closed."""
         _, future, then, _, args = job
-        self._done.append((future, outcome, None) if then is None else (None, then, (outcome, *args)))
-        self._drain_soon()
+        self._outcomes.put((future, outcome, None) if then is None else (None, then, (outcome, *args)))
 
     def wake_another(self):
         """Wake a thread, if one waits. On any thread; ``RuntimeError`` once the loop is closed."""
