@@ -16,6 +16,12 @@ from .pool import Pool
 BATCH = 64
 AT_ONCE = 0.05
 
+# Seconds for which a thread may be at work on those that have their rows: who looks at the table takes them for open.
+AHEAD = 0.1
+
+# The part of a new sample in the mean of what one of them takes, and the least that this is.
+WEIGHT, LEAST = 0.2, 0.0005
+
 
 class Arrivals(Pool):
     """A pool whose threads find the users of connections that wait, one after another, and insert their rows together. Then any
@@ -26,6 +32,8 @@ class Arrivals(Pool):
         super().__init__(*args, **kwargs)
         # Those that have their rows.
         self._inserted = collections.deque()
+        # Seconds that a thread is at work on one of them.
+        self._pace = AHEAD / 8
 
     def next(self):
         try:
@@ -37,9 +45,10 @@ class Arrivals(Pool):
         return bool(self._inserted or self._jobs)
 
     def do(self, job):
+        count = min(BATCH, int(AHEAD / self._pace))
         # Where there are limits, each has to count the rows of those before it.
-        if not self._jobs or limits.limits_connections() or not _can_wait(job):
-            return super().do(job)
+        if count < 2 or not self._jobs or limits.limits_connections() or not _can_wait(job):
+            return self._do_alone(job)
         until, waiting = time.monotonic() + AT_ONCE, []
         connects = job[-1][0].server.connects
         note = connects.taken
@@ -52,10 +61,16 @@ class Arrivals(Pool):
             else:
                 self.report(job, outcome)
             note = connects.taken_with
-            job = self._next_that_can_wait() if len(waiting) < BATCH and time.monotonic() < until else None
+            job = self._next_that_can_wait() if len(waiting) < count and time.monotonic() < until else None
         # Nothing else is held while this goes on.
         outcome = None
         self._insert(waiting)
+
+    def _do_alone(self, job):
+        began = time.monotonic()
+        super().do(job)
+        if job[-2] is steps.go_on:
+            self._pace += (max(time.monotonic() - began, LEAST) - self._pace) * WEIGHT
 
     def _next_that_can_wait(self):
         try:
