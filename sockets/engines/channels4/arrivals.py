@@ -44,6 +44,9 @@ class Arrivals(Pool):
     def has_jobs(self):
         return bool(self._inserted or self._jobs)
 
+    def is_late(self):
+        return bool(self._inserted) or super().is_late()
+
     def do(self, job):
         count = min(BATCH, int(AHEAD / self._pace))
         # Where there are limits, each has to count the rows of those before it.
@@ -69,7 +72,7 @@ class Arrivals(Pool):
     def _do_alone(self, job):
         began = time.monotonic()
         super().do(job)
-        if job[-2] is steps.go_on:
+        if job[-2] in (steps.go_on, _go_on):
             self._pace += (max(time.monotonic() - began, LEAST) - self._pace) * WEIGHT
 
     def _next_that_can_wait(self):
@@ -102,17 +105,28 @@ class Arrivals(Pool):
             # Each is told of it when it goes on.
             pass
         thread_state.end_transactions()
-        self._inserted.extend([job for job, _ in here])
+        self._inserted.extend([(*job[:3], _go_on, job[-1]) for job, _ in here])
         if len(here) > 1:
             # Should their functions be slow.
             self.wake_another()
 
 
+def _go_on(connection, handler, root_path, work):
+    """Go on with ``work``, whose row has been inserted, unless its connection has ended since."""
+    if connection.has_ended or connection.incoming.has_left():
+        # Whoever has removed the row, as with its user, has run the functions of its end.
+        work_steps.abandon(work)
+        return steps.DONE
+    return steps.go_on(connection, handler, root_path, work)
+
+
 def _can_wait(job):
     """Whether ``job`` is a connect with which nobody has begun, and before whose row nothing of the project's runs."""
     function, args = job[-2:]
-    return (
-        function is steps.go_on
-        and inspect.getgeneratorstate(args[-1]) == inspect.GEN_CREATED
-        and connect.may_gather(type(args[1]))
-    )
+    if function is not steps.go_on or inspect.getgeneratorstate(args[-1]) != inspect.GEN_CREATED:
+        return False
+    try:
+        return connect.may_gather(type(args[1]))
+    except Exception:
+        # Of what is configured. Its client is told where it is asked for again.
+        return False

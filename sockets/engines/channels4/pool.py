@@ -114,7 +114,11 @@ class Pool:
     def _wake_if_idle(self):
         if len(self._idle) == len(self.threads) - self._lent:
             self._wake()
-        elif not self._is_relief_due:
+        else:
+            self._relieve_later()
+
+    def _relieve_later(self):
+        if not self._is_relief_due:
             self._is_relief_due = True
             self.loop.call_later(PATIENCE, self._relieve)
 
@@ -133,11 +137,14 @@ class Pool:
 
     def _relieve(self):
         self._is_relief_due = False
-        if self._jobs:
-            if time.monotonic() - self._jobs[0][0] >= PATIENCE:
+        if self.has_jobs():
+            if self.is_late():
                 self._wake()
-            self._is_relief_due = True
-            self.loop.call_later(PATIENCE, self._relieve)
+            self._relieve_later()
+
+    def _wake_and_relieve(self):
+        self._wake()
+        self._relieve_later()
 
     def work(self, thread):
         """What ``thread`` does: job after job."""
@@ -179,6 +186,10 @@ class Pool:
         """Whether there is one."""
         return bool(self._jobs)
 
+    def is_late(self):
+        """Whether the first one has waited for longer than it may without another thread being woken."""
+        return self.waited(time.monotonic()) >= PATIENCE
+
     def do(self, job):
         """Do ``job``, and have the loop told. ``RuntimeError`` once that is closed."""
         self.report(job, self.outcome_of(job))
@@ -200,8 +211,8 @@ class Pool:
         self._outcomes.put((future, outcome, None) if then is None else (None, then, (outcome, *args)))
 
     def wake_another(self):
-        """Wake a thread, if one waits. On any thread; ``RuntimeError`` once the loop is closed."""
-        self.loop.call_soon_threadsafe(self._wake)
+        """Wake a thread, if one waits, and more as long as jobs do. On any thread; ``RuntimeError`` once the loop is closed."""
+        self.loop.call_soon_threadsafe(self._wake_and_relieve)
 
     def _await(self, awaitable):
         """Return the result of ``awaitable``, which the loop awaits."""
