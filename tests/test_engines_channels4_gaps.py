@@ -8,7 +8,8 @@ from asgiref.sync import sync_to_async
 
 from sockets import SocketRouter
 from sockets.connection.memory import memories
-from sockets.engines.channels4 import pool
+from sockets.connection.openings import openings
+from sockets.engines.channels4 import arrivals, pool
 from sockets.engines.channels4.server import server
 from sockets.models import Socket, insertion
 
@@ -148,3 +149,35 @@ def test_a_row_that_is_withdrawn_while_it_is_inserted_is_removed(monkeypatch):
     monkeypatch.setattr(insertion, '_create', withdraw_one)
     insertion.insert(waiting)
     assert set(Socket.objects.values_list('channel_name', flat=True)) == {'sockets.1.a!0', 'sockets.1.a!2'}
+
+
+def test_who_is_hard_to_find_keeps_none_of_those_that_wait_for_its_row(sizes, monkeypatch):  # noqa: F811
+    """A thread that hung in one of them, as in a user that is looked up elsewhere, kept all that it had taken before."""
+    monkeypatch.setattr(arrivals, 'AT_ONCE', 0.5)
+    release, found = threading.Event(), []
+
+    def find(connection, key):
+        found.append(connection)
+        if len(found) == 4:
+            release.wait(20)
+        return None
+
+    monkeypatch.setattr(openings, 'take', find)
+
+    async def scenario():
+        server(4, 2)
+        clients = Clients(6)
+        monkeypatch.setattr(pool, 'PATIENCE', 0.3)
+        await clients.wait()
+        Page.gates[0].set()
+        try:
+            # All but the fourth one.
+            await until(lambda: len(Page.opened) == 5, 5)
+        finally:
+            release.set()
+        assert await clients.answers() == ['websocket.accept'] * 6
+        assert len(await names_of_rows()) == 6
+        await clients.leave()
+
+    run(scenario)
+    assert not Socket.objects.exists()

@@ -137,7 +137,7 @@ class Pool:
 
     def _relieve(self):
         self._is_relief_due = False
-        if self.has_jobs():
+        if self.may_have_jobs():
             if self.is_late():
                 self._wake()
             self._relieve_later()
@@ -185,6 +185,10 @@ class Pool:
     def has_jobs(self):
         """Whether there is one."""
         return bool(self._jobs)
+
+    def may_have_jobs(self):
+        """Whether there is one, or will be one of which nobody is told."""
+        return self.has_jobs()
 
     def is_late(self):
         """Whether the first one has waited for longer than it may without another thread being woken."""
