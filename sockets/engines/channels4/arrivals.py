@@ -57,11 +57,11 @@ class Arrivals(Pool):
     def has_jobs(self):
         return bool(self._inserted or self._jobs or any(self._late()))
 
-    def may_have_jobs(self):
-        return bool(self._gathered) or super().may_have_jobs()
-
     def is_late(self):
-        return bool(self._inserted or any(self._late())) or super().is_late()
+        if self._inserted or any(self._late()):
+            return True
+        is_late = super().is_late()
+        return False if is_late is None and self._gathered else is_late
 
     def _late(self):
         if not self._gathered:
@@ -131,8 +131,9 @@ class Arrivals(Pool):
         thread_state.end_transactions()
         self._inserted.extend([_with_row(job) for job, _ in here])
         if len(here) > 1:
-            # Should their functions be slow.
+            # Should their functions be slow; and then one after another.
             self.wake_another()
+            self.loop.call_soon_threadsafe(self._relieve_later)
 
 
 def _all_of(waiting):

@@ -137,14 +137,11 @@ class Pool:
 
     def _relieve(self):
         self._is_relief_due = False
-        if self.may_have_jobs():
-            if self.is_late():
-                self._wake()
+        is_late = self.is_late()
+        if is_late:
+            self._wake()
+        if is_late is not None:
             self._relieve_later()
-
-    def _wake_and_relieve(self):
-        self._wake()
-        self._relieve_later()
 
     def work(self, thread):
         """What ``thread`` does: job after job."""
@@ -186,13 +183,9 @@ class Pool:
         """Whether there is one."""
         return bool(self._jobs)
 
-    def may_have_jobs(self):
-        """Whether there is one, or will be one of which nobody is told."""
-        return self.has_jobs()
-
     def is_late(self):
-        """Whether the first one has waited for longer than it may without another thread being woken."""
-        return self.waited(time.monotonic()) >= PATIENCE
+        """Whether the first one has waited for too long for the threads that are at work; ``None`` if there is none."""
+        return self.waited(time.monotonic()) >= PATIENCE if self._jobs else None
 
     def do(self, job):
         """Do ``job``, and have the loop told. ``RuntimeError`` once that is closed."""
@@ -215,8 +208,8 @@ class Pool:
         self._outcomes.put((future, outcome, None) if then is None else (None, then, (outcome, *args)))
 
     def wake_another(self):
-        """Wake a thread, if one waits, and more as long as jobs do. On any thread; ``RuntimeError`` once the loop is closed."""
-        self.loop.call_soon_threadsafe(self._wake_and_relieve)
+        """Wake a thread, if one waits. On any thread; ``RuntimeError`` once the loop is closed."""
+        self.loop.call_soon_threadsafe(self._wake)
 
     def _await(self, awaitable):
         """Return the result of ``awaitable``, which the loop awaits."""
