@@ -9,6 +9,7 @@ from channels.testing import WebsocketCommunicator
 from django.db import DatabaseError
 
 from sockets import RoutedSocketHandler, SocketRouter
+from sockets.engines.channels4 import arrivals
 from sockets.engines.channels4.arrivals import Arrivals
 from sockets.engines.channels4.server import server
 from sockets.models import Socket, insertion
@@ -50,6 +51,9 @@ def sizes(monkeypatch):
         return create(rows, using)
 
     monkeypatch.setattr(insertion, '_create', counted)
+    # However long the first function waits, and however slow the machine is.
+    monkeypatch.setattr(arrivals, 'WEIGHT', 0)
+    monkeypatch.setattr(arrivals, 'AT_ONCE', 5)
     Page.gates[:] = [threading.Event()]
     Page.opened.clear()
     yield found

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 
+from sockets.backlog import BACKLOG
 from sockets.engines.channels4 import admission, connection, frames, server
 from sockets.engines.channels4.outgoing import Outgoing
 
@@ -183,3 +184,29 @@ def test_who_is_refused_for_now_is_told_so_where_the_server_can(message, status,
     assert body['type'] == 'websocket.http.response.body' and body['body']
     seconds = [int(value) for name, value in start['headers'] if name == b'retry-after']
     assert all(1 <= number <= 5 for number in seconds) and bool(seconds) is (status == 503)
+
+
+def test_what_a_client_is_sent_before_it_is_accepted_is_bounded():
+    """While threads hung in the functions of others, fan-outs to rows without an accept were kept without end."""
+
+    async def scenario():
+        sent, cuts, tasks = [], [], []
+
+        async def send(event):
+            sent.append(event)
+
+        def start_task(coroutine):
+            tasks.append(asyncio.ensure_future(coroutine))
+
+        for count, is_cut in ((3, False), (12, True)):
+            sent.clear()
+            cuts.clear()
+            way_out = Outgoing(send, start_task, lambda: cuts.append(1), False)
+            for _ in range(count):
+                way_out.push({'text': 'x' * (BACKLOG // 8)})
+            way_out.push({'accept': True})
+            await asyncio.gather(*tasks)
+            assert bool(cuts) is is_cut
+            assert len(sent) == (0 if is_cut else 1 + count) and (is_cut or not way_out.behind)
+
+    asyncio.run(scenario())

@@ -91,6 +91,9 @@ def _insert(insertions: List[Insertion], using: str) -> None:
             connections[using].close_if_unusable_or_obsolete()
     else:
         for insertion in insertions:
+            if insertion.is_done:
+                # It has been withdrawn meanwhile.
+                insertion.row.remove()
             insertion.is_done = True
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import inspect
+import threading
 import time
 
 from ...access import limits
@@ -15,6 +16,9 @@ from .pool import Pool
 # How many are opened together at most, and seconds after which no more are taken.
 BATCH = 64
 AT_ONCE = 0.05
+
+# Seconds after that, when the thread hangs in one of them, as where its user is looked up elsewhere: the others go on.
+LATE = 0.2
 
 # Seconds for which a thread may be at work on those that have their rows: who looks at the table takes them for open.
 AHEAD = 0.1
@@ -32,6 +36,8 @@ class Arrivals(Pool):
         super().__init__(*args, **kwargs)
         # Those that have their rows.
         self._inserted = collections.deque()
+        # By thread, those that wait for the others of theirs, and from when on not any more.
+        self._gathered = {}
         # Seconds that a thread is at work on one of them.
         self._pace = AHEAD / 8
 
@@ -39,17 +45,37 @@ class Arrivals(Pool):
         try:
             return self._inserted.popleft()
         except IndexError:
-            return super().next()
+            pass
+        for waiting in self._late():
+            try:
+                job, _ = waiting.popleft()
+            except IndexError:
+                continue
+            return _with_row(job)
+        return super().next()
 
     def has_jobs(self):
-        return bool(self._inserted or self._jobs)
+        return bool(self._inserted or self._jobs or any(self._late()))
+
+    def is_late(self):
+        if self._inserted or any(self._late()):
+            return True
+        is_late = super().is_late()
+        return False if is_late is None and self._gathered else is_late
+
+    def _late(self):
+        if not self._gathered:
+            return ()
+        now = time.monotonic()
+        return [waiting for waiting, until in list(self._gathered.values()) if now > until]
 
     def do(self, job):
         count = min(BATCH, int(AHEAD / self._pace))
         # Where there are limits, each has to count the rows of those before it.
         if count < 2 or not self._jobs or limits.limits_connections() or not _can_wait(job):
             return self._do_alone(job)
-        until, waiting = time.monotonic() + AT_ONCE, []
+        until, waiting = time.monotonic() + AT_ONCE, collections.deque()
+        self._gathered[threading.get_ident()] = waiting, until + LATE
         connects = job[-1][0].server.connects
         note = connects.taken
         while job is not None:
@@ -64,12 +90,13 @@ class Arrivals(Pool):
             job = self._next_that_can_wait() if len(waiting) < count and time.monotonic() < until else None
         # Nothing else is held while this goes on.
         outcome = None
-        self._insert(waiting)
+        del self._gathered[threading.get_ident()]
+        self._insert(_all_of(waiting))
 
     def _do_alone(self, job):
         began = time.monotonic()
         super().do(job)
-        if job[-2] is steps.go_on:
+        if job[-2] in (steps.go_on, _go_on):
             self._pace += (max(time.monotonic() - began, LEAST) - self._pace) * WEIGHT
 
     def _next_that_can_wait(self):
@@ -102,17 +129,44 @@ class Arrivals(Pool):
             # Each is told of it when it goes on.
             pass
         thread_state.end_transactions()
-        self._inserted.extend([job for job, _ in here])
+        self._inserted.extend([_with_row(job) for job, _ in here])
         if len(here) > 1:
-            # Should their functions be slow.
+            # Should their functions be slow; and then one after another.
             self.wake_another()
+            self.loop.call_soon_threadsafe(self._relieve_later)
+
+
+def _all_of(waiting):
+    """Take all that is left in ``waiting``, from which others may take as well."""
+    found = []
+    while True:
+        try:
+            found.append(waiting.popleft())
+        except IndexError:
+            return found
+
+
+def _with_row(job):
+    """Return what is to be done of ``job`` when its row has been inserted, or is to be inserted alone."""
+    return (*job[:3], _go_on, job[-1])
+
+
+def _go_on(connection, handler, root_path, work):
+    """Go on with ``work``, which waited for its row, unless its connection has ended since."""
+    if connection.has_ended or connection.incoming.has_left():
+        # Whoever has removed the row, as with its user, has run the functions of its end.
+        work_steps.abandon(work)
+        return steps.DONE
+    return steps.go_on(connection, handler, root_path, work)
 
 
 def _can_wait(job):
     """Whether ``job`` is a connect with which nobody has begun, and before whose row nothing of the project's runs."""
     function, args = job[-2:]
-    return (
-        function is steps.go_on
-        and inspect.getgeneratorstate(args[-1]) == inspect.GEN_CREATED
-        and connect.may_gather(type(args[1]))
-    )
+    if function is not steps.go_on or inspect.getgeneratorstate(args[-1]) != inspect.GEN_CREATED:
+        return False
+    try:
+        return connect.may_gather(type(args[1]))
+    except Exception:
+        # Of what is configured. Its client is told where it is asked for again.
+        return False

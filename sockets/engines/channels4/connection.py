@@ -10,6 +10,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from ... import messages
 from ...backlog import BACKLOG
 from ...connection import disconnect
+from ...connection.memory import memories
 from . import admission, direct, frames, steps
 from .ended import Ended
 from .incoming import CAPACITY
@@ -129,6 +130,8 @@ class Connection(Ended):
             if self.accepted:
                 # Whoever cancels this must not keep the row from going.
                 await asyncio.shield(self.server.end(self._end))
+            else:
+                memories.forget(self.name)
 
     def _connect(self):
         handler = self.handler(self, Message('websocket.connect', self.scope, self))

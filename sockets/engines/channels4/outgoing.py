@@ -71,11 +71,14 @@ class Outgoing:
             self.waiting.appendleft(message)
         else:
             self.waiting.append(message)
-            return
-        if not self.is_flushing:
-            self.is_flushing = True
-            self.start_task(self.flush())
-            return
+            return self._count(message)
+        if self.is_flushing:
+            return self._count(message)
+        self.is_flushing = True
+        self.start_task(self.flush())
+
+    def _count(self, message):
+        """Count ``message`` among those that wait; cut off the client if that is too much."""
         size = size_of(message)
         if not self.behind:
             self.backlog = Backlog()

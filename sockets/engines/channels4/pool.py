@@ -114,7 +114,11 @@ class Pool:
     def _wake_if_idle(self):
         if len(self._idle) == len(self.threads) - self._lent:
             self._wake()
-        elif not self._is_relief_due:
+        else:
+            self._relieve_later()
+
+    def _relieve_later(self):
+        if not self._is_relief_due:
             self._is_relief_due = True
             self.loop.call_later(PATIENCE, self._relieve)
 
@@ -133,11 +137,11 @@ class Pool:
 
     def _relieve(self):
         self._is_relief_due = False
-        if self._jobs:
-            if time.monotonic() - self._jobs[0][0] >= PATIENCE:
-                self._wake()
-            self._is_relief_due = True
-            self.loop.call_later(PATIENCE, self._relieve)
+        is_late = self.is_late()
+        if is_late:
+            self._wake()
+        if is_late is not None:
+            self._relieve_later()
 
     def work(self, thread):
         """What ``thread`` does: job after job."""
@@ -178,6 +182,10 @@ class Pool:
     def has_jobs(self):
         """Whether there is one."""
         return bool(self._jobs)
+
+    def is_late(self):
+        """Whether the first one has waited for too long for the threads that are at work; ``None`` if there is none."""
+        return self.waited(time.monotonic()) >= PATIENCE if self._jobs else None
 
     def do(self, job):
         """Do ``job``, and have the loop told. ``RuntimeError`` once that is closed."""

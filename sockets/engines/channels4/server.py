@@ -104,9 +104,9 @@ class Server:
         else:
             self.start_task(coroutine)
 
-    def end(self, function):
+    def end(self, function, pool=None):
         """Have ``function`` handle the end of a connection; return its future, which ``stop()`` waits for."""
-        end = self.connect_pool.submit(function)
+        end = (pool or self.connect_pool).submit(function)
         self._ends.add(end)
         end.add_done_callback(self._ends.discard)
         return end

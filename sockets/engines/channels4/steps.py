@@ -1,6 +1,7 @@
 """The steps of an event: those that may wait on a thread of the pool, coroutines on the loop."""
 
 import asyncio
+import functools
 import types
 
 from django.db import Error
@@ -57,7 +58,11 @@ async def take(work, handler, connection, pool, left=None):
     finally:
         connection.coroutine = None
         if step is not DONE:
-            steps.abandon(work)
+            if pool is not connection.server.pool and connection.is_on_thread:
+                # A row that it has may be there already. Threads of the other pool do not hang in functions of this one.
+                connection.server.end(functools.partial(steps.abandon, work), connection.server.pool)
+            else:
+                steps.abandon(work)
 
 
 def on_pool(work, handler, connection, then):
