@@ -147,7 +147,28 @@ def test_new_connections_are_read_together_with_the_first_that_asks(connect, log
     mine = [connect(Page, cookies=login(alice)) for _ in range(5)]
     mine[1].disconnect()
     found = [queries_of(client, 'HELLO') for client in (mine[0], *mine[2:])]
-    assert found == [1, 0, 0, 1]
+    # The one that has ended is not among the three.
+    assert found == [1, 0, 0, 0]
+
+
+def test_nobody_else_fails_for_a_connection_that_cannot_be_judged(connect, login, alice, monkeypatch):
+    # An author's method raised for one user: so did the frame of another one, and what was written was noted for ever.
+    bob, model = get_user_model().objects.create_user('bob'), get_user_model()
+    mine, his, last = connect(Page, cookies=login(alice)), connect(Page, cookies=login(bob)), connect(Page)
+    judge = model.get_session_auth_hash
+
+    def get_session_auth_hash(self):
+        if self.username == 'bob':
+            raise KeyError('as told')
+        return judge(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, 'get_session_auth_hash', get_session_auth_hash)
+        assert mine.send({'type': 'WHO'})[0]['name'] == ''
+        assert queries_of(last, 'HELLO') == 0
+        assert his.send({'type': 'WHO'})[0]['code'] == 'server_error'
+        assert identity_cache.cache._readings == set()
+    assert his.send({'type': 'WHO'})[0]['name'] == ''
 
 
 def test_a_new_connection_that_says_nothing_is_read_once(connect, login, alice, clock):
