@@ -171,6 +171,27 @@ def test_nobody_else_fails_for_a_connection_that_cannot_be_judged(connect, login
     assert his.send({'type': 'WHO'})[0]['name'] == ''
 
 
+def test_a_login_of_a_page_in_the_same_process_counts_with_the_next_frame(connect, login, alice):
+    # What was kept said that the connection has the session that is gone.
+    from django.contrib.sessions.backends.db import SessionStore
+
+    def on_session(socket, content):
+        row = socket.socket
+        return {'row': row.session_id, 'data': row.session.get_decoded().get('n'), 'n': socket.session['n']}
+
+    keyed = type('Keyed', (Page,), {'routes': (*Page.routes, ('SESSION', on_session))})
+    cookies = login(alice)
+    mine, other = connect(keyed, cookies=cookies), connect(keyed, cookies=cookies)
+    store = SessionStore(cookies['sessionid'])
+    store['n'] = 1
+    store.save()
+    assert mine.send({'type': 'SESSION'}) == [{'row': store.session_key, 'data': 1, 'n': 1}]
+    store['n'] = 2
+    store.cycle_key()
+    for client in (other, mine):
+        assert client.send({'type': 'SESSION'}) == [{'row': store.session_key, 'data': 2, 'n': 2}]
+
+
 def test_a_new_connection_that_says_nothing_is_read_once(connect, login, alice, clock):
     mine, speaks, silent = (connect(Page, cookies=login(alice)) for _ in range(3))
     assert [queries_of(client, 'HELLO') for client in (mine, speaks)] == [1, 0]
