@@ -323,11 +323,11 @@ def test_sockets_are_read_while_threads_have_enough_to_do_in_the_layer(clients):
     wire.client.sendall(frame(b'waits'))
     clients.receive()
     clients.reactor.run()
-    for _ in range(30):
+    for _ in range(55):
         clients.receive()
         clients.reactor.look()
     assert not clients.poll.is_open and not clients.layer.is_idle(wire.name)
-    for _ in range(70):
+    for _ in range(45):
         name, text = clients.receive()
     assert (name, text) == (wire.name, 'waits')
 

@@ -28,7 +28,7 @@ _REST, _LONG_REST = 3, 60
 
 # Threads that do what is left in the layer get on, too. But if none has begun to wait or to read for so many looks, the reactor
 # takes over: they may never be done with what comes from clients that it reads anyway, such as those of TLS.
-_UNREAD = 25
+_UNREAD = 50
 
 # Sockets that are asked for at a time.
 _AT_ONCE = 64
