@@ -315,6 +315,23 @@ def test_a_thread_that_does_what_is_left_in_the_layer_gets_on(clients):
     assert not clients.poll.is_open
 
 
+def test_sockets_are_read_while_threads_have_enough_to_do_in_the_layer(clients):
+    # Clients of TLS are read by the reactor. While 32 of them got one answer after another, nobody else got any.
+    wire = clients.open()
+    for number in range(100):
+        clients.layer.send('websocket.receive', {'reply_channel': f'server!{number}', 'text': 'TLS'})
+    wire.client.sendall(frame(b'waits'))
+    clients.receive()
+    clients.reactor.run()
+    for _ in range(55):
+        clients.receive()
+        clients.reactor.look()
+    assert not clients.poll.is_open and not clients.layer.is_idle(wire.name)
+    for _ in range(45):
+        name, text = clients.receive()
+    assert (name, text) == (wire.name, 'waits')
+
+
 def test_another_thread_takes_what_the_reactor_has_read_and_no_second_frame_of_that_connection(clients):
     clients.layer.wake_threads_after(60)
     wire, other = clients.open(), clients.open()

@@ -13,7 +13,7 @@ from django.utils import timezone
 from sockets import presence
 from sockets.connection import identity_cache, identity_entries
 from sockets.connection.identity_cache import IdentityCache
-from sockets.connection.memory import Memory
+from sockets.connection.memory import Memory, memories
 from sockets.models import Socket
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -96,6 +96,19 @@ def test_what_was_written_while_it_was_read_is_not_kept(identities, row, alice):
     get_user_model().objects.create_user('bob')
     assert identities.keep(memory, before, reading) is memory.identity is not None
     assert identities._readings == set()
+
+
+def test_what_was_forgotten_while_another_connection_read_it_is_not_kept(identities, row):
+    # Whose right is in doubt is read again: it found what had been read before the doubt.
+    memory, new = Memory(0), memories.get('daphne.response.a!1')
+    identities.expect(new, 'daphne.response.a!1')
+    reading = identities.begin()
+    others = identities.companions(memory, ('handshake',))
+    assert others == {'daphne.response.a!1': (new, None)}
+    before = row()
+    identities.forget(new)
+    identities.keep(memory, None, reading, (), [(new, None, before)])
+    assert new.identity is None and len(identities) == 0 and identities._readings == set()
 
 
 def test_an_identity_is_as_old_as_the_moment_before_it_was_read(identities, row, settings, monkeypatch):

@@ -147,7 +147,49 @@ def test_new_connections_are_read_together_with_the_first_that_asks(connect, log
     mine = [connect(Page, cookies=login(alice)) for _ in range(5)]
     mine[1].disconnect()
     found = [queries_of(client, 'HELLO') for client in (mine[0], *mine[2:])]
-    assert found == [1, 0, 0, 1]
+    # The one that has ended is not among the three.
+    assert found == [1, 0, 0, 0]
+
+
+def test_nobody_else_fails_for_a_connection_that_cannot_be_judged(connect, login, alice, monkeypatch):
+    # An author's method raised for one user: so did the frame of another one, and what was written was noted for ever.
+    bob, model = get_user_model().objects.create_user('bob'), get_user_model()
+    mine, his, last = connect(Page, cookies=login(alice)), connect(Page, cookies=login(bob)), connect(Page)
+    judge = model.get_session_auth_hash
+
+    def get_session_auth_hash(self):
+        if self.username == 'bob':
+            raise KeyError('as told')
+        return judge(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, 'get_session_auth_hash', get_session_auth_hash)
+        assert mine.send({'type': 'WHO'})[0]['name'] == ''
+        assert queries_of(last, 'HELLO') == 0
+        assert his.send({'type': 'WHO'})[0]['code'] == 'server_error'
+        assert identity_cache.cache._readings == set()
+    assert his.send({'type': 'WHO'})[0]['name'] == ''
+
+
+def test_a_login_of_a_page_in_the_same_process_counts_with_the_next_frame(connect, login, alice):
+    # What was kept said that the connection has the session that is gone.
+    from django.contrib.sessions.backends.db import SessionStore
+
+    def on_session(socket, content):
+        row = socket.socket
+        return {'row': row.session_id, 'data': row.session.get_decoded().get('n'), 'n': socket.session['n']}
+
+    keyed = type('Keyed', (Page,), {'routes': (*Page.routes, ('SESSION', on_session))})
+    cookies = login(alice)
+    mine, other = connect(keyed, cookies=cookies), connect(keyed, cookies=cookies)
+    store = SessionStore(cookies['sessionid'])
+    store['n'] = 1
+    store.save()
+    assert mine.send({'type': 'SESSION'}) == [{'row': store.session_key, 'data': 1, 'n': 1}]
+    store['n'] = 2
+    store.cycle_key()
+    for client in (other, mine):
+        assert client.send({'type': 'SESSION'}) == [{'row': store.session_key, 'data': 2, 'n': 2}]
 
 
 def test_a_new_connection_that_says_nothing_is_read_once(connect, login, alice, clock):

@@ -17,7 +17,7 @@ from django.db.models.signals import post_save, pre_delete
 from django.utils import timezone
 
 from .. import callbacks, databases, messages
-from ..models import Socket, note_gone, removal
+from ..models import Socket, note_changed, note_gone, removal
 from . import auth, expiry
 
 # Sessions that are read to find those of a user, 20 us each: no engine of Django's can be asked whose a session is.
@@ -140,6 +140,8 @@ def _with_sockets(cycle_key):
             mine.update(session=old)
             raise
         mine.update(session=auth.row_session_key(self))
+        # Of which Django sends no signal.
+        note_changed(rows, mine.db)
 
     return cycle_key_with_sockets
 
@@ -161,5 +163,6 @@ def _with_sockets_async(acycle_key):
             await mine.aupdate(session=old)
             raise
         await mine.aupdate(session=auth.row_session_key(self))
+        note_changed(rows, mine.db)
 
     return acycle_key_with_sockets

@@ -186,15 +186,15 @@ class Identity:
             self._take(row)
             self._problem = _problem_of(row)
             _note_until(self.memory, row)
+            if reading is None:
+                return
+            if self._problem is not None:
+                return cache.forget(self.memory, reading)
+            # This frame works with what it has read, and asks for permissions that the next one need not ask for.
+            self._entry = cache.keep(self.memory, row, reading, self.deferred, _as_read(others, found))
         except BaseException:
             cache.end(reading)
             raise
-        if reading is None:
-            return
-        if self._problem is not None:
-            return cache.forget(self.memory, reading)
-        # This frame works with what it has read, and asks for permissions that the next one need not ask for.
-        self._entry = cache.keep(self.memory, row, reading, self.deferred, _as_read(others, found))
 
     def _take(self, row):
         if row is not None:
@@ -223,8 +223,13 @@ def _as_read(others, rows):
     """Return what ``cache.keep()`` takes of ``others``. Those that do not hold are dropped: their next frames say why."""
     for name, (memory, entry) in others.items():
         row = rows.get(name)
-        _note_until(memory, row)
-        yield memory, entry, row if _problem_of(row) is None else None
+        try:
+            _note_until(memory, row)
+            holds = _problem_of(row) is None
+        except Exception:
+            # A project's user model may raise.
+            holds = False
+        yield memory, entry, row if holds else None
 
 
 def _note_until(memory, row):

@@ -15,6 +15,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_sa
 from .. import conf
 from . import copies
 from .identity_entries import PERMISSIONS, Entry, keys_of, tables
+from .memory import memories
 
 # How many identities are read by one query, and how many are looked at to find them.
 BATCH, LOOKS = 32, 64
@@ -27,7 +28,7 @@ SWEEP_EVERY = 2
 
 
 class Reading:
-    """A query that is under way, and the keys of what was written since it began."""
+    """A query that is under way, and since it began, the keys of what was written, and the memories that were forgotten."""
 
     __slots__ = ('since', 'written')
 
@@ -88,9 +89,13 @@ class IdentityCache:
                 if identity.is_used and identity.deferred == deferred and other is not memory:
                     found[identity.channel_name] = other, identity
             self._new.pop(memory, None)
-            for other in list(itertools.islice(self._new, BATCH - 1 - len(found))):
+            while self._new and len(found) < BATCH - 1:
                 # Once: most of them may never be asked for.
-                found[self._new.pop(other)] = other, None
+                other = next(iter(self._new))
+                channel_name = self._new.pop(other)
+                # Else it has ended.
+                if memories.knows(channel_name, other):
+                    found[channel_name] = other, None
         return found
 
     def begin(self):
@@ -122,7 +127,9 @@ class IdentityCache:
                     # It was forgotten meanwhile, or read again.
                     continue
                 self._drop(other)
-                if identity is not None and identity.keys.isdisjoint(reading.written) and conf.IDENTITY_MAX_AGE:
+                if identity is None or other in reading.written or not conf.IDENTITY_MAX_AGE:
+                    continue
+                if identity.keys.isdisjoint(reading.written):
                     self._kept[other] = None
                     for key in identity.keys:
                         self._by_key.setdefault(key, set()).add(other)
@@ -159,6 +166,9 @@ class IdentityCache:
         """Drop what is kept in ``memory``, and keep nothing of ``reading``."""
         with self._lock:
             self._readings.discard(reading)
+            for other in self._readings:
+                # Which read it together with others, before whatever is the reason for this.
+                other.written.add(memory)
             self._new.pop(memory, None)
             self._drop(memory)
 

@@ -5,7 +5,7 @@ streams keep.
 from .base import BaseModel
 from .connections import Socket
 from .ends import Ending
-from .gone import note_gone
+from .gone import note_changed, note_gone
 from .queryset import SocketQuerySet
 from .rooms import Membership
 from .servers import Server
@@ -20,5 +20,6 @@ __all__ = [
     'SocketQuerySet',
     'StreamHead',
     'StreamMessage',
+    'note_changed',
     'note_gone',
 ]

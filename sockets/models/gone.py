@@ -1,12 +1,19 @@
 """Rows that are removed while Django deletes them."""
 
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
+
+from ..connection import identity_cache
 
 # Rows that were removed in this thread as Django was about to delete them (sockets.access.revocation). It finds none of them.
 _gone = threading.local()
 
 _LABEL = 'sockets.Socket'
+
+
+def note_changed(keys: Iterable[Any], database: str) -> None:
+    """Have no frame find what is kept of the rows of connections with the primary keys ``keys``, which were updated."""
+    identity_cache.cache.drop_written([(_LABEL, key) for key in keys], database)
 
 
 def note_gone() -> None:

@@ -26,6 +26,10 @@ _INTERVAL, _IDLE = 0.01, 100
 _FEW, _IN_A_ROW = 8, 3
 _REST, _LONG_REST = 3, 60
 
+# Threads that do what is left in the layer get on, too. But if none has begun to wait or to read for so many looks, the reactor
+# takes over: they may never be done with what comes from clients that it reads anyway, such as those of TLS.
+_UNREAD = 50
+
 # Sockets that are asked for at a time.
 _AT_ONCE = 64
 
@@ -70,7 +74,7 @@ class Poll:
         # Whether a thread waits for more, how often one has begun or ended to wait or to read, and how many have taken anything.
         self._is_waiting, self._turns, self._taken = False, 0, 0
         # Whether the reactor looks, and what of these it saw last.
-        self._is_watched, self._seen, self._slow_looks = False, (0, 0), 0
+        self._is_watched, self._seen, self._slow_looks, self._unread = False, (0, 0), 0, 0
         self._wake_up = WakeUp()
         self._epoll.register(self._wake_up, select.EPOLLIN)
 
@@ -178,9 +182,9 @@ class Poll:
         """Look how the thread that polls gets on. So many looks are left until they end, or until threads poll again."""
         if self.is_over:
             return
-        # Threads that do what is left in the layer get on, too.
         is_same = self._seen == (self._turns, self._taken)
         self._slow_looks = self._slow_looks + 1 if self._ready and self._taken - self._seen[1] < _FEW else 0
+        self._unread = self._unread + 1 if self.is_open and not self._is_waiting and self._turns == self._seen[0] else 0
         if not self.is_open:
             left -= 1
             if left <= 0 and self._longest_at_work() < _INTERVAL:
@@ -192,7 +196,7 @@ class Poll:
         elif is_same and not self._is_waiting:
             left = _REST
             self._take_over()
-        elif self._slow_looks >= _IN_A_ROW:
+        elif self._slow_looks >= _IN_A_ROW or self._unread >= _UNREAD:
             left = _LONG_REST
             self._take_over()
         elif not is_same:
