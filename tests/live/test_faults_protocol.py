@@ -93,7 +93,8 @@ def test_a_client_sends_pings_without_end_and_reads_nothing(hall, shape):
         flood = Flood(connect(server), frame(b'x' * 125, 9) * 500)
         flood.start()
         most, since = before, time.monotonic()
-        while flood.is_alive() and time.monotonic() - since < 20:
+        # That takes longer where the other tests keep both cores busy.
+        while flood.is_alive() and time.monotonic() - since < 60:
             await talk(talkers, 0.2)
             most = max(most, hall.memory_of(server))
         assert flood.is_cut_off
