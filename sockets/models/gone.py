@@ -1,4 +1,4 @@
-"""Rows that are removed while Django deletes them."""
+"""Rows of connections that are removed or changed without a signal of Django that says so."""
 
 import threading
 from typing import Any, Callable, Iterable
